@@ -1,0 +1,49 @@
+"""Everything that can go wrong for a user, as one tree.
+
+    TinctureError                 exit code 1
+    ├── UsageError                exit code 2: a value that was given is not allowed
+    ├── DataError                 pictures or captions that cannot be used
+    ├── ModelError                a base model that cannot be loaded or does not fit
+    ├── FileFormatError           an adapter or state file that cannot be read
+    ├── StorageError              a disk that is full, a folder that may not be written
+    └── TrainingError             a run that cannot start or go on
+        └── DivergedError         loss or weights became NaN or infinite
+
+Every message is a sentence that says what was given, what is allowed and what to do.
+"""
+
+
+class TinctureError(Exception):
+    """The root of what Tincture raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(TinctureError, ValueError):
+    """A setting, name or schedule that is not allowed."""
+
+    exit_code = 2
+
+
+class DataError(TinctureError):
+    """Pictures or captions that cannot be used."""
+
+
+class ModelError(TinctureError):
+    """A base model that cannot be loaded, or does not fit the adapter."""
+
+
+class FileFormatError(TinctureError):
+    """An adapter or state file that cannot be read, or does not hold what its name says."""
+
+
+class StorageError(TinctureError):
+    """The disk is full, or a folder may not be written."""
+
+
+class TrainingError(TinctureError):
+    """A run that cannot start or go on."""
+
+
+class DivergedError(TrainingError):
+    """The loss or the trained weights became NaN or infinite."""

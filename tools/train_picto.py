@@ -1,0 +1,253 @@
+"""Builds picto, the embedded model, from nothing: tokenizer, VAE, text encoder and U-Net.
+
+    python tools/train_picto.py all --work build/picto            # 2 CPU cores: see docs/picto.md for the time it took
+    python tools/train_picto.py all --work build/picto --device cuda
+
+Stages, each resumable by running it again (its result is kept in --work): ``vae`` learns pictures of a world wider than
+the U-Net's, ``decoder`` goes on with the decoder alone, ``unet`` learns U-Net and text encoder on cached latents, and
+``export`` writes the package data, half precision, into src/tincture/models/picto/weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from tincture.models.picto import world
+
+WEIGHTS = Path(__file__).parents[1] / "src" / "tincture" / "models" / "picto" / "weights"
+MAX_TOKENS = 77
+CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+VAE_CONFIG = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (16, 32, 48, 64),
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 8,
+    "sample_size": world.SIZE,
+}
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def wild_picture(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A picture of the wider world: any colours, turned shapes, hatching, gradients, outlines, frames."""
+    x, y = world.grid()
+
+    def colour() -> world.Array:
+        return rng.uniform(0.03, 0.98, size=3).astype(np.float32)
+
+    def gradient(a: world.Array, b: world.Array) -> world.Array:
+        angle = rng.uniform(0, 2 * np.pi)
+        along = ((x - 32) * np.cos(angle) + (y - 32) * np.sin(angle)) / 64 + 0.5
+        return a + np.clip(along, 0, 1)[..., None].astype(np.float32) * (b - a)
+
+    picture = gradient(colour(), colour()) if rng.random() < 0.4 else np.broadcast_to(colour(), (64, 64, 3))
+    for _ in range(int(rng.integers(1, 3))):
+        radius, angle = rng.uniform(8, 23), rng.uniform(-0.6, 0.6) * (rng.random() < 0.5)
+        cx, cy = rng.uniform(16, 48, size=2)
+        dx, dy = (x - cx) / radius, (y - cy) / radius
+        turned = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+        shape = list(world.SHAPES.values())[int(rng.integers(len(world.SHAPES)))]
+        edge = (shape(*(part.astype(np.float32) for part in turned)) * radius).astype(np.float32)
+        if rng.random() < 0.4:
+            picture = world.blend(picture, colour(), world.coverage(edge - np.float32(rng.uniform(1, 4))))
+        fill = gradient(colour(), colour()) if rng.random() < 0.3 else colour()
+        picture = world.blend(picture, fill, world.coverage(edge))
+        if rng.random() < 0.3:
+            slope, period = rng.uniform(0, np.pi), rng.uniform(4, 10)
+            lines = np.abs(((x * np.cos(slope) + y * np.sin(slope)) % period) - period / 2) - period * rng.uniform(0.15, 0.3)
+            picture = world.blend(picture, colour(), world.coverage(edge) * world.coverage(lines.astype(np.float32)))
+        elif rng.random() < 0.5:
+            inside = world.coverage(edge + np.float32(1)) * world.marks(("striped", "dotted")[int(rng.integers(2))])
+            picture = world.blend(picture, colour(), inside)
+    if rng.random() < 0.15:
+        width = rng.uniform(2, 6)
+        border = np.maximum(np.abs(x - 32), np.abs(y - 32)) - np.float32(32 - width)
+        picture = world.blend(picture, colour(), world.coverage(-border))
+    return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+
+
+def vae_pictures(count: int, seed: int) -> torch.Tensor:
+    """Half picto's world in every style, half the wider one: (count, 3, 64, 64) uint8."""
+    rng = np.random.default_rng(seed)
+    pictures = np.empty((count, 64, 64, 3), dtype=np.uint8)
+    for index in range(count):
+        if index % 10 < 3:
+            pictures[index] = wild_picture(rng)
+        else:
+            styled = index % 10 >= 7
+            style = world.STYLES[int(rng.integers(1, len(world.STYLES)))] if styled else "none"
+            pictures[index] = world.render(world.random_scene(rng, style=style))
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+
+
+def pixels(pictures: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """uint8 0..255 to float -1..1."""
+    return pictures.to(device).float() / 127.5 - 1
+
+
+def batches(count: int, size: int, seed: int) -> Iterator[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(count, generator=generator)
+        yield from order[: count - count % size].split(size)
+
+
+def cosine(step: int, steps: int, peak: float, warmup: int = 200) -> float:
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (0.005 + 0.995 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
+
+
+# --- tokenizer -------------------------------------------------------------------------------------------------------
+
+
+def all_captions(count: int, seed: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [caption(world.random_scene(rng), rng) for _ in range(count)]
+
+
+def caption(scene: world.Scene, rng: np.random.Generator) -> str:
+    """A way of saying ``scene``: mostly the plain caption, at times with parts left out, shuffled or introduced."""
+    words = str(scene.subject).split()
+    if rng.random() < 0.15:
+        words = [word for word in words[:-1] if rng.random() < 0.7] + words[-1:]
+    tags = scene.tags(" ".join(words))
+    if rng.random() < 0.2:
+        tags = [tag for tag in tags if rng.random() < 0.7] or tags[:1]
+    if rng.random() < 0.25:
+        rng.shuffle(tags)
+    start = ("", "", "", "a picture of ", "a pictogram of ", "a drawing of ")[int(rng.integers(6))]
+    return start + ", ".join(tags)
+
+
+def train_tokenizer(folder: Path) -> CLIPTokenizer:
+    """CLIP's byte-pair encoding (lower case, end-of-word marks) learned from captions, in CLIP's own file layout.
+
+    All 256 bytes are in the vocabulary, alone and at a word's end, so any text has tokens.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(CLIP_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(vocab_size=2048, initial_alphabet=alphabet, end_of_word_suffix="</w>")
+    tokenizer.train_from_iterator(all_captions(20000, seed=1), trainer)
+    merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+    tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
+    vocabulary = {token: index for index, token in enumerate([*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"])}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    settings = {**special, "pad_token": "<|endoftext|>", "model_max_length": MAX_TOKENS, "tokenizer_class": "CLIPTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+# --- VAE -------------------------------------------------------------------------------------------------------------
+
+
+def picture_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Absolute error of the picture, of its edges, and of its 8x8 averages, where a colour shift weighs most."""
+    error = (predicted - target).abs().mean()
+    edges = (predicted.diff(dim=2) - target.diff(dim=2)).abs().mean() + (
+        predicted.diff(dim=3) - target.diff(dim=3)
+    ).abs().mean()
+    coarse = (F.avg_pool2d(predicted, 8) - F.avg_pool2d(target, 8)).abs().mean()
+    return error + 0.5 * edges + coarse
+
+
+def train_vae(args: argparse.Namespace, device: torch.device, decoder_only: bool) -> None:
+    name = "decoder" if decoder_only else "vae"
+    torch.manual_seed(args.seed + decoder_only)
+    vae = AutoencoderKL(**VAE_CONFIG)
+    if decoder_only:
+        vae.load_state_dict(torch.load(args.work / "vae.pt", weights_only=True))
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    vae.to(device).train()
+    steps = args.decoder_steps if decoder_only else args.vae_steps
+    pictures = vae_pictures(args.vae_pictures, args.seed + decoder_only)
+    print(f"{name}: {len(pictures)} pictures drawn", flush=True)
+    parameters = [p for p in vae.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+    order = batches(len(pictures), args.vae_batch, args.seed + 7 + decoder_only)
+    started, running = time.monotonic(), 0.0
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = cosine(step, steps, args.decoder_rate if decoder_only else args.vae_rate)
+        target = pixels(pictures[next(order)], device)
+        with torch.autocast(device.type, torch.bfloat16):
+            with torch.set_grad_enabled(not decoder_only):
+                posterior = vae.encode(target).latent_dist
+            mean = posterior.mean.float()
+            # Noise of a tenth of the latents' own spread: the decoder must forgive what a U-Net gets slightly wrong.
+            noise = torch.randn_like(mean) * (0.1 * mean.detach().std())
+            predicted = vae.decode(mean + noise).sample.float()
+        loss = picture_loss(predicted, target)
+        if not decoder_only:
+            # A light pull to unit scale; the posterior's variance is pinned low, as nothing here samples from it.
+            loss = loss + 1e-3 * mean.square().mean() + 1e-4 * (posterior.logvar.float() + 8).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        running += loss.item()
+        if (step + 1) % 250 == 0:
+            print(f"{name} {step + 1}/{steps} loss {running / 250:.4f} {time.monotonic() - started:.0f} s", flush=True)
+            running = 0.0
+            torch.save(vae.state_dict(), args.work / f"{name}.partial.pt")
+    torch.save(vae.state_dict(), args.work / f"{name}.pt")
+    note(args, name, {"steps": steps, "seconds": time.monotonic() - started})
+
+
+def note(args: argparse.Namespace, stage: str, figures: dict[str, float]) -> None:
+    """Adds a stage's figures to build.json, which docs/picto.md quotes."""
+    path = args.work / "build.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**known, stage: {**figures, "device": args.device}}, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=["all", "vae", "decoder", "unet", "export"])
+    parser.add_argument("--work", type=Path, default=Path("build/picto"))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vae-pictures", type=int, default=24000)
+    parser.add_argument("--vae-steps", type=int, default=8000)
+    parser.add_argument("--vae-batch", type=int, default=16)
+    parser.add_argument("--vae-rate", type=float, default=2e-3)
+    parser.add_argument("--decoder-steps", type=int, default=4000)
+    parser.add_argument("--decoder-rate", type=float, default=1e-3)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    device = torch.device(args.device)
+    if args.stage == "vae":
+        train_vae(args, device, decoder_only=False)
+
+
+if __name__ == "__main__":
+    main()
