@@ -1,0 +1,58 @@
+# Works on a machine that has only Python 3.11+ and make: everything else goes into VENV.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= demo-out
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+CODE := $(wildcard src tools bench tests examples)
+TYPED := $(wildcard src tools bench)
+
+.PHONY: demo test test-all check format bench clean help
+
+help:
+	@echo "make demo      set up and run the main job on the embedded model (results in $(OUT))"
+	@echo "make test      set up and run the tests (make test-all: the slow ones too)"
+	@echo "make check     lint, format and types"
+	@echo "make format    rewrite the code as the formatter wants it"
+	@echo "make bench     measure speed (results in bench/results)"
+	@echo "make clean     remove what the tools left (not $(VENV))"
+
+demo: $(VENV)/.installed
+	$(BIN)/tincture demo --out $(OUT)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy $(TYPED)
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python bench/run.py
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis $(OUT)
+	find src tools bench tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tincture needs Python 3.11 or newer; set PYTHON")'
+	$(PYTHON) -m venv $(VENV)
+
+# The build backend is installed first and used without isolation, so that the constraints hold for it too.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --no-build-isolation --editable '.[dev]'
+	touch $@
