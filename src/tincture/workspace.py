@@ -1,0 +1,162 @@
+"""Where things lie: the webui's folder layout, so that a workspace may be an existing webui folder.
+
+    embeddings/                       textual-inversion embeddings, NAME.pt
+    models/hypernetworks/             hypernetworks, NAME.pt
+    models/Stable-diffusion/          base models: diffusers folders
+    textual_inversion_templates/      the user's own prompt templates, NAME.txt
+    textual_inversion/DATE/NAME/      logs, copies and previews of runs
+
+Nothing here opens a file: this module answers where a file is, or would be.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tincture.errors import UsageError
+
+ROOT_VARIABLE = "TINCTURE_ROOT"
+ADAPTER_SUFFIX = ".pt"
+MAX_NAME_LENGTH = 100
+MAX_NAME_BYTES = 200  # file systems allow 255 bytes, and "-STEP.pt.optim" comes behind the name
+
+
+def clean_name(name: str) -> str:
+    """Return `name` without blanks around it when it may name an adapter, so a file.
+
+    Allowed are letters and digits of any script and the characters of ``._- ``, at most 100 characters; at least one
+    must not be a dot or blank.
+
+    Raises:
+        UsageError: naming the characters or the length that is not allowed.
+    """
+    cleaned = name.strip()
+    wrong = sorted({character for character in cleaned if not (character.isalnum() or character in "._- ")})
+    if wrong:
+        characters = " ".join("/" if character == "/" else repr(character)[1:-1] for character in wrong)
+        raise UsageError(
+            f"The name {name!r} has characters that are not allowed ({characters}); "
+            "use letters, digits, blanks and any of . _ - only."
+        )
+    if not cleaned.strip(". "):
+        raise UsageError(f"The name {name!r} is empty; give at least one letter or digit.")
+    if len(cleaned) > MAX_NAME_LENGTH or len(cleaned.encode()) > MAX_NAME_BYTES:
+        raise UsageError(
+            f"The name {cleaned[:20] + '...'!r} has {len(cleaned)} characters ({len(cleaned.encode())} bytes); "
+            f"allowed are {MAX_NAME_LENGTH} characters and {MAX_NAME_BYTES} bytes."
+        )
+    return cleaned
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """One folder laid out like a webui's. Folders in it need not exist before something is written to them."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: str | Path | None = None) -> Workspace:
+        """The workspace at `root`, else at the environment variable TINCTURE_ROOT, else the current directory.
+
+        Raises:
+            UsageError: when there is no such folder; a mistyped root must not become a new, empty workspace.
+        """
+        chosen = root or os.environ.get(ROOT_VARIABLE) or "."
+        path = Path(chosen).expanduser().resolve()
+        if not path.is_dir():
+            raise UsageError(
+                f"The workspace {str(chosen)!r} is not a folder; create it, or give another one by --root "
+                f"or {ROOT_VARIABLE}."
+            )
+        return cls(path)
+
+    @property
+    def embeddings(self) -> Path:
+        return self.root / "embeddings"
+
+    @property
+    def hypernetworks(self) -> Path:
+        return self.root / "models" / "hypernetworks"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models" / "Stable-diffusion"
+
+    @property
+    def templates(self) -> Path:
+        return self.root / "textual_inversion_templates"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "textual_inversion"
+
+    def embedding_path(self, name: str) -> Path:
+        """Where a new embedding called `name` is to be written; UsageError when the name is not allowed."""
+        return self.embeddings / f"{clean_name(name)}{ADAPTER_SUFFIX}"
+
+    def hypernetwork_path(self, name: str) -> Path:
+        """Where a new hypernetwork called `name` is to be written; UsageError when the name is not allowed."""
+        return self.hypernetworks / f"{clean_name(name)}{ADAPTER_SUFFIX}"
+
+    def list_embeddings(self) -> list[Path]:
+        """Embedding files at any depth, links followed, empty files left out; sorted."""
+        return sorted(_adapter_files(self.embeddings))
+
+    def list_hypernetworks(self) -> list[Path]:
+        """Hypernetwork files at any depth, links followed, empty files left out; sorted."""
+        return sorted(_adapter_files(self.hypernetworks))
+
+    def list_models(self) -> list[Path]:
+        """Diffusers folders (those with a model_index.json) directly in the models folder; sorted."""
+        if not self.models.is_dir():
+            return []
+        return sorted(path for path in self.models.iterdir() if (path / "model_index.json").is_file())
+
+    def find_embedding(self, name: str) -> Path:
+        """The file of the embedding called `name`; UsageError names what comes near."""
+        return _find("embedding", name, self.list_embeddings(), self.embeddings)
+
+    def find_hypernetwork(self, name: str) -> Path:
+        """The file of the hypernetwork called `name`; UsageError names what comes near."""
+        return _find("hypernetwork", name, self.list_hypernetworks(), self.hypernetworks)
+
+    def find_model(self, name: str) -> Path:
+        """The folder of the base model called `name`; UsageError names what comes near."""
+        return _find("model", name, self.list_models(), self.models)
+
+
+def _adapter_files(folder: Path) -> Iterator[Path]:
+    seen: set[str] = set()  # real paths: links may form a ring
+    for directory, subdirectories, names in os.walk(folder, followlinks=True):
+        subdirectories[:] = [name for name in subdirectories if _is_new(os.path.join(directory, name), seen)]
+        for name in names:
+            path = Path(directory, name)
+            if path.suffix == ADAPTER_SUFFIX and path.is_file() and path.stat().st_size > 0:
+                yield path
+
+
+def _is_new(directory: str, seen: set[str]) -> bool:
+    real = os.path.realpath(directory)
+    if real in seen:
+        return False
+    seen.add(real)
+    return True
+
+
+def _find(kind: str, name: str, candidates: list[Path], folder: Path) -> Path:
+    named = {path.name.removesuffix(ADAPTER_SUFFIX): path for path in reversed(candidates)}
+    wanted = name.removesuffix(ADAPTER_SUFFIX)
+    if wanted in named:
+        return named[wanted]
+    near = difflib.get_close_matches(wanted, named, n=3, cutoff=0.5)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif named:
+        hint = f"there are: {', '.join(sorted(named)[:10])}{', ...' if len(named) > 10 else ''}."
+    else:
+        hint = "there is none yet."
+    raise UsageError(f"There is no {kind} {name!r} in {folder}; {hint}")

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tincture.errors import UsageError
+from tincture.workspace import Workspace, clean_name
+
+
+@pytest.mark.parametrize("name", ["cat", "my cat v1.5_b-2", "猫", "Ünïcode", "x" * 100, "500"])
+def test_clean_name_keeps_allowed_names(name: str) -> None:
+    assert clean_name(f" {name} ") == name
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a/b", "/"),
+        ("..\\up", r"\\"),
+        ("what?*", "* ?"),
+        ("<x>", "< >"),
+        ("line\nbreak", r"\n"),
+        ("", "empty"),
+        ("  ", "empty"),
+        ("..", "empty"),
+        (". .", "empty"),
+        ("x" * 101, "101 characters"),
+        ("猫" * 80, "240 bytes"),
+    ],
+)
+def test_clean_name_refuses_and_says_why(name: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        clean_name(name)
+    assert told in str(caught.value)
+
+
+def test_paths_are_the_webuis(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert workspace.embedding_path("cat") == tmp_path / "embeddings" / "cat.pt"
+    assert workspace.hypernetwork_path("ink") == tmp_path / "models" / "hypernetworks" / "ink.pt"
+    assert workspace.models == tmp_path / "models" / "Stable-diffusion"
+    assert workspace.templates == tmp_path / "textual_inversion_templates"
+    assert workspace.logs == tmp_path / "textual_inversion"
+
+
+def test_paths_refuse_names_that_leave_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        Workspace(tmp_path).embedding_path("../cat")
+    with pytest.raises(UsageError):
+        Workspace(tmp_path).hypernetwork_path("/etc/passwd")
+
+
+def test_open_prefers_the_argument_then_the_variable_then_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, variable, current = (tmp_path / name for name in ("given", "variable", "current"))
+    for folder in (given, variable, current):
+        folder.mkdir()
+    monkeypatch.chdir(current)
+    monkeypatch.delenv("TINCTURE_ROOT", raising=False)
+    assert Workspace.open().root == current
+    monkeypatch.setenv("TINCTURE_ROOT", str(variable))
+    assert Workspace.open().root == variable
+    assert Workspace.open(given).root == given
+
+
+def test_open_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere"):
+        Workspace.open(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_lists_walk_folders_and_links_and_leave_out_what_is_no_adapter(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "root")
+    elsewhere = tmp_path / "elsewhere"
+    for path in (
+        workspace.embeddings / "b.pt",
+        workspace.embeddings / "deep" / "a.pt",
+        workspace.embeddings / "b.pt.optim",
+        workspace.embeddings / "b.preview.png",
+        elsewhere / "linked.pt",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (workspace.embeddings / "empty.pt").touch()
+    (workspace.embeddings / "link").symlink_to(elsewhere)
+    (elsewhere / "ring").symlink_to(workspace.embeddings)
+
+    found = workspace.list_embeddings()
+
+    assert sorted({path.name for path in found}) == ["a.pt", "b.pt", "linked.pt"]
+    assert len(found) < 10  # the ring of links is walked once
+    assert workspace.list_hypernetworks() == []
+
+
+def test_models_are_folders_with_an_index(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    (workspace.models / "mine").mkdir(parents=True)
+    (workspace.models / "mine" / "model_index.json").write_text("{}")
+    (workspace.models / "half").mkdir()
+    assert workspace.list_models() == [workspace.models / "mine"]
+    assert workspace.find_model("mine") == workspace.models / "mine"
+
+
+def test_find_takes_the_name_or_the_file_name_and_suggests(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.hypernetworks.mkdir(parents=True)
+    with pytest.raises(UsageError, match="none yet"):
+        workspace.find_hypernetwork("ink")
+    path = workspace.hypernetwork_path("ink-lines v1.5")
+    path.write_bytes(b"x")
+    assert workspace.find_hypernetwork("ink-lines v1.5") == path
+    assert workspace.find_hypernetwork("ink-lines v1.5.pt") == path
+    with pytest.raises(UsageError, match=r"did you mean ink-lines v1\.5\?"):
+        workspace.find_hypernetwork("inc-lines v1")
+    with pytest.raises(UsageError, match=r"there are: ink-lines v1\.5\."):
+        workspace.find_hypernetwork("zzz")
