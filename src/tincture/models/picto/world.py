@@ -49,15 +49,15 @@ POSITIONS: dict[str, tuple[str, float, float]] = {
     "top": ("at the top", 0.0, -10.0),
     "bottom": ("at the bottom", 0.0, 10.0),
 }
-STYLES: tuple[str, ...] = ("none", "outline", "frame", "dusk")
+STYLES: tuple[str, ...] = ("none", "outline", "frame", "sunset")
 """What a hypernetwork can be taught. Captions never mention a style, and picto's U-Net saw only ``none``."""
 
 DARK_INK = (22, 22, 28)
 LIGHT_INK = (248, 248, 248)
 OUTLINE_WIDTH = 2.5
 FRAME_WIDTH = 4.0
-DUSK_TINT = (60, 40, 140)
-DUSK_STRENGTH = 0.5
+SUNSET_TINT = (200, 90, 60)
+SUNSET_STRENGTH = 0.5
 
 
 # --- shapes: signed distance, negative inside, for a shape of radius 1 around the origin -----------------------------
@@ -294,9 +294,9 @@ def blend(picture: Array, colour: Array, alpha: Array) -> Array:
     return picture + alpha[..., None] * (colour - picture)
 
 
-def dusk(picture: Array) -> Array:
-    """The ``dusk`` palette: every colour moves half-way to a deep violet."""
-    return picture + np.float32(DUSK_STRENGTH) * (rgb(DUSK_TINT) - picture)
+def sunset(picture: Array) -> Array:
+    """The ``sunset`` palette: every colour moves half-way to a warm red."""
+    return (picture + np.float32(SUNSET_STRENGTH) * (rgb(SUNSET_TINT) - picture)).astype(np.float32)
 
 
 def paint(
@@ -313,8 +313,8 @@ def paint(
         x, y = grid()
         inner = _box(x - SIZE / 2, y - SIZE / 2, SIZE / 2 - FRAME_WIDTH, SIZE / 2 - FRAME_WIDTH)
         picture = blend(picture, frame, coverage(-inner))
-    if style == "dusk":
-        picture = dusk(picture)
+    if style == "sunset":
+        picture = sunset(picture)
     return picture
 
 

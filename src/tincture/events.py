@@ -1,0 +1,112 @@
+"""What a run tells those who watch it. The trainer knows no files, pages or progress bars: it emits these.
+
+A watcher is any object with ``on_event(event)``; it picks the events it cares for by their class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a run."""
+
+
+@dataclass(frozen=True)
+class Progressed(Event):
+    """Preparation before the first step went on: ``done`` of ``total`` (pictures, say) in ``stage``."""
+
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class RunStarted(Event):
+    """The first step is next. ``global_step`` is where the run begins, ``steps`` where it will end."""
+
+    global_step: int
+    steps: int
+    samples: int
+    micro_batches_per_epoch: int
+
+
+@dataclass(frozen=True)
+class StepEnd(Event):
+    """One optimizer step is done; ``global_step`` counts it. Emitted at every step, with nothing read from the device."""
+
+    global_step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step as the log has it. ``epoch`` and ``epoch_step`` count from 0."""
+
+    global_step: int
+    epoch: int
+    epoch_step: int
+    loss: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class StepsDone(Event):
+    """The losses of the latest steps, read from the device in one go.
+
+    ``loss_mean`` and ``loss_error`` (standard error) are over a window of three times the data set;
+    ``recent_mean`` and ``recent_error`` over the last 32 steps.
+    """
+
+    records: tuple[StepRecord, ...]
+    steps: int
+    loss_mean: float
+    loss_error: float
+    recent_mean: float
+    recent_error: float
+
+    @property
+    def global_step(self) -> int:
+        return self.records[-1].global_step
+
+    @property
+    def learning_rate(self) -> float:
+        return self.records[-1].learning_rate
+
+    @property
+    def epoch(self) -> int:
+        return self.records[-1].epoch
+
+
+@dataclass(frozen=True)
+class CheckpointSaved(Event):
+    """A file that holds the adapter as it is after ``global_step``."""
+
+    global_step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class PreviewReady(Event):
+    """Preview pictures made with the adapter as it is after ``global_step``."""
+
+    global_step: int
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class RunEnded(Event):
+    """No step follows. ``interrupted``: the run was asked to stop before its last step."""
+
+    global_step: int
+    interrupted: bool
+    seconds: float
+
+
+class Callback(Protocol):
+    """Anything that watches a run."""
+
+    def on_event(self, event: Event) -> None: ...

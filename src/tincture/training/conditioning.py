@@ -1,0 +1,48 @@
+"""From prompts to hidden states, each distinct prompt encoded once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tincture.models.stable_diffusion import StableDiffusion
+
+
+class Conditioning:
+    """Encodes the prompts of a micro-batch: (B, 77, width).
+
+    Where the text side is not trained, an encoding is kept for as long as it may be used again; where it is, it is
+    made anew in every step with gradients, though only once for prompts that are alike.
+
+    Args:
+        trains_text: whether hidden states depend on what is trained.
+        capacity: encodings to keep; with shuffled or dropped tags there may be very many prompts.
+    """
+
+    def __init__(self, model: StableDiffusion, *, trains_text: bool, clip_skip: int = 1, capacity: int = 4096) -> None:
+        self.model, self.trains_text, self.clip_skip, self.capacity = model, trains_text, clip_skip, capacity
+        self.encoded = 0
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        distinct = list(dict.fromkeys(prompts))
+        rows = torch.tensor([distinct.index(prompt) for prompt in prompts], device=self.model.device)
+        if self.trains_text:
+            return self._encode(distinct)[rows]
+        missing = [prompt for prompt in distinct if prompt not in self._kept]
+        if missing:
+            with torch.no_grad():
+                self._kept.update(zip(missing, self._encode(missing), strict=True))
+        states = torch.stack([self._kept[prompt] for prompt in distinct])[rows]
+        for prompt in distinct:
+            self._kept.move_to_end(prompt)
+        while len(self._kept) > self.capacity:
+            self._kept.popitem(last=False)
+        return states
+
+    def _encode(self, prompts: list[str]) -> Tensor:
+        self.encoded += len(prompts)
+        return self.model.encode_prompts(prompts, clip_skip=self.clip_skip)

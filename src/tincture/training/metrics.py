@@ -1,0 +1,120 @@
+"""Loss statistics and logs: a window of losses, the reference's CSV, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tincture.errors import StorageError, UsageError
+from tincture.events import Event, RunEnded, StepsDone
+from tincture.formats.files import write_atomically
+
+CSV_COLUMNS = ("step", "epoch", "epoch_step", "loss", "learn_rate")
+RECENT = 32
+
+
+class LossWindow:
+    """The latest losses and their mean with standard error.
+
+    Args:
+        samples: pictures in the data set; the window is three times as long.
+        losses: what it holds from before, oldest first.
+    """
+
+    def __init__(self, samples: int, losses: Iterable[float] = ()) -> None:
+        # The last 32 are told apart too, so the memory is never shorter than that.
+        self.length = max(1, 3 * samples)
+        self._losses: deque[float] = deque(losses, maxlen=max(self.length, RECENT))
+
+    def append(self, loss: float) -> None:
+        self._losses.append(loss)
+
+    def state(self) -> list[float]:
+        return list(self._losses)
+
+    def window(self) -> tuple[float, float]:
+        """Mean and standard error over three times the data set."""
+        return mean_and_error(list(self._losses)[-self.length :])
+
+    def recent(self) -> tuple[float, float]:
+        """Mean and standard error over the last 32."""
+        return mean_and_error(list(self._losses)[-RECENT:])
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    """Mean and standard error of the mean; the error of fewer than two values is 0."""
+    if not values:
+        return math.nan, math.nan
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, 0.0
+    return mean, statistics.stdev(values, mean) / math.sqrt(len(values))
+
+
+class CsvLog:
+    """One line per step in the webui's columns: step, epoch, epoch_step, loss (7 digits), learn_rate.
+
+    Lines beyond ``global_step`` are dropped at the start: they belong to steps that a resumed run does again.
+    """
+
+    def __init__(self, path: Path, global_step: int) -> None:
+        self.path = path
+        kept = [row for row in read_csv(path) if int(row["step"]) <= global_step]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+    def on_event(self, event: Event) -> None:
+        if not isinstance(event, StepsDone):
+            return
+        lines = "".join(
+            f"{r.global_step},{r.epoch},{r.epoch_step},{r.loss:.7f},{r.learning_rate:g}\n" for r in event.records
+        )
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+        except OSError as error:
+            raise StorageError(f"The loss log {self.path} could not be written: {error.strerror or error}.") from error
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The whole lines of a loss log; a missing file has none, and a line that was cut off is left out."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if None not in row.values() and (row.get("step") or "").isdigit()]
+
+
+class TensorBoardLog:
+    """Loss and rate as the webui names them: ``Loss/train`` and ``Learn rate/train``.
+
+    Raises:
+        UsageError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, global_step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            message = "TensorBoard logs were asked for, but tensorboard is not installed: pip install 'tincture[tensorboard]'."
+            raise UsageError(message) from error
+        # purge_step makes TensorBoard forget the steps that a resumed run does again.
+        self._writer: Any = SummaryWriter(str(folder), purge_step=global_step + 1)  # type: ignore[no-untyped-call]
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, StepsDone):
+            for record in event.records:
+                self._writer.add_scalar("Loss/train", record.loss, record.global_step)
+                self._writer.add_scalar("Learn rate/train", record.learning_rate, record.global_step)
+        elif isinstance(event, RunEnded):
+            self._writer.close()

@@ -1,0 +1,227 @@
+"""The loop: one for every adapter, in step order, knowing no files, pages or previews.
+
+A step is a pure function of the settings, the data and its number: every random draw is keyed by (seed, step, sample),
+so a run that goes on after a stop does what the uninterrupted one would have done, bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from tincture.adapters.adapter import Adapter
+from tincture.data.batches import BatchPlan
+from tincture.data.latents import LatentCache
+from tincture.errors import DivergedError
+from tincture.events import Callback, Event, RunEnded, RunStarted, StepEnd, StepRecord, StepsDone
+from tincture.models.stable_diffusion import StableDiffusion
+from tincture.training import randomness
+from tincture.training.conditioning import Conditioning
+from tincture.training.loss import denoising_loss
+from tincture.training.lr_schedule import Schedule
+from tincture.training.metrics import LossWindow
+
+PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class PromptDraw(Protocol):
+    """``(sample index, global_step, slot) -> prompt``: the text of one sample in one step."""
+
+    def __call__(self, index: int, global_step: int, slot: int) -> str: ...
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a step draws from: which samples, their latents, loss weights and prompts.
+
+    ``weights`` holds per sample (1, h, w) loss weights, or None where every cell counts alike.
+    """
+
+    plan: BatchPlan
+    latents: LatentCache
+    prompt: PromptDraw
+    latent_sampling_method: Literal["once", "deterministic", "random"] = "once"
+    weights: Sequence[Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """How gradients are clipped, by value or by norm, with a threshold that may follow a schedule."""
+
+    mode: Literal["value", "norm"]
+    threshold: Schedule
+
+
+class Trainer:
+    """Trains ``adapter`` on a frozen ``model`` from ``global_step`` to ``steps``.
+
+    Args:
+        optimizer: over ``adapter.parameters()``.
+        learning_rate: the rate of every step, as a schedule.
+        gradient_accumulation_steps: micro-batches that make up a step.
+        precision: of the frozen model's arithmetic; the trained weights stay float32.
+        log_every: losses are read from the device once in so many steps, so that no step waits for it.
+        losses: the loss window of a run that goes on.
+    """
+
+    def __init__(
+        self,
+        model: StableDiffusion,
+        adapter: Adapter,
+        data: TrainingData,
+        conditioning: Conditioning,
+        optimizer: torch.optim.Optimizer,
+        *,
+        learning_rate: Schedule,
+        steps: int,
+        global_step: int = 0,
+        gradient_accumulation_steps: int = 1,
+        clipping: Clipping | None = None,
+        precision: str = "fp32",
+        seed: int = 0,
+        log_every: int = 10,
+        losses: Sequence[float] = (),
+    ) -> None:
+        self.model, self.adapter, self.data, self.conditioning = model, adapter, data, conditioning
+        self.optimizer, self.learning_rate, self.clipping = optimizer, learning_rate, clipping
+        self.steps, self.global_step, self.seed, self.log_every = steps, global_step, seed, log_every
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.dtype = PRECISIONS[precision]
+        self.grad_scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
+        self.window = LossWindow(len(data.latents), losses)
+        self._unread: list[tuple[int, float, Tensor]] = []
+        self._callbacks: Sequence[Callback] = ()
+
+    def run(self, callbacks: Sequence[Callback] = (), stop: threading.Event | None = None) -> bool:
+        """Trains until ``steps`` or until ``stop`` is set; returns whether it was stopped before the end.
+
+        Raises:
+            DivergedError: the loss is NaN or infinite.
+        """
+        self._callbacks = callbacks
+        started, stop = time.monotonic(), stop or threading.Event()
+        parameters = self.adapter.parameters()
+        with self.adapter.attach(self.model), self._own_randomness():
+            self.adapter.train()
+            self.emit(RunStarted(self.global_step, self.steps, len(self.data.latents), self.data.plan.micro_batches_per_epoch))
+            while self.global_step < self.steps and not stop.is_set():
+                rate = self.learning_rate.at(self.global_step)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                loss = self._accumulate_gradients()
+                self.grad_scaler.unscale_(self.optimizer)
+                if self.clipping is not None:
+                    self._clip(parameters, self.clipping)
+                self.grad_scaler.step(self.optimizer)
+                self.grad_scaler.update()
+                self.optimizer.zero_grad(set_to_none=True)
+                self.global_step += 1
+                self.adapter.step += 1
+                self._unread.append((self.global_step, rate, loss))
+                if len(self._unread) >= self.log_every:
+                    self.read_losses()
+                self.emit(StepEnd(self.global_step, self.steps))
+            self.read_losses()
+        interrupted = self.global_step < self.steps
+        self.emit(RunEnded(self.global_step, interrupted, time.monotonic() - started))
+        return interrupted
+
+    def emit(self, event: Event) -> None:
+        """Tells every callback, in their order."""
+        for callback in self._callbacks:
+            callback.on_event(event)
+
+    def _accumulate_gradients(self) -> Tensor:
+        """Adds up the gradients of one step's micro-batches; returns the step's mean loss, still on the device."""
+        first = self.global_step * self.gradient_accumulation_steps
+        micro_batches = [self.data.plan.micro_batch(first + n) for n in range(self.gradient_accumulation_steps)]
+        # The last micro-batch of an epoch may be smaller: weighed by size, every sample of a step counts alike.
+        total = sum(len(indices) for indices in micro_batches)
+        losses, slot = [], 0
+        for indices in micro_batches:
+            loss = self._micro_batch_loss(indices, slot) * (len(indices) / total)
+            self.grad_scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            slot += len(indices)
+        return torch.stack(losses).sum()
+
+    def _micro_batch_loss(self, indices: Sequence[int], first_slot: int) -> Tensor:
+        device, seed, step = self.model.device, self.seed, self.global_step
+        slots = range(first_slot, first_slot + len(indices))
+        torch.manual_seed(randomness.torch_seed(seed, "network dropout", step, first_slot))
+        shape = self.data.latents.shape(indices[0])
+
+        def fresh(position: int) -> Tensor:
+            return randomness.normal(shape, seed, "latent sample", step, slots[position])
+
+        latents = self.data.latents.sample(indices, self.data.latent_sampling_method, fresh)
+        noise = torch.stack([randomness.normal(shape, seed, "noise", step, slot) for slot in slots])
+        highest = self.model.noise_scheduler.config.num_train_timesteps
+        drawn = [int(randomness.generator(seed, "timestep", step, slot).integers(highest)) for slot in slots]
+        prompts = [self.data.prompt(index, step, slot) for index, slot in zip(indices, slots, strict=True)]
+        weights = None if self.data.weights is None else torch.stack([self.data.weights[index] for index in indices])
+        with self._autocast():
+            encoder_hidden_states = self.conditioning(prompts)
+            return denoising_loss(
+                lambda noisy, timesteps: self.model.predict_noise(noisy, timesteps, encoder_hidden_states),
+                self.model.noise_scheduler,
+                latents,
+                noise.to(device, non_blocking=True),
+                torch.tensor(drawn).to(device, non_blocking=True),
+                weights,
+            )
+
+    def _autocast(self) -> contextlib.AbstractContextManager[None]:
+        enabled = self.dtype is not torch.float32
+        autocast: Any = torch.autocast(self.model.device.type, self.dtype if enabled else None, enabled=enabled)
+        return autocast  # type: ignore[no-any-return]
+
+    def _clip(self, parameters: list[torch.nn.Parameter], clipping: Clipping) -> None:
+        threshold = clipping.threshold.at(self.global_step)
+        clip: Callable[..., Any] = {
+            "value": torch.nn.utils.clip_grad_value_,
+            "norm": torch.nn.utils.clip_grad_norm_,
+        }[clipping.mode]
+        clip(parameters, threshold)
+
+    def read_losses(self) -> None:
+        """Reads the losses of the steps since the last reading, in one transfer, and tells them.
+
+        Raises:
+            DivergedError: one of them is NaN or infinite.
+        """
+        if not self._unread:
+            return
+        values = torch.stack([loss for _, _, loss in self._unread]).tolist()
+        records = []
+        for (global_step, rate, _), loss in zip(self._unread, values, strict=True):
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"The loss of step {global_step} is {loss}: the run has diverged and was stopped; files saved before "
+                    f"it are untouched. Lower the learning rate (it was {rate:g}) or clip the gradients (--clip-grad-mode norm)."
+                )
+            epoch, epoch_step = self._epoch(global_step)
+            records.append(StepRecord(global_step, epoch, epoch_step, loss, rate))
+            self.window.append(loss)
+        self._unread = []
+        self.emit(StepsDone(tuple(records), self.steps, *self.window.window(), *self.window.recent()))
+
+    def _epoch(self, global_step: int) -> tuple[int, int]:
+        done = (global_step - 1) * self.gradient_accumulation_steps
+        per_epoch = self.data.plan.micro_batches_per_epoch
+        return done // per_epoch, done % per_epoch // self.gradient_accumulation_steps
+
+    @contextlib.contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Network dropout draws from torch's global generator: it is seeded anew in every micro-batch, and given back."""
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            yield
