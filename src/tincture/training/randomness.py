@@ -1,12 +1,12 @@
 """Random draws as pure functions of what they are for.
 
-A run never carries the state of a random generator: every draw (noise, timestep, order of the pictures, dropped tags, …)
-asks for a generator by `(seed, purpose, *counters)`, where the counters are, say, the step and the number of the sample.
-So a resumed run draws what an uninterrupted one would, any number of processes draw the same numbers for the same global
-batch, and a preview cannot disturb training.
+A run never carries the state of a random generator: every draw (noise, timestep, order of the pictures, dropped tags)
+asks for a generator by `(seed, purpose, *counters)`, where the counters are, say, the step and the number of the
+sample. So a resumed run draws what an uninterrupted one would, any number of processes draw the same numbers for the
+same global batch, and a preview cannot disturb training.
 
-Each tuple is hashed to the 128-bit key and to the upper 192 bits of the counter of a Philox generator (Salmon et al.,
-"Parallel random numbers: as easy as 1, 2, 3", 2011). The lower 64 bits count the draws, so that two streams never overlap.
+Each tuple is hashed to the 128-bit key and the upper 192 bits of the counter of a Philox generator (Salmon et al.,
+"Parallel random numbers: as easy as 1, 2, 3", 2011). The lower 64 bits count the draws, so two streams never overlap.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from tincture.training.randomness import generator, normal, torch_seed
 
-STREAMS = [
+STREAMS: list[tuple[Any, ...]] = [
     (0, "noise"),
     (0, "noise", 0),
     (0, "noise", 0, 0),
@@ -55,19 +56,21 @@ def test_neighbouring_steps_and_samples_make_up_an_even_distribution() -> None:
     assert counts.max() < 90
 
 
-@pytest.mark.parametrize("seed", [0, -1, 2**31, 2**63, 2**64, -(2**200), 10**5000])
+@pytest.mark.parametrize("seed", [0, -1, 2**31, 2**63, 2**64, -(2**200), 16**5000], ids=hex)
 def test_a_seed_may_have_any_size(seed: int) -> None:
     assert 0 <= generator(seed, "noise").random() < 1
     torch.Generator().manual_seed(torch_seed(seed, "noise"))
 
 
 def test_numpy_ints_count_like_ints() -> None:
-    assert generator(1, "noise", np.int64(5)).random() == generator(1, "noise", 5).random()
+    five: Any = np.int64(5)
+    assert generator(1, "noise", five).random() == generator(1, "noise", 5).random()
 
 
 def test_floats_are_refused() -> None:
+    one: Any = 1.0
     with pytest.raises(TypeError):
-        generator(1, "noise", 1.0)  # type: ignore[arg-type]
+        generator(1, "noise", one)
 
 
 def test_the_numbers_stay_the_same_for_ever() -> None:
