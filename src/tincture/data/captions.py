@@ -1,0 +1,139 @@
+"""What a picture is called: caption files, file names, prompt templates, shuffled and dropped tags.
+
+The rules are those of the webui's Train tab, so that its data folders and templates work unchanged.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tincture.errors import DataError, UsageError
+
+NAME = "[name]"
+FILEWORDS = "[filewords]"
+SHIPPED = Path(__file__).parent / "templates"
+
+
+def caption_for(path: Path, word_regex: str = "", join_string: str = " ") -> str:
+    """The caption of the picture at `path`.
+
+    It is the text of the file of the same name ending in .txt, its lines joined to one. Without such a file it comes
+    from the picture's own name: without the ending and a leading run of digits and hyphens ("0012-1-a fox.png" gives
+    "a fox"), and reduced to the matches of `word_regex`, joined by `join_string`, where a regex is given. A regex with
+    one group stands for what the group matched.
+
+    Raises:
+        DataError: the text file cannot be read as UTF-8.
+        UsageError: `word_regex` is not a regular expression.
+    """
+    text_file = path.with_suffix(".txt")
+    if os.path.isfile(text_file):
+        lines = _read_text(text_file).splitlines()
+        return " ".join(line.strip() for line in lines if line.strip())
+    # A name that is not valid in the file system's encoding holds surrogates, which no tokenizer takes.
+    stem = os.fsencode(path.stem).decode("utf-8", "replace")
+    words = re.sub(r"^[-\d]+\s*", "", stem)
+    return join_string.join(_matches(word_regex, words)) if word_regex else words
+
+
+def load_template(path_or_name: str | Path, folder: Path | None = None) -> list[str]:
+    """The lines of a prompt template, stripped, without empty ones.
+
+    Args:
+        path_or_name: A file; or the name, with or without .txt, of a template in `folder` or of a shipped one.
+        folder: The workspace's templates. They go before shipped ones of the same name.
+
+    Raises:
+        UsageError: there is no such template, or no line in it.
+    """
+    name = f"{str(path_or_name).removesuffix('.txt')}.txt"
+    candidates = [Path(path_or_name), *([folder / name] if folder else []), SHIPPED / name]
+    # os.path.isfile, since Path.is_file raises for what is too long to be a path, such as a whole prompt.
+    found = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+    if found is None:
+        raise UsageError(
+            f"There is no template {str(path_or_name)!r}. Give the path of a text file, or {_names(folder)}."
+        )
+    try:
+        lines = [line.strip() for line in _decode(found.read_bytes()).splitlines()]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The template {found} cannot be read: {error}. Save it as UTF-8 text.") from error
+    if not any(lines):
+        raise UsageError(f"The template {found} is empty. Write one prompt per line into it, or give {_names(folder)}.")
+    return [line for line in lines if line]
+
+
+def prompt_for(
+    caption: str,
+    template_lines: Sequence[str],
+    name: str,
+    rng: np.random.Generator,
+    *,
+    shuffle_tags: bool = False,
+    tag_drop_out: float = 0.0,
+) -> str:
+    """One of the lines, drawn by `rng`, with `[filewords]` replaced by the caption and `[name]` by `name`.
+
+    With `shuffle_tags` the caption's tags (its parts between commas) come in a drawn order; each is left out with the
+    probability `tag_drop_out` (0..1). A tag that holds `[name]` is never left out. The line is drawn first, and drawn
+    alike whatever happens to the tags.
+    """
+    line = template_lines[int(rng.integers(len(template_lines)))]
+    if shuffle_tags or tag_drop_out > 0:
+        tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
+        kept = rng.random(len(tags)) >= tag_drop_out
+        order = rng.permutation(len(tags)) if shuffle_tags else range(len(tags))
+        caption = ", ".join(tags[i] for i in order if kept[i] or NAME in tags[i])
+    return _fill(line, caption, name)
+
+
+def is_fixed(template_lines: Sequence[str], shuffle_tags: bool, tag_drop_out: float) -> bool:
+    """Whether `possible_prompts` lists all that `prompt_for` can give: tags stay as they are, or are not used."""
+    return not (shuffle_tags or tag_drop_out > 0) or not any(FILEWORDS in line for line in template_lines)
+
+
+def possible_prompts(captions: Iterable[str], template_lines: Sequence[str], name: str) -> list[str]:
+    """Every distinct prompt of pictures with these captions, in order, where tags are neither shuffled nor dropped."""
+    return list(dict.fromkeys(_fill(line, caption, name) for caption in captions for line in template_lines))
+
+
+def _fill(line: str, caption: str, name: str) -> str:
+    return line.replace(FILEWORDS, caption).replace(NAME, name)
+
+
+def _matches(word_regex: str, text: str) -> list[str]:
+    try:
+        pattern = re.compile(word_regex)
+    except re.error as error:
+        raise UsageError(
+            f'The word regex {word_regex!r} is not a regular expression: {error}. An example is "[\\w\']+".'
+        ) from error
+    group = 1 if pattern.groups == 1 else 0
+    return [match.group(group) or "" for match in pattern.finditer(text)]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return _decode(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"The caption file {path} cannot be read: {error}. Save it as UTF-8 text.") from error
+
+
+def _decode(data: bytes) -> str:
+    """UTF-8, or UTF-16 where a byte order mark says so (as Windows' editors write it)."""
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = data.decode("utf-16" if utf16 else "utf-8-sig")
+    if "\0" in text:
+        raise ValueError("it holds zero bytes, so it is no text or in another encoding")
+    return text
+
+
+def _names(folder: Path | None) -> str:
+    found = [path for place in (folder, SHIPPED) if place for path in place.glob("*.txt")]
+    return "one of " + ", ".join(sorted({path.stem for path in found}))

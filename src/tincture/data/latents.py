@@ -1,0 +1,122 @@
+"""Every picture encoded once; latents drawn from what was kept."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tincture import randomness
+from tincture.data.dataset import PictureDataset
+from tincture.errors import UsageError
+
+SAMPLING_METHODS = ("once", "deterministic", "random")
+
+
+class PictureEncoder(Protocol):
+    """What is needed of a model."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def encode_pictures(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, each (B, 4, h, w), of the latents of pixels (B, 3, H, W) in -1..1."""
+
+
+class LatentCache:
+    """Mean and standard deviation of every picture's latents, each (4, h, w) float32, kept on the model's device."""
+
+    def __init__(self, means: Sequence[Tensor], stds: Sequence[Tensor], seed: int = 0) -> None:
+        self.means, self.stds, self.seed = means, stds, seed
+        self._once: dict[int, Tensor] = {}
+
+    @classmethod
+    def encode(
+        cls,
+        model: PictureEncoder,
+        dataset: PictureDataset,
+        *,
+        batch_size: int = 8,
+        seed: int = 0,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> LatentCache:
+        """Encodes each picture of `dataset` once.
+
+        Args:
+            batch_size: Pictures per call of the encoder; those of different sizes never share one.
+            seed: Of the latents that the sampling method "once" draws.
+            on_progress: Is told how many pictures are done, and how many there are.
+        """
+        encoded: dict[int, tuple[Tensor, Tensor]] = {}
+        for indices in _batches_of_one_size(dataset, batch_size):
+            pixels = torch.stack([dataset.pixels(index) for index in indices])
+            with torch.no_grad():
+                mean, std = model.encode_pictures(pixels.to(model.device))
+            encoded.update(zip(indices, zip(mean.float(), std.float(), strict=True), strict=True))
+            if on_progress:
+                on_progress(len(encoded), len(dataset))
+        means, stds = zip(*(encoded[index] for index in range(len(dataset))), strict=True)
+        return cls(means, stds, seed)
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """(4, h, w) of a picture's latents."""
+        return tuple(self.means[index].shape)
+
+    def sample(self, indices: Sequence[int], method: str, noise: Callable[[int], Tensor]) -> Tensor:
+        """Latents (B, 4, h, w) float32 of pictures of one size, on the model's device.
+
+        Args:
+            method: "once": one sample per picture, drawn by the cache's seed and the picture's index, always the same;
+                "deterministic": the mean; "random": a sample drawn with `noise`.
+            noise: Position in `indices` -> standard normal numbers (4, h, w). Asked by "random" only.
+
+        Raises:
+            UsageError: `method` is none of these.
+        """
+        if method == "once":
+            return torch.stack([self._drawn_once(index) for index in indices])
+        if method not in SAMPLING_METHODS:
+            raise UsageError(
+                f"The latent sampling method is {method!r}, but must be one of {', '.join(SAMPLING_METHODS)}."
+            )
+        mean = torch.stack([self.means[index] for index in indices])
+        if method == "deterministic":
+            return mean
+        std = torch.stack([self.stds[index] for index in indices])
+        drawn = torch.stack([noise(position) for position in range(len(indices))])
+        return mean + std * drawn.to(mean.device, non_blocking=True)
+
+    def _drawn_once(self, index: int) -> Tensor:
+        if index not in self._once:
+            noise = randomness.normal(self.shape(index), self.seed, "latents drawn once", index)
+            self._once[index] = self.means[index] + self.stds[index] * noise.to(self.means[index].device)
+        return self._once[index]
+
+
+def alpha_weights(alpha: Tensor | None, h: int, w: int) -> Tensor:
+    """Loss weights (1, h, w) float32 on the latent grid, with mean 1, from a picture's alpha (H, W) in 0..1.
+
+    Alpha is resized to the grid, its minimum becomes 0, and the whole is divided by its mean. Where alpha is None or
+    the same everywhere, all weights are 1. They hold for every channel of the latents.
+    """
+    if alpha is None:
+        return torch.ones(1, h, w)
+    grid = functional.interpolate(alpha[None, None].float(), (h, w), mode="bicubic", antialias=True)[0]
+    weights = grid.clamp(0, 1)  # bicubic resizing overshoots at edges
+    weights = weights - weights.min()
+    # Less than half of one of the 255 steps of an alpha channel is rounding, and no mask.
+    return weights / weights.mean() if weights.max() > 0.5 / 255 else torch.ones(1, h, w)
+
+
+def _batches_of_one_size(dataset: PictureDataset, batch_size: int) -> list[list[int]]:
+    groups = defaultdict(list)
+    for index, sample in enumerate(dataset):
+        groups[sample.width, sample.height].append(index)
+    return [group[at : at + batch_size] for group in groups.values() for at in range(0, len(group), batch_size)]
