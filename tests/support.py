@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -81,3 +82,20 @@ def weights(model: StableDiffusion) -> dict[str, torch.Tensor]:
     return {
         f"{part}.{key}": value.clone() for part, module in parts.items() for key, value in module.state_dict().items()
     }
+
+
+def save_folder(model: StableDiffusion, folder: Path) -> Path:
+    """Writes ``model`` as a diffusers folder and returns it."""
+    parts = {name: getattr(model, name) for name in ("unet", "vae", "text_encoder", "tokenizer")}
+    for name, part in {**parts, "scheduler": model.noise_scheduler}.items():
+        part.save_pretrained(folder / name)
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder

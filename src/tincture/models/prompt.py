@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from tincture.errors import UsageError
 
-EXTRA_NETWORK = re.compile(r"<(hypernet):([^:<>]+)(?::([^:<>]*))?>", re.IGNORECASE)
+EXTRA_NETWORK = re.compile(r"<(hypernet):([^:<>]+)(?::([^<>]*))?>", re.IGNORECASE)
 
 
 class Placeholder(Protocol):
@@ -62,11 +63,14 @@ def _multiplier(name: str, text: str) -> float:
     if not text.strip():
         return 1.0
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
         raise UsageError(
             f"The multiplier {text!r} of hypernetwork {name!r} is not a number; write <hypernet:{name}:0.8>."
-        ) from None
+        )
+    return value
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -43,17 +43,17 @@ class StableDiffusion:
         self,
         *,
         tokenizer: Any,
-        text_encoder: nn.Module,
-        vae: nn.Module,
-        unet: nn.Module,
+        text_encoder: Any,
+        vae: Any,
+        unet: Any,
         noise_scheduler: Any,
         name: str = "",
         hash: str = "",
     ) -> None:
         self.tokenizer = tokenizer
-        self.text_encoder: Any = text_encoder
-        self.vae: Any = vae
-        self.unet: Any = unet
+        self.text_encoder = text_encoder
+        self.vae = vae
+        self.unet = unet
         self.noise_scheduler = noise_scheduler
         self.name = name
         self.hash = hash
@@ -81,10 +81,11 @@ class StableDiffusion:
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> StableDiffusion:
         """Moves the model, with U-Net and text encoder in ``dtype`` and the VAE in float32; returns itself."""
-        self.unet.to(device=device, dtype=dtype)
-        self.text_encoder.to(device=device, dtype=dtype)
         # A half-precision VAE overflows on some pictures of SD 1, and every picture is encoded once only.
-        self.vae.to(device=device, dtype=torch.float32)
+        parts = ((self.unet, dtype), (self.text_encoder, dtype), (self.vae, torch.float32))
+        for part, precision in parts:
+            # torch's own method: diffusers' one warns at every cast about modules to keep in float32, and names none.
+            nn.Module.to(part, device=device, dtype=precision)
         return self
 
     def context_widths(self) -> list[int]:

@@ -1,0 +1,179 @@
+"""Text to pictures: diffusers' schedulers under classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598)."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from tincture.errors import UsageError
+from tincture.models.stable_diffusion import StableDiffusion
+
+# What the reference's k-diffusion samplers walk through: steps evenly spread from the last timestep to the first.
+_EVEN = {"timestep_spacing": "linspace", "steps_offset": 0}
+# What Stable Diffusion's own DDIM and PLMS walk through.
+_LEADING = {"timestep_spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
+_KARRAS = {**_EVEN, "use_karras_sigmas": True}
+_SDE = {"algorithm_type": "sde-dpmsolver++"}
+
+# By the webui's names: diffusers' class, and what differs from the model's own scheduler configuration.
+SAMPLERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "Euler": ("EulerDiscreteScheduler", _EVEN),
+        "Euler a": ("EulerAncestralDiscreteScheduler", _EVEN),
+        "Heun": ("HeunDiscreteScheduler", _EVEN),
+        "DPM2": ("KDPM2DiscreteScheduler", _EVEN),
+        "DPM2 a": ("KDPM2AncestralDiscreteScheduler", _EVEN),
+        "DPM++ 2M": ("DPMSolverMultistepScheduler", _EVEN),
+        "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", _KARRAS),
+        "DPM++ 2M SDE": ("DPMSolverMultistepScheduler", {**_EVEN, **_SDE}),
+        "DPM++ 2M SDE Karras": ("DPMSolverMultistepScheduler", {**_KARRAS, **_SDE}),
+        "DDIM": ("DDIMScheduler", _LEADING),
+        "PLMS": ("PNDMScheduler", {**_LEADING, "skip_prk_steps": True}),
+        "UniPC": ("UniPCMultistepScheduler", _EVEN),
+        "LCM": ("LCMScheduler", {}),
+    }
+)
+
+# Decoded at once: four pictures of 512 x 512. More would need gigabytes for the decoder's widest layers.
+_DECODED_PIXELS = 2**20
+
+
+def make_scheduler(model: StableDiffusion, sampler: str) -> Any:
+    """A fresh diffusers scheduler for ``sampler`` with the model's betas and prediction type.
+
+    Raises:
+        UsageError: an unknown sampler.
+    """
+    if sampler not in SAMPLERS:
+        near = difflib.get_close_matches(sampler, SAMPLERS, n=1, cutoff=0)[0]
+        raise UsageError(f"There is no sampler {sampler!r}; did you mean {near!r}? Known: {', '.join(SAMPLERS)}.")
+    name, overrides = SAMPLERS[sampler]
+    # Latents are not bound to -1..1, so no predicted sample may be clipped, whatever a class's default says.
+    return getattr(diffusers, name).from_config(model.noise_scheduler.config, clip_sample=False, **overrides)
+
+
+@torch.no_grad()
+def generate(
+    model: StableDiffusion,
+    prompts: Sequence[str],
+    *,
+    negative_prompt: str = "",
+    seeds: Sequence[int],
+    steps: int = 20,
+    sampler: str = "Euler a",
+    guidance_scale: float = 7.0,
+    width: int | None = None,
+    height: int | None = None,
+    clip_skip: int = 1,
+    batch_size: int = 16,
+    interrupted: Callable[[], bool] | None = None,
+) -> Tensor:
+    """One picture per pair of prompt and seed: uint8 (B, height, width, 3) on the CPU.
+
+    Attached embeddings and hypernetworks act. Every random number of a picture comes from its own generator made from
+    its seed: neither the other pictures nor torch's global random state matter, and the latter is not touched.
+
+    Args:
+        model: the frozen model.
+        prompts: B texts.
+        negative_prompt: what to steer away from, the same for all.
+        seeds: B seeds.
+        steps: of the sampler, at least 1.
+        sampler: a name in ``SAMPLERS``.
+        guidance_scale: 1.0 leaves guidance, and half of the work, out.
+        width: pixels, a multiple of the model's ``vae_scale_factor``; None for its default size.
+        height: likewise.
+        clip_skip: see ``StableDiffusion.encode_prompts``.
+        batch_size: pictures at a time.
+        interrupted: asked before every step; True ends the work, and only pictures of finished batches are returned.
+
+    Raises:
+        UsageError: one of the above is not allowed.
+    """
+    width, height = width or model.default_size, height or model.default_size
+    _check(model, len(prompts), len(seeds), steps, width, height, batch_size)
+    done = [torch.empty(0, height, width, 3, dtype=torch.uint8)]
+    for start in range(0, len(prompts), batch_size):
+        batch = slice(start, start + batch_size)
+        scheduler = make_scheduler(model, sampler)
+        _set_steps(scheduler, sampler, steps, model.device)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds[batch]]
+        hidden_states = model.encode_prompts(prompts[batch], clip_skip)
+        guided = guidance_scale != 1
+        if guided:
+            unconditional = model.encode_prompts([negative_prompt], clip_skip).expand_as(hidden_states)
+            hidden_states = torch.cat([unconditional, hidden_states])
+        latents = _start(model, scheduler, generators, width, height)
+        extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
+        for timestep in scheduler.timesteps:
+            if interrupted is not None and interrupted():
+                return torch.cat(done)
+            noise_pred = _predict(
+                model, scheduler, latents, timestep, hidden_states, guidance_scale if guided else None
+            )
+            latents = scheduler.step(noise_pred, timestep, latents, **extra, return_dict=False)[0]
+        done.append(_decode(model, latents))
+    return torch.cat(done)
+
+
+def _check(
+    model: StableDiffusion, prompts: int, seeds: int, steps: int, width: int, height: int, batch_size: int
+) -> None:
+    if prompts != seeds:
+        raise UsageError(f"{prompts} prompts and {seeds} seeds were given; every prompt needs one seed.")
+    if steps < 1:
+        raise UsageError(f"{steps} sampling steps are not allowed; give at least 1.")
+    if batch_size < 1:
+        raise UsageError(f"Batch size {batch_size} is not allowed; give at least 1.")
+    cell = model.vae_scale_factor
+    for side, value in (("width", width), ("height", height)):
+        if value < cell or value % cell:
+            raise UsageError(f"The {side} {value} is not allowed; give a multiple of {cell} pixels.")
+
+
+def _set_steps(scheduler: Any, sampler: str, steps: int, device: torch.device) -> None:
+    try:
+        scheduler.set_timesteps(steps, device=device)
+    except ValueError as error:
+        raise UsageError(f"The sampler {sampler!r} cannot make {steps} steps: {error}") from error
+
+
+def _start(
+    model: StableDiffusion, scheduler: Any, generators: Sequence[torch.Generator], width: int, height: int
+) -> Tensor:
+    """Pure noise (B, 4, h, w) float32 of the sampler's first noise level."""
+    shape = (model.unet.config.in_channels, height // model.vae_scale_factor, width // model.vae_scale_factor)
+    noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+    started: Tensor = noise.to(model.device) * scheduler.init_noise_sigma
+    return started
+
+
+def _predict(
+    model: StableDiffusion,
+    scheduler: Any,
+    latents: Tensor,
+    timestep: Tensor,
+    hidden_states: Tensor,
+    guidance_scale: float | None,
+) -> Tensor:
+    """The guided prediction in float32: schedulers lose too much in half precision."""
+    scaled = scheduler.scale_model_input(latents, timestep)
+    if guidance_scale is None:
+        return model.predict_noise(scaled, timestep, hidden_states).float()
+    negative, positive = model.predict_noise(torch.cat([scaled, scaled]), timestep, hidden_states).float().chunk(2)
+    return negative + guidance_scale * (positive - negative)
+
+
+def _decode(model: StableDiffusion, latents: Tensor) -> Tensor:
+    """Pictures uint8 (B, H, W, 3) on the CPU, decoded a few at a time."""
+    pixels_each = latents.shape[-2] * latents.shape[-1] * model.vae_scale_factor**2
+    parts = torch.split(latents, max(1, _DECODED_PIXELS // pixels_each))
+    pictures = torch.cat([((model.decode_latents(part) + 1) * 127.5).round().to(torch.uint8).cpu() for part in parts])
+    return pictures.permute(0, 2, 3, 1).contiguous()

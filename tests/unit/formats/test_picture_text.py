@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tincture.errors import StorageError
+from tincture.formats.picture_text import PictureParameters, parameters_text, parse_parameters, save_png
+
+SETTINGS = {"steps": 20, "sampler": "Euler a", "guidance_scale": 7.0, "seed": 1, "width": 64, "height": 48}
+
+
+def test_text_reads_as_the_webui_writes_it() -> None:
+    text = parameters_text(
+        "a moon", negative_prompt="blur", **SETTINGS, model_name="picto", model_hash="0123456789", clip_skip=2
+    )
+
+    assert text == (
+        "a moon\nNegative prompt: blur\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x48, "
+        "Model hash: 0123456789, Model: picto, Clip skip: 2"
+    )
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    settings = {**SETTINGS, "guidance_scale": 7.5}
+
+    assert parameters_text("a moon", **settings) == (
+        "a moon\nSteps: 20, Sampler: Euler a, CFG scale: 7.5, Seed: 1, Size: 64x48"
+    )
+
+
+@pytest.mark.parametrize(
+    "value", ['a, "b": c', "two\nlines", "key: value", '"quoted"', "back\\slash, comma", "plain name"]
+)
+def test_values_with_commas_quotes_and_line_breaks_come_back(value: str) -> None:
+    text = parameters_text("a moon", **SETTINGS, extra={"Hypernet": value, "Hypernet strength": 0.8, "Last": "x"})
+
+    settings = parse_parameters(text).settings
+
+    assert len(text.splitlines()) == 2
+    assert (settings["Hypernet"], settings["Hypernet strength"], settings["Last"]) == (value, "0.8", "x")
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a moon", "two\nlines, <hypernet:outline:0.8>", "warm: cold, blue", "雨 and 月", ""]
+)
+@pytest.mark.parametrize("negative", ["", "blur", "blur\nand noise: much"])
+def test_prompts_come_back(prompt: str, negative: str) -> None:
+    parsed = parse_parameters(parameters_text(prompt, negative_prompt=negative, **SETTINGS))
+
+    assert (parsed.prompt, parsed.negative_prompt) == (prompt, negative)
+    assert parsed.settings == {
+        "Steps": "20", "Sampler": "Euler a", "CFG scale": "7", "Seed": "1", "Size": "64x48",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["a moon", "a moon: small, blue", "one\ntwo: three", ""])
+def test_text_without_settings_is_all_prompt(text: str) -> None:
+    assert parse_parameters(text) == PictureParameters(text)
+
+
+@pytest.mark.parametrize("text", ["a moon\nSteps: 20", "月\nSteps: 20"])
+def test_png_keeps_pixels_and_text(text: str, tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+    save_png(picture, tmp_path / "a.png", text)
+
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.text == {"parameters": text}
+        assert np.array_equal(np.asarray(image), picture)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_png_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8, 3), np.uint8)
+    save_png(old, tmp_path / "a.png")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError):
+        save_png(new, tmp_path / "a.png")
+
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), old)

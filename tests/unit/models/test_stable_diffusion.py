@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from tests.support import tiny_model, weights
+from tincture.errors import UsageError
+from tincture.models.stable_diffusion import StableDiffusion
+
+TABLE = 655
+
+
+class Hooked:
+    """Vectors put in place of ids from ``TABLE`` upward, as an attached embedding does."""
+
+    name = "zork"
+
+    def __init__(self, model: StableDiffusion, count: int) -> None:
+        self.parameter = nn.Parameter(torch.randn(count, 32, generator=torch.Generator().manual_seed(1)))
+        self.vectors = {"clip_l": self.parameter}
+        model.attached_embeddings.append(self)
+        table = model.text_encoder.get_input_embeddings()
+        table.register_forward_pre_hook(self.clamp)
+        table.register_forward_hook(self.place)
+
+    def clamp(self, module: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
+        self.ids = args[0]
+        return self.ids.clamp(max=TABLE - 1)
+
+    def place(self, module: nn.Module, args: object, rows: torch.Tensor) -> torch.Tensor:
+        own = self.vectors["clip_l"][(self.ids - TABLE).clamp(min=0)]
+        return torch.where((self.ids >= TABLE)[..., None], own, rows)
+
+
+def test_facts(shared_model: StableDiffusion) -> None:
+    assert shared_model.default_size == 64
+    assert shared_model.vae_scale_factor == 8
+    assert shared_model.text_width == 32
+    assert shared_model.context_widths() == [32, 64]
+    assert (shared_model.family, shared_model.text_encoder_name) == ("sd1", "clip_l")
+    assert (shared_model.device.type, shared_model.dtype) == ("cpu", torch.float32)
+    assert shared_model.prediction_type == "epsilon"
+    assert tiny_model(prediction_type="v_prediction").prediction_type == "v_prediction"
+
+
+def test_everything_is_frozen(shared_model: StableDiffusion) -> None:
+    for part in (shared_model.unet, shared_model.vae, shared_model.text_encoder):
+        assert not part.training
+        assert not any(parameter.requires_grad for parameter in part.parameters())
+
+
+def test_tiny_models_of_a_seed_are_equal_and_leave_global_random_state_alone() -> None:
+    state = torch.get_rng_state()
+    first, second, other = tiny_model(), tiny_model(), tiny_model(seed=1)
+
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, weights(second)[key]) for key, value in weights(first).items())
+    assert not torch.equal(first.unet.conv_in.weight, other.unet.conv_in.weight)
+
+
+def test_half_precision_leaves_the_vae_in_float32() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = tiny_model().to("cpu", torch.bfloat16)
+
+    assert model.dtype == torch.bfloat16
+    assert model.vae.dtype == torch.float32
+    hidden_states = model.encode_prompts(["small moon"])
+    assert hidden_states.dtype == torch.bfloat16
+    latents, _ = model.encode_pictures(torch.zeros(1, 3, 64, 64))
+    assert latents.dtype == torch.float32
+    assert model.predict_noise(latents, torch.tensor([5]), hidden_states).dtype == torch.bfloat16
+
+
+def test_token_embeddings_are_copies_of_the_tables_rows(model: StableDiffusion) -> None:
+    rows = model.token_embeddings("small moon")
+    table = model.text_encoder.get_input_embeddings().weight
+
+    assert torch.equal(rows, table[model.tokenize(["small moon"])[0, 1:3]])
+    assert model.token_embeddings("").shape == (0, 32)
+    before = weights(model)
+    rows.zero_()
+    assert torch.equal(before["text_encoder.embeddings.token_embedding.weight"], table)
+
+
+def test_prompts_become_the_text_encoders_output(shared_model: StableDiffusion) -> None:
+    prompts = ["small moon", "a red star"]
+    output = shared_model.text_encoder(shared_model.tokenize(prompts), output_hidden_states=True)
+
+    hidden_states = shared_model.encode_prompts(prompts)
+
+    assert hidden_states.shape == (2, 77, 32)
+    assert torch.equal(hidden_states, output.last_hidden_state)
+    assert not torch.equal(hidden_states[0], hidden_states[1])
+    assert not hidden_states.requires_grad
+
+
+def test_clip_skip_takes_an_earlier_layer_through_the_final_norm(shared_model: StableDiffusion) -> None:
+    encoder = shared_model.text_encoder
+    seen: list[torch.Tensor] = []
+    handle = encoder.encoder.layers[0].register_forward_hook(lambda module, args, output: seen.append(output))
+    skipped = shared_model.encode_prompts(["small moon"], clip_skip=2)
+    handle.remove()
+
+    assert torch.equal(skipped, encoder.final_layer_norm(seen[0]))
+    assert not torch.allclose(skipped, shared_model.encode_prompts(["small moon"]))
+
+
+def test_clip_skip_works_with_layers_one_level_down(model: StableDiffusion) -> None:
+    """CLIPTextModelWithProjection, and CLIPTextModel before transformers 5.6, keep their layers under text_model."""
+    expected = model.encode_prompts(["small moon"], clip_skip=2)
+    flat = model.text_encoder
+
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.text_model = flat
+            self.config = flat.config
+
+        def forward(self, ids: torch.Tensor, **arguments: object) -> object:
+            return self.text_model(ids, **arguments)
+
+    model.text_encoder = Nested()
+
+    assert torch.equal(model.encode_prompts(["small moon"], clip_skip=2), expected)
+
+
+@pytest.mark.parametrize("clip_skip", [0, -1, 3])
+def test_clip_skip_beyond_the_layers_is_refused(clip_skip: int, shared_model: StableDiffusion) -> None:
+    with pytest.raises(UsageError, match=f"clip_skip {clip_skip} .*layers 1 to 2"):
+        shared_model.encode_prompts(["a"], clip_skip)
+
+
+@pytest.mark.parametrize("clip_skip", [1, 2])
+def test_gradients_reach_attached_vectors_and_nothing_else(clip_skip: int, model: StableDiffusion) -> None:
+    embedding = Hooked(model, 2)
+    hidden_states = model.encode_prompts(["a zork moon"], clip_skip)
+
+    model.predict_noise(torch.ones(1, 4, 8, 8), torch.tensor([500]), hidden_states).square().mean().backward()
+
+    gradient = embedding.parameter.grad
+    assert gradient is not None and torch.isfinite(gradient).all() and (gradient.abs().sum(dim=1) > 0).all()
+    for part in (model.unet, model.text_encoder):
+        assert all(parameter.grad is None for parameter in part.parameters())
+
+
+def test_pictures_become_scaled_latents(shared_model: StableDiffusion) -> None:
+    pixels = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    posterior = shared_model.vae.encode(pixels).latent_dist
+
+    mean, std = shared_model.encode_pictures(pixels)
+
+    assert mean.shape == std.shape == (2, 4, 8, 6)
+    assert mean.dtype == std.dtype == torch.float32 and not mean.requires_grad
+    assert torch.equal(mean, posterior.mean * 0.18215)
+    assert torch.equal(std, posterior.std * 0.18215)
+
+
+def test_latents_become_pictures_in_range(shared_model: StableDiffusion) -> None:
+    latents = torch.randn(2, 4, 8, 6, generator=torch.Generator().manual_seed(0)) * 30
+
+    pixels = shared_model.decode_latents(latents)
+
+    assert pixels.shape == (2, 3, 64, 48) and not pixels.requires_grad
+    assert pixels.min() >= -1 and pixels.max() <= 1
+    assert torch.equal(pixels, shared_model.vae.decode(latents / 0.18215).sample.clamp(-1, 1))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_gradient_checkpointing_gives_equal_gradients(training: bool, model: StableDiffusion) -> None:
+    """Also through a hook inside of a checkpointed block, which is where hypernetworks stand."""
+    model.unet.train(training)
+    strength = nn.Parameter(torch.ones(()))
+    attention = model.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2
+    calls = 0
+
+    def scale(module: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return args[0] * strength
+
+    attention.to_k.register_forward_pre_hook(scale)
+
+    def gradient(switch: Callable[[], None]) -> tuple[torch.Tensor, int]:
+        nonlocal calls
+        switch()
+        calls, strength.grad = 0, None
+        hidden_states = model.encode_prompts(["small moon"])
+        model.predict_noise(torch.ones(1, 4, 8, 8), torch.tensor([500]), hidden_states).square().mean().backward()
+        assert strength.grad is not None
+        return strength.grad.clone(), calls
+
+    plain, once = gradient(lambda: None)
+    checkpointed, twice = gradient(model.enable_gradient_checkpointing)
+    again, once_more = gradient(model.disable_gradient_checkpointing)
+
+    assert plain != 0
+    assert torch.equal(plain, checkpointed) and torch.equal(plain, again)
+    assert (once, twice, once_more) == (1, 2, 1)
+
+
+def test_nothing_changes_the_weights(model: StableDiffusion) -> None:
+    before = weights(model)
+
+    latents, _ = model.encode_pictures(torch.zeros(1, 3, 64, 64))
+    model.predict_noise(latents, torch.tensor([3]), model.encode_prompts(["a moon"], clip_skip=2))
+    model.decode_latents(latents)
+    model.token_embeddings("moon").add_(1)
+
+    after = weights(model)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
