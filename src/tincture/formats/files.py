@@ -1,0 +1,232 @@
+"""Files that are written whole or not at all, and torch files that are read without running code."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import pickle
+import re
+import secrets
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from tincture.errors import FileFormatError, StorageError
+
+# The only entries the webui's check of a .pt file lets through: data.pkl, version and data/N in one folder.
+_PORTABLE_ENTRY = re.compile(r"[^/]+/(data\.pkl|version|data/\d+)")
+# torch stores tensors uncompressed; a file that unpacks to far more than its size is made to fill the memory.
+_LARGEST_EXPANSION = 20
+_CAUSES = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EACCES: "there is no permission to write there; change it or choose another folder",
+    errno.EPERM: "there is no permission to write there; change it or choose another folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EISDIR: "a folder of that name stands in the way; choose another name",
+    errno.EEXIST: "a file stands where a folder is needed; choose another folder",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another folder",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+}
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]) -> None:
+    """Writes a file that appears at ``path`` complete, or not at all.
+
+    The bytes go to a temporary file in the same folder, which takes the place of ``path`` once they are on the disk.
+    When anything fails, or the process dies, the file that was there before is untouched. A folder that is not there
+    yet is made; a link is followed.
+
+    Args:
+        path: the file to write.
+        write: writes the content to the binary file it is given.
+
+    Raises:
+        StorageError: a full disk, no permission, and whatever else the system refuses.
+    """
+    target = Path(os.path.realpath(path))
+    # Hidden, and of a suffix no listing of adapters looks for, should a killed process leave it behind.
+    temporary = target.parent / f".tincture-{secrets.token_hex(8)}.tmp"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write_durably(temporary, write)
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise StorageError(f"{os.fspath(path)} could not be written: {_cause(error)}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _write_durably(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    with path.open("xb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename inside ``folder`` survive a power cut, where the system can open folders."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cause(error: OSError) -> str:
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    return _CAUSES.get(error.errno or 0, reason)
+
+
+def atomic_torch_save(obj: Any, path: str | os.PathLike[str]) -> None:
+    """Writes ``obj`` as a torch zip file that ``torch.load`` and the webui's check of ``.pt`` files accept.
+
+    That check refuses the extra entries of today's ``torch.save``, so they are left out. Equal objects give equal
+    bytes.
+
+    Raises:
+        StorageError: see ``write_atomically``.
+    """
+    content = _portable_zip(obj)
+    write_atomically(path, lambda file: _write_all(file, content))
+
+
+def _write_all(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+
+
+def _portable_zip(obj: Any) -> bytes:
+    saved, portable = io.BytesIO(), io.BytesIO()
+    torch.save(obj, saved)
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(portable, "w") as target:
+        for name in source.namelist():
+            if _PORTABLE_ENTRY.fullmatch(name):
+                # A ZipInfo made by hand carries no time of day.
+                target.writestr(zipfile.ZipInfo(name), source.read(name))
+    return portable.getvalue()
+
+
+def safe_torch_load(path: str | os.PathLike[str]) -> Any:
+    """Reads a file of ``torch.save`` (zip or legacy format) onto the CPU; code in it is refused, never run.
+
+    ``torch.nn.ParameterDict``, which embeddings of 2022 hold, comes back as an object with its ``_parameters``.
+
+    Raises:
+        FileFormatError: no such file, empty, truncated, not of this kind, or with something in it other than plain
+            values and tensors.
+        StorageError: the system refuses to read it.
+    """
+    content = read_bytes(path)
+    if not content:
+        raise FileFormatError(f"{os.fspath(path)} is empty (0 bytes); copy or save it again.")
+    _refuse_expansion(path, content)
+    try:
+        return _load_plain(content)
+    except pickle.UnpicklingError as error:
+        raise FileFormatError(
+            f"{os.fspath(path)} is not loaded: it is damaged, no torch file, or holds Python objects other than plain "
+            f"values and tensors, which could run code ({_first_line(error)})."
+        ) from error
+    # Damaged bytes reach deep into torch before anything notices, so every kind of exception stands for "damaged".
+    except Exception as error:
+        raise FileFormatError(
+            f"{os.fspath(path)} cannot be read as a torch file; it is damaged, truncated or of another kind "
+            f"({_first_line(error)})."
+        ) from error
+
+
+class _ParameterDict:
+    """Stands in for ``torch.nn.ParameterDict``: takes its attributes, runs none of its methods."""
+
+    _parameters: dict[str, torch.Tensor]
+
+
+def _load_plain(content: bytes) -> Any:
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "ParameterDict" not in str(error):
+            raise
+    with torch.serialization.safe_globals([(_ParameterDict, "torch.nn.modules.container.ParameterDict")]):
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _refuse_expansion(path: str | os.PathLike[str], content: bytes) -> None:
+    file = io.BytesIO(content)
+    if not zipfile.is_zipfile(file):
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise FileFormatError(f"{os.fspath(path)} is a damaged zip file ({_first_line(error)}).") from error
+    if unpacked > _LARGEST_EXPANSION * len(content):
+        raise FileFormatError(
+            f"{os.fspath(path)} is refused: its {len(content)} bytes would unpack to {unpacked}, more than "
+            f"{_LARGEST_EXPANSION} times as many, which no adapter file does."
+        )
+
+
+def require_own_values(path: str | os.PathLike[str], name: str, tensor: torch.Tensor) -> None:
+    """Refuses a tensor that claims more numbers than the file holds for it (a view that repeats its storage).
+
+    Raises:
+        FileFormatError: it does.
+    """
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise FileFormatError(
+            f"{os.fspath(path)}: {name} claims the shape {tuple(tensor.shape)}, but the file holds fewer numbers."
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".:") if text else type(error).__name__
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The whole content of a file.
+
+    Raises:
+        FileFormatError: there is no such file.
+        StorageError: the system refuses to read it.
+    """
+    try:
+        return Path(path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileFormatError(f"There is no file {os.fspath(path)}; check its name and folder.") from error
+    except IsADirectoryError as error:
+        raise FileFormatError(f"{os.fspath(path)} is a folder; a file is needed.") from error
+    except OSError as error:
+        raise StorageError(f"{os.fspath(path)} could not be read: {error.strerror or error}.") from error
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """The sha256 of a file, 64 hex digits.
+
+    Raises:
+        FileFormatError: there is no such file.
+        StorageError: the system refuses to read it.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileFormatError(f"There is no file {os.fspath(path)}; check its name and folder.") from error
+    except OSError as error:
+        raise StorageError(f"{os.fspath(path)} could not be read: {error.strerror or error}.") from error
+
+
+def short_hash(path: str | os.PathLike[str]) -> str:
+    """The first 10 hex digits of a file's sha256, as the webui names checkpoints and hypernetworks."""
+    return sha256_file(path)[:10]
