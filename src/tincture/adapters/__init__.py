@@ -1,0 +1,1 @@
+"""What is trained: small parts attached to a frozen model."""
