@@ -1,0 +1,327 @@
+"""Hypernetworks: pairs of small residual networks in front of the keys and values of every attention.
+
+Shapes: contexts are (B, tokens, width). A context is what an attention makes its keys and values from: the text's
+hidden states in cross-attention, the layer's own normalised input in self-attention. Behaviour and file format are the
+stable-diffusion-webui's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from tincture.adapters.attention import context_width, projections
+from tincture.adapters.hypernetwork_module import (
+    HypernetworkModule,
+    check_sizes,
+    layer_widths,
+    legacy_dropout_structure,
+    numbers,
+)
+from tincture.errors import FileFormatError, ModelError, UsageError
+from tincture.formats.hypernetwork_file import (
+    HypernetworkFile,
+    State,
+    read_hypernetwork_file,
+    write_hypernetwork_file,
+)
+
+if TYPE_CHECKING:
+    from tincture.models.stable_diffusion import StableDiffusion
+
+SD1_WIDTHS = (768, 320, 640, 1280)
+
+
+class Hypernetwork:
+    """One pair of ``HypernetworkModule`` (for keys, for values) per context width; an ``Adapter``.
+
+    A new or loaded one is in eval mode, with all parameters float32 and open to gradients.
+
+    Args:
+        name: what prompts and files call it.
+        sizes: the context widths it acts on.
+        layer_structure: see ``HypernetworkModule``; so are the next five.
+        activation_func: see ``activation_names()``.
+        weight_init: see ``WEIGHT_INITS``.
+        add_layer_norm: normalise after every step.
+        activate_output: activation after the last Linear too.
+        dropout_structure: None means none, or with ``use_dropout`` the format's legacy rule (0.3 after inner layers).
+        use_dropout: counts only without a ``dropout_structure``.
+        last_layer_dropout: whether the legacy rule includes the last inner layer.
+        seed: of the first weights; equal seeds give equal weights, and the global random state is not touched.
+        states: by width, weights (K, V) to take over instead; their widths take the place of ``sizes``.
+        step: optimizer steps trained so far.
+        model_name: the model trained on.
+        model_hash: first 10 hex digits of its hash.
+        optional_info: free text that the file format carries.
+        provenance: JSON values about how it was made.
+
+    Attributes:
+        pairs: by context width, the modules (K, V).
+
+    Raises:
+        UsageError: a value that is not allowed.
+    """
+
+    kind: str = "hypernetwork"
+    trains_text: bool = False
+
+    def __init__(
+        self,
+        name: str,
+        sizes: Sequence[int] = SD1_WIDTHS,
+        layer_structure: Sequence[float] = (1, 2, 1),
+        activation_func: str | None = None,
+        weight_init: str = "Normal",
+        add_layer_norm: bool = False,
+        activate_output: bool = False,
+        dropout_structure: Sequence[float] | None = None,
+        *,
+        use_dropout: bool = False,
+        last_layer_dropout: bool = True,
+        seed: int = 0,
+        states: Mapping[int, tuple[State, State]] | None = None,
+        step: int = 0,
+        model_name: str = "",
+        model_hash: str = "",
+        optional_info: str | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        if dropout_structure is None and use_dropout:
+            dropout_structure = legacy_dropout_structure(layer_structure, last_layer_dropout)
+        self.name = name
+        self.sizes = check_sizes(sizes if states is None else list(states))
+        self.layer_structure = list(layer_structure)
+        self.activation_func = activation_func
+        self.weight_init = weight_init
+        self.add_layer_norm = add_layer_norm
+        self.activate_output = activate_output
+        self.dropout_structure = list(dropout_structure or [0] * len(self.layer_structure))
+        self.step = step
+        self.model_name = model_name
+        self.model_hash = model_hash
+        self.optional_info = optional_info
+        self.provenance = dict(provenance or {})
+        generator = torch.Generator().manual_seed(seed)
+        self.pairs: dict[int, tuple[HypernetworkModule, HypernetworkModule]] = {}
+        for width in self.sizes:
+            k, v = (None, None) if states is None else states[width]
+            self.pairs[width] = self._module(width, k, generator), self._module(width, v, generator)
+        self._network = nn.ModuleDict({str(width): nn.ModuleList(pair) for width, pair in self.pairs.items()})
+        self.train(False)
+
+    def _module(self, width: int, state: State | None, generator: torch.Generator) -> HypernetworkModule:
+        return HypernetworkModule(
+            width,
+            state,
+            layer_structure=self.layer_structure,
+            activation_func=self.activation_func,
+            weight_init=self.weight_init,
+            add_layer_norm=self.add_layer_norm,
+            activate_output=self.activate_output,
+            dropout_structure=self.dropout_structure,
+            generator=generator,
+        )
+
+    # --- acting ------------------------------------------------------------------------------------------------------
+
+    def transform(self, context: Tensor, multiplier: float = 1.0) -> tuple[Tensor, Tensor]:
+        """The contexts for keys and for values, both of the shape and dtype of ``context`` (B, tokens, width).
+
+        A context whose width has no pair comes back as it is. In training mode the multiplier counts as 1.
+        """
+        pair = self.pairs.get(context.shape[-1])
+        if pair is None:
+            return context, context
+        k, v = pair
+        return k(context, multiplier), v(context, multiplier)
+
+    @contextmanager
+    def attach(self, model: StableDiffusion | nn.Module, multiplier: float = 1.0) -> Iterator[None]:
+        """Acts on every attention of ``model`` (or of a diffusers U-Net) whose context width has a pair.
+
+        Inside the context only; weights and state dict of the model never change. It moves itself to the U-Net's
+        device, works with a U-Net in half precision, and stacks: each one transforms what those attached before left.
+
+        Raises:
+            ModelError: no context width of the U-Net has a pair, or its key and value projections are fused, which
+                would pass the hypernetwork by in silence.
+        """
+        unet: nn.Module = model if isinstance(model, nn.Module) else model.unet
+        attentions = projections(unet)
+        widths = {context_width(to_k) for to_k, _ in attentions}
+        if widths.isdisjoint(self.pairs):
+            raise ModelError(
+                f"Hypernetwork {self.name!r} has layers for the widths {_listed(self.pairs)}, but the attentions of "
+                f"this model take {_listed(widths) or 'none'}; choose one made for this kind of model."
+            )
+        self.to(next(unet.parameters()).device)
+        with ExitStack() as hooks:
+            for to_k, to_v in attentions:
+                pair = self.pairs.get(context_width(to_k))
+                for projection, module in zip((to_k, to_v), pair or (), strict=False):
+                    handle = projection.register_forward_pre_hook(_pre_hook(module, multiplier))
+                    hooks.callback(handle.remove)
+            yield
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All weights, by width in the order of ``sizes``, K before V; float32."""
+        return list(self._network.parameters())
+
+    def train(self, mode: bool = True) -> Self:
+        """Turns dropout on and makes every multiplier count as 1, or back."""
+        self._network.train(mode)
+        return self
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves the parameters, which stay the same objects."""
+        self._network.to(device)
+        return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All weights by the names ``WIDTH.0.linear.N.weight`` (0 for K, 1 for V), not copied."""
+        return dict(self._network.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copies the values of ``state_dict`` into the parameters.
+
+        Raises:
+            FileFormatError: names or shapes differ.
+        """
+        try:
+            self._network.load_state_dict(state)
+        except RuntimeError as error:
+            raise FileFormatError(f"The saved weights do not fit hypernetwork {self.name!r}: {error}.") from error
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model_name: str = "",
+        model_hash: str = "",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes the webui's ``.pt``, whole or not at all; what is not given stays as it was known.
+
+        Raises:
+            StorageError: a full disk, no permission.
+        """
+        file = HypernetworkFile(
+            states={width: (k.state_dict(), v.state_dict()) for width, (k, v) in self.pairs.items()},
+            name=self.name,
+            step=self.step,
+            layer_structure=self.layer_structure,
+            activation_func=self.activation_func,
+            weight_init=self.weight_init,
+            add_layer_norm=self.add_layer_norm,
+            activate_output=self.activate_output,
+            use_dropout=any(self.dropout_structure),
+            dropout_structure=self.dropout_structure,
+            last_layer_dropout=self.dropout_structure[-2] > 0,
+            model_name=model_name or self.model_name,
+            model_hash=model_hash or self.model_hash,
+            optional_info=self.optional_info,
+            provenance=dict(self.provenance if provenance is None else provenance),
+        )
+        write_hypernetwork_file(path, file)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads a webui ``.pt``, those of 2022 included, onto the CPU; code in it is never run.
+
+        Raises:
+            FileFormatError: no such file, damaged, no hypernetwork, or weights that do not fit its description.
+            StorageError: the system refuses to read it.
+        """
+        file = read_hypernetwork_file(path)
+        try:
+            _check_linears(file)
+            return cls(
+                file.name,
+                layer_structure=file.layer_structure,
+                activation_func=file.activation_func,
+                weight_init=file.weight_init,
+                add_layer_norm=file.add_layer_norm,
+                activate_output=file.activate_output,
+                dropout_structure=file.dropout_structure,
+                use_dropout=file.use_dropout,
+                last_layer_dropout=file.last_layer_dropout,
+                states=file.states,
+                step=file.step,
+                model_name=file.model_name,
+                model_hash=file.model_hash,
+                optional_info=file.optional_info,
+                provenance=file.provenance,
+            )
+        except UsageError as error:
+            raise FileFormatError(f"{os.fspath(path)} cannot be used: {error}") from error
+        except RuntimeError as error:
+            raise FileFormatError(
+                f"{os.fspath(path)} is damaged: its weights do not fit its description ({error})."
+            ) from error
+
+
+def create_hypernetwork(
+    name: str,
+    sizes: Sequence[int] = SD1_WIDTHS,
+    layer_structure: Sequence[float] | str = (1, 2, 1),
+    activation_func: str | None = None,
+    weight_init: str = "Normal",
+    add_layer_norm: bool = False,
+    activate_output: bool = False,
+    dropout_structure: Sequence[float] | str | None = None,
+    use_dropout: bool = False,
+    seed: int = 0,
+) -> Hypernetwork:
+    """A new hypernetwork; structures may also be texts such as ``"1, 2, 1"``. See ``Hypernetwork``.
+
+    Raises:
+        UsageError: a value that is not allowed.
+    """
+    return Hypernetwork(
+        name,
+        sizes,
+        numbers("layer structure", layer_structure),
+        activation_func,
+        weight_init,
+        add_layer_norm,
+        activate_output,
+        None if dropout_structure in (None, "") else numbers("dropout structure", dropout_structure),
+        use_dropout=use_dropout,
+        seed=seed,
+    )
+
+
+def _pre_hook(module: HypernetworkModule, multiplier: float) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    def transform_input(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (module(args[0], multiplier), *args[1:])
+
+    return transform_input
+
+
+def _listed(widths: Iterable[int]) -> str:
+    return ", ".join(str(width) for width in sorted(widths))
+
+
+def _check_linears(file: HypernetworkFile) -> None:
+    """Compares the file's matrices with what its structure asks for, before layers of that size are made."""
+    for width, states in file.states.items():
+        widths = layer_widths(width, file.layer_structure)
+        expected = [(width_out, width_in) for width_in, width_out in pairwise(widths)]
+        for state in states:
+            shapes = [tuple(tensor.shape) for tensor in state.values() if tensor.ndim == 2]
+            if shapes != expected:
+                raise UsageError(
+                    f"its layers of width {width} have the shapes {shapes}, but the layer structure "
+                    f"{list(file.layer_structure)} asks for {expected}."
+                )

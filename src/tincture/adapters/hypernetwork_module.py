@@ -1,0 +1,221 @@
+"""One residual network of a hypernetwork, and the rules for its structure.
+
+Layers, their order, names and initial values are the stable-diffusion-webui's, so that its files fit.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tincture.errors import UsageError
+
+WEIGHT_INITS = ("Normal", "XavierUniform", "XavierNormal", "KaimingUniform", "KaimingNormal")
+
+# "swish" is Hardswish in the format; torch's own name for x * sigmoid(x) is "silu".
+_ALIASES = {"swish": "hardswish"}
+# Activations that need arguments, or change the width.
+_UNUSABLE = ("glu", "multiheadattention", "threshold")
+
+
+def activation_names() -> list[str]:
+    """Every allowed ``activation_func``: ``linear`` (none), ``swish``, and torch's activation classes in lower case."""
+    return sorted({"linear", *_ALIASES, *_activation_classes()})
+
+
+def _activation_classes() -> dict[str, type[nn.Module]]:
+    module = nn.modules.activation
+    classes = {name.lower(): getattr(module, name) for name in module.__all__}
+    return {name: kind for name, kind in classes.items() if name not in _UNUSABLE}
+
+
+def build_activation(name: str | None) -> nn.Module | None:
+    """A fresh activation layer, None for ``linear`` and None.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    if name is None or name == "linear":
+        return None
+    kind = _activation_classes().get(_ALIASES.get(name, name))
+    if kind is None:
+        near = difflib.get_close_matches(name.lower(), activation_names(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"allowed are {', '.join(activation_names())}."
+        raise UsageError(f"The activation {name!r} is unknown; {hint}")
+    # The softmax family's default for (B, tokens, width) is dimension 0; saying so avoids torch's warning.
+    return kind(dim=0) if kind in (nn.Softmax, nn.Softmin, nn.LogSoftmax) else kind()
+
+
+def numbers(what: str, values: Sequence[float] | str) -> list[float]:
+    """A structure given as numbers or as a text such as ``"1, 2, 1"``.
+
+    Raises:
+        UsageError: a part of the text is not a number.
+    """
+    if not isinstance(values, str):
+        return list(values)
+    try:
+        return [float(part) for part in values.split(",")]
+    except ValueError:
+        raise UsageError(f"The {what} {values!r} is not a list of numbers; write it like 1, 2, 1.") from None
+
+
+def check_sizes(sizes: Sequence[int]) -> list[int]:
+    """Raises UsageError unless ``sizes`` are one or more different context widths of at least 1."""
+    if not sizes or len(set(sizes)) < len(sizes) or min(sizes) < 1:
+        raise UsageError(
+            f"The sizes {list(sizes)} are not allowed; one or more different context widths are needed, "
+            f"such as 768, 320, 640, 1280 for Stable Diffusion 1."
+        )
+    return list(sizes)
+
+
+def check_layer_structure(layer_structure: Sequence[float]) -> None:
+    """Raises UsageError unless the structure has two or more positive factors of which the first and last are 1."""
+    allowed = "two or more positive factors are needed, the first and the last 1, such as 1, 2, 1"
+    if len(layer_structure) < 2 or layer_structure[0] != 1 or layer_structure[-1] != 1:
+        raise UsageError(f"The layer structure {list(layer_structure)} is not allowed; {allowed}.")
+    if not all(0 < factor < math.inf for factor in layer_structure):
+        raise UsageError(f"The layer structure {list(layer_structure)} is not allowed; {allowed}.")
+
+
+def check_dropout_structure(dropout_structure: Sequence[float], layer_structure: Sequence[float]) -> None:
+    """Raises UsageError unless there is one probability in [0, 1) per entry of the layer structure."""
+    if len(dropout_structure) != len(layer_structure):
+        raise UsageError(
+            f"The dropout structure {list(dropout_structure)} has {len(dropout_structure)} values; it needs as many as "
+            f"the layer structure {list(layer_structure)} has, {len(layer_structure)}."
+        )
+    for probability in dropout_structure:
+        if not 0 <= probability < 1:
+            raise UsageError(f"The dropout probability {probability} is not allowed; it is 0 or more and less than 1.")
+
+
+def legacy_dropout_structure(layer_structure: Sequence[float], last_layer_dropout: bool) -> list[float]:
+    """What ``use_dropout`` means in a file without a dropout structure.
+
+    0.3 after the inner layers; after the last of them only when ``last_layer_dropout``.
+    """
+    structure = [0.0] * len(layer_structure)
+    last = len(layer_structure) - 2
+    for i in range(1, last + 1):
+        structure[i] = 0.3 if i < last or last_layer_dropout else 0.0
+    return structure
+
+
+class HypernetworkModule(nn.Module):
+    """One residual network: ``x + linear(x) * multiplier``, shape (B, tokens, dim) in and out.
+
+    ``linear`` holds, for each step of the layer structure, a Linear; the activation, except after the last Linear
+    unless ``activate_output``; a LayerNorm if ``add_layer_norm``; a Dropout where its probability is above 0.
+
+    Args:
+        dim: the context width.
+        state_dict: tensors to take as the weights, not copied, instead of drawing new ones.
+        layer_structure: widths as factors of ``dim``, cut to whole numbers; the first and last are 1.
+        activation_func: one of ``activation_names()``, or None for none.
+        weight_init: one of ``WEIGHT_INITS``. ``Normal`` has a standard deviation of 0.01, which LayerNorm weights
+            always have; biases are 0.
+        add_layer_norm: normalise after every step, the last included.
+        activate_output: activation after the last Linear too.
+        dropout_structure: probabilities; entry i + 1 belongs to step i, so the first counts for nothing. None: none.
+        generator: draws the weights, on the CPU; None seeds one with 0.
+
+    Raises:
+        UsageError: a value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        state_dict: Mapping[str, Tensor] | None = None,
+        *,
+        layer_structure: Sequence[float] = (1, 2, 1),
+        activation_func: str | None = None,
+        weight_init: str = "Normal",
+        add_layer_norm: bool = False,
+        activate_output: bool = False,
+        dropout_structure: Sequence[float] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        check_layer_structure(layer_structure)
+        dropout_structure = dropout_structure or [0.0] * len(layer_structure)
+        check_dropout_structure(dropout_structure, layer_structure)
+        if weight_init not in WEIGHT_INITS:
+            raise UsageError(f"The weight_init {weight_init!r} is unknown; allowed are {', '.join(WEIGHT_INITS)}.")
+        widths = layer_widths(dim, layer_structure)
+        steps = len(widths) - 1
+        layers: list[nn.Module] = []
+        # Layers made on the meta device draw no weights, so the global random state stays as it is.
+        with torch.device("meta"):
+            for i in range(steps):
+                layers.append(nn.Linear(widths[i], widths[i + 1]))
+                activation = build_activation(activation_func)
+                if activation is not None and (activate_output or i < steps - 1):
+                    layers.append(activation)
+                if add_layer_norm:
+                    layers.append(nn.LayerNorm(widths[i + 1]))
+                if dropout_structure[i + 1] > 0:
+                    layers.append(nn.Dropout(dropout_structure[i + 1]))
+        self.linear = nn.Sequential(*layers)
+        if state_dict is not None:
+            self.load_state_dict(state_dict, assign=True)
+        else:
+            self.to_empty(device="cpu")
+            _draw_weights(self.linear, weight_init, activation_func, generator or torch.Generator().manual_seed(0))
+
+    def forward(self, x: Tensor, multiplier: float = 1.0) -> Tensor:
+        """``x`` (B, tokens, dim) transformed, in the precision of ``x``.
+
+        In training mode the multiplier counts as 1, as in the webui. A half-precision ``x`` meets the float32 weights
+        in half-precision products.
+        """
+        if x.dtype in (torch.bfloat16, torch.float16):
+            # No cache of cast weights: one made without gradients must not serve a later pass with them.
+            with torch.autocast(x.device.type, x.dtype, cache_enabled=False):
+                return self._residual(x, multiplier).to(x.dtype)
+        return self._residual(x, multiplier)
+
+    def _residual(self, x: Tensor, multiplier: float) -> Tensor:
+        y: Tensor = self.linear(x)
+        return x + (y if self.training else y * multiplier)
+
+
+def layer_widths(dim: int, layer_structure: Sequence[float]) -> list[int]:
+    """The widths of a module's layers: ``dim`` times each factor, cut to a whole number.
+
+    Raises:
+        UsageError: a width of 0.
+    """
+    widths = [int(dim * factor) for factor in layer_structure]
+    if min(widths) < 1:
+        raise UsageError(f"The layer structure {list(layer_structure)} leaves no unit at width {dim}.")
+    return widths
+
+
+def _draw_weights(
+    layers: nn.Sequential, weight_init: str, activation_func: str | None, generator: torch.Generator
+) -> None:
+    nonlinearity: Literal["leaky_relu", "relu"] = "leaky_relu" if activation_func == "leakyrelu" else "relu"
+    for layer in layers:
+        if isinstance(layer, nn.PReLU):
+            layer.reset_parameters()
+        if not isinstance(layer, nn.Linear | nn.LayerNorm):
+            continue
+        nn.init.zeros_(layer.bias)
+        if weight_init == "Normal" or isinstance(layer, nn.LayerNorm):
+            nn.init.normal_(layer.weight, std=0.01, generator=generator)
+        elif weight_init == "XavierUniform":
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+        elif weight_init == "XavierNormal":
+            nn.init.xavier_normal_(layer.weight, generator=generator)
+        elif weight_init == "KaimingUniform":
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity=nonlinearity, generator=generator)
+        else:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity=nonlinearity, generator=generator)
