@@ -1,0 +1,243 @@
+"""Textual-inversion embeddings: trainable vectors placed behind the frozen token table.
+
+The table is never resized, copied or written, and no gradient of its size ever exists: only the new vectors are
+parameters. Equal, in output and gradient, to looking the ids up in a table with the vectors appended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from tincture.errors import FileFormatError, ModelError, UsageError
+from tincture.formats.embedding_file import EmbeddingFile, read_embedding_file, write_embedding_file
+
+if TYPE_CHECKING:
+    from tincture.models.stable_diffusion import StableDiffusion
+
+# What one prompt of 77 tokens has room for between begin and end.
+MAX_VECTORS = 75
+
+
+class Embedding:
+    """Vectors that stand for a made-up word, its name; an ``Adapter``.
+
+    Args:
+        name: the placeholder in prompts.
+        vectors: by text encoder name (``clip_l``; ``clip_h`` for SD 2), (num_vectors, width); copied as float32.
+        step: optimizer steps trained so far.
+        model_name: the model trained on.
+        model_hash: first 10 hex digits of its hash.
+        provenance: JSON values about how it was made.
+
+    Raises:
+        UsageError: no vectors, or not of the shape (num_vectors, width).
+    """
+
+    kind: str = "embedding"
+    trains_text: bool = True
+
+    def __init__(
+        self,
+        name: str,
+        vectors: Mapping[str, Tensor],
+        step: int = 0,
+        model_name: str = "",
+        model_hash: str = "",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not vectors or any(rows.ndim != 2 or not rows.numel() for rows in vectors.values()):
+            shapes = {encoder: tuple(rows.shape) for encoder, rows in vectors.items()}
+            raise UsageError(f"Embedding {name!r} needs vectors of the shape (num_vectors, width), not {shapes}.")
+        self.name = name
+        self.step = step
+        self.model_name = model_name
+        self.model_hash = model_hash
+        self.provenance = dict(provenance or {})
+        self._vectors = {
+            encoder: nn.Parameter(rows.detach().to(torch.float32, copy=True)) for encoder, rows in vectors.items()
+        }
+
+    @property
+    def vectors(self) -> Mapping[str, Tensor]:
+        """By text encoder name: the trained parameters, float32 (num_vectors, width)."""
+        return self._vectors
+
+    @property
+    def num_vectors(self) -> int:
+        """How many tokens of a prompt it takes up."""
+        return next(iter(self._vectors.values())).shape[0]
+
+    # --- acting ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def attach(self, model: StableDiffusion, multiplier: float = 1.0) -> Iterator[None]:
+        """Makes ``model`` know the name: inside the context its prompts place the vectors where the name stands.
+
+        It moves itself to the model's device. Several embeddings may be attached at once.
+
+        Args:
+            model: the frozen model.
+            multiplier: 1; an embedding has no strength.
+
+        Raises:
+            UsageError: another multiplier.
+            ModelError: the vectors are not of the width of the model's text encoder, or are attached already.
+        """
+        if multiplier != 1.0:
+            raise UsageError(f"Embedding {self.name!r} cannot have the multiplier {multiplier}; only 1 is possible.")
+        vectors = self._vectors.get(model.text_encoder_name)
+        if vectors is None or vectors.shape[1] != model.text_width:
+            widths = ", ".join(f"{encoder} {rows.shape[1]}" for encoder, rows in self._vectors.items())
+            raise ModelError(
+                f"Embedding {self.name!r} has vectors of width {widths}, but the text encoder of this model is "
+                f"{model.text_encoder_name} {model.text_width}; choose one made for this kind of model."
+            )
+        if any(attached is self for attached in model.attached_embeddings):
+            raise ModelError(f"Embedding {self.name!r} is attached to this model already.")
+        self.to(model.device)
+        placement = _Placement(self, model)
+        table = model.text_encoder.get_input_embeddings()
+        handles = [
+            table.register_forward_pre_hook(placement.before),
+            table.register_forward_hook(placement.after),
+        ]
+        model.attached_embeddings.append(self)
+        try:
+            yield
+        finally:
+            model.attached_embeddings.remove(self)
+            for handle in handles:
+                handle.remove()
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The vectors, float32 (num_vectors, width), one tensor per text encoder."""
+        return list(self._vectors.values())
+
+    def train(self, mode: bool = True) -> Self:
+        """Nothing differs between training and use."""
+        return self
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves the vectors, which stay the same objects."""
+        for rows in self._vectors.values():
+            rows.data = rows.data.to(device)
+        return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The vectors by text encoder name, not copied."""
+        return {encoder: rows.detach() for encoder, rows in self._vectors.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copies the values of ``state_dict`` into the vectors.
+
+        Raises:
+            FileFormatError: names or shapes differ.
+        """
+        shapes = {encoder: tuple(rows.shape) for encoder, rows in self._vectors.items()}
+        given = {encoder: tuple(rows.shape) for encoder, rows in state.items()}
+        if shapes != given:
+            raise FileFormatError(
+                f"The saved vectors do not fit embedding {self.name!r}: it has {shapes}, the saved state {given}."
+            )
+        for encoder, rows in self._vectors.items():
+            rows.copy_(state[encoder])
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model_name: str = "",
+        model_hash: str = "",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes the webui's ``.pt``, whole or not at all; what is not given stays as it was known.
+
+        Raises:
+            UsageError: vectors for more than one text encoder.
+            StorageError: a full disk, no permission.
+        """
+        file = EmbeddingFile(
+            vectors=self.state_dict(),
+            name=self.name,
+            step=self.step,
+            model_name=model_name or self.model_name,
+            model_hash=model_hash or self.model_hash,
+            provenance=dict(self.provenance if provenance is None else provenance),
+        )
+        write_embedding_file(path, file)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads a webui ``.pt``, those of 2022 included, onto the CPU; code in it is never run.
+
+        Raises:
+            FileFormatError: no such file, damaged, or no embedding.
+            StorageError: the system refuses to read it.
+        """
+        file = read_embedding_file(path)
+        return cls(file.name, file.vectors, file.step, file.model_name, file.model_hash, file.provenance)
+
+
+class _Placement:
+    """Two hooks around a token table: the embedding's own ids never reach it, their rows are put in behind it."""
+
+    def __init__(self, embedding: Embedding, model: StableDiffusion) -> None:
+        self.embedding = embedding
+        self.model = model
+        self.positions: Tensor | None = None
+
+    def before(self, table: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Takes the own ids (first, first + num_vectors) out of ``args``: (B, tokens) int64."""
+        ids = args[0]
+        positions = ids - self._first_id()
+        own = (positions >= 0) & (positions < self.embedding.num_vectors)
+        # Any row of the table will do, it is replaced afterwards.
+        self.positions = torch.where(own, positions, -1)
+        return (torch.where(own, 0, ids), *args[1:])
+
+    def after(self, table: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Places the vectors in ``output``: (B, tokens, width) in the table's precision."""
+        assert self.positions is not None
+        positions, self.positions = self.positions, None
+        vectors = self.embedding.vectors[self.model.text_encoder_name]
+        rows = nn.functional.embedding(positions.clamp(min=0), vectors).to(output.dtype)
+        return torch.where((positions >= 0)[..., None], rows, output)
+
+    def _first_id(self) -> int:
+        """Ids are given out in order of attachment, so the place in the list, which may change, decides."""
+        first = len(self.model.tokenizer)
+        for attached in self.model.attached_embeddings:
+            if attached is self.embedding:
+                break
+            first += attached.vectors[self.model.text_encoder_name].shape[0]
+        return first
+
+
+def create_embedding(name: str, model: StableDiffusion, num_vectors: int = 1, init_text: str = "*") -> Embedding:
+    """A new embedding that starts from the model's own vectors of ``init_text``.
+
+    The n tokens of the text are spread over the vectors: vector i starts as token floor(i * n / num_vectors). An empty
+    text gives zeros.
+
+    Raises:
+        UsageError: ``num_vectors`` is not in 1..75.
+    """
+    if not 1 <= num_vectors <= MAX_VECTORS:
+        raise UsageError(f"{num_vectors} vectors are not possible; num_vectors is 1 to {MAX_VECTORS}.")
+    tokens = model.token_embeddings(init_text)
+    vectors = torch.zeros(num_vectors, model.text_width)
+    if len(tokens):
+        spread = torch.arange(num_vectors) * len(tokens) // num_vectors
+        vectors = tokens.float().cpu()[spread]
+    return Embedding(name, {model.text_encoder_name: vectors}, model_name=model.name, model_hash=model.hash)
