@@ -7,8 +7,9 @@ from tincture.models.stable_diffusion import StableDiffusion
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # diffusers 0.42 turns tensors into arrays in a way numpy 2 deprecates; ours to wait for, not to repair.
-    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning:diffusers")
+    # diffusers 0.42's schedulers mix tensors and arrays in ways numpy 2 deprecates; not ours to repair.
+    for message in ("__array__ implementation", "__array_wrap__ must accept"):
+        config.addinivalue_line("filterwarnings", f"ignore:{message}:DeprecationWarning")
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ A diffusers folder: ``model_index.json`` and one folder each for ``unet``, ``vae
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +59,7 @@ def load_model(
         tokenizer=_load(folder, "tokenizer", lambda path: _tokenizer(path, positions)),
         text_encoder=text_encoder,
         vae=_load(folder, "vae", lambda path: _diffusers_part(AutoencoderKL, path, torch.float32)),
-        unet=_load(folder, "unet", lambda path: _diffusers_part(UNet2DConditionModel, path, dtype)),
+        unet=_load(folder, "unet", lambda path: _unet(path, dtype)),
         noise_scheduler=_load(folder, "scheduler", lambda path: DDPMScheduler.from_pretrained(path)),
         name="picto" if folder == PICTO else folder.name,
         hash=_hash(folder / "unet"),
@@ -112,7 +114,8 @@ def _read_json(path: Path, folder: Path) -> dict[str, Any]:
 def _load(folder: Path, part: str, load: Callable[[Path], Any]) -> Any:
     path = folder / part
     try:
-        loaded = load(path)
+        with _silence():
+            loaded = load(path)
     except ModelError:
         raise
     except Exception as error:  # the libraries raise errors of many families here, and all mean a broken part
@@ -126,6 +129,24 @@ def _load(folder: Path, part: str, load: Callable[[Path], Any]) -> Any:
     return loaded
 
 
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Holds back the libraries' reports and progress bars: what matters of them is in our own errors."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    shows_progress = transformers_logging.is_progress_bar_enabled()
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        transformers_logging.disable_progress_bar()
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if shows_progress:
+            transformers_logging.enable_progress_bar()
+
+
 def _missing_keys(part: str, path: Path, keys: list[str]) -> str:
     return f"The {part} in {path} lacks {len(keys)} weights, for example {sorted(keys)[0]}; copy it again."
 
@@ -137,11 +158,11 @@ def _weight_files(path: Path) -> list[Path]:
     return [file for file in safe if ".fp16." not in file.name] or safe
 
 
-def _how_to_read(path: Path, part: str) -> dict[str, Any]:
+def _how_to_read(path: Path) -> dict[str, Any]:
     """Arguments of ``from_pretrained`` for the files that are there, so that it does not guess and look elsewhere."""
     files = _weight_files(path)
     if not files:
-        raise ModelError(f"The {part} in {path} has no weights; a .safetensors or .bin file is needed.")
+        raise ModelError(f"The {path.name} in {path} has no weights; a .safetensors or .bin file is needed.")
     return {
         "local_files_only": True,
         "use_safetensors": files[0].suffix == ".safetensors",
@@ -150,23 +171,25 @@ def _how_to_read(path: Path, part: str) -> dict[str, Any]:
     }
 
 
+def _unet(path: Path, dtype: torch.dtype) -> Any:
+    unet = _diffusers_part(UNet2DConditionModel, path, dtype)
+    if not isinstance(unet.config.sample_size, int):
+        raise ModelError(
+            f"The unet in {path} is not usable: its sample_size is {unet.config.sample_size}, not a number."
+        )
+    return unet
+
+
 def _diffusers_part(kind: Any, path: Path, dtype: torch.dtype) -> Any:
-    arguments = _how_to_read(path, path.name)
     # Without low_cpu_mem_usage no parameter can stay on the meta device, and accelerate is not needed.
-    part, info = kind.from_pretrained(path, torch_dtype=dtype, low_cpu_mem_usage=False, **arguments)
+    part, info = kind.from_pretrained(path, torch_dtype=dtype, low_cpu_mem_usage=False, **_how_to_read(path))
     if info["missing_keys"]:
         raise ModelError(_missing_keys(path.name, path, list(info["missing_keys"])))
     return part
 
 
 def _text_encoder(path: Path, dtype: torch.dtype) -> Any:
-    shows_progress = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        part, info = CLIPTextModel.from_pretrained(path, dtype=dtype, **_how_to_read(path, path.name))
-    finally:
-        if shows_progress:
-            transformers_logging.enable_progress_bar()
+    part, info = CLIPTextModel.from_pretrained(path, dtype=dtype, **_how_to_read(path))
     if info["missing_keys"]:
         raise ModelError(_missing_keys(path.name, path, list(info["missing_keys"])))
     return part

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.utils import logging as transformers_logging
 
 from tests.support import save_folder, tiny_model, weights
 from tincture.errors import ModelError
@@ -56,6 +58,16 @@ def test_loading_is_silent_and_leaves_random_state_alone(saved: Path, capfd: pyt
 
     assert capfd.readouterr() == ("", "")
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_libraries_talk_again_after_loading(saved: Path) -> None:
+    levels = [logging.getLogger(name).level for name in ("diffusers", "transformers")]
+    shows_progress = transformers_logging.is_progress_bar_enabled()
+
+    load_model(str(saved))
+
+    assert levels == [logging.getLogger(name).level for name in ("diffusers", "transformers")]
+    assert transformers_logging.is_progress_bar_enabled() == shows_progress
 
 
 def test_a_name_is_looked_up_in_the_workspace(saved: Path) -> None:
@@ -145,6 +157,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda f: save_folder(wider_text(), f),
         "the unet expects a text width of 32 and the text_encoder gives 64",
     ),
+    "no sample size": (lambda f: edit(f / "unet/config.json", sample_size=None), "The unet .*sample_size is None"),
     "inpainting": (lambda f: save_folder(inpainting(), f), "the unet takes 9 channels and the vae gives 4"),
     "no vocabulary": (
         lambda f: [(f / "tokenizer" / name).unlink() for name in ("tokenizer.json",)],
@@ -179,15 +192,19 @@ def inpainting() -> StableDiffusion:
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_folders_are_refused_by_a_sentence_that_names_the_part(case: str, folder: Path) -> None:
+def test_broken_folders_are_refused_by_a_sentence_that_names_the_part(
+    case: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     damage, message = BROKEN[case]
     damage(folder)
+    capfd.readouterr()
 
     with pytest.raises(ModelError, match=message) as caught:
         load_model(str(folder))
 
     text = str(caught.value)
     assert str(folder) in text and "\n" not in text and text.endswith(".")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_more_tokens_than_rows_are_refused(folder: Path) -> None:
