@@ -1,0 +1,62 @@
+"""Tincture teaches a frozen Stable Diffusion model a new subject or style, kept in one small file.
+
+The public names are imported when first used, so that `import tincture` and `tincture --help` load no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tincture.adapters.embedding import Embedding
+    from tincture.adapters.hypernetwork import Hypernetwork, HypernetworkModule
+    from tincture.models.loading import load_model
+    from tincture.models.sampling import generate
+    from tincture.recipe import create_embedding, create_hypernetwork, resume, train
+    from tincture.settings import TrainSettings
+    from tincture.training.lr_schedule import LearnRateScheduler
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Embedding",
+    "Hypernetwork",
+    "HypernetworkModule",
+    "LearnRateScheduler",
+    "TrainSettings",
+    "create_embedding",
+    "create_hypernetwork",
+    "generate",
+    "load_model",
+    "resume",
+    "train",
+]
+
+
+def version() -> str:
+    """The version of this software, as provenance and --version tell it."""
+    return __version__
+
+
+def __getattr__(name: str) -> Any:
+    module = {
+        "Embedding": "tincture.adapters.embedding",
+        "Hypernetwork": "tincture.adapters.hypernetwork",
+        "HypernetworkModule": "tincture.adapters.hypernetwork",
+        "LearnRateScheduler": "tincture.training.lr_schedule",
+        "TrainSettings": "tincture.settings",
+        "create_embedding": "tincture.recipe",
+        "create_hypernetwork": "tincture.recipe",
+        "generate": "tincture.models.sampling",
+        "load_model": "tincture.models.loading",
+        "resume": "tincture.recipe",
+        "train": "tincture.recipe",
+    }.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

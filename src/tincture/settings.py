@@ -162,7 +162,7 @@ class TrainSettings:
         converted = {name: _converted(spec, getattr(self, name)) for name, spec in FIELDS.items()}
         for name, value in converted.items():
             object.__setattr__(self, name, value)
-        _refuse([fault for name, spec in FIELDS.items() if (fault := _fault(spec, converted[name]))])
+        _refuse(_faults(converted))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str = "") -> TrainSettings:
@@ -179,8 +179,7 @@ class TrainSettings:
         missing = [spec for name, spec in FIELDS.items() if spec.required and name not in values]
         faults += [f"{spec.name} is missing ({spec.help.rstrip('.')})" for spec in missing]
         known = {name: _converted(FIELDS[name], value) for name, value in values.items() if name in FIELDS}
-        faults += [fault for name, value in known.items() if (fault := _fault(FIELDS[name], value))]
-        _refuse(faults, source)
+        _refuse(faults + _faults(known), source)
         return cls(**known)
 
     @classmethod
@@ -281,6 +280,25 @@ def _converted(spec: FieldSpec, value: Any) -> Any:
     if spec.name == "name" and isinstance(value, str):
         return value.strip()
     return value
+
+
+def _faults(values: Mapping[str, Any]) -> list[str]:
+    faults = {name: fault for name, value in values.items() if (fault := _fault(FIELDS[name], value))}
+    if "steps" not in faults:
+        steps = values.get("steps", FIELDS["steps"].default)
+        texts = {name: value for name, value in values.items() if FIELDS[name].number and name not in faults and value}
+        faults |= {name: fault for name, text in texts.items() if (fault := _schedule_fault(name, text, steps))}
+    return list(faults.values())
+
+
+def _schedule_fault(name: str, text: str, steps: int) -> str | None:
+    from tincture.training.lr_schedule import Schedule
+
+    try:
+        Schedule.parse(text, steps)
+    except UsageError as error:
+        return f"{name}: {str(error).rstrip('.')}"
+    return None
 
 
 def _fault(spec: FieldSpec, value: Any) -> str | None:

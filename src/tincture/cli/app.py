@@ -1,0 +1,78 @@
+"""The program: its commands, and one place where errors become a sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+import tincture
+from tincture.cli import create, demo, doctor, generate, train
+from tincture.cli.session import Session, command, new_group, show_help
+from tincture.errors import TinctureError
+
+INTERRUPTED = 130
+
+
+def build_app() -> typer.Typer:
+    app = new_group("tincture")
+
+    @command(app, "tincture", group=True)
+    def root(
+        session: Session,
+        context: typer.Context,
+        version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    ) -> None:
+        """Teach a frozen Stable Diffusion model a new subject or style, kept in one small file.
+
+        Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted after saving.
+        """
+        if version:
+            session.show({"version": tincture.version()}, f"tincture {tincture.version()}")
+            raise typer.Exit()
+        if context.invoked_subcommand is None:
+            show_help(context)
+
+    for module in (demo, create, train, generate, doctor):
+        module.register(app)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors go to stderr as one sentence."""
+    session = Session()
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: session.say(f"warning: {message}")
+        try:
+            code = build_app()(
+                args=None if arguments is None else list(arguments),
+                prog_name="tincture",
+                standalone_mode=False,
+                obj=session,
+            )
+        except KeyboardInterrupt:
+            session.say("interrupted")
+            return INTERRUPTED
+        except Exception as error:
+            return _report(error, session)
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: Exception, session: Session) -> int:
+    if session.debug:
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, TyperException):
+        context = getattr(error, "ctx", None)  # bad usage knows the command it happened in
+        session.say(f"error: {error.format_message()} See {context.command_path if context else 'tincture'} --help.")
+        return error.exit_code
+    if isinstance(error, TinctureError):
+        session.say(f"error: {error}")
+        return error.exit_code
+    hint = "" if session.debug else " (run with --debug for the traceback)"
+    session.say(f"error: {type(error).__name__}: {error}{hint}")
+    return 1

@@ -1,0 +1,70 @@
+"""`tincture generate`: pictures, to see what an adapter does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tincture.cli.session import Session, command
+from tincture.cli.values import number_list
+from tincture.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    command(app, "generate")(generate)
+
+
+def generate(
+    session: Session,
+    prompts: Annotated[
+        list[str], typer.Argument(metavar="PROMPT...", help="Prompts; embeddings by name, <hypernet:NAME:0.8>.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures; else outputs in the workspace.")] = None,
+    model: Annotated[str, typer.Option(help="Base model: picto, a diffusers folder, or a workspace name.")] = "picto",
+    negative_prompt: Annotated[str, typer.Option(help="What the pictures must not show.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture of each prompt.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt, seeds counting up.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 20,
+    sampler: Annotated[str, typer.Option(help="Sampler: Euler a, Euler, DDIM, DPM++ 2M, UniPC, ...")] = "Euler a",
+    guidance_scale: Annotated[float, typer.Option(min=0, help="How strictly the prompt is followed.")] = 7.0,
+    width: Annotated[int, typer.Option(min=0, help="Width in pixels; 0: the model's own size.")] = 0,
+    height: Annotated[int, typer.Option(min=0, help="Height in pixels; 0: the model's own size.")] = 0,
+    clip_skip: Annotated[int, typer.Option(min=1, help="Layer of the text encoder, counted from the end.")] = 1,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="One sheet: a column per strength, a row per checkpoint, of one prompt.")
+    ] = False,
+    strengths: Annotated[
+        str, typer.Option(help="With --grid: strengths of the hypernetwork in the prompt.")
+    ] = "0,0.25,0.5,0.75,1",
+    checkpoints: Annotated[
+        list[Path] | None, typer.Option("--checkpoint", help="With --grid: file of a row; repeat for more.")
+    ] = None,
+) -> None:
+    """Make pictures; their settings are kept in the PNG files."""
+    for name, size in (("width", width), ("height", height)):
+        if size % 8:
+            raise UsageError(f"--{name} is {size}, but must be a multiple of 8, or 0 for the model's own size.")
+    if grid and len(prompts) > 1:
+        raise UsageError(f"--grid takes one prompt, but {len(prompts)} were given.")
+    axes = {"strengths": number_list("--strengths", strengths), "checkpoints": checkpoints or []} if grid else None
+    workspace = session.workspace()
+    from tincture import recipe
+
+    paths = recipe.generate_pictures(
+        prompts,
+        workspace=workspace,
+        model=model,
+        out=out or workspace.root / "outputs",
+        seeds=list(range(seed, seed + count)),
+        negative_prompt=negative_prompt,
+        steps=steps,
+        sampler=sampler,
+        guidance_scale=guidance_scale,
+        width=width or None,
+        height=height or None,
+        clip_skip=clip_skip,
+        grid=axes,
+    )
+    session.show({"pictures": [str(path) for path in paths]}, "\n".join(str(path) for path in paths))

@@ -1,0 +1,159 @@
+"""`tincture train` and `tincture resume`. The flags are made from the fields of the settings."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tincture.cli.interrupt import stop_on_interrupt
+from tincture.cli.session import Session, command, new_group, show_help
+from tincture.errors import UsageError
+from tincture.settings import FIELDS, FieldSpec, TrainSettings, read_toml
+
+if TYPE_CHECKING:
+    from tincture.recipe import RunResult
+
+Config = Annotated[Path | None, typer.Option(help="Run file (TOML) with settings; flags win over it.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the settings and the plan of the run, and stop.")]
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of the adapter to train, made by create.")]
+
+
+def register(app: typer.Typer) -> None:
+    group = new_group("train")
+    common = [flag(spec) for name, spec in FIELDS.items() if name not in ("kind", "name")]
+    hidden = [flag(spec, hidden=True) for spec in FIELDS.values()]
+    command(group, "train", extra=hidden, group=True)(train)
+    command(group, "embedding", extra=common)(train_embedding)
+    command(group, "hypernetwork", extra=common)(train_hypernetwork)
+    app.add_typer(group)
+    command(app, "resume")(resume)
+
+
+def flag(spec: FieldSpec, *, hidden: bool = False) -> inspect.Parameter:
+    """The command-line option of one setting; None when it was not given, so that a run file can say it."""
+    name = f"--{spec.name.replace('_', '-')}"
+    names = [f"{name}/--no-{name[2:]}"] if spec.type is bool else [name]
+    if spec.repeated:
+        names.append(name.removesuffix("s"))
+    value_type: Any = typing.Literal[spec.choices] if spec.choices else spec.type
+    value_type = list[value_type] if spec.repeated else value_type
+    help_text = spec.help + _default_text(spec)
+    option = typer.Option(*names, help=help_text, rich_help_panel=spec.group, show_default=False, hidden=hidden)
+    return inspect.Parameter(
+        spec.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[value_type | None, option]
+    )
+
+
+def _default_text(spec: FieldSpec) -> str:
+    if spec.required or spec.default in (None, "", ()):
+        return ""
+    shown = {True: "yes", False: "no"}[spec.default] if spec.type is bool else str(spec.default)
+    return f" [default: {shown if shown.strip() else repr(shown)}]"
+
+
+def train(
+    session: Session, context: typer.Context, config: Config = None, dry_run: DryRun = False, **flags: Any
+) -> None:
+    """Train an embedding or a hypernetwork.
+
+    Give `embedding NAME` or `hypernetwork NAME` and flags, or `--config RUN.toml` alone or with flags. The flags are
+    those that `tincture train embedding --help` shows; each is also a key of the run file, with _ for -.
+    """
+    given = config or dry_run or any(_given(flags))
+    if context.invoked_subcommand is None:
+        _train(session, config, dry_run, flags) if given else show_help(context)
+    elif given:
+        raise UsageError(f"Put the options of train behind {context.invoked_subcommand!r}, not before it.")
+
+
+def train_embedding(
+    session: Session, name: Name = None, config: Config = None, dry_run: DryRun = False, **flags: Any
+) -> None:
+    """Train a textual-inversion embedding."""
+    _train(session, config, dry_run, {"kind": "embedding", "name": name, **flags})
+
+
+def train_hypernetwork(
+    session: Session, name: Name = None, config: Config = None, dry_run: DryRun = False, **flags: Any
+) -> None:
+    """Train a hypernetwork."""
+    _train(session, config, dry_run, {"kind": "hypernetwork", "name": name, **flags})
+
+
+def resume(
+    session: Session,
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run, as train showed it.")],
+) -> None:
+    """Go on with a stopped run exactly where it stopped."""
+    if not run_dir.is_dir():
+        raise UsageError(f"The run folder {str(run_dir)!r} is not a folder; give the one that train showed.")
+    workspace = session.workspace()
+    from tincture import recipe
+    from tincture.cli.progress import progress
+
+    with progress() as callback, stop_on_interrupt(session.say) as stop:
+        result = recipe.resume(run_dir, workspace=workspace, callbacks=[callback], stop=stop)
+    _finish(session, result)
+
+
+def _train(session: Session, config: Path | None, dry_run: bool, flags: Mapping[str, Any]) -> None:
+    given = _given(flags)
+    from_file = read_toml(config) if config else {}
+    kind = given.get("kind")
+    if kind and from_file.get("kind", kind) != kind:
+        raise UsageError(f"The run file {str(config)!r} is for {from_file['kind']!r}, but {kind!r} was asked for.")
+    settings = TrainSettings.from_dict({**from_file, **given}, source=str(config or ""))
+    workspace = session.workspace()
+    from tincture import recipe
+
+    if dry_run:
+        _show_plan(session, settings, recipe.plan(settings, workspace))
+        return
+    from tincture.cli.progress import progress
+
+    with progress() as callback, stop_on_interrupt(session.say) as stop:
+        result = recipe.train(settings, workspace, callbacks=[callback], stop=stop)
+    _finish(session, result)
+
+
+def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None and value != []}
+
+
+def _show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any]) -> None:
+    """As text: a run file that can be used as it is, with the plan as comments."""
+    remarks = [f"# {key.replace('_', ' ')}: {_plan_value(value)}" for key, value in plan.items() if key != "settings"]
+    resolved = settings.resolved()
+    shown = {"settings": resolved.to_dict(), **plan}
+    session.show(shown, "\n".join([*remarks, "", resolved.to_toml().rstrip()]))
+
+
+def _plan_value(value: Any) -> str:
+    """On one line: a comment must not break off."""
+    if isinstance(value, Mapping):
+        value = [f"{key} {inner}" for key, inner in value.items()]
+    if isinstance(value, list | tuple):
+        value = ", ".join(str(item) for item in value) or "none"
+    return " ".join(str(value).split())
+
+
+def _finish(session: Session, result: RunResult) -> None:
+    shown = {
+        "adapter_path": str(result.adapter_path),
+        "run_dir": str(result.run_dir),
+        "global_step": result.global_step,
+        "loss": result.loss if math.isfinite(result.loss) else None,  # JSON has no NaN
+        "interrupted": result.interrupted,
+        "seconds": result.seconds,
+    }
+    text = f"{result.adapter_path}\nstep {result.global_step}, loss {result.loss:.4f}, {result.seconds:.1f} s"
+    session.show(shown, f"{text}\nrun folder: {result.run_dir}")
+    if result.interrupted:
+        session.say(f"stopped and saved; go on with: tincture resume {str(result.run_dir)!r}")
+        raise typer.Exit(130)

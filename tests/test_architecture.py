@@ -1,0 +1,119 @@
+"""The direction of imports that docs/architecture.md draws, read from the source without running it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+PACKAGE = REPOSITORY / "src" / "tincture"
+
+# A module may import from its own layer and from those above it in this table. The longest matching name counts.
+LAYERS = (
+    ("tincture.errors", "tincture.events", "tincture.randomness", "tincture.workspace"),
+    ("tincture.models",),
+    ("tincture.adapters", "tincture.data", "tincture.formats"),
+    ("tincture.training", "tincture.preview"),
+    ("tincture.run_folder",),
+    ("tincture.settings",),
+    ("tincture.recipe",),
+    ("tincture.demo", "tincture.doctor"),
+    ("tincture.cli", "tincture.__main__"),
+)
+ROOT = "tincture"  # its names are imported lazily, so that any module may ask it for the version
+EDGE = ("tincture.recipe", "tincture.demo", "tincture.doctor", "tincture.cli", "tincture.settings")
+FORBIDDEN_TO_THE_TRAINER = (
+    "tincture.preview",
+    "tincture.cli",
+    "tincture.formats",
+    "tincture.run_folder",
+    "rich",
+    "tqdm",
+)
+# written in pieces, so that this file may be searched too
+UNWANTED_TEXTS = ("/" + "work/", "/" + "tmp/", "/" + "root/", "/" + "home/")
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Names of modules that `path` imports when it runs, at any depth; what only type checkers see is left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the direction"
+            base = node.module or ""
+            yield from (_module_or_name(base, alias.name) for alias in node.names)
+
+
+def _module_or_name(base: str, name: str) -> str:
+    """`from tincture.models import picto` imports a module, `from tincture.errors import UsageError` a name in one."""
+    inner = PACKAGE.parent.joinpath(*base.split("."), name)
+    return f"{base}.{name}" if inner.with_suffix(".py").is_file() or inner.is_dir() else base
+
+
+def within(module: str, packages: tuple[str, ...] | str) -> bool:
+    names = (packages,) if isinstance(packages, str) else packages
+    return any(module == name or module.startswith(name + ".") for name in names)
+
+
+def layer(module: str) -> int:
+    found = [(len(name), index) for index, names in enumerate(LAYERS) for name in names if within(module, name)]
+    assert found, f"{module} has no place in LAYERS: give it one, and one in docs/architecture.md"
+    return max(found)[1]
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+LAYERED = [module for module in MODULES if module != ROOT]
+
+
+@pytest.mark.parametrize("module", LAYERED)
+def test_nothing_imports_upward(module: str) -> None:
+    own = [name for name in imports(MODULES[module]) if within(name, ROOT) and name != ROOT]
+    upward = [name for name in own if layer(name) > layer(module)]
+    assert not upward, f"{module} imports {upward} from layers above it"
+
+
+@pytest.mark.parametrize("module", [module for module in LAYERED if not within(module, EDGE)])
+def test_settings_stay_at_the_edge(module: str) -> None:
+    assert "tincture.settings" not in set(imports(MODULES[module]))
+
+
+def test_the_trainer_knows_no_files_previews_or_screens() -> None:
+    known = [name for name in imports(MODULES["tincture.training.trainer"]) if within(name, FORBIDDEN_TO_THE_TRAINER)]
+    assert not known
+
+
+def test_no_file_mentions_a_path_of_one_machine() -> None:
+    texts = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".txt", ".json", ".toml", ".md")]
+    assert texts
+    for path in texts:
+        text = path.read_text(encoding="utf-8")
+        assert not [unwanted for unwanted in UNWANTED_TEXTS if unwanted in text], path
+
+
+def test_the_check_itself_sees_an_upward_import(tmp_path: Path) -> None:
+    source = tmp_path / "wrong.py"
+    source.write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import tincture.demo\n"
+        "def late():\n    from tincture import recipe\n    import tincture.cli.app\n"
+    )
+    assert set(imports(source)) == {"typing", "tincture.recipe", "tincture.cli.app"}
+    assert layer("tincture.cli.app") > layer("tincture.recipe") > layer("tincture.models.picto.world")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.unit.cli.conftest import FakeRecipe
+from tincture.cli import main
+
+
+def test_embedding_flags_reach_the_recipe(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["create", "embedding", "cat", "--vectors", "3", "--init-text", "small cat", "--model", "m", "--overwrite"]
+    assert main(words) == 0
+    ((name, arguments, keywords),) = recipe.calls
+    keywords.pop("workspace")
+    assert (name, arguments) == ("create_embedding", ("cat",))
+    assert keywords == {"model": "m", "num_vectors": 3, "init_text": "small cat", "overwrite": True}
+    assert capsys.readouterr().out == "made embeddings/cat.pt\n"
+
+
+def test_hypernetwork_flags_reach_the_recipe(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["create", "hypernetwork", "ink", "--sizes", "768, 320", "--layer-structure", "1,1.5,1"]
+    words += ["--activation", "mish", "--weight-init", "XavierNormal", "--layer-norm", "--activate-output"]
+    words += ["--dropout-structure", "0,0.3,0", "--seed", "4", "--json"]
+    assert main(words) == 0
+    ((name, arguments, keywords),) = recipe.calls
+    keywords.pop("workspace")
+    assert (name, arguments) == ("create_hypernetwork", ("ink",))
+    assert keywords == {
+        "model": "picto",
+        "sizes": [768, 320],
+        "layer_structure": [1, 1.5, 1],
+        "activation_func": "mish",
+        "weight_init": "XavierNormal",
+        "add_layer_norm": True,
+        "activate_output": True,
+        "dropout_structure": [0, 0.3, 0],
+        "seed": 4,
+        "overwrite": False,
+    }
+    # files hold whole factors as ints
+    assert [type(factor) for factor in keywords["layer_structure"]] == [int, float, int]
+    assert json.loads(capsys.readouterr().out) == {"kind": "hypernetwork", "path": "models/hypernetworks/ink.pt"}
+
+
+def test_sizes_and_dropout_not_given_are_left_to_the_recipe(recipe: FakeRecipe) -> None:
+    assert main(["create", "hypernetwork", "ink"]) == 0
+    ((_, _, keywords),) = recipe.calls
+    assert (keywords["sizes"], keywords["dropout_structure"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["embedding", "a/b"], "'a/b'"),
+        (["embedding", "x" * 101], "101 characters"),
+        (["embedding", "cat", "--vectors", "0"], "--vectors"),
+        (["hypernetwork", "a:b"], "'a:b'"),
+        (["hypernetwork", "ink", "--sizes", "768,wide"], "--sizes has 'wide'"),
+        (["hypernetwork", "ink", "--sizes", "768.5"], "768.5"),
+        (["hypernetwork", "ink", "--layer-structure", "1,,1"], "--layer-structure has ''"),
+        (["hypernetwork", "ink", "--dropout-structure", "0,nan,0"], "--dropout-structure has 'nan'"),
+    ],
+)
+def test_wrong_values_are_refused_before_anything_is_loaded(
+    words: list[str], told: str, recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["create", *words]) == 2
+    assert told in capsys.readouterr().err
+    assert not recipe.calls

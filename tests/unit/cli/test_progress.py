@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tincture.cli import progress as module
+from tincture.cli.progress import progress
+from tincture.events import CheckpointSaved, Event, PreviewReady, Progressed, RunStarted, StepEnd, StepRecord, StepsDone
+
+
+def steps_done(global_step: int, steps: int) -> StepsDone:
+    record = StepRecord(global_step=global_step, epoch=3, epoch_step=1, loss=0.5, learning_rate=0.005)
+    return StepsDone((record,), steps, loss_mean=0.1234, loss_error=0.01, recent_mean=0.2, recent_error=0.02)
+
+
+RUN: list[Event] = [
+    Progressed("latents", 1, 2),
+    Progressed("latents", 2, 2),
+    RunStarted(global_step=10, steps=20, samples=5, micro_batches_per_epoch=5),
+    StepEnd(11, 20),
+    steps_done(11, 20),
+    CheckpointSaved(15, Path("copies/cat-15.pt")),
+    PreviewReady(15, (Path("images/cat-15.png"),)),
+    StepEnd(20, 20),
+    steps_done(20, 20),
+]
+
+
+def shown(events: list[Event], *, terminal: bool) -> str:
+    out = io.StringIO()
+    with progress(Console(file=out, force_terminal=terminal, width=200)) as callback:
+        for event in events:
+            callback.on_event(event)
+    return out.getvalue()
+
+
+def test_a_terminal_sees_a_bar_with_loss_rate_and_epoch() -> None:
+    text = shown(RUN, terminal=True)
+    for part in ("latents", "training", "20/20", "0.1234±0.0100", "rate 0.005", "epoch 3"):
+        assert part in text
+    assert "saved copies/cat-15.pt" in text
+    assert "preview images/cat-15.png" in text
+
+
+def test_a_log_file_gets_few_plain_lines() -> None:
+    lines = shown(RUN, terminal=False).splitlines()
+    assert lines == [
+        "training from step 10 to 20 on 5 pictures",
+        "saved copies/cat-15.pt",
+        "step 20/20  loss 0.1234±0.0100  rate 0.005  epoch 3",
+    ]
+
+
+def test_a_long_run_tells_a_log_file_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(clock)))
+    lines = shown([RUN[2], steps_done(12, 20)], terminal=False).splitlines()
+    assert lines[1].startswith("step 12/20")
+    assert lines[1].endswith(" s left")

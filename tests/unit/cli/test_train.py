@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import math
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.conftest import FakeRecipe, Result
+from tincture.cli import main
+from tincture.settings import FIELDS, TrainSettings
+
+RUN_FILE = 'kind = "hypernetwork"\nname = "ink"\ndata = "d"\nsteps = 5\nlearning_rate = 1e-4\n'
+
+
+@pytest.fixture
+def run_file(recipe: FakeRecipe, tmp_path: Path) -> str:
+    path = tmp_path / "run.toml"
+    path.write_text(RUN_FILE)
+    return str(path)
+
+
+def trained(recipe: FakeRecipe, function: str = "train") -> TrainSettings:
+    ((name, arguments, _),) = recipe.calls
+    assert name == function
+    settings = arguments[0]
+    assert isinstance(settings, TrainSettings)
+    return settings
+
+
+# one value per setting that is not its default, as words of a command line and as it must arrive
+VALUES: dict[str, tuple[list[str], Any]] = {
+    "model": (["m"], "m"),
+    "data": (["d"], "d"),
+    "width": (["128"], 128),
+    "height": (["64"], 64),
+    "varsize": ([], True),
+    "template": (["style"], "style"),
+    "word_regex": (["[a-z]+"], "[a-z]+"),
+    "join_string": ([", "], ", "),
+    "shuffle_tags": ([], True),
+    "tag_drop_out": (["0.5"], 0.5),
+    "latent_sampling_method": (["random"], "random"),
+    "use_weight": ([], True),
+    "steps": (["7"], 7),
+    "learning_rate": (["1e-3:5, 1e-4"], "1e-3:5, 1e-4"),
+    "batch_size": (["2"], 2),
+    "gradient_accumulation_steps": (["3"], 3),
+    "optimizer": (["SGD"], "SGD"),
+    "weight_decay": (["0.5"], 0.5),
+    "clip_grad_mode": (["norm"], "norm"),
+    "clip_grad_value": (["1"], "1"),
+    "clip_skip": (["2"], 2),
+    "seed": (["9"], 9),
+    "device": (["cuda:1"], "cuda:1"),
+    "precision": (["bf16"], "bf16"),
+    "gradient_checkpointing": ([], True),
+    "log_dir": (["logs"], "logs"),
+    "save_every": (["0"], 0),
+    "log_every": (["1"], 1),
+    "tensorboard": ([], True),
+    "preview_every": (["0"], 0),
+    "preview_prompts": (["a cat"], ("a cat",)),
+    "preview_negative_prompt": (["dog"], "dog"),
+    "preview_steps": (["5"], 5),
+    "preview_sampler": (["DDIM"], "DDIM"),
+    "preview_guidance_scale": (["3"], 3.0),
+    "preview_seed": (["8"], 8),
+}
+
+
+def test_every_setting_is_a_flag(recipe: FakeRecipe) -> None:
+    assert set(VALUES) == set(FIELDS) - {"kind", "name"}
+    words = [word for name, (given, _) in VALUES.items() for word in (f"--{name.replace('_', '-')}", *given)]
+    assert main(["train", "embedding", "cat", *words]) == 0
+    assert trained(recipe) == TrainSettings(
+        kind="embedding", name="cat", **{name: value for name, (_, value) in VALUES.items()}
+    )
+
+
+def test_without_flags_the_defaults_stand(recipe: FakeRecipe) -> None:
+    assert main(["train", "hypernetwork", "ink", "--data", "d"]) == 0
+    assert trained(recipe) == TrainSettings(kind="hypernetwork", name="ink", data="d")
+
+
+def test_the_help_tells_defaults_and_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "embedding", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')} " in shown for name in VALUES if name != "preview_prompts")
+    assert "[default: Euler" in shown
+    assert all(f"{spec.group}:" in shown for spec in FIELDS.values())
+
+
+def test_a_run_file_alone_is_enough(recipe: FakeRecipe, run_file: str) -> None:
+    assert main(["train", "--config", run_file]) == 0
+    assert trained(recipe) == TrainSettings(kind="hypernetwork", name="ink", data="d", steps=5, learning_rate="0.0001")
+
+
+@pytest.mark.parametrize("command", [["train"], ["train", "hypernetwork"], ["train", "hypernetwork", "pen"]])
+def test_flags_win_over_the_run_file(command: list[str], recipe: FakeRecipe, run_file: str) -> None:
+    words = ["--config", run_file, "--steps", "6", "--preview-prompt", "a", "--preview-prompt", "b", "--no-varsize"]
+    assert main([*command, *words]) == 0
+    settings = trained(recipe)
+    assert (settings.steps, settings.learning_rate, settings.preview_prompts) == (6, "0.0001", ("a", "b"))
+    assert settings.name == (command[2] if len(command) > 2 else "ink")
+
+
+def test_a_flag_can_switch_off_what_the_run_file_switches_on(recipe: FakeRecipe, run_file: str, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(RUN_FILE + "varsize = true\n")
+    assert main(["train", "--config", run_file, "--no-varsize"]) == 0
+    assert trained(recipe).varsize is False
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "embedding", "ink", "--config", "run.toml"], "is for 'hypernetwork', but 'embedding'"),
+        (["train", "--steps", "3", "embedding", "cat", "--data", "d"], "behind 'embedding'"),
+        (["train", "embedding", "--data", "d"], "name is missing"),
+        (["train", "embedding", "cat"], "data is missing"),
+        (["train", "--data", "d"], "kind is missing"),
+        (["train", "--config", "absent.toml"], "absent.toml"),
+        (["train", "embedding", "a/b", "--data", "d", "--steps", "0"], "2 settings are not allowed"),
+        (["train", "embedding", "cat", "--data", "d", "--learning-rate", "1:2:3"], "'1:2:3'"),
+        (["resume", "absent"], "'absent'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    words: list[str], told: str, recipe: FakeRecipe, run_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert told in capsys.readouterr().err
+    assert not recipe.calls
+
+
+def test_dry_run_shows_a_run_file_and_trains_nothing(
+    recipe: FakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.answers["plan"] = {
+        "settings": {"steps": 99},
+        "pictures": 5,
+        "skipped": {"x.png": "truncated\nfile"},
+        "micro_batches_per_epoch": 3,
+    }
+    assert main(["train", "embedding", "cat", "--data", "d", "--dry-run"]) == 0
+    settings = trained(recipe, "plan")
+    shown = capsys.readouterr().out
+    assert "# pictures: 5\n# skipped: x.png truncated file\n# micro batches per epoch: 3\n" in shown
+    (tmp_path / "again.toml").write_text(shown)
+    assert TrainSettings.from_toml(tmp_path / "again.toml") == settings.resolved()
+
+
+def test_dry_run_as_json(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "embedding", "cat", "--data", "d", "--dry-run", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["settings"]["learning_rate"] == "0.005"
+    assert shown["pictures"] == 5
+
+
+def test_the_result_is_on_stdout(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "embedding", "cat", "--data", "d"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[0] == "embeddings/cat.pt"
+    assert "step 12, loss 0.1250" in captured.out
+    assert captured.err == ""
+
+
+def test_the_result_as_json_has_no_nan(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe.answers["train"] = Result(loss=math.nan)
+    assert main(["train", "embedding", "cat", "--data", "d", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["loss"] is None
+    assert (shown["global_step"], shown["run_dir"], shown["interrupted"]) == (12, "runs/cat", False)
+
+
+@pytest.mark.parametrize("function", ["train", "resume"])
+def test_an_interrupted_run_says_how_to_go_on_and_exits_130(
+    function: str, recipe: FakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.answers[function] = replace(Result(), interrupted=True)
+    words = {"train": ["train", "embedding", "cat", "--data", "d"], "resume": ["resume", str(tmp_path)]}
+    assert main(words[function]) == 130
+    captured = capsys.readouterr()
+    assert "tincture resume 'runs/cat'" in captured.err
+    assert "embeddings/cat.pt" in captured.out
+
+
+def test_resume_hands_on_the_folder_and_the_stop_event(recipe: FakeRecipe, tmp_path: Path) -> None:
+    assert main(["resume", str(tmp_path)]) == 0
+    ((name, arguments, keywords),) = recipe.calls
+    assert (name, arguments) == ("resume", (tmp_path,))
+    assert isinstance(keywords["stop"], threading.Event)
+    assert len(keywords["callbacks"]) == 1
