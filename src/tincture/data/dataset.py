@@ -161,7 +161,7 @@ def _check_size(name: str, size: int, stride: int) -> None:
     if size < stride or size % stride:
         near = max(_floor(size, stride), stride)
         raise UsageError(
-            f"The {name} of the pictures is {size}, but must be a multiple of {stride}, such as {near} or {near + stride}."
+            f"The pictures' {name} is {size}, but must be a multiple of {stride}, such as {near} or {near + stride}."
         )
 
 

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from tincture import randomness
 from tincture.data.dataset import PictureDataset
@@ -108,11 +109,11 @@ def alpha_weights(alpha: Tensor | None, h: int, w: int) -> Tensor:
     """
     if alpha is None:
         return torch.ones(1, h, w)
-    grid = functional.interpolate(alpha[None, None].float(), (h, w), mode="bicubic", antialias=True)[0]
-    weights = grid.clamp(0, 1)  # bicubic resizing overshoots at edges
-    weights = weights - weights.min()
-    # Less than half of one of the 255 steps of an alpha channel is rounding, and no mask.
-    return weights / weights.mean() if weights.max() > 0.5 / 255 else torch.ones(1, h, w)
+    # In 8 bits, as the webui does: overshoot is then cut off between the passes too, so that weights come out alike.
+    image = Image.fromarray(np.round(alpha.numpy() * 255).astype(np.uint8))
+    grid = torch.from_numpy(np.array(image.resize((w, h), Image.Resampling.BICUBIC))).float()[None]
+    weights = grid - grid.min()
+    return weights / weights.mean() if weights.any() else torch.ones(1, h, w)
 
 
 def _batches_of_one_size(dataset: PictureDataset, batch_size: int) -> list[list[int]]:

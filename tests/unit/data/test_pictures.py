@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from tincture.data.pictures import UnreadablePictureError, read_picture
+
+LOSSLESS = ["png", "bmp", "tiff", "tga", "ppm", "gif"]
+LOSSY = ["jpg", "webp", "avif", "jp2"]
+
+
+def scene() -> Image.Image:
+    """Left half red, right half blue, a green bar at the top."""
+    picture = Image.new("RGB", (40, 24), "red")
+    picture.paste((0, 0, 255), (20, 0, 40, 24))
+    picture.paste((0, 255, 0), (0, 0, 40, 8))
+    return picture
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    return float(np.abs(np.asarray(one, dtype=float) - np.asarray(other, dtype=float)).mean())
+
+
+@pytest.mark.parametrize("ending", LOSSLESS + LOSSY)
+def test_formats(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"scene.{ending}"
+    scene().save(path)
+    picture, alpha = read_picture(path)
+    assert (picture.mode, picture.size, alpha) == ("RGB", (40, 24), None)
+    assert difference(picture, scene()) <= (0 if ending in LOSSLESS else 12)
+
+
+def test_the_content_counts_and_not_the_ending(tmp_path: Path) -> None:
+    for name in ["scene.jpg", "scene", "scene.download"]:
+        scene().save(tmp_path / name, format="png")
+        assert difference(read_picture(tmp_path / name)[0], scene()) == 0
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, ending: str, orientation: int) -> None:
+    # The pictures are stored turned, in the way that the orientation tag undoes.
+    stored_by = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = scene().transpose(stored_by[orientation]) if orientation > 1 else scene()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / f"scene.{ending}"
+    stored.save(path, exif=exif)
+    picture, _ = read_picture(path)
+    assert picture.size == (40, 24)
+    assert difference(picture, scene()) < 12
+
+
+def test_alpha_is_turned_with_the_picture(tmp_path: Path) -> None:
+    stored = scene().transpose(Image.Transpose.ROTATE_90)
+    alpha = Image.new("L", (40, 24), 255)
+    alpha.paste(100, (0, 0, 10, 24))
+    stored.putalpha(alpha.transpose(Image.Transpose.ROTATE_90))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    stored.save(tmp_path / "scene.png", exif=exif)
+    picture, read = read_picture(tmp_path / "scene.png")
+    assert read is not None
+    assert read.size == picture.size
+    assert difference(read, alpha) == 0
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"\xff" * 40])
+def test_broken_exif_does_not_spoil_a_good_picture(tmp_path: Path, exif: bytes) -> None:
+    scene().save(tmp_path / "scene.jpg", exif=exif)
+    assert difference(read_picture(tmp_path / "scene.jpg")[0], scene()) < 12
+
+
+@pytest.mark.parametrize(
+    ("ending", "dtype"), [("png", np.uint16), ("pgm", np.uint16), ("tiff", np.uint16), ("tiff", np.int32)]
+)
+def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path: Path, ending: str, dtype: type) -> None:
+    grey: np.ndarray = np.linspace(0, 65535, 256).round().astype(dtype).reshape(16, 16)
+    Image.fromarray(grey).save(tmp_path / f"grey.{ending}")
+    picture, _ = read_picture(tmp_path / f"grey.{ending}")
+    assert np.array_equal(np.asarray(picture)[..., 1].ravel(), np.arange(256))
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0, 65535.0, 1e6])
+def test_float_grey_is_scaled_by_its_range(tmp_path: Path, white: float) -> None:
+    grey = np.linspace(0, white, 256, dtype=np.float32).reshape(16, 16)
+    Image.fromarray(grey).save(tmp_path / "grey.tiff")
+    assert np.array_equal(np.asarray(read_picture(tmp_path / "grey.tiff")[0])[..., 0].ravel(), np.arange(256))
+
+
+def test_float_grey_with_nan_is_read(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[np.nan, 0.5], [1.0, -3.0]], dtype=np.float32)).save(tmp_path / "grey.tiff")
+    assert np.asarray(read_picture(tmp_path / "grey.tiff")[0])[..., 0].tolist() == [[0, 128], [255, 0]]
+
+
+def test_16_bit_colour(tmp_path: Path) -> None:
+    rows = b"".join(b"\0" + struct.pack(">6H", 65535, 32768, 0, 0, 256, 65535) for _ in range(2))
+    path = tmp_path / "deep.png"
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND")
+    )
+    assert np.asarray(read_picture(path)[0])[0].tolist() == [[255, 128, 0], [0, 1, 255]]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "tiff"])
+def test_cmyk(tmp_path: Path, ending: str) -> None:
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / f"red.{ending}")
+    assert difference(read_picture(tmp_path / f"red.{ending}")[0], Image.new("RGB", (16, 16), "red")) < 5
+
+
+@pytest.mark.parametrize(("mode", "value"), [("1", 1), ("L", 255), ("YCbCr", (255, 128, 128))])
+def test_other_modes_of_white(tmp_path: Path, mode: str, value: int | tuple[int, ...]) -> None:
+    Image.new(mode, (16, 16), value).save(tmp_path / "white.tiff")
+    picture, alpha = read_picture(tmp_path / "white.tiff")
+    assert alpha is None
+    assert difference(picture, Image.new("RGB", (16, 16), "white")) < 2
+
+
+def test_palette_transparency_is_read_as_alpha(tmp_path: Path) -> None:
+    palette = Image.new("P", (4, 2))
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    palette.putdata([0, 0, 1, 2] * 2)
+    palette.save(tmp_path / "some.png", transparency=b"\xff\x80\x00")
+    palette.save(tmp_path / "one.gif", transparency=1)
+    picture, alpha = read_picture(tmp_path / "some.png")
+    assert alpha is not None
+    assert np.asarray(alpha)[0].tolist() == [255, 255, 128, 0]
+    assert np.asarray(picture)[0].tolist() == [[255, 0, 0], [255, 0, 0], [0, 255, 0], [255, 255, 255]]
+    _, alpha = read_picture(tmp_path / "one.gif")
+    assert alpha is not None
+    assert np.asarray(alpha)[0].tolist() == [255, 255, 0, 255]
+
+
+def test_a_transparent_colour_is_read_as_alpha(tmp_path: Path) -> None:
+    scene().save(tmp_path / "scene.png", transparency=(0, 255, 0))
+    _, alpha = read_picture(tmp_path / "scene.png")
+    assert alpha is not None
+    assert np.asarray(alpha)[:, 0].tolist() == [0] * 8 + [255] * 16
+
+
+def test_colours_are_kept_behind_partly_transparent_pixels_and_white_behind_fully_transparent_ones(
+    tmp_path: Path,
+) -> None:
+    pixels = np.array([[[255, 0, 0, 255], [200, 10, 0, 128], [0, 9, 0, 1], [0, 99, 0, 0]]], dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "scene.png")
+    picture, alpha = read_picture(tmp_path / "scene.png")
+    assert np.asarray(picture)[0].tolist() == [[255, 0, 0], [200, 10, 0], [0, 9, 0], [255, 255, 255]]
+    assert alpha is not None
+    assert np.asarray(alpha)[0].tolist() == [255, 128, 1, 0]
+
+
+def test_grey_with_alpha(tmp_path: Path) -> None:
+    Image.new("LA", (2, 2), (90, 7)).save(tmp_path / "grey.png")
+    picture, alpha = read_picture(tmp_path / "grey.png")
+    assert alpha is not None
+    assert (picture.getpixel((0, 0)), alpha.getpixel((0, 0))) == ((90, 90, 90), 7)
+
+
+def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
+    scene().save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", (40, 24), "black")])
+    assert difference(read_picture(tmp_path / "moving.gif")[0], scene()) == 0
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "tiff", "gif", "ppm", "tga", "avif"])
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.9])
+def test_cut_off_pictures_are_unreadable(tmp_path: Path, ending: str, part: float) -> None:
+    path = tmp_path / f"noise.{ending}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(UnreadablePictureError):
+        read_picture(path)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "tiff", "gif", "tga", "avif", "ico"])
+def test_damaged_pictures_never_raise_anything_else(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"noise.{ending}"
+    rng = np.random.default_rng(1)
+    Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+    content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    for _ in range(40):
+        damaged = content.copy()
+        # Mostly in the header, where the decoders are most easily led astray.
+        damaged[rng.integers(0, min(200, len(damaged)), 6)] = rng.integers(0, 256, 6)
+        path.write_bytes(damaged.tobytes())
+        try:
+            picture, _ = read_picture(path)
+        except UnreadablePictureError as error:
+            assert str(error)
+        else:
+            assert picture.mode == "RGB"
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6))))
+    with pytest.raises(UnreadablePictureError, match="too many pixels"):
+        read_picture(path)
+
+
+def test_a_text_bomb_is_refused(tmp_path: Path) -> None:
+    scene().save(tmp_path / "bomb.png")
+    content = (tmp_path / "bomb.png").read_bytes()
+    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(50 * 2**20)))
+    (tmp_path / "bomb.png").write_bytes(content[:33] + bomb + content[33:])
+    with pytest.raises(UnreadablePictureError):
+        read_picture(tmp_path / "bomb.png")
+
+
+def test_a_large_picture_as_cameras_make_them_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    scene().save(tmp_path / "scene.png")
+    assert read_picture(tmp_path / "scene.png")[0].size == (40, 24)
+
+
+def test_reasons_follow_the_name_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(UnreadablePictureError, match=r"^is not a picture of a known format$"):
+        read_picture(tmp_path / "text.png")
+    with pytest.raises(UnreadablePictureError, match=r"^No such file or directory$"):
+        read_picture(tmp_path / "missing.png")
+
+
+def chunk(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
