@@ -49,6 +49,7 @@ class PictureDataset(Sequence[Sample]):
         self.samples = tuple(samples)
         self.skipped = list(skipped)
         self.crop = crop
+        self._digest = ""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -62,6 +63,10 @@ class PictureDataset(Sequence[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(width, height) of every sample, in pixels."""
+        return [(sample.width, sample.height) for sample in self.samples]
 
     def pixels(self, index: int) -> Tensor:
         """(3, height, width) float32 in -1..1.
@@ -84,19 +89,18 @@ class PictureDataset(Sequence[Sample]):
     def digest(self) -> str:
         """SHA-256 (hexadecimal) over the samples' file contents and captions, in order; names and sizes don't count.
 
+        The files are read once; later calls give the same answer.
+
         Raises:
             DataError: a file has become unreadable.
         """
-        total = hashlib.sha256()
-        for sample in self.samples:
-            try:
-                with sample.path.open("rb") as file:
-                    total.update(hashlib.file_digest(file, "sha256").digest())
-            except OSError as error:
-                raise DataError(f"The picture {sample.path} cannot be read any more: {error.strerror}.") from error
-            # The caption is hashed by itself, so that the parts cannot run into each other.
-            total.update(hashlib.sha256(sample.caption.encode()).digest())
-        return total.hexdigest()
+        if not self._digest:
+            total = hashlib.sha256()
+            for sample in self.samples:
+                # The caption is hashed by itself, so that the parts cannot run into each other.
+                total.update(_file_digest(sample.path) + hashlib.sha256(sample.caption.encode()).digest())
+            self._digest = total.hexdigest()
+        return self._digest
 
     def _read(self, index: int) -> tuple[Image.Image, Image.Image | None]:
         sample = self.samples[index]
@@ -188,6 +192,14 @@ def _nothing_usable(folder: str | Path, skipped: Sequence[tuple[Path, str]]) -> 
         return f"There are no pictures in the folder {folder}. Put some into it (PNG, JPEG, WebP, ...)."
     reasons = "; ".join(f"{path.name}: {reason}" for path, reason in skipped)
     return f"None of the pictures in the folder {folder} can be used. {reasons}."
+
+
+def _file_digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise DataError(f"The picture {path} cannot be read any more: {error.strerror}.") from error
 
 
 def _tensor(image: Image.Image) -> Tensor:

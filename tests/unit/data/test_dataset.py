@@ -60,7 +60,7 @@ def test_varsize_keeps_the_size_and_crops_evenly_to_the_stride(tmp_path: Path) -
     Image.fromarray(np.ascontiguousarray(columns)).save(tmp_path / "a.png")
     save(tmp_path / "b.png", (64, 8))
     dataset = load(tmp_path, varsize=True)
-    assert [(sample.width, sample.height) for sample in dataset] == [(40, 16), (64, 8)]
+    assert dataset.sizes() == [(dataset[0].width, dataset[0].height), (64, 8)] == [(40, 16), (64, 8)]
     assert torch.round((dataset.pixels(0)[0, 0] + 1) * 127.5).tolist() == list(range(2, 42))
 
 
@@ -222,3 +222,11 @@ def test_the_digest_tells_pictures_and_captions_apart_and_nothing_else(tmp_path:
     changed_picture = load(tmp_path).digest()
     save(tmp_path / "3-c.png")
     assert len({digest, changed_caption, changed_picture, load(tmp_path).digest()}) == 4
+
+
+def test_the_digest_is_that_of_the_beginning_even_when_files_go(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png")
+    dataset = load(tmp_path)
+    digest = dataset.digest()
+    path.unlink()
+    assert dataset.digest() == digest

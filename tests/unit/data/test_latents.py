@@ -13,6 +13,7 @@ from torch import Tensor
 from tincture.data.dataset import PictureDataset, load_dataset
 from tincture.data.latents import LatentCache, alpha_weights
 from tincture.errors import UsageError
+from tincture.models.stable_diffusion import StableDiffusion
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 ALPHA = json.loads((GOLDEN / "alpha_weights.json").read_text())
@@ -73,6 +74,13 @@ def test_latents_stand_under_their_pictures_index(dataset: PictureDataset) -> No
     assert [cache.shape(index) for index in range(3)] == [(4, 1, 2), (4, 1, 1), (4, 1, 1)]
     assert red(cache.sample([5, 1, 4], "deterministic", no_noise)) == [5, 1, 4]
     assert red(cache.sample([6, 0], "deterministic", no_noise)) == [6, 0]
+
+
+def test_a_real_models_latents(dataset: PictureDataset, shared_model: StableDiffusion) -> None:
+    cache = LatentCache.encode(shared_model, dataset)
+    mean, std = shared_model.encode_pictures(dataset.pixels(3)[None])
+    noise = torch.ones_like(mean[0])
+    assert torch.allclose(cache.sample([3], "random", lambda _: noise), mean + std, atol=1e-5)
 
 
 def test_latents_are_float32_without_gradients(dataset: PictureDataset) -> None:
