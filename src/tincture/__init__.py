@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tincture.adapters.embedding import Embedding
-    from tincture.adapters.hypernetwork import Hypernetwork, HypernetworkModule
+    from tincture.adapters.hypernetwork import Hypernetwork
+    from tincture.adapters.hypernetwork_module import HypernetworkModule
     from tincture.models.loading import load_model
     from tincture.models.sampling import generate
     from tincture.recipe import create_embedding, create_hypernetwork, resume, train
@@ -43,7 +44,7 @@ def __getattr__(name: str) -> Any:
     module = {
         "Embedding": "tincture.adapters.embedding",
         "Hypernetwork": "tincture.adapters.hypernetwork",
-        "HypernetworkModule": "tincture.adapters.hypernetwork",
+        "HypernetworkModule": "tincture.adapters.hypernetwork_module",
         "LearnRateScheduler": "tincture.training.lr_schedule",
         "TrainSettings": "tincture.settings",
         "create_embedding": "tincture.recipe",
