@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tincture.adapters.attention import context_width, projections
 from tincture.adapters.hypernetwork_module import (
     HypernetworkModule,
+    check_layer_structure,
     check_sizes,
     layer_widths,
     legacy_dropout_structure,
@@ -316,10 +317,17 @@ def _listed(widths: Iterable[int]) -> str:
 def _check_linears(file: HypernetworkFile) -> None:
     """Compares the file's matrices with what its structure asks for, before layers of that size are made."""
     for width, states in file.states.items():
-        widths = layer_widths(width, file.layer_structure)
-        expected = [(width_out, width_in) for width_in, width_out in pairwise(widths)]
         for state in states:
             shapes = [tuple(tensor.shape) for tensor in state.values() if tensor.ndim == 2]
+            if len(shapes) != len(file.layer_structure) - 1:
+                raise UsageError(
+                    f"its layers of width {width} have {len(shapes)} matrices, but a layer structure of "
+                    f"{len(file.layer_structure)} entries."
+                )
+            check_layer_structure(file.layer_structure)
+            expected = [
+                (width_out, width_in) for width_in, width_out in pairwise(layer_widths(width, file.layer_structure))
+            ]
             if shapes != expected:
                 raise UsageError(
                     f"its layers of width {width} have the shapes {shapes}, but the layer structure "

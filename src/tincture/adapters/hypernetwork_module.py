@@ -191,12 +191,15 @@ def layer_widths(dim: int, layer_structure: Sequence[float]) -> list[int]:
     """The widths of a module's layers: ``dim`` times each factor, cut to a whole number.
 
     Raises:
-        UsageError: a width of 0.
+        UsageError: a width below 1 or beyond any matrix.
     """
-    widths = [int(dim * factor) for factor in layer_structure]
-    if min(widths) < 1:
-        raise UsageError(f"The layer structure {list(layer_structure)} leaves no unit at width {dim}.")
-    return widths
+    widths = [dim * factor for factor in layer_structure]
+    if not all(1 <= width < 2**31 for width in widths):
+        raise UsageError(
+            f"The layer structure {list(layer_structure)} is not possible at width {dim}: layers of "
+            f"{min(widths):g} to {max(widths):g} units would result; 1 to 2147483647 are."
+        )
+    return [int(width) for width in widths]
 
 
 def _draw_weights(

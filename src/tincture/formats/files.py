@@ -11,7 +11,8 @@ import pickle
 import re
 import secrets
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -129,14 +130,13 @@ def safe_torch_load(path: str | os.PathLike[str]) -> Any:
     content = read_bytes(path)
     if not content:
         raise FileFormatError(f"{os.fspath(path)} is empty (0 bytes); copy or save it again.")
-    _refuse_expansion(path, content)
     try:
+        _refuse_expansion(path, content)
         return _load_plain(content)
+    except FileFormatError:
+        raise
     except pickle.UnpicklingError as error:
-        raise FileFormatError(
-            f"{os.fspath(path)} is not loaded: it is damaged, no torch file, or holds Python objects other than plain "
-            f"values and tensors, which could run code ({_first_line(error)})."
-        ) from error
+        raise FileFormatError(f"{os.fspath(path)} is not loaded: {_why_refused(error)}.") from error
     # Damaged bytes reach deep into torch before anything notices, so every kind of exception stands for "damaged".
     except Exception as error:
         raise FileFormatError(
@@ -165,11 +165,8 @@ def _refuse_expansion(path: str | os.PathLike[str], content: bytes) -> None:
     file = io.BytesIO(content)
     if not zipfile.is_zipfile(file):
         return
-    try:
-        with zipfile.ZipFile(file) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise FileFormatError(f"{os.fspath(path)} is a damaged zip file ({_first_line(error)}).") from error
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > _LARGEST_EXPANSION * len(content):
         raise FileFormatError(
             f"{os.fspath(path)} is refused: its {len(content)} bytes would unpack to {unpacked}, more than "
@@ -189,6 +186,16 @@ def require_own_values(path: str | os.PathLike[str], name: str, tensor: torch.Te
         )
 
 
+def _why_refused(error: pickle.UnpicklingError) -> str:
+    # torch's own words advise to load the file with code execution, so they are not passed on.
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if named:
+        return (
+            f"it holds the Python object {named[1]}, which could run code; only plain values and tensors are allowed"
+        )
+    return "it is damaged, no torch file, or holds Python objects that could run code; save or copy it again"
+
+
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0].rstrip(".:") if text else type(error).__name__
@@ -201,14 +208,8 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         FileFormatError: there is no such file.
         StorageError: the system refuses to read it.
     """
-    try:
-        return Path(path).read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileFormatError(f"There is no file {os.fspath(path)}; check its name and folder.") from error
-    except IsADirectoryError as error:
-        raise FileFormatError(f"{os.fspath(path)} is a folder; a file is needed.") from error
-    except OSError as error:
-        raise StorageError(f"{os.fspath(path)} could not be read: {error.strerror or error}.") from error
+    with _open_to_read(path) as file:
+        return file.read()
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -218,11 +219,19 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
         FileFormatError: there is no such file.
         StorageError: the system refuses to read it.
     """
+    with _open_to_read(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _open_to_read(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
     try:
         with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            yield file
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileFormatError(f"There is no file {os.fspath(path)}; check its name and folder.") from error
+    except IsADirectoryError as error:
+        raise FileFormatError(f"{os.fspath(path)} is a folder; a file is needed.") from error
     except OSError as error:
         raise StorageError(f"{os.fspath(path)} could not be read: {error.strerror or error}.") from error
 
