@@ -17,7 +17,7 @@ LAYERS = (
     ("tincture.models",),
     ("tincture.adapters", "tincture.data", "tincture.formats"),
     ("tincture.training", "tincture.preview"),
-    ("tincture.run_folder",),
+    ("tincture.run_folder", "tincture.generation"),
     ("tincture.settings",),
     ("tincture.recipe",),
     ("tincture.demo", "tincture.doctor"),

@@ -27,10 +27,13 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Everything random depends on this number.")] = 0,
 ) -> None:
     """Teach the embedded model a subject and a style, and measure how well it learned them."""
-    chosen = {name: value for name, value in {"subject": subject, "style": style}.items() if value is not None}
+    given = {"subject": subject, "style": style}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     from tincture import demo as job
+    from tincture.cli.progress import progress
 
-    report = job.run(out=out, seed=seed, **chosen)
+    with progress() as callback:
+        report = job.run(out, seed=seed, callbacks=[callback], tell=session.say, **chosen)
     session.show(report, table(report))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,18 +46,13 @@ def generate(
     for name, size in (("width", width), ("height", height)):
         if size % 8:
             raise UsageError(f"--{name} is {size}, but must be a multiple of 8, or 0 for the model's own size.")
-    if grid and len(prompts) > 1:
-        raise UsageError(f"--grid takes one prompt, but {len(prompts)} were given.")
-    axes = {"strengths": number_list("--strengths", strengths), "checkpoints": checkpoints or []} if grid else None
+    if grid and (len(prompts), count) != (1, 1):
+        raise UsageError(f"--grid takes one prompt and one seed, but {len(prompts)} and {count} were given.")
+    columns = number_list("--strengths", strengths)
     workspace = session.workspace()
-    from tincture import recipe
+    from tincture import generation
 
-    paths = recipe.generate_pictures(
-        prompts,
-        workspace=workspace,
-        model=model,
-        out=out or workspace.root / "outputs",
-        seeds=list(range(seed, seed + count)),
+    drawing = generation.Drawing(
         negative_prompt=negative_prompt,
         steps=steps,
         sampler=sampler,
@@ -65,6 +60,18 @@ def generate(
         width=width or None,
         height=height or None,
         clip_skip=clip_skip,
-        grid=axes,
     )
+    shared: dict[str, Any] = {
+        "workspace": workspace,
+        "out": out or workspace.root / "outputs",
+        "model": model,
+        "drawing": drawing,
+    }
+    if grid:
+        sheet = generation.generate_grid(
+            prompts[0], seed=seed, strengths=columns, checkpoints=checkpoints or [], **shared
+        )
+        paths = [sheet]
+    else:
+        paths = generation.generate_pictures(prompts, seeds=list(range(seed, seed + count)), **shared)
     session.show({"pictures": [str(path) for path in paths]}, "\n".join(str(path) for path in paths))

@@ -51,6 +51,7 @@ class Bar:
             case Progressed():
                 self._move(event.stage, event.done, event.total)
             case RunStarted():
+                self._forget("training")  # of an earlier run, whose speed would spoil the time left
                 self._move("training", event.global_step, event.steps)
             case StepEnd():
                 self._move("training", event.global_step, event.steps)
@@ -59,8 +60,12 @@ class Bar:
             case CheckpointSaved():
                 self.shown.console.print(f"saved {event.path}", highlight=False, soft_wrap=True)
             case PreviewReady():
-                for path in event.paths:
-                    self.shown.console.print(f"preview {path}", highlight=False, soft_wrap=True)
+                count, folder = len(event.paths), event.paths[0].parent
+                self.shown.console.print(f"{count} previews in {folder}", highlight=False, soft_wrap=True)
+
+    def _forget(self, stage: str) -> None:
+        if stage in self.stages:
+            self.shown.remove_task(self.stages.pop(stage))
 
     def _move(self, stage: str, done: int, total: int) -> None:
         if stage not in self.stages:

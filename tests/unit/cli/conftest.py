@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,14 @@ class FakeRecipe:
         return called
 
 
+def replace_module(monkeypatch: pytest.MonkeyPatch, name: str, content: Mapping[str, Any]) -> None:
+    """Put a made module in the place of `tincture.NAME` for `from tincture import NAME`."""
+    module = types.ModuleType(f"tincture.{name}")
+    module.__dict__.update(content)
+    monkeypatch.setitem(sys.modules, f"tincture.{name}", module)
+    monkeypatch.setattr(tincture, name, module, raising=False)
+
+
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRecipe:
     """A fake recipe, and an empty workspace as current directory."""
@@ -51,14 +60,9 @@ def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRecipe:
             "plan": {"pictures": 5, "skipped": {}, "steps": 12},
             "train": Result(),
             "resume": Result(),
-            "generate_pictures": [Path("outputs/0.png")],
         }
     )
-    module = types.ModuleType("tincture.recipe")
-    for name in fake.answers:
-        setattr(module, name, fake.function(name))
-    monkeypatch.setitem(sys.modules, "tincture.recipe", module)
-    monkeypatch.setattr(tincture, "recipe", module, raising=False)
+    replace_module(monkeypatch, "recipe", {name: fake.function(name) for name in fake.answers})
     monkeypatch.delenv("TINCTURE_ROOT", raising=False)
     monkeypatch.chdir(tmp_path)
     return fake

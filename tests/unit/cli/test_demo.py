@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import json
-import sys
-import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import tincture
+from tests.unit.cli.conftest import replace_module
 from tincture.cli import main
 from tincture.cli.demo import table
 
@@ -16,19 +15,25 @@ REPORT = {"oracle": {"accuracy": 0.9951}, "embedding": {"after": {"fidelity": 0.
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = []
-    module = types.ModuleType("tincture.demo")
-    module.run = lambda **given: made.append(given) or REPORT  # type: ignore[attr-defined, func-returns-value]
-    monkeypatch.setitem(sys.modules, "tincture.demo", module)
-    monkeypatch.setattr(tincture, "demo", module, raising=False)
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    made: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def run(*arguments: Any, callbacks: list[Any], tell: Callable[[str], None], **keywords: Any) -> dict[str, Any]:
+        assert len(callbacks) == 1
+        tell("Teaching.")
+        made.append((arguments, keywords))
+        return REPORT
+
+    replace_module(monkeypatch, "demo", {"run": run})
     return made
 
 
-def test_the_report_is_a_table(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_is_a_table(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo"]) == 0
-    assert calls == [{"out": Path("demo-out"), "seed": 0}]
-    assert capsys.readouterr().out == table(REPORT) + "\n"
+    assert calls == [((Path("demo-out"),), {"seed": 0})]
+    captured = capsys.readouterr()
+    assert captured.out == table(REPORT) + "\n"
+    assert captured.err == "Teaching.\n"
 
 
 def test_the_table_joins_keys_by_dots() -> None:
@@ -39,8 +44,8 @@ def test_the_table_joins_keys_by_dots() -> None:
     ]
 
 
-def test_flags_reach_the_job(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_reach_the_job(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--out", "o", "--subject", "small cyan dotted moon", "--style", "outline", "--seed", "4", "--json"]
     assert main(["demo", *words]) == 0
-    assert calls == [{"out": Path("o"), "seed": 4, "subject": "small cyan dotted moon", "style": "outline"}]
+    assert calls == [((Path("o"),), {"seed": 4, "subject": "small cyan dotted moon", "style": "outline"})]
     assert json.loads(capsys.readouterr().out) == REPORT

@@ -2,48 +2,64 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.unit.cli.conftest import FakeRecipe
+from tests.unit.cli.conftest import FakeRecipe, replace_module
 from tincture.cli import main
+from tincture.workspace import Workspace
 
 
-def test_flags_reach_the_recipe(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def generation(recipe: FakeRecipe, monkeypatch: pytest.MonkeyPatch) -> FakeRecipe:
+    """A fake `tincture.generation`, in an empty workspace as current directory."""
+    fake = FakeRecipe(answers={"generate_pictures": [Path("o/1.png")], "generate_grid": Path("o/grid.png")})
+    content: dict[str, Any] = {name: fake.function(name) for name in fake.answers}
+    replace_module(monkeypatch, "generation", {**content, "Drawing": dict})
+    return fake
+
+
+def test_flags_reach_the_job(generation: FakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["a cat", "a dog <hypernet:ink:0.8>", "--out", "o", "--model", "m", "--negative-prompt", "n", "--seed", "5"]
     words += ["--count", "3", "--steps", "9", "--sampler", "DDIM", "--guidance-scale", "2", "--width", "64"]
     assert main(["generate", *words, "--clip-skip", "2", "--json"]) == 0
-    ((name, arguments, keywords),) = recipe.calls
-    keywords.pop("workspace")
+    ((name, arguments, keywords),) = generation.calls
     assert (name, arguments) == ("generate_pictures", (["a cat", "a dog <hypernet:ink:0.8>"],))
     assert keywords == {
+        "workspace": Workspace(tmp_path),
         "model": "m",
         "out": Path("o"),
         "seeds": [5, 6, 7],
-        "negative_prompt": "n",
-        "steps": 9,
-        "sampler": "DDIM",
-        "guidance_scale": 2.0,
-        "width": 64,
-        "height": None,
-        "clip_skip": 2,
-        "grid": None,
+        "drawing": {
+            "negative_prompt": "n",
+            "steps": 9,
+            "sampler": "DDIM",
+            "guidance_scale": 2.0,
+            "width": 64,
+            "height": None,
+            "clip_skip": 2,
+        },
     }
-    assert json.loads(capsys.readouterr().out) == {"pictures": ["outputs/0.png"]}
+    assert json.loads(capsys.readouterr().out) == {"pictures": ["o/1.png"]}
 
 
 def test_pictures_go_to_the_workspace_unless_told(
-    recipe: FakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    generation: FakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["generate", "a cat"]) == 0
-    assert recipe.calls[0][2]["out"] == tmp_path / "outputs"
-    assert capsys.readouterr().out == "outputs/0.png\n"
+    assert generation.calls[0][2]["out"] == tmp_path / "outputs"
+    assert capsys.readouterr().out == "o/1.png\n"
 
 
-def test_grid_has_strengths_and_checkpoints(recipe: FakeRecipe) -> None:
-    words = ["--grid", "--strengths", "0,0.5,1", "--checkpoint", "a.pt", "--checkpoint", "b.pt"]
+def test_grid_has_strengths_and_checkpoints(generation: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--grid", "--strengths", "0,0.5,1", "--checkpoint", "a.pt", "--checkpoint", "b.pt", "--seed", "3"]
     assert main(["generate", "a <hypernet:ink:1>", *words]) == 0
-    assert recipe.calls[0][2]["grid"] == {"strengths": [0, 0.5, 1], "checkpoints": [Path("a.pt"), Path("b.pt")]}
+    ((name, arguments, keywords),) = generation.calls
+    assert (name, arguments, keywords["seed"]) == ("generate_grid", ("a <hypernet:ink:1>",), 3)
+    assert keywords["strengths"] == [0, 0.5, 1]
+    assert keywords["checkpoints"] == [Path("a.pt"), Path("b.pt")]
+    assert capsys.readouterr().out == "o/grid.png\n"
 
 
 @pytest.mark.parametrize(
@@ -53,13 +69,14 @@ def test_grid_has_strengths_and_checkpoints(recipe: FakeRecipe) -> None:
         (["a", "--height", "12"], "--height is 12"),
         (["a", "--count", "0"], "--count"),
         (["a", "b", "--grid"], "one prompt"),
+        (["a", "--grid", "--count", "2"], "one seed"),
         (["a", "--grid", "--strengths", "x"], "--strengths has 'x'"),
         ([], "PROMPT"),
     ],
 )
 def test_wrong_values_are_refused(
-    words: list[str], told: str, recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]
+    words: list[str], told: str, generation: FakeRecipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["generate", *words]) == 2
     assert told in capsys.readouterr().err
-    assert not recipe.calls
+    assert not generation.calls

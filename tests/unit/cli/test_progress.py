@@ -42,7 +42,7 @@ def test_a_terminal_sees_a_bar_with_loss_rate_and_epoch() -> None:
     for part in ("latents", "training", "20/20", "0.1234±0.0100", "rate 0.005", "epoch 3"):
         assert part in text
     assert "saved copies/cat-15.pt" in text
-    assert "preview images/cat-15.png" in text
+    assert "1 previews in images" in text
 
 
 def test_a_log_file_gets_few_plain_lines() -> None:
@@ -60,3 +60,10 @@ def test_a_long_run_tells_a_log_file_the_time_left(monkeypatch: pytest.MonkeyPat
     lines = shown([RUN[2], steps_done(12, 20)], terminal=False).splitlines()
     assert lines[1].startswith("step 12/20")
     assert lines[1].endswith(" s left")
+
+
+def test_a_second_run_starts_a_new_bar() -> None:
+    again = [RunStarted(0, 40, 12, 1), StepEnd(40, 40)]
+    last = [line for line in shown([*RUN, *again], terminal=True).splitlines() if "training" in line][-1]
+    assert "40/40" in last
+    assert "0.1234" not in last
