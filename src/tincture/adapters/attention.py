@@ -20,13 +20,21 @@ def projections(unet: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
         to_k, to_v = getattr(module, "to_k", None), getattr(module, "to_v", None)
         if not isinstance(to_k, nn.Module) or not isinstance(to_v, nn.Module):
             continue
-        if getattr(module, "fusedprojections", False):
+        if _is_fused(module):
             raise ModelError(
                 "The attention projections of this model are fused, so a hypernetwork cannot act on them; "
-                "call unfuse_qkvprojections() on its U-Net first."
+                "call unfuse_qkv_projections() on its U-Net first."
             )
         found.append((to_k, to_v))
     return found
+
+
+def _is_fused(attention: nn.Module) -> bool:
+    # diffusers' unfuse_qkv_projections() puts the processors back and leaves the flag, so the processor decides.
+    processor = getattr(attention, "processor", None)
+    if processor is None:
+        return bool(getattr(attention, "fused_projections", False))
+    return "Fused" in type(processor).__name__
 
 
 def context_width(projection: nn.Module) -> int:

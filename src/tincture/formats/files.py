@@ -66,6 +66,11 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], N
             temporary.unlink()
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes ``text`` as UTF-8, whole or not at all; see ``write_atomically``."""
+    write_atomically(path, lambda file: _write_all(file, text.encode()))
+
+
 def _write_durably(path: Path, write: Callable[[BinaryIO], None]) -> None:
     with path.open("xb") as file:
         write(file)
@@ -190,9 +195,7 @@ def _why_refused(error: pickle.UnpicklingError) -> str:
     # torch's own words advise to load the file with code execution, so they are not passed on.
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     if named:
-        return (
-            f"it holds the Python object {named[1]}, which could run code; only plain values and tensors are allowed"
-        )
+        return f"it holds the Python object {named[1]}, which could run code; only plain values and tensors are allowed"
     return "it is damaged, no torch file, or holds Python objects that could run code; save or copy it again"
 
 
