@@ -36,7 +36,7 @@ class RunStarted(Event):
 
 @dataclass(frozen=True)
 class StepEnd(Event):
-    """One optimizer step is done; ``global_step`` counts it. Emitted at every step, with nothing read from the device."""
+    """One optimizer step is done; ``global_step`` counts it. Emitted at every step; nothing is read from the device."""
 
     global_step: int
     steps: int

@@ -32,5 +32,5 @@ def denoising_loss(
         target = noise_scheduler.get_velocity(latents, noise, timesteps)
     else:
         target = noise
-    error = (predict(noisy_latents, timesteps).float() - target.float()).square()
+    error: Tensor = (predict(noisy_latents, timesteps).float() - target.float()).square()
     return (error if weights is None else error * weights).mean()

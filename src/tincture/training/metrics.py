@@ -13,7 +13,7 @@ from typing import Any
 
 from tincture.errors import StorageError, UsageError
 from tincture.events import Event, RunEnded, StepsDone
-from tincture.formats.files import write_atomically
+from tincture.formats.files import write_text
 
 CSV_COLUMNS = ("step", "epoch", "epoch_step", "loss", "learn_rate")
 RECENT = 32
@@ -24,19 +24,23 @@ class LossWindow:
 
     Args:
         samples: pictures in the data set; the window is three times as long.
-        losses: what it holds from before, oldest first.
     """
 
-    def __init__(self, samples: int, losses: Iterable[float] = ()) -> None:
+    def __init__(self, samples: int) -> None:
         # The last 32 are told apart too, so the memory is never shorter than that.
         self.length = max(1, 3 * samples)
-        self._losses: deque[float] = deque(losses, maxlen=max(self.length, RECENT))
+        self._losses: deque[float] = deque(maxlen=max(self.length, RECENT))
 
     def append(self, loss: float) -> None:
         self._losses.append(loss)
 
     def state(self) -> list[float]:
         return list(self._losses)
+
+    def restore(self, losses: Iterable[float]) -> None:
+        """Puts back what :meth:`state` gave."""
+        self._losses.clear()
+        self._losses.extend(losses)
 
     def window(self) -> tuple[float, float]:
         """Mean and standard error over three times the data set."""
@@ -71,7 +75,7 @@ class CsvLog:
         writer.writeheader()
         writer.writerows(kept)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+        write_text(path, text.getvalue())
 
     def on_event(self, event: Event) -> None:
         if not isinstance(event, StepsDone):
@@ -106,10 +110,11 @@ class TensorBoardLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            message = "TensorBoard logs were asked for, but tensorboard is not installed: pip install 'tincture[tensorboard]'."
-            raise UsageError(message) from error
+            raise UsageError(
+                "TensorBoard logs were asked for, but it is not installed: pip install 'tincture[tensorboard]'."
+            ) from error
         # purge_step makes TensorBoard forget the steps that a resumed run does again.
-        self._writer: Any = SummaryWriter(str(folder), purge_step=global_step + 1)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder), purge_step=global_step + 1)
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, StepsDone):

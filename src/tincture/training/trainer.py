@@ -10,20 +10,20 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from tincture import randomness
 from tincture.adapters.adapter import Adapter
 from tincture.data.batches import BatchPlan
 from tincture.data.latents import LatentCache
 from tincture.errors import DivergedError
 from tincture.events import Callback, Event, RunEnded, RunStarted, StepEnd, StepRecord, StepsDone
 from tincture.models.stable_diffusion import StableDiffusion
-from tincture.training import randomness
 from tincture.training.conditioning import Conditioning
 from tincture.training.loss import denoising_loss
 from tincture.training.lr_schedule import Schedule
@@ -69,7 +69,6 @@ class Trainer:
         gradient_accumulation_steps: micro-batches that make up a step.
         precision: of the frozen model's arithmetic; the trained weights stay float32.
         log_every: losses are read from the device once in so many steps, so that no step waits for it.
-        losses: the loss window of a run that goes on.
     """
 
     def __init__(
@@ -88,7 +87,6 @@ class Trainer:
         precision: str = "fp32",
         seed: int = 0,
         log_every: int = 10,
-        losses: Sequence[float] = (),
     ) -> None:
         self.model, self.adapter, self.data, self.conditioning = model, adapter, data, conditioning
         self.optimizer, self.learning_rate, self.clipping = optimizer, learning_rate, clipping
@@ -96,7 +94,7 @@ class Trainer:
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.dtype = PRECISIONS[precision]
         self.grad_scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
-        self.window = LossWindow(len(data.latents), losses)
+        self.window = LossWindow(len(data.latents))
         self._unread: list[tuple[int, float, Tensor]] = []
         self._callbacks: Sequence[Callback] = ()
 
@@ -111,7 +109,9 @@ class Trainer:
         parameters = self.adapter.parameters()
         with self.adapter.attach(self.model), self._own_randomness():
             self.adapter.train()
-            self.emit(RunStarted(self.global_step, self.steps, len(self.data.latents), self.data.plan.micro_batches_per_epoch))
+            self.emit(
+                RunStarted(self.global_step, self.steps, len(self.data.latents), self.data.plan.micro_batches_per_epoch)
+            )
             while self.global_step < self.steps and not stop.is_set():
                 rate = self.learning_rate.at(self.global_step)
                 for group in self.optimizer.param_groups:
@@ -186,11 +186,10 @@ class Trainer:
 
     def _clip(self, parameters: list[torch.nn.Parameter], clipping: Clipping) -> None:
         threshold = clipping.threshold.at(self.global_step)
-        clip: Callable[..., Any] = {
-            "value": torch.nn.utils.clip_grad_value_,
-            "norm": torch.nn.utils.clip_grad_norm_,
-        }[clipping.mode]
-        clip(parameters, threshold)
+        if clipping.mode == "value":
+            torch.nn.utils.clip_grad_value_(parameters, threshold)
+        else:
+            torch.nn.utils.clip_grad_norm_(parameters, threshold)
 
     def read_losses(self) -> None:
         """Reads the losses of the steps since the last reading, in one transfer, and tells them.
@@ -201,18 +200,22 @@ class Trainer:
         if not self._unread:
             return
         values = torch.stack([loss for _, _, loss in self._unread]).tolist()
+        read, self._unread = self._unread, []
         records = []
-        for (global_step, rate, _), loss in zip(self._unread, values, strict=True):
+        for (global_step, rate, _), loss in zip(read, values, strict=True):
             if not math.isfinite(loss):
-                raise DivergedError(
-                    f"The loss of step {global_step} is {loss}: the run has diverged and was stopped; files saved before "
-                    f"it are untouched. Lower the learning rate (it was {rate:g}) or clip the gradients (--clip-grad-mode norm)."
-                )
-            epoch, epoch_step = self._epoch(global_step)
-            records.append(StepRecord(global_step, epoch, epoch_step, loss, rate))
+                break
+            records.append(StepRecord(global_step, *self._epoch(global_step), loss, rate))
             self.window.append(loss)
-        self._unread = []
-        self.emit(StepsDone(tuple(records), self.steps, *self.window.window(), *self.window.recent()))
+        if records:
+            self.emit(StepsDone(tuple(records), self.steps, *self.window.window(), *self.window.recent()))
+        if len(records) < len(read):
+            global_step, rate, _ = read[len(records)]
+            raise DivergedError(
+                f"The loss of step {global_step} is {values[len(records)]}: the run has diverged and was stopped; what "
+                f"was saved before is untouched. Lower the learning rate (it was {rate:g}) or clip the gradients "
+                "(--clip-grad-mode norm)."
+            )
 
     def _epoch(self, global_step: int) -> tuple[int, int]:
         done = (global_step - 1) * self.gradient_accumulation_steps
@@ -221,7 +224,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _own_randomness(self) -> Iterator[None]:
-        """Network dropout draws from torch's global generator: it is seeded anew in every micro-batch, and given back."""
+        """Network dropout uses torch's global generator, seeded anew in every micro-batch; it is given back after."""
         devices = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             yield

@@ -10,7 +10,7 @@ Units: pixels of a 64x64 picture; ``x`` grows to the right, ``y`` downwards; col
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def _square(x: Array, y: Array) -> Array:
     return _box(x, y, 0.86, 0.86)
 
 
-def _polygon(x: Array, y: Array, corners: NDArray[np.float64]) -> Array:
+def _polygon(x: Array, y: Array, corners: NDArray[np.floating[Any]]) -> Array:
     """Signed distance to a closed polygon, corners (n, 2): nearest edge, sign by the crossing number."""
     squared = np.full(x.shape, np.inf, dtype=np.float32)
     inside = np.zeros(x.shape, dtype=bool)
@@ -93,9 +93,9 @@ def _polygon(x: Array, y: Array, corners: NDArray[np.float64]) -> Array:
     return np.where(inside, -distance, distance).astype(np.float32)
 
 
-def _corners(angles: NDArray[np.float64], radii: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+def _corners(angles: NDArray[np.floating[Any]], radii: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     turned = np.deg2rad(angles)
-    return np.stack([np.asarray(radii) * np.sin(turned), -np.asarray(radii) * np.cos(turned)], axis=1)
+    return np.stack([radii * np.sin(turned), -radii * np.cos(turned)], axis=1)
 
 
 def _triangle(x: Array, y: Array) -> Array:
@@ -108,13 +108,15 @@ def _star(x: Array, y: Array) -> Array:
 
 def _heart(x: Array, y: Array) -> Array:
     lobes = np.minimum(np.hypot(x - 0.48, y + 0.38), np.hypot(x + 0.48, y + 0.38)) - np.float32(0.54)
-    body = _polygon(x, y, np.array([[0.0, -0.42], [0.48, -0.62], [0.92, -0.04], [0.0, 1.0], [-0.92, -0.04], [-0.48, -0.62]]))
-    return np.minimum(lobes, body)
+    body = _polygon(
+        x, y, np.array([[0.0, -0.42], [0.48, -0.62], [0.92, -0.04], [0.0, 1.0], [-0.92, -0.04], [-0.48, -0.62]])
+    )
+    return np.asarray(np.minimum(lobes, body), dtype=np.float32)
 
 
 def _moon(x: Array, y: Array) -> Array:
     bite = np.hypot(x - 0.58, y + 0.1) - np.float32(0.78)
-    return np.maximum(_circle(x, y), -bite)
+    return np.asarray(np.maximum(_circle(x, y), -bite), dtype=np.float32)
 
 
 def _cross(x: Array, y: Array) -> Array:
@@ -155,7 +157,7 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """All that a picture shows. ``dx``, ``dy`` (pixels), ``scale`` and ``tints`` are the jitter that captions leave out."""
+    """All that a picture shows; ``dx``, ``dy`` (pixels), ``scale`` and ``tints`` are jitter that captions leave out."""
 
     shape: str
     colour: str
@@ -183,7 +185,7 @@ class Scene:
         return SIZES[self.size] * self.scale
 
     def tags(self, subject: str | None = None) -> list[str]:
-        """The caption in parts: the thing, its position, its background. ``subject`` replaces the thing's description."""
+        """The caption in parts: the thing (or ``subject`` in its place), its position, its background."""
         return [f"a {subject or self.subject}", POSITIONS[self.position][0], f"{self.background} background"]
 
     def caption(self, subject: str | None = None) -> str:
@@ -196,7 +198,7 @@ def parse_subject(text: str) -> Subject:
     Raises:
         ValueError: a word is unknown, given twice, or one of the four is missing; the message lists what is allowed.
     """
-    kinds = {"size": SIZES, "colour": COLOURS, "texture": TEXTURES, "shape": SHAPES}
+    kinds: dict[str, Collection[str]] = {"size": SIZES, "colour": COLOURS, "texture": TEXTURES, "shape": SHAPES}
     found: dict[str, str] = {}
     for word in text.lower().replace(",", " ").split():
         if word in ("a", "an", "the"):
@@ -212,7 +214,7 @@ def parse_subject(text: str) -> Subject:
     return Subject(**found)
 
 
-def _allowed(kinds: dict[str, Any]) -> str:
+def _allowed(kinds: dict[str, Collection[str]]) -> str:
     lists = "; ".join(f"{kind}: {', '.join(words)}" for kind, words in kinds.items())
     return f"Give one word of each kind ({lists}), for example 'small cyan dotted moon'."
 
@@ -255,7 +257,9 @@ def grid() -> tuple[Array, Array]:
 def distance(shape: str, centre: tuple[float, float], radius: float) -> Array:
     """Signed distance in pixels to ``shape``'s edge, (64, 64), negative inside."""
     x, y = grid()
-    unit = SHAPES[shape]((x - np.float32(centre[0])) / np.float32(radius), (y - np.float32(centre[1])) / np.float32(radius))
+    unit = SHAPES[shape](
+        (x - np.float32(centre[0])) / np.float32(radius), (y - np.float32(centre[1])) / np.float32(radius)
+    )
     return (unit * np.float32(radius)).astype(np.float32)
 
 
@@ -267,16 +271,17 @@ def coverage(signed_distance: Array) -> Array:
 def marks(texture: str) -> Array:
     """Where ``texture`` puts ink, (64, 64) in 0..1.
 
-    Textures lie on the picture's own grid with a period of 8 pixels, like a halftone screen: that is the stride of
-    the VAE, so a texture is the same in every latent cell and 4 channels suffice to carry it.
+    Textures lie on the picture's own grid, like a halftone screen. Their period of 12 pixels is no multiple of the
+    VAE's stride of 8: a pattern that looks the same in every latent cell could not be decoded, since a decoder made of
+    convolutions would not know where in a cell it is.
     """
     x, y = grid()
     if texture == "striped":
-        return coverage(np.abs((y % 8) - 4) - np.float32(1.75))
+        return coverage(np.abs((y % 12) - 6) - np.float32(2.6))
     if texture == "dotted":
-        even = np.hypot((x % 8) - 4, (y % 8) - 4)
-        odd = np.hypot(((x + 4) % 8) - 4, ((y + 4) % 8) - 4)
-        return coverage(np.minimum(even, odd) - np.float32(1.7))
+        even = np.hypot((x % 12) - 6, (y % 12) - 6)
+        odd = np.hypot(((x + 6) % 12) - 6, ((y + 6) % 12) - 6)
+        return coverage(np.minimum(even, odd) - np.float32(2.9))
     return np.zeros((SIZE, SIZE), dtype=np.float32)
 
 
@@ -291,7 +296,7 @@ def contrast_ink(colour: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def blend(picture: Array, colour: Array, alpha: Array) -> Array:
-    return picture + alpha[..., None] * (colour - picture)
+    return np.asarray(picture + alpha[..., None] * (colour - picture), dtype=np.float32)
 
 
 def sunset(picture: Array) -> Array:

@@ -1,0 +1,213 @@
+"""From prompts to picture files: finds the adapters that prompts name, attaches them, draws, saves.
+
+A prompt names a hypernetwork by ``<hypernet:NAME:0.8>`` and an embedding by its name, anywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tincture.adapters.embedding import Embedding
+from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.errors import ModelError, UsageError
+from tincture.formats.picture_text import parameters_text, save_png
+from tincture.models.loading import load_model
+from tincture.models.prompt import ExtraNetwork, parse_extra_networks
+from tincture.models.sampling import generate
+from tincture.models.stable_diffusion import StableDiffusion
+from tincture.preview import save_sheet
+from tincture.workspace import Workspace
+
+_COPY = re.compile(r"(.+)-\d+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn; see :func:`tincture.models.sampling.generate` for the values."""
+
+    negative_prompt: str = ""
+    steps: int = 20
+    sampler: str = "Euler a"
+    guidance_scale: float = 7.0
+    width: int | None = None
+    height: int | None = None
+    clip_skip: int = 1
+
+
+def generate_pictures(
+    prompts: Sequence[str],
+    *,
+    workspace: Workspace,
+    out: Path,
+    seeds: Sequence[int],
+    model: str = "picto",
+    drawing: Drawing | None = None,
+) -> list[Path]:
+    """Draws every prompt with every seed into ``out/NNNNN-SEED.png``, settings in the PNG text; returns the paths.
+
+    Numbers go on behind those that are there; nothing is overwritten.
+
+    Raises:
+        UsageError: a hypernetwork is not in the workspace, or a value is not allowed.
+    """
+    drawing, base = drawing or Drawing(), load_model(model, workspace=workspace)
+    numbers = _free_numbers(out)
+    paths = []
+    for prompt in prompts:
+        text, networks = parse_extra_networks(prompt)
+        with _acting(base, workspace, networks, [text, drawing.negative_prompt]):
+            for seed, picture in zip(seeds, _draw(base, text, seeds, drawing), strict=True):
+                path = out / f"{next(numbers):05}-{seed}.png"
+                save_png(picture, path, _text(base, prompt, seed, picture, drawing, networks))
+                paths.append(path)
+    return paths
+
+
+def generate_grid(
+    prompt: str,
+    *,
+    workspace: Workspace,
+    out: Path,
+    seed: int,
+    strengths: Sequence[float],
+    checkpoints: Sequence[Path] = (),
+    model: str = "picto",
+    drawing: Drawing | None = None,
+) -> Path:
+    """Draws one prompt as a sheet: a column per strength of its hypernetwork, a row per checkpoint of one adapter.
+
+    Args:
+        strengths: for every ``<hypernet:…>`` of the prompt; a prompt without one has a single column.
+        checkpoints: adapter files such as ``NAME-500.pt``; each stands in for the adapter NAME. None: one row as it is.
+
+    Raises:
+        UsageError: a hypernetwork is not in the workspace, or a checkpoint is not of anything the prompt names.
+    """
+    drawing, base = drawing or Drawing(), load_model(model, workspace=workspace)
+    text, networks = parse_extra_networks(prompt)
+    columns = list(strengths) if networks else [1.0]
+    rows: dict[str, Sequence[NDArray[Any]]] = {}
+    listed: Sequence[Path | None] = checkpoints or [None]
+    for checkpoint in listed:
+        instead = {} if checkpoint is None else {_base_name(checkpoint): checkpoint}
+        _check_named(instead, text, networks)
+        pictures = []
+        for strength in columns:
+            scaled = [network._replace(multiplier=strength) for network in networks]
+            with _acting(base, workspace, scaled, [text, drawing.negative_prompt], instead):
+                pictures += _draw(base, text, [seed], drawing)
+        rows[checkpoint.stem if checkpoint else "now"] = pictures
+    path = out / f"grid-{next(_free_numbers(out)):05}-{seed}.png"
+    save_sheet(path, rows, columns=[f"{strength:g}" for strength in columns] if networks else ())
+    return path
+
+
+def _check_named(instead: Mapping[str, Path], text: str, networks: Sequence[ExtraNetwork]) -> None:
+    for name, path in instead.items():
+        if name.casefold() not in text.casefold() and name not in {network.name for network in networks}:
+            raise UsageError(
+                f"The prompt names no adapter {name!r}, which the checkpoint {path} is of; name it, or leave it out."
+            )
+
+
+def _draw(model: StableDiffusion, text: str, seeds: Sequence[int], drawing: Drawing) -> list[NDArray[Any]]:
+    pictures = generate(
+        model,
+        [text] * len(seeds),
+        seeds=seeds,
+        negative_prompt=drawing.negative_prompt,
+        steps=drawing.steps,
+        sampler=drawing.sampler,
+        guidance_scale=drawing.guidance_scale,
+        width=drawing.width,
+        height=drawing.height,
+        clip_skip=drawing.clip_skip,
+    )
+    return list(pictures.numpy())
+
+
+@contextmanager
+def _acting(
+    model: StableDiffusion,
+    workspace: Workspace,
+    networks: Iterable[ExtraNetwork],
+    texts: Sequence[str],
+    instead: Mapping[str, Path] | None = None,
+) -> Iterator[None]:
+    """Attaches the hypernetworks and every embedding of the workspace whose name stands in ``texts``."""
+    replaced = instead or {}
+    with ExitStack() as stack:
+        for network in networks:
+            if network.kind != "hypernet":
+                raise UsageError(
+                    f"<{network.kind}:{network.name}> is not supported; prompts may name <hypernet:NAME:STRENGTH>."
+                )
+            path = replaced.get(network.name) or workspace.find_hypernetwork(network.name)
+            stack.enter_context(Hypernetwork.load(path).train(False).attach(model, network.multiplier))
+        for name, path in {**_named(workspace, texts), **replaced}.items():
+            if any(name == network.name for network in networks):
+                continue
+            embedding = _load_embedding(name, path)
+            try:
+                stack.enter_context(embedding.attach(model))
+            except ModelError as error:
+                warnings.warn(f"{error} It is left out.", stacklevel=3)
+        yield
+
+
+def _named(workspace: Workspace, texts: Sequence[str]) -> dict[str, Path]:
+    joined = "\n".join(texts).casefold()
+    return {path.stem: path for path in workspace.list_embeddings() if path.stem.casefold() in joined}
+
+
+def _load_embedding(name: str, path: Path) -> Embedding:
+    embedding = Embedding.load(path)
+    embedding.name = name
+    return embedding
+
+
+def _base_name(checkpoint: Path) -> str:
+    """NAME of ``NAME-500.pt``."""
+    match = _COPY.fullmatch(checkpoint.stem)
+    return match[1] if match else checkpoint.stem
+
+
+def _free_numbers(out: Path) -> Iterator[int]:
+    used = [int(match[1]) for path in out.glob("*.png") if (match := re.match(r"(?:grid-)?(\d+)-", path.name))]
+    number = max(used, default=0)
+    while True:
+        number += 1
+        yield number
+
+
+def _text(
+    model: StableDiffusion,
+    prompt: str,
+    seed: int,
+    picture: NDArray[Any],
+    drawing: Drawing,
+    networks: Sequence[ExtraNetwork],
+) -> str:
+    extra = {"Hypernet": networks[0].name, "Hypernet strength": networks[0].multiplier} if networks else None
+    return parameters_text(
+        prompt,
+        negative_prompt=drawing.negative_prompt,
+        steps=drawing.steps,
+        sampler=drawing.sampler,
+        guidance_scale=drawing.guidance_scale,
+        seed=seed,
+        width=picture.shape[1],
+        height=picture.shape[0],
+        model_name=model.name,
+        model_hash=model.hash,
+        clip_skip=drawing.clip_skip,
+        extra=extra,
+    )

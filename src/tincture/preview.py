@@ -1,0 +1,143 @@
+"""Previews: pictures with fixed seeds, made between steps, that cannot disturb training.
+
+They draw nothing from the run's randomness and leave adapter and model as they were. Every picture carries its prompt
+and settings in the webui's ``parameters`` text; a contact sheet grows by a row at each preview.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from tincture.adapters.adapter import Adapter
+from tincture.events import Event, PreviewReady, RunStarted, StepEnd
+from tincture.formats.files import write_atomically
+from tincture.formats.picture_text import parameters_text, save_png
+from tincture.models.sampling import generate
+from tincture.models.stable_diffusion import StableDiffusion
+
+LABEL_WIDTH = 64
+"""Pixels left of a sheet's row for its label."""
+LABEL_HEIGHT = 16
+"""Pixels above a sheet's columns for their labels."""
+
+
+@dataclass(frozen=True)
+class PreviewSettings:
+    """What to draw: ``prompts`` each with ``seed``, by the given sampler."""
+
+    prompts: tuple[str, ...]
+    negative_prompt: str = ""
+    steps: int = 20
+    sampler: str = "Euler a"
+    guidance_scale: float = 7.0
+    seed: int = 0
+    width: int | None = None
+    height: int | None = None
+    clip_skip: int = 1
+
+
+class Previewer:
+    """Draws previews every ``every`` steps, and one row before the first step.
+
+    Args:
+        folder: pictures go to ``folder/NAME-STEP-N.png``, the sheet to ``folder/contact-sheet.png``.
+        emit: told of every preview that is ready.
+    """
+
+    def __init__(
+        self, model: StableDiffusion, adapter: Adapter, settings: PreviewSettings, folder: Path, every: int, emit: Any
+    ) -> None:
+        self.model, self.adapter, self.settings = model, adapter, settings
+        self.folder, self.every, self.emit = folder, every, emit
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            if not self._paths(event.global_step)[0].exists():
+                self.draw(event.global_step)
+        elif isinstance(event, StepEnd) and (event.global_step % self.every == 0 or event.global_step == event.steps):
+            self.draw(event.global_step)
+
+    def draw(self, global_step: int) -> None:
+        """Draws, writes and tells of the previews at ``global_step``; the adapter is attached already."""
+        chosen = self.settings
+        self.adapter.train(False)
+        try:
+            pictures = generate(
+                self.model,
+                chosen.prompts,
+                negative_prompt=chosen.negative_prompt,
+                seeds=[chosen.seed] * len(chosen.prompts),
+                steps=chosen.steps,
+                sampler=chosen.sampler,
+                guidance_scale=chosen.guidance_scale,
+                width=chosen.width,
+                height=chosen.height,
+                clip_skip=chosen.clip_skip,
+            )
+        finally:
+            self.adapter.train(True)
+        paths = self._paths(global_step)
+        for path, prompt, picture in zip(paths, chosen.prompts, pictures.numpy(), strict=True):
+            save_png(picture, path, self._text(prompt, picture))
+        self._write_sheet()
+        self.emit(PreviewReady(global_step, paths))
+
+    def _paths(self, global_step: int) -> tuple[Path, ...]:
+        name = self.adapter.name
+        return tuple(self.folder / f"{name}-{global_step}-{n}.png" for n in range(len(self.settings.prompts)))
+
+    def _text(self, prompt: str, picture: NDArray[np.uint8]) -> str:
+        chosen = self.settings
+        extra = {"Hypernet": self.adapter.name} if self.adapter.kind == "hypernetwork" else None
+        return parameters_text(
+            prompt,
+            negative_prompt=chosen.negative_prompt,
+            steps=chosen.steps,
+            sampler=chosen.sampler,
+            guidance_scale=chosen.guidance_scale,
+            seed=chosen.seed,
+            width=picture.shape[1],
+            height=picture.shape[0],
+            model_name=self.model.name,
+            model_hash=self.model.hash,
+            extra=extra,
+        )
+
+    def _write_sheet(self) -> None:
+        """Composes the sheet anew from the pictures on disk, so that it survives stops and resumes."""
+        name = self.adapter.name
+        firsts = [path for path in self.folder.glob(f"{name}-*-0.png") if path.stem.split("-")[-2].isdigit()]
+        steps = sorted({int(path.stem.split("-")[-2]) for path in firsts})
+        rows = {}
+        for step in steps:
+            paths = [path for path in self._paths(step) if path.exists()]
+            rows[f"step {step}"] = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+        save_sheet(self.folder / "contact-sheet.png", rows)
+
+
+def contact_sheet(rows: Mapping[str, Sequence[NDArray[np.uint8]]], columns: Sequence[str] = ()) -> Image.Image:
+    """Pictures (H, W, 3) of one size in labelled rows, under labelled columns if ``columns`` are given."""
+    height, width = next(picture.shape[:2] for row in rows.values() for picture in row)
+    across = max(len(row) for row in rows.values())
+    top = LABEL_HEIGHT if columns else 0
+    sheet = Image.new("RGB", (LABEL_WIDTH + across * (width + 2), top + len(rows) * (height + 2)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for x, label in enumerate(columns):
+        pen.text((LABEL_WIDTH + x * (width + 2) + 2, 2), label, fill="black")
+    for y, (label, row) in enumerate(rows.items()):
+        pen.text((2, top + y * (height + 2) + height // 2 - 6), label, fill="black")
+        for x, picture in enumerate(row):
+            sheet.paste(Image.fromarray(picture), (LABEL_WIDTH + x * (width + 2), top + y * (height + 2)))
+    return sheet
+
+
+def save_sheet(path: Path, rows: Mapping[str, Sequence[NDArray[np.uint8]]], columns: Sequence[str] = ()) -> None:
+    """Writes :func:`contact_sheet` as PNG, whole or not at all."""
+    write_atomically(path, lambda file: contact_sheet(rows, columns).save(file, "PNG"))

@@ -1,0 +1,148 @@
+"""The folder of a run: ``LOGS/DATE/NAME/`` with everything that a run writes, laid out as the webui does.
+
+run.json                    settings and what else a resume needs
+settings-DATE-TIME.json     the webui's settings file
+start.pt                    the adapter as it was before the first step
+state/step-NUMBER.pt        training states
+embeddings/ hypernetworks/  copies of the adapter, NAME-STEP.pt
+images/                     previews and their contact sheet
+KIND_loss.csv, tensorboard/ logs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tincture.errors import DivergedError, FileFormatError
+from tincture.events import CheckpointSaved, Event, RunEnded, RunStarted, StepEnd
+from tincture.formats.files import write_text
+from tincture.training.checkpoint import save_state
+from tincture.training.trainer import Trainer
+
+_CSV_NAMES = {"embedding": "textual_inversion_loss.csv", "hypernetwork": "hypernetwork_loss.csv"}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run."""
+
+    path: Path
+    kind: str
+
+    @classmethod
+    def create(cls, logs: Path, kind: str, name: str) -> RunFolder:
+        """A new folder under today's date; a name taken before today gets a number, and nothing is overwritten."""
+        day = logs / datetime.date.today().isoformat()
+        taken = (path for path in _numbered(day / name) if not path.exists())
+        return cls(next(taken), kind)
+
+    @property
+    def record(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def start(self) -> Path:
+        return self.path / "start.pt"
+
+    @property
+    def states(self) -> Path:
+        return self.path / "state"
+
+    @property
+    def copies(self) -> Path:
+        return self.path / f"{self.kind}s"
+
+    @property
+    def images(self) -> Path:
+        return self.path / "images"
+
+    @property
+    def csv(self) -> Path:
+        return self.path / _CSV_NAMES[self.kind]
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    number = 2
+    while True:
+        yield path.with_name(f"{path.name}-{number}")
+        number += 1
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes ``values`` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` in ``folder`` says.
+
+    Raises:
+        FileFormatError: it is missing or damaged.
+    """
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileFormatError(
+            f"{folder} is not the folder of a run: it has no run.json. "
+            "The folder of a run looks like textual_inversion/DATE/NAME."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(record, dict) or "settings" not in record:
+        raise FileFormatError(f"{path} does not describe a run: it has no settings.")
+    return record
+
+
+class Checkpointer:
+    """Saves adapter copies and training states every ``every`` steps (0: only at the end), and the adapter at the end.
+
+    Args:
+        save: writes the adapter to a path, with its provenance.
+        adapter_path: where the finished adapter goes.
+    """
+
+    def __init__(
+        self, trainer: Trainer, folder: RunFolder, adapter_path: Path, every: int, save: Callable[[Path], None]
+    ) -> None:
+        self.trainer, self.folder, self.adapter_path, self.every, self.save = trainer, folder, adapter_path, every, save
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            # A run that is killed before its first copy can be resumed too.
+            save_state(self.trainer, self.folder.states)
+        elif isinstance(event, StepEnd) and self.every and event.global_step % self.every == 0:
+            self._check()
+            path = self.folder.copies / f"{self.trainer.adapter.name}-{event.global_step}.pt"
+            self.save(path)
+            save_state(self.trainer, self.folder.states)
+            self.trainer.emit(CheckpointSaved(event.global_step, path))
+        elif isinstance(event, RunEnded):
+            self._check()
+            # The state first: if the adapter cannot be written, a resume still can write it.
+            save_state(self.trainer, self.folder.states)
+            self.save(self.adapter_path)
+            self.trainer.emit(CheckpointSaved(event.global_step, self.adapter_path))
+
+    def _check(self) -> None:
+        """Nothing is saved that has diverged."""
+        self.trainer.read_losses()
+        for parameter in self.trainer.adapter.parameters():
+            if not math.isfinite(torch.linalg.vector_norm(parameter.detach()).item()):
+                raise DivergedError(
+                    f"The trained weights became NaN or infinite by step {self.trainer.global_step}; nothing was "
+                    "overwritten. Lower the learning rate or clip the gradients (--clip-grad-mode norm)."
+                )

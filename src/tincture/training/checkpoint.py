@@ -1,0 +1,77 @@
+"""The training state of a run: all that a later step depends on, in one file written whole or not at all.
+
+What is random needs no saving (see ``randomness``), so a state is the adapter's and the optimizer's numbers, the
+gradient scaler's, the losses of the window and the step they belong to.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tincture.errors import FileFormatError, TinctureError
+from tincture.formats.files import atomic_torch_save, safe_torch_load
+from tincture.training.trainer import Trainer
+
+KEPT = 2
+"""States kept per run: should the newest be unreadable, the one before still is."""
+
+_NAME = re.compile(r"step-(\d+)\.pt")
+
+
+def state_path(folder: Path, global_step: int) -> Path:
+    return folder / f"step-{global_step:08d}.pt"
+
+
+def list_states(folder: Path) -> list[tuple[int, Path]]:
+    """The states in ``folder`` with their steps, newest first."""
+    found = [(int(match[1]), path) for path in folder.glob("step-*.pt") if (match := _NAME.fullmatch(path.name))]
+    return sorted(found, reverse=True)
+
+
+def save_state(trainer: Trainer, folder: Path) -> Path:
+    """Writes the state after ``trainer.global_step`` into ``folder`` and drops all but the newest two."""
+    state = {
+        "global_step": trainer.global_step,
+        "adapter_step": trainer.adapter.step,
+        "adapter": trainer.adapter.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "grad_scaler": trainer.grad_scaler.state_dict(),
+        "losses": trainer.window.state(),
+    }
+    path = state_path(folder, trainer.global_step)
+    atomic_torch_save(state, path)
+    for _, old in list_states(folder)[KEPT:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def newest_state(folder: Path) -> dict[str, Any]:
+    """The newest state in ``folder`` that can be read.
+
+    Raises:
+        FileFormatError: there is none.
+    """
+    faults = []
+    for _, path in list_states(folder):
+        try:
+            state = safe_torch_load(path)
+        except TinctureError as error:
+            faults.append(str(error))
+            continue
+        if isinstance(state, dict) and {"global_step", "adapter", "optimizer"} <= state.keys():
+            return state
+        faults.append(f"{path} does not hold a training state.")
+    reason = " ".join(faults) or "The folder has no file step-NUMBER.pt."
+    raise FileFormatError(f"No training state in {folder} can be read, so the run cannot be resumed. {reason}")
+
+
+def restore_state(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Puts a state into a trainer that was made from the same settings."""
+    trainer.adapter.load_state_dict(state["adapter"])
+    trainer.adapter.step = state["adapter_step"]
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.grad_scaler.load_state_dict(state["grad_scaler"])
+    trainer.global_step = state["global_step"]
+    trainer.window.restore(state["losses"])
