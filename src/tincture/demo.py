@@ -109,9 +109,9 @@ def run(
         "picto": {"prompt_accuracy": base.share(oracle.ATTRIBUTES)},
     }
     tell(f"Teaching an embedding the {taught} from {SUBJECT_PICTURES} pictures.")
-    report["embedding"], embedding_seconds = _teach_subject(model, workspace, taught, seed, pairs, callbacks)
+    report["embedding"], embedding_seconds = teach_subject(model, workspace, taught, seed, pairs, callbacks)
     tell(f"Teaching a hypernetwork the style {style!r} from {STYLE_PICTURES} pictures.")
-    report["hypernetwork"], style_seconds = _teach_style(model, workspace, style, seed, base, callbacks)
+    report["hypernetwork"], style_seconds = teach_style(model, workspace, style, seed, base, callbacks)
     report["seconds"] = {"embedding": embedding_seconds, "hypernetwork": style_seconds}
     write_json(out / "report.json", report)
     return report
@@ -181,14 +181,18 @@ def judge(scenes: Sequence[world.Scene], pictures: Sequence[NDArray[np.uint8]]) 
 # --- the two lessons -------------------------------------------------------------------------------------------------
 
 
-def _teach_subject(
+def teach_subject(
     model: StableDiffusion,
     workspace: Workspace,
     subject: world.Subject,
     seed: int,
     pairs: int,
-    callbacks: Sequence[Callback],
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[dict[str, Any], float]:
+    """Teaches an embedding ``subject`` in ``workspace``: ``fidelity`` and ``editability`` before and after, in shares
+
+    of ``pairs`` previews whose prompts were not trained on, and the seconds of training.
+    """
     lessons, unseen = subject_scenes(subject, seed)
     folder = workspace.root / "data" / "subject"
     write_pictures(folder, lessons, [", ".join(scene.tags()[1:]) for scene in lessons])
@@ -217,9 +221,18 @@ def _teach_subject(
     }, seconds
 
 
-def _teach_style(
-    model: StableDiffusion, workspace: Workspace, style: str, seed: int, base: Judged, callbacks: Sequence[Callback]
+def teach_style(
+    model: StableDiffusion,
+    workspace: Workspace,
+    style: str,
+    seed: int,
+    base: Judged,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[dict[str, Any], float]:
+    """Teaches a hypernetwork ``style`` in ``workspace``: the shares of ``style`` and ``content`` before and after, over
+
+    the prompts of ``base`` (pictures of the plain model, drawn with ``seed``), and the seconds of training.
+    """
     lessons = random_scenes(STYLE_PICTURES, seed, "style", style)
     folder = workspace.root / "data" / "style"
     write_pictures(folder, lessons, [scene.caption() for scene in lessons])
