@@ -231,6 +231,8 @@ def test_equal_objects_give_equal_bytes(tmp_path: Path) -> None:
     atomic_torch_save(VALUES, tmp_path / "a.pt")
     atomic_torch_save(VALUES, tmp_path / "b.pt")
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+        assert {entry.date_time[0] for entry in archive.infolist()} == {1980}, "the time of day is in the file"
 
 
 def test_the_legacy_format_is_read(tmp_path: Path) -> None:
