@@ -3,9 +3,9 @@
     python tools/train_picto.py all --work build/picto            # 2 CPU cores: see docs/picto.md for the time it took
     python tools/train_picto.py all --work build/picto --device cuda
 
-Stages, each resumable by running it again (its result is kept in --work): ``vae`` learns pictures of a world wider than
-the U-Net's, ``decoder`` goes on with the decoder alone, ``unet`` learns U-Net and text encoder on cached latents, and
-``export`` writes the package data, half precision, into src/tincture/models/picto/weights.
+Stages, whose results are kept in --work: ``vae`` learns pictures of a world wider than the U-Net's, ``unet`` learns
+U-Net and text encoder on cached latents (a stopped one goes on where it was), and ``export`` writes the package data,
+half precision, into src/tincture/models/picto/weights.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def wild_picture(rng: np.random.Generator) -> NDArray[np.uint8]:
     def gradient(a: world.Array, b: world.Array) -> world.Array:
         angle = rng.uniform(0, 2 * np.pi)
         along = ((x - 32) * np.cos(angle) + (y - 32) * np.sin(angle)) / 64 + 0.5
-        return a + np.clip(along, 0, 1)[..., None].astype(np.float32) * (b - a)
+        return world.blend(a, b, np.clip(along, 0, 1).astype(np.float32))
 
     picture = gradient(colour(), colour()) if rng.random() < 0.4 else np.broadcast_to(colour(), (64, 64, 3))
     for _ in range(int(rng.integers(1, 3))):
@@ -112,7 +112,8 @@ def batches(count: int, size: int, seed: int) -> Iterator[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(count, generator=generator)
-        yield from order[: count - count % size].split(size)
+        for start in range(0, count - size + 1, size):
+            yield order[start : start + size]
 
 
 def cosine(step: int, steps: int, peak: float, warmup: int = 200) -> float:
@@ -188,7 +189,8 @@ def picture_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         predicted.diff(dim=3) - target.diff(dim=3)
     ).abs().mean()
     coarse = (F.avg_pool2d(predicted, 8) - F.avg_pool2d(target, 8)).abs().mean()
-    return error + 0.5 * edges + coarse
+    total: torch.Tensor = error + 0.5 * edges + coarse
+    return total
 
 
 class Muon(torch.optim.Optimizer):
@@ -216,8 +218,8 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """The nearest semi-orthogonal matrix, roughly: five Newton-Schulz steps of fifth order."""
     wide = matrix.shape[0] <= matrix.shape[1]
-    x = matrix if wide else matrix.T
-    x = x / (x.norm() + 1e-7)
+    x: torch.Tensor = matrix if wide else matrix.T
+    x = x / (torch.linalg.vector_norm(x) + 1e-7)
     for _ in range(5):
         gram = x @ x.T
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
@@ -226,7 +228,8 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 def vae_optimizers(vae: AutoencoderKL, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the inner weight matrices, Adam for biases, norms and the first and last layers."""
-    inner, outer = [], []
+    inner: list[torch.nn.Parameter] = []
+    outer: list[torch.nn.Parameter] = []
     for name, parameter in vae.named_parameters():
         if parameter.requires_grad:
             edge = any(part in name for part in ("conv_in", "conv_out", "quant_conv"))
@@ -246,54 +249,51 @@ def crop(pictures: torch.Tensor, side: int) -> torch.Tensor:
     )
 
 
-def train_vae(args: argparse.Namespace, device: torch.device, decoder_only: bool) -> None:
-    name = "decoder" if decoder_only else "vae"
-    torch.manual_seed(args.seed + decoder_only)
+def train_vae(args: argparse.Namespace, device: torch.device) -> None:
+    torch.manual_seed(args.seed)
     vae = AutoencoderKL(**VAE_CONFIG)
-    if args.start_from and not decoder_only:
+    if args.start_from:
         vae.load_state_dict(torch.load(args.start_from, weights_only=True))
-    if decoder_only:
-        vae.load_state_dict(torch.load(args.work / "vae.pt", weights_only=True))
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
     vae.to(device).train()
-    steps = args.decoder_steps if decoder_only else args.vae_steps
-    pictures = vae_pictures(args.vae_pictures, args.seed + decoder_only)
-    print(f"{name}: {len(pictures)} pictures drawn", flush=True)
-    parameters = [p for p in vae.parameters() if p.requires_grad]
-    optimizers = vae_optimizers(vae, 1e-3)
-    order = batches(len(pictures), args.vae_batch, args.seed + 7 + decoder_only)
+    pictures = vae_pictures(args.vae_pictures, args.seed)
+    print(f"vae: {len(pictures)} pictures drawn", flush=True)
+    optimizers = vae_optimizers(vae, args.vae_rate)
+    order = batches(len(pictures), args.vae_batch, args.seed + 7)
     started, running = time.monotonic(), 0.0
-    for step in range(steps):
-        for optimizer in optimizers:
-            rate = cosine(step, steps, args.decoder_rate if decoder_only else args.vae_rate)
-            optimizer.param_groups[0]["lr"] = rate
+    for step in range(args.vae_steps):
         chosen = pictures[next(order)]
-        whole = decoder_only or step >= args.crop_share * steps
+        whole = step >= args.crop_share * args.vae_steps
         target = pixels(chosen if whole else crop(chosen, 32), device)
-        with torch.autocast(device.type, torch.bfloat16):
-            with torch.set_grad_enabled(not decoder_only):
-                posterior = vae.encode(target).latent_dist
-            mean = posterior.mean.float()
-            # Noise of a twentieth of the latents' own spread: the decoder must forgive a U-Net's small errors.
-            noise = torch.randn_like(mean) * (0.05 * mean.detach().std())
-            predicted = vae.decode(mean + noise).sample.float()
-        loss = picture_loss(predicted, target)
-        if not decoder_only:
-            # A light pull to unit scale; the posterior's variance is pinned low, as nothing here samples from it.
-            loss = loss + 1e-3 * mean.square().mean() + 1e-4 * (posterior.logvar.float() + 8).square().mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        loss = vae_loss(vae, target)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = cosine(step, args.vae_steps, args.vae_rate)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         running += loss.item()
         if (step + 1) % 250 == 0:
-            print(f"{name} {step + 1}/{steps} loss {running / 250:.4f} {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"vae {step + 1}/{args.vae_steps} loss {running / 250:.4f} {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
             running = 0.0
-            torch.save(vae.state_dict(), args.work / f"{name}.partial.pt")
-    torch.save(vae.state_dict(), args.work / f"{name}.pt")
-    note(args, name, {"steps": steps, "seconds": time.monotonic() - started})
+            torch.save(vae.state_dict(), args.work / "vae.partial.pt")
+    torch.save(vae.state_dict(), args.work / "vae.pt")
+    note(args, "vae", {"steps": args.vae_steps, "seconds": time.monotonic() - started})
+
+
+def vae_loss(vae: AutoencoderKL, target: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(target.device.type, torch.bfloat16):
+        posterior = vae.encode(target).latent_dist
+        mean = posterior.mean.float()
+        # Noise of a twentieth of the latents' own spread: the decoder must forgive a U-Net's small errors.
+        noise = torch.randn_like(mean) * (0.05 * mean.detach().std())
+        predicted = vae.decode(mean + noise).sample.float()
+    # A light pull to unit scale; the posterior's variance is pinned low, as nothing here samples from it.
+    pull = 1e-3 * mean.square().mean() + 1e-4 * (posterior.logvar.float() + 8).square().mean()
+    loss: torch.Tensor = picture_loss(predicted, target) + pull
+    return loss
 
 
 def note(args: argparse.Namespace, stage: str, figures: dict[str, float]) -> None:
@@ -305,14 +305,14 @@ def note(args: argparse.Namespace, stage: str, figures: dict[str, float]) -> Non
 
 # --- text encoder and U-Net ------------------------------------------------------------------------------------------
 
-TEXT_WIDTH = 128
+TEXT_WIDTH = 112
 UNET_CONFIG = {
     "sample_size": world.SIZE // 8,
     "in_channels": 4,
     "out_channels": 4,
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    "block_out_channels": (96, 160, 192),
+    "block_out_channels": (96, 144, 128),
     "layers_per_block": 1,
     "cross_attention_dim": TEXT_WIDTH,
     "attention_head_dim": 4,
@@ -396,7 +396,7 @@ def train_unet(args: argparse.Namespace, device: torch.device) -> None:
     signal = schedule.alphas_cumprod.to(device)
     weight = (signal / (1 - signal)).clamp(max=5) / (signal / (1 - signal))  # min-SNR, gamma 5
     both = torch.nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
-    parameters = list(both.parameters())
+    parameters: list[torch.Tensor] = list(both.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     average = [p.detach().clone() for p in parameters]
     order = batches(len(latents), args.batch, args.seed + 400)
@@ -451,13 +451,8 @@ def train_unet(args: argparse.Namespace, device: torch.device) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Writes what is there as a diffusers folder, half precision: a partial build can be looked at too."""
-    latest = {
-        name: torch.load(path, weights_only=True)
-        for name in ("vae", "decoder")
-        if (path := args.work / f"{name}.pt").exists()
-    }
     vae = AutoencoderKL(**VAE_CONFIG, scaling_factor=torch.load(args.work / "latents.pt", weights_only=True)["scale"])
-    vae.load_state_dict(latest.get("decoder", latest["vae"]))
+    vae.load_state_dict(torch.load(args.work / "vae.pt", weights_only=True))
     tokenizer = train_tokenizer(WEIGHTS / "tokenizer")
     unet, text_encoder = UNet2DConditionModel(**UNET_CONFIG), CLIPTextModel(text_config(tokenizer))
     both = torch.nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
@@ -486,18 +481,16 @@ def export(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["all", "vae", "decoder", "unet", "export"])
+    parser.add_argument("stage", choices=["all", "vae", "unet", "export"])
     parser.add_argument("--work", type=Path, default=Path("build/picto"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vae-pictures", type=int, default=24000)
-    parser.add_argument("--vae-steps", type=int, default=8000)
+    parser.add_argument("--vae-steps", type=int, default=12000)
     parser.add_argument("--crop-share", type=float, default=0.7, help="share of the VAE's steps on windows of pictures")
     parser.add_argument("--start-from", type=Path, help="a VAE to go on from")
     parser.add_argument("--vae-batch", type=int, default=16)
     parser.add_argument("--vae-rate", type=float, default=2e-3)
-    parser.add_argument("--decoder-steps", type=int, default=4000)
-    parser.add_argument("--decoder-rate", type=float, default=1e-3)
     parser.add_argument("--pictures", type=int, default=30000)
     parser.add_argument("--unet-steps", type=int, default=4200)
     parser.add_argument("--batch", type=int, default=48)
@@ -505,7 +498,7 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     device = torch.device(args.device)
-    stages = ["vae", "decoder", "unet", "export"] if args.stage == "all" else [args.stage]
+    stages = ["vae", "unet", "export"] if args.stage == "all" else [args.stage]
     for stage in stages:
         if args.stage == "all" and (args.work / f"{stage}.pt").exists():
             print(f"{stage}: kept, {args.work / stage}.pt is there")
@@ -514,7 +507,7 @@ def main() -> None:
         elif stage == "export":
             export(args)
         else:
-            train_vae(args, device, decoder_only=stage == "decoder")
+            train_vae(args, device)
 
 
 if __name__ == "__main__":

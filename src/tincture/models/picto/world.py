@@ -265,7 +265,7 @@ def distance(shape: str, centre: tuple[float, float], radius: float) -> Array:
 
 def coverage(signed_distance: Array) -> Array:
     """Share of each pixel that lies inside, 0..1: one pixel of anti-aliasing around the edge."""
-    return np.clip(np.float32(0.5) - signed_distance, 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(np.float32(0.5) - signed_distance, 0.0, 1.0), dtype=np.float32)
 
 
 def marks(texture: str) -> Array:
