@@ -40,7 +40,7 @@ def test_reads_no_style_where_there_is_none(readings: list[tuple[Scene, Reading]
 @pytest.mark.parametrize("style", world.STYLES[1:])
 def test_reads_styles_and_what_they_cover(style: str) -> None:
     rng = np.random.default_rng(7)
-    scenes = [world.random_scene(rng, style) for _ in range(40)]
+    scenes = [world.random_scene(rng, style) for _ in range(30)]
     accuracy = oracle.accuracy([(scene, read(world.render(scene))) for scene in scenes], (*ATTRIBUTES, "style"))
     assert accuracy["style"] >= 0.97
     assert accuracy["all"] >= 0.95

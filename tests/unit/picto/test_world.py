@@ -94,7 +94,9 @@ def test_random_scenes_reach_every_word_and_keep_what_is_fixed() -> None:
     }
 
 
-@pytest.mark.parametrize("text", ["small cyan dotted moon", "A Moon, dotted, CYAN, small", "the dotted small moon cyan"])
+@pytest.mark.parametrize(
+    "text", ["small cyan dotted moon", "A Moon, dotted, CYAN, small", "the dotted small moon cyan"]
+)
 def test_parse_subject_takes_the_words_in_any_order(text: str) -> None:
     assert parse_subject(text) == Subject("small", "cyan", "dotted", "moon")
     assert str(parse_subject(text)) == "small cyan dotted moon"
