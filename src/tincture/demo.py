@@ -7,7 +7,6 @@ is particular: the oracle reads every preview, so that quality is a number.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -280,23 +279,3 @@ def _save_comparison(path: Path, lessons: Sequence[world.Scene], before: Judged,
         "after": list(after.pictures[:SHOWN]),
     }
     save_sheet(path, rows)
-
-
-def as_table(report: Mapping[str, Any]) -> str:
-    """The report's figures as lines of text."""
-    rows = [(name, value) for name, value in _flat(report) if isinstance(value, float)]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value:8.2f}" for name, value in rows)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
-    return pairs
-
-
-def load_report(path: Path) -> dict[str, Any]:
-    """Reads a report.json back."""
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return report

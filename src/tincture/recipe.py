@@ -282,7 +282,8 @@ def _prepare(settings: TrainSettings, workspace: Workspace, adapter: Adapter, ca
         Conditioning(model, trains_text=adapter.trains_text, clip_skip=settings.clip_skip),
         optimizer,
         learning_rate=learning_rate,
-        steps=settings.steps,
+        # As in the webui, a schedule that ends earlier ends the run.
+        steps=min(settings.steps, learning_rate.end_step),
         global_step=adapter.step,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         clipping=clipping,
