@@ -1,0 +1,224 @@
+"""Training steps per second of ``recipe.train``, with the floors in between, and how often things are encoded."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from unittest.mock import patch
+
+import torch
+from bench.floor import Floors, Step
+from bench.material import NAME, create_adapter
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
+from tincture import recipe
+from tincture.events import Callback, Event, StepEnd
+from tincture.models.loading import load_model
+from tincture.models.stable_diffusion import StableDiffusion
+from tincture.settings import TrainSettings
+from tincture.training.conditioning import Conditioning
+from tincture.training.trainer import PRECISIONS
+from tincture.workspace import Workspace
+
+Kind = Literal["embedding", "hypernetwork"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One thing to measure. ``size``: side of the pictures in pixels; ``steps``: in a round; ``warmup``: before."""
+
+    model: str
+    kind: Kind
+    size: int
+    batch_size: int
+    rounds: int
+    steps: int
+    warmup: int
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: str = "cpu"
+    gradient_checkpointing: bool = False
+
+    def settings(self, workspace: Workspace, steps: int) -> TrainSettings:
+        """What a user would give: nothing is saved or previewed in between."""
+        return TrainSettings(
+            kind=self.kind,
+            name=NAME,
+            model=self.model,
+            data=str(workspace.root / "data"),
+            width=self.size,
+            height=self.size,
+            template=f"{self.kind}-bench",
+            steps=steps,
+            batch_size=self.batch_size,
+            precision=self.precision,
+            device=self.device,
+            gradient_checkpointing=self.gradient_checkpointing,
+            save_every=0,
+            preview_every=0,
+        )
+
+    def load(self, workspace: Workspace) -> StableDiffusion:
+        """The model as ``recipe.train`` loads it, for the floors."""
+        dtype = PRECISIONS[self.precision]
+        model = load_model(self.model, workspace=workspace, device=self.device, dtype=dtype)
+        if self.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        return model
+
+
+class Rounds:
+    """A callback of a run that times its steps, and after every so many of them those of the floors.
+
+    Product and floors so take turns within seconds, and what changes on the machine meanwhile meets them alike.
+
+    Attributes:
+        results: by round and name (``product`` and the floors'), steps per second.
+    """
+
+    def __init__(self, case: Case, floors: Mapping[str, Step]) -> None:
+        self.case, self.floors = case, floors
+        self.results: list[dict[str, float]] = []
+        self._started = 0.0
+
+    def on_event(self, event: Event) -> None:
+        if not isinstance(event, StepEnd):
+            return
+        done = event.global_step - self.case.warmup
+        if done == 0:
+            for floor in self.floors.values():
+                floor()
+        elif done > 0 and done % self.case.steps == 0:
+            rates = {"product": self.case.steps / (self._now() - self._started)}
+            rates.update({name: self._rate(floor) for name, floor in self.floors.items()})
+            self.results.append(rates)
+        if done >= 0 and done % self.case.steps == 0:
+            self._started = self._now()
+
+    def _rate(self, step: Step) -> float:
+        started = self._now()
+        for _ in range(self.case.steps):
+            step()
+        return self.case.steps / (self._now() - started)
+
+    def _now(self) -> float:
+        return now(self.case.device)
+
+
+def now(device: str) -> float:
+    """Seconds, once the device has done what it was told to."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and greatest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def train(case: Case, workspace: Workspace, steps: int, callbacks: list[Callback]) -> None:
+    """One run of ``steps`` from a new adapter, through the library's own entry."""
+    create_adapter(workspace, case.kind, case.model)
+    recipe.train(case.settings(workspace, steps), workspace, callbacks)
+
+
+def measure_speed(case: Case, workspace: Workspace) -> dict[str, Any]:
+    """Steps per second of the product and of its floors, all rounds and their spread, and the ratios by round."""
+    rounds = Rounds(case, Floors(case.load(workspace), case.batch_size, case.size).of(case.kind))
+    train(case, workspace, case.warmup + case.rounds * case.steps, [rounds])
+    ratios = {
+        f"product/{floor}": spread([rates["product"] / rates[floor] for rates in rounds.results])
+        for floor in rounds.floors
+    }
+    rates = {name: spread([rates[name] for rates in rounds.results]) for name in ("product", *rounds.floors)}
+    return {**_described(case), "steps_per_second": rates, "ratio": ratios, "all_rounds": rounds.results}
+
+
+def measure_attention(case: Case, workspace: Workspace) -> dict[str, Any]:
+    """Steps per second of the bare floor with diffusers' two attention processors, in turn."""
+    model = case.load(workspace)
+    step = Floors(model, case.batch_size, case.size).of(case.kind)["floor"]
+    processors: dict[str, Callable[[], Any]] = {
+        "AttnProcessor2_0": AttnProcessor2_0,
+        "AttnProcessor": AttnProcessor,
+    }
+    results: list[dict[str, float]] = []
+    for number in range(case.rounds + 1):
+        rates = {}
+        for name, processor in processors.items():
+            model.unet.set_attn_processor(processor())
+            started = now(case.device)
+            for _ in range(case.steps if number else 1):
+                step()
+            rates[name] = case.steps / (now(case.device) - started)
+        # The round before the first is for warming up.
+        if number:
+            results.append(rates)
+    ratio = spread([rates["AttnProcessor"] / rates["AttnProcessor2_0"] for rates in results])
+    rates_by_name = {name: spread([rates[name] for rates in results]) for name in processors}
+    return {
+        **_described(case),
+        "steps_per_second": rates_by_name,
+        "ratio": {"AttnProcessor/AttnProcessor2_0": ratio},
+        "all_rounds": results,
+    }
+
+
+def count_encodings(case: Case, workspace: Workspace, epochs: int = 2) -> dict[str, Any]:
+    """How often the VAE encodes a picture, and the text encoder a distinct prompt, in a run of some epochs."""
+    pictures, prompts, met = 0, 0, set[str]()
+    encode_pictures, encode_prompts = StableDiffusion.encode_pictures, StableDiffusion.encode_prompts
+    ask = Conditioning.__call__
+
+    def count_pictures(self: StableDiffusion, pixels: torch.Tensor) -> Any:
+        nonlocal pictures
+        pictures += len(pixels)
+        return encode_pictures(self, pixels)
+
+    def count_prompts(self: StableDiffusion, texts: list[str], *args: Any, **kwargs: Any) -> Any:
+        nonlocal prompts
+        prompts += len(texts)
+        return encode_prompts(self, texts, *args, **kwargs)
+
+    def note(self: Conditioning, texts: list[str]) -> Any:
+        met.update(texts)
+        return ask(self, texts)
+
+    samples = len(list((workspace.root / "data").glob("*.png")))
+    steps = epochs * -(-samples // case.batch_size)
+    with (
+        patch.object(StableDiffusion, "encode_pictures", count_pictures),
+        patch.object(StableDiffusion, "encode_prompts", count_prompts),
+        patch.object(Conditioning, "__call__", note),
+    ):
+        train(case, workspace, steps, [])
+    return {
+        **_described(case),
+        "steps": steps,
+        "pictures": samples,
+        "encodings_per_picture": pictures / samples,
+        "distinct_prompts": len(met),
+        "encodings_per_prompt": prompts / len(met),
+    }
+
+
+def measure_memory(case: Case, workspace: Workspace, steps: int = 3) -> float:
+    """Peak MiB on the CUDA device of a run of its own, with no floor beside it; loading and encoding are left out."""
+
+    class Forget:
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, StepEnd) and event.global_step == 1:
+                torch.cuda.reset_peak_memory_stats()
+
+    torch.cuda.empty_cache()
+    train(case, workspace, steps, [Forget()])
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
+def _described(case: Case) -> dict[str, Any]:
+    # Where a model's folder lies on this machine is nobody's business.
+    return {**dataclasses.asdict(case), "model": Path(case.model).name}

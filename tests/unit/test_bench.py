@@ -1,0 +1,106 @@
+"""The benchmarks measure what they say; how fast anything is, no test asks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from bench import machine, report, run
+from bench.floor import Floors
+from bench.material import make_workspace
+from bench.measure import Case, Kind, count_encodings, measure_attention, measure_speed
+
+from tests.support import save_folder, tiny_model, weights
+from tincture.workspace import Workspace
+
+KINDS: tuple[Kind, ...] = ("embedding", "hypernetwork")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_folder(tiny_model(), tmp_path_factory.mktemp("model") / "tiny"))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / "workspace", pictures=3)
+
+
+def case(folder: str, kind: Kind, batch_size: int = 1) -> Case:
+    return Case(folder, kind, 64, batch_size, rounds=2, steps=2, warmup=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_product_and_floors_are_timed_in_every_round(folder: str, kind: Kind, workspace: Workspace) -> None:
+    measured = measure_speed(case(folder, kind), workspace)
+    assert len(measured["all_rounds"]) == 2
+    for rates in measured["all_rounds"]:
+        assert set(rates) == {"product", "floor", "floor_with_adapter"}
+        assert all(rate > 0 for rate in rates.values())
+    ratios = sorted(rates["product"] / rates["floor"] for rates in measured["all_rounds"])
+    assert measured["ratio"]["product/floor"] == {"median": sum(ratios) / 2, "min": ratios[0], "max": ratios[1]}
+    assert (measured["model"], measured["kind"]) == ("tiny", kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_picture_is_encoded_once(folder: str, kind: Kind, workspace: Workspace) -> None:
+    counts = count_encodings(case(folder, kind), workspace, epochs=2)
+    assert (counts["steps"], counts["encodings_per_picture"], counts["distinct_prompts"]) == (6, 1, 3)
+    # An embedding changes between the epochs, and its prompts' encodings with it.
+    assert counts["encodings_per_prompt"] == (2 if kind == "embedding" else 1)
+
+
+def test_both_attentions_are_timed(folder: str, workspace: Workspace) -> None:
+    measured = measure_attention(case(folder, "embedding"), workspace)
+    assert [set(rates) for rates in measured["all_rounds"]] == [{"AttnProcessor", "AttnProcessor2_0"}] * 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_floors_leave_the_model_as_it_was(kind: Kind) -> None:
+    model = tiny_model()
+    before = weights(model)
+    for step in Floors(model, batch_size=2, size=64).of(kind).values():
+        step()
+        step()
+    assert all(torch.equal(before[key], value) for key, value in weights(model).items())
+    assert not any(parameter.grad is not None for parameter in model.unet.parameters())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.unet.modules())
+    assert not any(module._forward_hooks for module in model.text_encoder.modules())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_floors_bear_gradient_checkpointing(kind: Kind) -> None:
+    model = tiny_model()
+    model.enable_gradient_checkpointing()
+    for step in Floors(model, batch_size=1, size=64).of(kind).values():
+        step()
+
+
+def test_picto_is_measured_with_both_adapters_at_two_batch_sizes() -> None:
+    cases = run.picto_cases("picto", rounds=4, quick=False)
+    assert {(case.kind, case.batch_size, case.size) for case in cases} == {(k, b, 64) for k in KINDS for b in (1, 8)}
+
+
+def test_results_become_tables_between_the_marks(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "PICTO_PICTURES", 2)
+    monkeypatch.setattr(run, "picto_cases", lambda model, rounds, quick: [Case(model, "embedding", 64, 2, 1, 1, 1)])
+    results = json.loads(json.dumps(run.measure(["picto"], tmp_path, folder, rounds=1, quick=True)))
+    assert results["machine"]["cpu"] == machine.cpu_name()
+    doc = tmp_path / "doc.md"
+    doc.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.write_doc(doc, [results])
+    text = doc.read_text()
+    assert text.startswith(f"before\n{report.BEGIN}\n") and text.endswith(f"{report.END}\nafter\n")
+    assert "old" not in text
+    rows = [line for line in text.splitlines() if line.startswith("| tiny 64×64 fp32 | embedding | 2 |")]
+    assert len(rows) == 3  # speed, encodings, attention
+
+
+def test_a_document_without_marks_is_left_alone(tmp_path: Path) -> None:
+    doc = tmp_path / "doc.md"
+    doc.write_text("text\n")
+    with pytest.raises(ValueError, match="bench: begin"):
+        report.write_doc(doc, [])
+    assert doc.read_text() == "text\n"
