@@ -15,7 +15,8 @@ class Conditioning:
     """Encodes the prompts of a micro-batch: (B, 77, width).
 
     Where the text side is not trained, an encoding is kept for as long as it may be used again; where it is, it is
-    made anew in every step with gradients, though only once for prompts that are alike.
+    made anew in every step with gradients, though only once for prompts that are alike. Kept ones are encoded one by
+    one: the last bits of an encoding depend on what shares its batch, and a resumed run finds other prompts missing.
 
     Args:
         trains_text: whether hidden states depend on what is trained.
@@ -29,16 +30,15 @@ class Conditioning:
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         distinct = list(dict.fromkeys(prompts))
-        rows = torch.tensor([distinct.index(prompt) for prompt in prompts], device=self.model.device)
         if self.trains_text:
-            return self._encode(distinct)[rows]
-        missing = [prompt for prompt in distinct if prompt not in self._kept]
-        if missing:
-            with torch.no_grad():
-                self._kept.update(zip(missing, self._encode(missing), strict=True))
-        states = torch.stack([self._kept[prompt] for prompt in distinct])[rows]
+            rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
+            return self._encode(distinct)[rows.to(self.model.device, non_blocking=True)]
         for prompt in distinct:
+            if prompt not in self._kept:
+                with torch.no_grad():
+                    self._kept[prompt] = self._encode([prompt])[0]
             self._kept.move_to_end(prompt)
+        states = torch.stack([self._kept[prompt] for prompt in prompts])
         while len(self._kept) > self.capacity:
             self._kept.popitem(last=False)
         return states

@@ -107,8 +107,7 @@ class Trainer:
         self._callbacks = callbacks
         started, stop = time.monotonic(), stop or threading.Event()
         parameters = self.adapter.parameters()
-        with self.adapter.attach(self.model), self._own_randomness():
-            self.adapter.train()
+        with self._training():
             self.emit(
                 RunStarted(self.global_step, self.steps, len(self.data.latents), self.data.plan.micro_batches_per_epoch)
             )
@@ -223,8 +222,15 @@ class Trainer:
         return done // per_epoch, done % per_epoch // self.gradient_accumulation_steps
 
     @contextlib.contextmanager
-    def _own_randomness(self) -> Iterator[None]:
-        """Network dropout uses torch's global generator, seeded anew in every micro-batch; it is given back after."""
+    def _training(self) -> Iterator[None]:
+        """The adapter acts and is in training mode; torch's global generator is ours. All is given back afterwards.
+
+        Network dropout draws from that generator, which is seeded anew in every micro-batch.
+        """
         devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            yield
+        with self.adapter.attach(self.model), torch.random.fork_rng(devices):
+            self.adapter.train()
+            try:
+                yield
+            finally:
+                self.adapter.train(False)
