@@ -44,7 +44,7 @@ class PreviewSettings:
 
 
 class Previewer:
-    """Draws previews every ``every`` steps, and one row before the first step.
+    """Draws previews every ``every`` steps, after the last step, and before the first.
 
     Args:
         folder: pictures go to ``folder/NAME-STEP-N.png``, the sheet to ``folder/contact-sheet.png``.
@@ -59,10 +59,16 @@ class Previewer:
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, RunStarted):
-            if not self._paths(event.global_step)[0].exists():
+            # A run that goes on draws here only what a kill kept it from drawing: the sheet's rows stay those of the
+            # run that was never stopped.
+            first = not self._sheet.exists()
+            if (first or self._due(event)) and not self._paths(event.global_step)[-1].exists():
                 self.draw(event.global_step)
-        elif isinstance(event, StepEnd) and (event.global_step % self.every == 0 or event.global_step == event.steps):
+        elif isinstance(event, StepEnd) and self._due(event):
             self.draw(event.global_step)
+
+    def _due(self, event: RunStarted | StepEnd) -> bool:
+        return event.global_step % self.every == 0 or event.global_step == event.steps
 
     def draw(self, global_step: int) -> None:
         """Draws, writes and tells of the previews at ``global_step``; the adapter is attached already."""
@@ -89,6 +95,10 @@ class Previewer:
         self._write_sheet()
         self.emit(PreviewReady(global_step, paths))
 
+    @property
+    def _sheet(self) -> Path:
+        return self.folder / "contact-sheet.png"
+
     def _paths(self, global_step: int) -> tuple[Path, ...]:
         name = self.adapter.name
         return tuple(self.folder / f"{name}-{global_step}-{n}.png" for n in range(len(self.settings.prompts)))
@@ -107,6 +117,7 @@ class Previewer:
             height=picture.shape[0],
             model_name=self.model.name,
             model_hash=self.model.hash,
+            clip_skip=chosen.clip_skip,
             extra=extra,
         )
 
@@ -119,7 +130,7 @@ class Previewer:
         for step in steps:
             paths = [path for path in self._paths(step) if path.exists()]
             rows[f"step {step}"] = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-        save_sheet(self.folder / "contact-sheet.png", rows)
+        save_sheet(self._sheet, rows)
 
 
 def contact_sheet(rows: Mapping[str, Sequence[NDArray[np.uint8]]], columns: Sequence[str] = ()) -> Image.Image:
