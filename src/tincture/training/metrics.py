@@ -74,7 +74,6 @@ class CsvLog:
         writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text.getvalue())
 
     def on_event(self, event: Event) -> None:

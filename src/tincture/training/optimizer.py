@@ -30,7 +30,7 @@ def create_optimizer(
         weight_decay: None leaves the optimizer's own default.
 
     Raises:
-        UsageError: there is no such optimizer, or it takes no weight decay.
+        UsageError: there is no such optimizer, it takes no weight decay, or it cannot train these parameters.
     """
     names = optimizer_names()
     known = {known.lower(): known for known in names}.get(name.lower())
@@ -46,5 +46,8 @@ def create_optimizer(
             arguments["weight_decay"] = weight_decay
         elif weight_decay > 0:
             raise UsageError(f"Optimizer {known} takes no weight decay, but {weight_decay:g} was given; leave it out.")
-    optimizer: torch.optim.Optimizer = optimizer_class(parameters, lr=learning_rate, **arguments)
+    try:
+        optimizer: torch.optim.Optimizer = optimizer_class(parameters, lr=learning_rate, **arguments)
+    except ValueError as error:  # Muon takes matrices only, for one
+        raise UsageError(f"Optimizer {known} cannot be used here: {error} AdamW always can.") from error
     return optimizer
