@@ -10,7 +10,7 @@ import datetime
 import math
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from tincture.data.dataset import PictureDataset, load_dataset
 from tincture.data.latents import LatentCache, alpha_weights
 from tincture.errors import DataError, ModelError, UsageError
 from tincture.events import Callback, Progressed, RunEnded
-from tincture.models.loading import load_model
+from tincture.models.loading import find_folder, load_model
 from tincture.models.sampling import SAMPLERS
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.preview import Previewer, PreviewSettings
@@ -147,13 +147,9 @@ def train(
     """
     settings = settings.resolved()
     path = find_adapter(settings, workspace)
-    adapter = _load_adapter(settings.kind, path)
-    if adapter.step >= settings.steps:
-        raise UsageError(
-            f"The {settings.kind} {settings.name!r} has {adapter.step} steps already, and --steps is {settings.steps}: "
-            "nothing is left to do. Give a larger --steps to train it further."
-        )
-    run = _prepare(settings, workspace, adapter, callbacks)
+    adapter = _load_adapter(settings.kind, path, path.stem)
+    _check_steps(settings, adapter)
+    run = _prepare(settings, workspace, adapter, _template(settings, workspace), callbacks)
     folder = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name)
     _write_records(run, folder, path, workspace)
     return _run(run, folder, path, callbacks, stop)
@@ -183,30 +179,28 @@ def resume(
     settings = TrainSettings.from_dict(record["settings"], source=str(run_dir / "run.json"))
     workspace = workspace or Workspace.open(record["root"])
     folder = RunFolder(run_dir, settings.kind)
-    state = checkpoint.newest_state(folder.states)
     path = Path(record["adapter_path"])
-    if path.exists() and (done := _load_adapter(settings.kind, path).step) > state["global_step"]:
+    adapter = _load_adapter(settings.kind, folder.start, path.stem)
+    states = checkpoint.list_states(folder.states)
+    # A run that was killed before it wrote its first state stands at its start.
+    state = checkpoint.newest_state(folder.states) if states else None
+    saved = states[0][0] if states else adapter.step
+    if path.exists() and (done := _load_adapter(settings.kind, path, path.stem).step) > saved:
         raise UsageError(
-            f"{path} has {done} steps, but the newest state in {run_dir} has {state['global_step']}: the file was "
-            "trained further since, and resuming would overwrite it. Move it away to resume all the same."
+            f"{path} has {done} steps, but the newest state in {run_dir} has {saved}: the file was trained further "
+            "since, and resuming would overwrite it. Move it away to resume all the same."
         )
-    run = _prepare(settings, workspace, _load_adapter(settings.kind, folder.start), callbacks)
-    if run.dataset.digest() != record["data_hash"]:
-        raise DataError(
-            f"The pictures or captions in {settings.data} have changed since the run began; put them back to resume."
-        )
-    if run.model.hash != record["model_hash"]:
-        raise ModelError(
-            f"The model {settings.model!r} is not the one that the run began with; give that one to resume."
-        )
-    checkpoint.restore_state(run.trainer, state)
+    run = _prepare(settings, workspace, adapter, record["template_lines"], callbacks, record)
+    if state is not None:
+        checkpoint.restore_state(run.trainer, state)
     return _run(run, folder, path, callbacks, stop)
 
 
 def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
     """What ``train`` would do, with nothing written: settings, pictures, epochs, trained numbers, memory in MiB."""
     settings = settings.resolved()
-    adapter = _load_adapter(settings.kind, find_adapter(settings, workspace))
+    path = find_adapter(settings, workspace)
+    adapter = _load_adapter(settings.kind, path, path.stem)
     model = _load_base(settings, workspace)
     dataset = _load_data(settings, model)
     batches = BatchPlan(dataset.sizes(), settings.batch_size, settings.seed)
@@ -259,18 +253,31 @@ class _Run:
     trainer: Trainer
 
 
-def _prepare(settings: TrainSettings, workspace: Workspace, adapter: Adapter, callbacks: Sequence[Callback]) -> _Run:
-    """Everything that a run is made of, checked before the slow parts begin."""
+def _prepare(
+    settings: TrainSettings,
+    workspace: Workspace,
+    adapter: Adapter,
+    lines: list[str],
+    callbacks: Sequence[Callback],
+    record: Mapping[str, Any] | None = None,
+) -> _Run:
+    """Everything that a run is made of, checked before the slow parts begin.
+
+    Args:
+        lines: of the prompt template.
+        record: of the run that goes on; model and data must be those it began with.
+    """
     learning_rate = Schedule.parse(settings.learning_rate, settings.steps)
     clipping = None
     if settings.clip_grad_mode != "none":
         clipping = Clipping(settings.clip_grad_mode, Schedule.parse(settings.clip_grad_value, settings.steps))
-    lines = _template(settings, workspace)
     optimizer = create_optimizer(
         settings.optimizer, adapter.parameters(), learning_rate.at(adapter.step), settings.weight_decay
     )
     model = _load_base(settings, workspace)
     dataset = _load_data(settings, model)
+    if record is not None:
+        _check_unchanged(settings, model, dataset, record)
     _check(settings, model, adapter, lines, dataset)
     for path, reason in dataset.skipped:
         warnings.warn(f"{path} is skipped: {reason}", stacklevel=2)
@@ -330,12 +337,38 @@ def _load_data(settings: TrainSettings, model: StableDiffusion) -> PictureDatase
     )
 
 
-def _load_adapter(kind: str, path: Path) -> Adapter:
-    return Embedding.load(path) if kind == "embedding" else Hypernetwork.load(path)
+def _load_adapter(kind: str, path: Path, name: str) -> Adapter:
+    """The adapter in ``path``, called ``name``: as in the webui its file's name counts, not what stands in the file."""
+    adapter: Adapter = Embedding.load(path) if kind == "embedding" else Hypernetwork.load(path)
+    adapter.name = name
+    return adapter
 
 
 def _template(settings: TrainSettings, workspace: Workspace) -> list[str]:
     return captions.load_template(settings.template, workspace.templates)
+
+
+def _check_steps(settings: TrainSettings, adapter: Adapter) -> None:
+    end = min(settings.steps, Schedule.parse(settings.learning_rate, settings.steps).end_step)
+    if adapter.step >= end:
+        what = "--steps is" if end == settings.steps else "the learning rate's schedule ends at"
+        raise UsageError(
+            f"The {settings.kind} {settings.name!r} has {adapter.step} steps already, and {what} {end}: "
+            "nothing is left to do. Give a larger one to train it further."
+        )
+
+
+def _check_unchanged(
+    settings: TrainSettings, model: StableDiffusion, dataset: PictureDataset, record: Mapping[str, Any]
+) -> None:
+    if dataset.digest() != record["data_hash"]:
+        raise DataError(
+            f"The pictures or captions in {settings.data} have changed since the run began; put them back to resume."
+        )
+    if model.hash != record["model_hash"]:
+        raise ModelError(
+            f"The model {settings.model!r} is not the one that the run began with; put that one back to resume."
+        )
 
 
 def _check(
@@ -485,20 +518,29 @@ def _logs(settings: TrainSettings, workspace: Workspace) -> Path:
 
 def _write_records(run: _Run, folder: RunFolder, path: Path, workspace: Workspace) -> None:
     """Writes what a resume needs, and the webui's settings file."""
-    settings = run.settings.replace(data=str(Path(run.settings.data).resolve()))
+    settings = run.settings.replace(
+        data=str(Path(run.settings.data).resolve()), model=_anywhere(run.settings.model, workspace)
+    )
     run.adapter.save(folder.start, model_name=run.model.name, model_hash=run.model.hash)
     record = {
         "settings": settings.to_dict(),
-        "root": str(workspace.root),
+        "root": str(workspace.root.resolve()),
         "adapter_path": str(path.resolve()),
         "model_name": run.model.name,
         "model_hash": run.model.hash,
         "data_hash": run.dataset.digest(),
+        # The lines themselves: a template that is edited later does not change this run.
+        "template_lines": run.lines,
         "software": f"tincture {version()}",
     }
     now = datetime.datetime.now()
     write_json(folder.path / f"settings-{now:%Y-%m-%d-%H-%M-%S}.json", _webui_settings(run, folder, now))
     write_json(folder.record, record)
+
+
+def _anywhere(model: str, workspace: Workspace) -> str:
+    """A model's name or path so that it is found from any current directory."""
+    return model if model == "picto" else str(find_folder(model, workspace))
 
 
 def _webui_settings(run: _Run, folder: RunFolder, now: datetime.datetime) -> dict[str, Any]:

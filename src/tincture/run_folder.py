@@ -13,21 +13,23 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from tincture.errors import DivergedError, FileFormatError
+from tincture.errors import DivergedError, FileFormatError, StorageError
 from tincture.events import CheckpointSaved, Event, RunEnded, RunStarted, StepEnd
 from tincture.formats.files import write_text
 from tincture.training.checkpoint import save_state
 from tincture.training.trainer import Trainer
 
 _CSV_NAMES = {"embedding": "textual_inversion_loss.csv", "hypernetwork": "hypernetwork_loss.csv"}
+_RECORDED = {"settings", "root", "adapter_path", "model_hash", "data_hash", "template_lines"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +41,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, logs: Path, kind: str, name: str) -> RunFolder:
-        """A new folder under today's date; a name taken before today gets a number, and nothing is overwritten."""
+        """Makes a new folder under today's date; a name that is taken gets a number, and nothing is overwritten.
+
+        Raises:
+            StorageError: the folder cannot be made.
+        """
         day = logs / datetime.date.today().isoformat()
-        taken = (path for path in _numbered(day / name) if not path.exists())
-        return cls(next(taken), kind)
+        # Made and not merely chosen: a run that begins at the same moment takes the next number.
+        return cls(next(path for path in _numbered(day / name) if _made(path)), kind)
 
     @property
     def record(self) -> Path:
@@ -75,10 +81,21 @@ class RunFolder:
 
 def _numbered(path: Path) -> Iterator[Path]:
     yield path
-    number = 2
-    while True:
+    for number in itertools.count(2):
         yield path.with_name(f"{path.name}-{number}")
-        number += 1
+
+
+def _made(path: Path) -> bool:
+    """Makes a folder and those above it; False when something of that name is there already."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StorageError(
+            f"The folder {path} could not be made: {error.strerror or error}. Choose another one by --log-dir."
+        ) from error
+    return True
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -102,9 +119,10 @@ def read_record(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise FileFormatError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(record, dict) or "settings" not in record:
-        raise FileFormatError(f"{path} does not describe a run: it has no settings.")
-    return record
+    missing = _RECORDED - record.keys() if isinstance(record, dict) else _RECORDED
+    if missing:
+        raise FileFormatError(f"{path} does not describe a run: it lacks {', '.join(sorted(missing))}.")
+    return cast(dict[str, Any], record)
 
 
 class Checkpointer:
