@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 from typer.exceptions import TyperException
 from typer.main import get_command
 
@@ -15,6 +18,7 @@ from tincture.cli.app import build_app
 from tincture.cli.session import Session
 
 ROOT = Path(__file__).parents[1]
+WEIGHTS = ROOT / "src" / "tincture" / "models" / "picto" / "weights"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -103,3 +107,23 @@ def test_links_lead_somewhere(page: Path, link: str) -> None:
     if anchor:
         headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
         assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("part", "row", "setting"),
+    [
+        ("text_encoder", "text encoder", "hidden_size"),
+        ("vae", "VAE", "block_out_channels"),
+        ("unet", "U-Net", "block_out_channels"),
+    ],
+)
+def test_page_on_picto_tells_the_shipped_sizes(part: str, row: str, setting: str) -> None:
+    line = re.search(rf"^\| {row} \|.*$", (ROOT / "docs" / "picto.md").read_text(encoding="utf-8"), re.MULTILINE)
+    numbers = 0
+    for path in (WEIGHTS / part).glob("*.safetensors"):
+        with safe_open(path, "numpy") as file:
+            numbers += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    width = json.loads((WEIGHTS / part / "config.json").read_text(encoding="utf-8"))[setting]
+    assert line
+    assert f"{numbers / 1e6:.2f} million" in line[0]
+    assert ", ".join(map(str, width)) in line[0] if isinstance(width, list) else f"width {width}" in line[0]

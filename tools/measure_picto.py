@@ -248,7 +248,7 @@ def _lessons_section(figures: Figures) -> str:
         "",
         f"`{figures['command']}`: each share is one of {pairs} previews, so its standard error is at most "
         f"{standard_error(0.5, pairs):.3f}, and {standard_error(0.9, pairs):.3f} at 0.9. Seconds are of training, on "
-        f"one thread with {figures['processes']} lessons at a time.",
+        f"one thread, {figures['processes']} at a time.",
     ]
     for kind, (heading, what, names) in LESSON_KINDS.items():
         records = [record for record in figures["records"] if record["kind"] == kind]
@@ -266,7 +266,7 @@ def _spread(records: Sequence[Figures], names: Sequence[str]) -> str:
         [name, *(_number(name, pick(values)) for pick in (statistics.median, min, max))]
         for name, values in columns.items()
     ]
-    return table([f"{len(records)} lessons", "median", "least", "most"], rows)
+    return table([f"lessons: {len(records)}", "median", "least", "most"], rows)
 
 
 def _by_taught(records: Sequence[Figures], what: str, names: Sequence[str]) -> str:
