@@ -151,7 +151,7 @@ def test_file_trained_further_since_is_not_overwritten(bench: Bench) -> None:
     first = bench.train("embedding", stop_after=2)
     bench.train("embedding", steps=6)
     content = first.adapter_path.read_bytes()
-    with pytest.raises(UsageError, match="has 6 steps, but the newest state in .* has 2"):
+    with pytest.raises(UsageError, match=r"has 6 steps, but the newest state in .* has 2"):
         bench.resume(first.run_dir)
     assert first.adapter_path.read_bytes() == content
 
@@ -184,7 +184,7 @@ def test_resume_from_another_folder(bench: Bench, tmp_path: Path, monkeypatch: p
 
 
 def test_a_folder_that_is_no_run_is_told(bench: Bench, tmp_path: Path) -> None:
-    with pytest.raises(FileFormatError, match="has no run.json"):
+    with pytest.raises(FileFormatError, match=r"has no run\.json"):
         bench.resume(tmp_path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(FileFormatError, match="cannot be read"):

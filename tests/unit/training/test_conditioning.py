@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from tincture.adapters.embedding import create_embedding
+from tincture.models.stable_diffusion import StableDiffusion
+from tincture.training.conditioning import Conditioning
+
+
+def test_prompts_are_encoded_once_where_text_is_not_trained(shared_model: StableDiffusion) -> None:
+    conditioning = Conditioning(shared_model, trains_text=False)
+    states = conditioning(["red", "blue", "red"])
+    conditioning(["blue", "red"])
+    assert conditioning.encoded == 2
+    assert states.shape == (3, 77, 32)
+    assert torch.equal(states[0], states[2])
+    torch.testing.assert_close(states, shared_model.encode_prompts(["red", "blue", "red"]))
+    assert not states.requires_grad
+
+
+def test_an_encoding_depends_on_its_prompt_alone(
+    shared_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batched product may differ in its last bits from a single one; here it differs for all to see."""
+    encode = shared_model.encode_prompts
+
+    def varying(prompts: Sequence[str], clip_skip: int = 1) -> torch.Tensor:
+        return encode(prompts, clip_skip) + len(prompts)
+
+    monkeypatch.setattr(shared_model, "encode_prompts", varying)
+    together = Conditioning(shared_model, trains_text=False)(["red", "blue"])
+    alone = Conditioning(shared_model, trains_text=False)(["blue"])
+    assert torch.equal(together[1], alone[0])
+
+
+def test_what_was_used_longest_ago_is_forgotten(shared_model: StableDiffusion) -> None:
+    conditioning = Conditioning(shared_model, trains_text=False, capacity=2)
+    for prompt in ("red", "blue", "red", "green", "red"):
+        conditioning([prompt])
+    assert conditioning.encoded == 3
+    conditioning(["blue"])
+    assert conditioning.encoded == 4
+
+
+def test_a_batch_larger_than_the_capacity_is_whole(shared_model: StableDiffusion) -> None:
+    prompts = ["red", "blue", "green"]
+    states = Conditioning(shared_model, trains_text=False, capacity=1)(prompts)
+    torch.testing.assert_close(states, shared_model.encode_prompts(prompts))
+
+
+def test_trained_text_is_encoded_anew_once_per_distinct_prompt_with_gradients(model: StableDiffusion) -> None:
+    conditioning = Conditioning(model, trains_text=True)
+    embedding = create_embedding("cat", model, 2, "moon")
+    with embedding.attach(model):
+        states = conditioning(["a cat", "red", "a cat"])
+        assert conditioning.encoded == 2
+        assert torch.equal(states[0], states[2])
+        torch.testing.assert_close(states, model.encode_prompts(["a cat", "red", "a cat"]))
+        states.sum().backward()
+        conditioning(["red"])
+    assert conditioning.encoded == 3
+    assert embedding.parameters()[0].grad is not None
+
+
+def test_clip_skip_is_passed_on(shared_model: StableDiffusion) -> None:
+    states = Conditioning(shared_model, trains_text=False, clip_skip=2)(["red"])
+    torch.testing.assert_close(states, shared_model.encode_prompts(["red"], clip_skip=2))

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support import tiny_model
+from tincture.training.loss import denoising_loss
+
+
+def drawn(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(2, 4, 3, 3, generator=generator) for _ in range(count)]
+
+
+def test_noise_is_added_by_the_schedule_and_the_error_squared() -> None:
+    scheduler = tiny_model().noise_scheduler
+    latents, noise, prediction = drawn(3)
+    timesteps = torch.tensor([10, 900])
+    seen: list[Tensor] = []
+
+    def predict(noisy: Tensor, at: Tensor) -> Tensor:
+        seen.append(noisy)
+        return prediction
+
+    loss = denoising_loss(predict, scheduler, latents, noise, timesteps)
+    kept = scheduler.alphas_cumprod[timesteps].view(2, 1, 1, 1)
+    torch.testing.assert_close(seen[0], kept.sqrt() * latents + (1 - kept).sqrt() * noise)
+    torch.testing.assert_close(loss, ((prediction - noise) ** 2).mean())
+
+
+def test_v_prediction_aims_at_v() -> None:
+    scheduler = tiny_model(prediction_type="v_prediction").noise_scheduler
+    latents, noise = drawn(2)
+    timesteps = torch.tensor([10, 900])
+    kept = scheduler.alphas_cumprod[timesteps].view(2, 1, 1, 1)
+    v = kept.sqrt() * noise - (1 - kept).sqrt() * latents
+    loss = denoising_loss(lambda noisy, at: v, scheduler, latents, noise, timesteps)
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_weights_count_per_cell() -> None:
+    scheduler = tiny_model().noise_scheduler
+    latents, noise, prediction = drawn(3)
+    weights = torch.rand(2, 1, 3, 3, generator=torch.Generator().manual_seed(2))
+    loss = denoising_loss(lambda *_: prediction, scheduler, latents, noise, torch.tensor([1, 2]), weights)
+    torch.testing.assert_close(loss, ((prediction - noise) ** 2 * weights).mean())
+
+
+def test_the_error_is_taken_in_float32() -> None:
+    """A difference of 300 squared is beyond float16."""
+    scheduler = tiny_model().noise_scheduler
+    latents, noise = drawn(2)
+    far = torch.full_like(noise, 300.0).half()
+    loss = denoising_loss(lambda *_: far, scheduler, latents, noise, torch.tensor([1, 2]))
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, ((300 - noise) ** 2).mean())

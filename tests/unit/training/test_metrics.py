@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tincture.errors import StorageError
+from tincture.events import RunEnded, StepRecord, StepsDone
+from tincture.training.metrics import CsvLog, LossWindow, TensorBoardLog, mean_and_error, read_csv
+
+
+def done(*records: StepRecord) -> StepsDone:
+    return StepsDone(records, 10, 0.0, 0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("samples", [1, 5, 40])
+def test_window_against_numpy(samples: int) -> None:
+    losses = np.random.default_rng(0).gamma(2, size=150)
+    window = LossWindow(samples)
+    for count, loss in enumerate(losses, start=1):
+        window.append(float(loss))
+        if count < 2:
+            continue
+        for (mean, error), length in ((window.window(), 3 * samples), (window.recent(), 32)):
+            latest = losses[max(0, count - length) : count]
+            assert mean == pytest.approx(latest.mean())
+            assert error == pytest.approx(latest.std(ddof=1) / math.sqrt(len(latest)))
+
+
+def test_window_of_nothing_and_of_one() -> None:
+    window = LossWindow(2)
+    assert all(math.isnan(value) for value in window.window())
+    window.append(0.5)
+    assert window.window() == window.recent() == mean_and_error([0.5]) == (0.5, 0.0)
+
+
+def test_window_goes_on_from_its_state() -> None:
+    whole, first, second = LossWindow(2), LossWindow(2), LossWindow(2)
+    for loss in range(50):
+        whole.append(loss)
+        (first if loss < 30 else second).append(loss)
+        if loss == 29:
+            second.restore(first.state())
+    assert second.window() == whole.window()
+    assert second.recent() == whole.recent()
+
+
+def test_csv_has_the_webuis_columns_and_seven_digits(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "loss.csv"
+    log = CsvLog(path, 0)
+    log.on_event(done(StepRecord(1, 0, 0, 0.123456789, 0.005), StepRecord(2, 0, 1, 2.0, 1e-5)))
+    log.on_event(done(StepRecord(3, 1, 0, 0.5, 1e-5)))
+    assert path.read_text() == (
+        "step,epoch,epoch_step,loss,learn_rate\n1,0,0,0.1234568,0.005\n2,0,1,2.0000000,1e-05\n3,1,0,0.5000000,1e-05\n"
+    )
+
+
+def test_a_log_that_goes_on_drops_later_and_torn_lines(tmp_path: Path) -> None:
+    path = tmp_path / "loss.csv"
+    head = "step,epoch,epoch_step,loss,learn_rate\n"
+    path.write_text(head + "1,0,0,0.1000000,0.1\n2,0,1,0.2000000,0.1\n3,0,2,0.3000000,0.1\n4,0,3,0.4")
+    log = CsvLog(path, 2)
+    log.on_event(done(StepRecord(3, 0, 2, 0.25, 0.1)))
+    assert path.read_text() == head + "1,0,0,0.1000000,0.1\n2,0,1,0.2000000,0.1\n3,0,2,0.2500000,0.1\n"
+
+
+def test_torn_lines_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "loss.csv"
+    assert read_csv(path) == []
+    path.write_text("step,epoch,epoch_step,loss,learn_rate\n1,0,0,0.1,0.1\n2,0")
+    assert [row["step"] for row in read_csv(path)] == ["1"]
+
+
+def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    log = CsvLog(tmp_path / "loss.csv", 0)
+    log.path.unlink()
+    log.path.mkdir()
+    with pytest.raises(StorageError, match=r"The loss log .*loss\.csv could not be written"):
+        log.on_event(done(StepRecord(1, 0, 0, 0.5, 0.1)))
+
+
+def test_tensorboard_names_are_the_webuis(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = TensorBoardLog(tmp_path, 0)
+    log.on_event(done(StepRecord(1, 0, 0, 0.5, 0.25), StepRecord(2, 0, 1, 0.75, 0.125)))
+    log.on_event(RunEnded(2, False, 1.0))
+    read = EventAccumulator(str(tmp_path))
+    read.Reload()
+    assert [(event.step, event.value) for event in read.Scalars("Loss/train")] == [(1, 0.5), (2, 0.75)]
+    assert [(event.step, event.value) for event in read.Scalars("Learn rate/train")] == [(1, 0.25), (2, 0.125)]

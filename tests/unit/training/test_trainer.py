@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.runs import OnStep, Recorder, equal
+from tests.support import tiny_model, weights
+from tincture.adapters.adapter import Adapter
+from tincture.adapters.embedding import Embedding, create_embedding
+from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
+from tincture.data.batches import BatchPlan
+from tincture.data.latents import LatentCache
+from tincture.errors import DivergedError
+from tincture.events import Event, RunEnded, RunStarted, StepEnd, StepRecord, StepsDone
+from tincture.models.stable_diffusion import StableDiffusion
+from tincture.training.conditioning import Conditioning
+from tincture.training.lr_schedule import Schedule
+from tincture.training.trainer import Clipping, Trainer, TrainingData
+
+KINDS = ("embedding", "hypernetwork")
+SAMPLES = 6
+
+
+@dataclass
+class FixedPlan(BatchPlan):
+    """Micro-batches as they are given, over and over."""
+
+    batches: Sequence[Sequence[int]]
+
+    @property
+    def micro_batches_per_epoch(self) -> int:  # type: ignore[override]
+        return len(self.batches)
+
+    def micro_batch(self, m: int) -> list[int]:
+        return list(self.batches[m % len(self.batches)])
+
+
+def make_adapter(kind: str, model: StableDiffusion, dropout: float = 0.0) -> Adapter:
+    if kind == "embedding":
+        return create_embedding("cat", model, 2, "moon")
+    return create_hypernetwork("ink", model.context_widths(), (1, 2, 1), "relu", dropout_structure=(0, dropout, 0))
+
+
+def latents(samples: int = SAMPLES) -> LatentCache:
+    generator = torch.Generator().manual_seed(0)
+    means = [torch.randn(4, 2, 2, generator=generator) for _ in range(samples)]
+    return LatentCache(means, [torch.full((4, 2, 2), 0.1)] * samples)
+
+
+def make_trainer(
+    model: StableDiffusion, adapter: Adapter, batches: Sequence[Sequence[int]] = ((0, 1), (2, 3)), **changes: Any
+) -> Trainer:
+    optimizer = changes.pop("optimizer", torch.optim.SGD)
+    data = TrainingData(
+        FixedPlan(batches),
+        changes.pop("latents", None) or latents(),
+        lambda index, global_step, slot: f"cat {'red' if index % 2 else 'blue'} moon",
+        weights=changes.pop("weights", None),
+    )
+    settings: dict[str, Any] = {"learning_rate": Schedule.parse("0.1", 100), "steps": 3, "seed": 5, **changes}
+    return Trainer(
+        model,
+        adapter,
+        data,
+        Conditioning(model, trains_text=adapter.trains_text),
+        optimizer(adapter.parameters(), lr=1.0),
+        **settings,
+    )
+
+
+def result(adapter: Adapter) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in adapter.state_dict().items()}
+
+
+def change(adapter: Adapter, start: dict[str, Tensor]) -> Tensor:
+    """All that training changed, as one vector."""
+    return torch.cat([(value - start[key]).flatten() for key, value in adapter.state_dict().items()])
+
+
+def assert_trained_alike(one: Adapter, other: Adapter, dropout: float = 0.0) -> None:
+    """What training changed differs by rounding only, as seen beside the change itself."""
+    fresh = make_adapter(one.kind, tiny_model(), dropout).state_dict()
+    moved, also_moved = change(one, fresh), change(other, fresh)
+    assert moved.norm() > 0
+    assert (moved - also_moved).norm() < 1e-3 * moved.norm()
+    assert (moved - also_moved).abs().max() < 1e-6
+
+
+# --- the frozen model ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_adapter_is_trained_and_the_model_stays_bit_for_bit(model: StableDiffusion, kind: str) -> None:
+    before, adapter = weights(model), make_adapter(kind, model)
+    start = result(adapter)
+    make_trainer(model, adapter).run()
+    assert not equal(result(adapter), start)
+    assert equal(weights(model), before)
+    parts: list[nn.Module] = [model.unet, model.vae, model.text_encoder]
+    assert not any(p.requires_grad or p.grad is not None for part in parts for p in part.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_of_the_adapters_size_and_no_more(model: StableDiffusion, kind: str) -> None:
+    adapter = make_adapter(kind, model)
+    trainer = make_trainer(model, adapter)
+    with adapter.attach(model):
+        trainer._accumulate_gradients()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in adapter.parameters())
+    assert any(bool(p.grad.any()) for p in adapter.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exception_within_a_run_leaves_the_model_as_it_was(model: StableDiffusion, kind: str) -> None:
+    before, adapter = weights(model), make_adapter(kind, model, dropout=0.5)
+    random_state = torch.get_rng_state()
+
+    def fail() -> None:
+        raise KeyError("a watcher's own fault")
+
+    with pytest.raises(KeyError):
+        make_trainer(model, adapter).run([OnStep(2, fail)])
+    assert equal(weights(model), before)
+    assert model.attached_embeddings == []
+    hooks = [hook for module in model.unet.modules() for hook in module._forward_pre_hooks.values()]
+    assert hooks == []
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_a_hypernetwork_is_in_eval_mode_after_its_run(model: StableDiffusion) -> None:
+    adapter = make_adapter("hypernetwork", model, dropout=0.5)
+    assert isinstance(adapter, Hypernetwork)
+    make_trainer(model, adapter).run()
+    context = torch.ones(1, 3, 32)
+    assert torch.equal(adapter.transform(context)[0], adapter.transform(context)[0])
+
+
+def test_network_dropout_does_not_depend_on_the_global_generator(model: StableDiffusion) -> None:
+    def run(seed: int) -> dict[str, Tensor]:
+        adapter = make_adapter("hypernetwork", model, dropout=0.5)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            make_trainer(model, adapter).run()
+        return result(adapter)
+
+    assert equal(run(1), run(2))
+
+
+def test_network_dropout_is_on_and_differs_from_step_to_step(model: StableDiffusion) -> None:
+    adapter = make_adapter("hypernetwork", model, dropout=0.5)
+    trainer = make_trainer(model, adapter, learning_rate=Schedule.parse("0", 100), batches=[(0,)], steps=1)
+    with trainer._training():
+        first = trainer._micro_batch_loss([0], 0).item()
+        again = trainer._micro_batch_loss([0], 0).item()
+    without = make_adapter("hypernetwork", model, dropout=0.0)
+    other = make_trainer(model, without, batches=[(0,)])
+    with other._training():
+        plain = other._micro_batch_loss([0], 0).item()
+    assert first == again
+    assert first != plain
+
+
+# --- gradients -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_accumulated_micro_batches_equal_one_batch(model: StableDiffusion, kind: str) -> None:
+    in_parts, at_once = make_adapter(kind, model), make_adapter(kind, model)
+    make_trainer(model, in_parts, [(0, 1), (2, 3), (4, 5)], gradient_accumulation_steps=3).run()
+    make_trainer(model, at_once, [(0, 1, 2, 3, 4, 5)]).run()
+    assert_trained_alike(in_parts, at_once)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_of_a_smaller_micro_batch_count_as_much_as_others(model: StableDiffusion, kind: str) -> None:
+    in_parts, at_once = make_adapter(kind, model), make_adapter(kind, model)
+    recorders = Recorder(), Recorder()
+    make_trainer(model, in_parts, [(0, 1, 2), (3,)], gradient_accumulation_steps=2).run([recorders[0]])
+    make_trainer(model, at_once, [(0, 1, 2, 3)]).run([recorders[1]])
+    assert_trained_alike(in_parts, at_once)
+    losses = [[r.loss for e in recorder.of(StepsDone) for r in e.records] for recorder in recorders]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def gradient_of_first_step(model: StableDiffusion, **changes: Any) -> Tensor:
+    """What the first step changed, at rate 1: the gradient as the optimizer got it."""
+    adapter = make_adapter("embedding", model)
+    before = adapter.parameters()[0].detach().clone()
+    make_trainer(model, adapter, learning_rate=Schedule.parse("1", 100), steps=1, **changes).run()
+    return before - adapter.parameters()[0].detach()
+
+
+def test_clipping_by_norm_and_by_value(model: StableDiffusion) -> None:
+    plain = gradient_of_first_step(model)
+    norm = plain.norm().item()
+    by_norm = gradient_of_first_step(model, clipping=Clipping("norm", Schedule.parse(norm / 4, 100)))
+    torch.testing.assert_close(by_norm, plain / 4, rtol=1e-3, atol=1e-6)
+    limit = plain.abs().max().item() / 2
+    by_value = gradient_of_first_step(model, clipping=Clipping("value", Schedule.parse(limit, 100)))
+    torch.testing.assert_close(by_value, plain.clamp(-limit, limit), rtol=1e-3, atol=1e-6)
+
+
+def test_clipping_threshold_follows_its_schedule(model: StableDiffusion) -> None:
+    """At rate 1 a step is as long as the gradient, which is longer than the thresholds."""
+    adapter = make_adapter("embedding", model)
+    (vectors,) = adapter.parameters()
+    lengths, last = [], vectors.detach().clone()
+
+    class Measure:
+        def on_event(self, event: Event) -> None:
+            nonlocal last
+            if isinstance(event, StepEnd):
+                lengths.append((vectors.detach() - last).norm().item())
+                last = vectors.detach().clone()
+
+    clipping = Clipping("norm", Schedule.parse("1e-4:2, 1e-5", 4))
+    rate = Schedule.parse("1", 4)
+    make_trainer(model, adapter, learning_rate=rate, steps=4, clipping=clipping).run([Measure()])
+    assert lengths == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5], rel=0.05)
+
+
+def test_learning_rate_follows_its_schedule_also_in_a_run_that_goes_on(model: StableDiffusion) -> None:
+    schedule = Schedule.parse("0.4:2, 0.2:3, 0.1", 5)
+    applied: list[float] = []
+
+    class Sgd(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            applied.append(self.param_groups[0]["lr"])
+            super().step(closure)
+
+    make_trainer(model, make_adapter("embedding", model), learning_rate=schedule, steps=5, optimizer=Sgd).run()
+    assert applied == [0.4, 0.4, 0.2, 0.1, 0.1]
+    applied.clear()
+    recorder = Recorder()
+    going_on = make_trainer(
+        model, make_adapter("embedding", model), learning_rate=schedule, steps=5, global_step=2, optimizer=Sgd
+    )
+    going_on.run([recorder])
+    assert applied == [0.2, 0.1, 0.1]
+    records = [record for event in recorder.of(StepsDone) for record in event.records]
+    assert [(record.global_step, record.learning_rate) for record in records] == [(3, 0.2), (4, 0.1), (5, 0.1)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_checkpointing_changes_nothing(kind: str) -> None:
+    adapters = []
+    for checkpointing in (False, True):
+        model = tiny_model()
+        if checkpointing:
+            model.enable_gradient_checkpointing()
+        adapter = make_adapter(kind, model, dropout=0.4)
+        make_trainer(model, adapter, [(0, 1)]).run()
+        adapters.append(adapter)
+    assert_trained_alike(*adapters, dropout=0.4)
+
+
+def test_loss_weights_count(model: StableDiffusion) -> None:
+    flat = [torch.ones(1, 2, 2)] * SAMPLES
+    corner = [torch.tensor([[[4.0, 0.0], [0.0, 0.0]]])] * SAMPLES
+    plain, ones, weighed = (gradient_of_first_step(model, weights=given) for given in (None, flat, corner))
+    assert torch.equal(plain, ones)
+    assert not torch.allclose(plain, weighed)
+
+
+# --- precision -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_trains_float32_weights(kind: str, precision: str) -> None:
+    model = tiny_model().to("cpu", {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    adapter, exact = make_adapter(kind, model), make_adapter(kind, tiny_model())
+    start = result(adapter)
+    recorder = Recorder()
+    make_trainer(model, adapter, precision=precision, steps=1).run([recorder])
+    make_trainer(tiny_model(), exact, steps=1).run()
+    (event,) = recorder.of(StepsDone)
+    assert 0 < event.records[0].loss < 10
+    assert all(parameter.dtype == torch.float32 for parameter in adapter.parameters())
+    # It goes the way of full precision, roughly.
+    assert nn.functional.cosine_similarity(change(adapter, start), change(exact, start), dim=0) > 0.9
+
+
+def test_gradients_are_unscaled_before_they_are_clipped() -> None:
+    """The scale is 65536: were scaled gradients clipped, what is left of them after unscaling would be tiny."""
+    model = tiny_model().to("cpu", torch.float16)
+    clipping = Clipping("norm", Schedule.parse("1e-4", 100))
+    moved = gradient_of_first_step(model, precision="fp16", clipping=clipping)
+    assert moved.norm().item() == pytest.approx(1e-4, rel=0.01)
+
+
+# --- divergence ------------------------------------------------------------------------------------------------------
+
+
+def broken_latents(index: int) -> LatentCache:
+    cache = latents()
+    means = list(cache.means)
+    means[index] = torch.full((4, 2, 2), float("nan"))
+    return LatentCache(means, cache.stds)
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_nan_loss_stops_the_run_and_finite_losses_are_told(model: StableDiffusion, log_every: int) -> None:
+    recorder = Recorder()
+    trainer = make_trainer(
+        model,
+        make_adapter("embedding", model),
+        [(0,), (1,), (2,), (3,)],
+        latents=broken_latents(2),
+        steps=4,
+        log_every=log_every,
+    )
+    with pytest.raises(DivergedError, match=r"The loss of step 3 is nan.*learning rate \(it was 0\.1\)"):
+        trainer.run([recorder])
+    records: list[StepRecord] = [record for event in recorder.of(StepsDone) for record in event.records]
+    assert [record.global_step for record in records] == [1, 2]
+    assert np.isfinite([record.loss for record in records]).all()
+    assert recorder.of(RunEnded) == []
+
+
+# --- what a run tells ------------------------------------------------------------------------------------------------
+
+
+def test_events_come_in_order_and_steps_are_numbered_by_what_is_done(model: StableDiffusion) -> None:
+    recorder, adapter = Recorder(), make_adapter("embedding", model)
+    assert make_trainer(model, adapter, steps=5, log_every=2).run([recorder]) is False
+    told = [(type(e).__name__, e.global_step) for e in recorder.events if not isinstance(e, StepsDone)]  # type: ignore[attr-defined]
+    assert told == [("RunStarted", 0), *(("StepEnd", n) for n in range(1, 6)), ("RunEnded", 5)]
+    assert [[r.global_step for r in e.records] for e in recorder.of(StepsDone)] == [[1, 2], [3, 4], [5]]
+    assert adapter.step == 5
+    (started,) = recorder.of(RunStarted)
+    assert (started.steps, started.samples, started.micro_batches_per_epoch) == (5, SAMPLES, 2)
+
+
+def test_epochs_count_micro_batches(model: StableDiffusion) -> None:
+    recorder = Recorder()
+    batches = [(0,), (1,), (2,), (3,)]
+    trainer = make_trainer(
+        model, make_adapter("embedding", model), batches, gradient_accumulation_steps=2, steps=5, log_every=5
+    )
+    trainer.run([recorder])
+    (event,) = recorder.of(StepsDone)
+    assert [(r.epoch, r.epoch_step) for r in event.records] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+
+
+def test_stop_finishes_the_step_and_says_so(model: StableDiffusion) -> None:
+    recorder, stop = Recorder(), threading.Event()
+    trainer = make_trainer(model, make_adapter("embedding", model), steps=5)
+    assert trainer.run([OnStep(2, stop.set), recorder], stop) is True
+    (ended,) = recorder.of(RunEnded)
+    assert (ended.global_step, ended.interrupted) == (2, True)
+    assert [r.global_step for e in recorder.of(StepsDone) for r in e.records] == [1, 2]
+
+
+def test_stop_in_the_last_step_is_no_interruption(model: StableDiffusion) -> None:
+    stop = threading.Event()
+    trainer = make_trainer(model, make_adapter("embedding", model), steps=2)
+    assert trainer.run([OnStep(2, stop.set)], stop) is False
+
+
+def test_a_run_is_a_function_of_its_seed(model: StableDiffusion) -> None:
+    def run(seed: int) -> dict[str, Tensor]:
+        adapter = make_adapter("embedding", model)
+        make_trainer(model, adapter, seed=seed).run()
+        return result(adapter)
+
+    assert equal(run(1), run(1))
+    assert not equal(run(1), run(2))
+
+
+def test_vectors_train_for_a_v_prediction_model_too() -> None:
+    adapters: list[Embedding] = []
+    for prediction_type in ("epsilon", "v_prediction"):
+        model = tiny_model(prediction_type=prediction_type)
+        adapters.append(create_embedding("cat", model, 2, "moon"))
+        make_trainer(model, adapters[-1]).run()
+    assert not equal(adapters[0].state_dict(), adapters[1].state_dict())
