@@ -389,6 +389,9 @@ def train_unet(args: argparse.Namespace, device: torch.device) -> None:
     torch.manual_seed(args.seed + 300)
     unet = UNet2DConditionModel(**UNET_CONFIG).to(device).train()
     text_encoder = CLIPTextModel(text_config(tokenizer)).to(device).train()
+    if args.unet_from:
+        state = torch.load(args.unet_from, weights_only=True)
+        torch.nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}).load_state_dict(state)
     # With so few positions plain matrix products beat the fused kernel's backward pass on a CPU by far.
     unet.set_attn_processor(AttnProcessor())
     text_encoder.set_attn_implementation("eager")
@@ -429,7 +432,7 @@ def train_unet(args: argparse.Namespace, device: torch.device) -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        torch._foreach_lerp_(average, parameters, 1 - min(0.999, (1 + step) / (10 + step)))
+        torch._foreach_lerp_(average, parameters, 1 - min(0.998, (1 + step) / (10 + step)))
         running += error.mean().item()
         if (step + 1) % 100 == 0:
             seconds = seconds_before + time.monotonic() - started
@@ -493,6 +496,7 @@ def main() -> None:
     parser.add_argument("--vae-rate", type=float, default=2e-3)
     parser.add_argument("--pictures", type=int, default=30000)
     parser.add_argument("--unet-steps", type=int, default=4200)
+    parser.add_argument("--unet-from", type=Path, help="U-Net and text encoder to go on from")
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--unet-rate", type=float, default=1e-3)
     args = parser.parse_args()
