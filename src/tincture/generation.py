@@ -146,10 +146,6 @@ def _acting(
     replaced = instead or {}
     with ExitStack() as stack:
         for network in networks:
-            if network.kind != "hypernet":
-                raise UsageError(
-                    f"<{network.kind}:{network.name}> is not supported; prompts may name <hypernet:NAME:STRENGTH>."
-                )
             path = replaced.get(network.name) or workspace.find_hypernetwork(network.name)
             stack.enter_context(Hypernetwork.load(path).train(False).attach(model, network.multiplier))
         for name, path in {**_named(workspace, texts), **replaced}.items():

@@ -24,6 +24,7 @@ from tincture.events import CheckpointSaved, Progressed, StepsDone
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.training.checkpoint import list_states
 from tincture.training.conditioning import Conditioning
+from tincture.training.optimizer import create_optimizer
 from tincture.workspace import Workspace
 
 KINDS = ("embedding", "hypernetwork")
@@ -259,10 +260,9 @@ def test_an_embedding_has_no_weight_decay_and_a_hypernetwork_the_optimizers(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decays: list[float] = []
-    create = recipe.create_optimizer
 
     def watched(*arguments: Any) -> torch.optim.Optimizer:
-        optimizer = create(*arguments)
+        optimizer = create_optimizer(*arguments)
         decays.append(optimizer.param_groups[0]["weight_decay"])
         return optimizer
 

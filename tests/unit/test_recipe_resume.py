@@ -11,6 +11,7 @@ import pytest
 
 from tests.runs import RANDOM, Bench, OnStep, csv_text, equal, last_state, trained
 from tincture import recipe
+from tincture.data.latents import LatentCache
 from tincture.errors import DataError, FileFormatError, ModelError, UsageError
 from tincture.formats.files import safe_torch_load
 from tincture.training.checkpoint import list_states
@@ -127,7 +128,7 @@ def test_a_finished_run_stays_as_it_is(bench: Bench) -> None:
 def test_changed_captions_are_refused_before_anything_is_encoded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     result = bench.train("embedding", stop_after=2, batch_size=5)
     (bench.data / "0.txt").write_text("another, caption")
-    monkeypatch.setattr(recipe.LatentCache, "encode", kill)
+    monkeypatch.setattr(LatentCache, "encode", kill)
     with pytest.raises(DataError, match="have changed since the run began"):
         bench.resume(result.run_dir)
 

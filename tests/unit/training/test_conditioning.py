@@ -59,7 +59,7 @@ def test_trained_text_is_encoded_anew_once_per_distinct_prompt_with_gradients(mo
         assert conditioning.encoded == 2
         assert torch.equal(states[0], states[2])
         torch.testing.assert_close(states, model.encode_prompts(["a cat", "red", "a cat"]))
-        states.sum().backward()
+        states.sum().backward()  # type: ignore[no-untyped-call]
         conditioning(["red"])
     assert conditioning.encoded == 3
     assert embedding.parameters()[0].grad is not None

@@ -258,7 +258,7 @@ def test_gradient_checkpointing_changes_nothing(kind: str) -> None:
         adapter = make_adapter(kind, model, dropout=0.4)
         make_trainer(model, adapter, [(0, 1)]).run()
         adapters.append(adapter)
-    assert_trained_alike(*adapters, dropout=0.4)
+    assert_trained_alike(adapters[0], adapters[1], dropout=0.4)
 
 
 def test_loss_weights_count(model: StableDiffusion) -> None:

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.runs import Bench
+from tincture.adapters.embedding import Embedding
+from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
+from tincture.errors import UsageError
+from tincture.formats.picture_text import PictureParameters, parse_parameters
+from tincture.generation import Drawing, generate_grid, generate_pictures
+from tincture.preview import LABEL_HEIGHT, LABEL_WIDTH
+
+SMALL = Drawing(steps=2, width=16, height=16)
+
+
+def picture(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def parameters(path: Path) -> PictureParameters:
+    with Image.open(path) as image:
+        return parse_parameters(image.info["parameters"])
+
+
+def strong_network(bench: Bench) -> Hypernetwork:
+    """One that changes pictures for all to see."""
+    network = create_hypernetwork("ink", (32, 64), weight_init="KaimingNormal", activation_func="relu")
+    network.save(bench.path("hypernetwork"))
+    return network
+
+
+def draw(bench: Bench, *prompts: str, seeds: tuple[int, ...] = (1,), out: str = "out") -> list[Path]:
+    return generate_pictures(
+        prompts,
+        workspace=bench.workspace,
+        out=bench.workspace.root / out,
+        seeds=seeds,
+        model=str(bench.model),
+        drawing=SMALL,
+    )
+
+
+def test_pictures_are_numbered_and_nothing_is_overwritten(bench: Bench) -> None:
+    first = draw(bench, "red", "blue", seeds=(1, 2))
+    assert [path.name for path in first] == ["00001-1.png", "00002-2.png", "00003-1.png", "00004-2.png"]
+    content = [path.read_bytes() for path in first]
+    assert [path.name for path in draw(bench, "red")] == ["00005-1.png"]
+    assert [path.read_bytes() for path in first] == content
+
+
+def test_a_picture_depends_on_prompt_and_seed_alone(bench: Bench) -> None:
+    together = draw(bench, "red", "blue", seeds=(1, 2))
+    (alone,) = draw(bench, "blue", seeds=(2,))
+    assert np.array_equal(picture(together[3]), picture(alone))
+    assert not np.array_equal(picture(together[2]), picture(alone))
+
+
+def test_a_hypernetwork_acts_by_its_strength_and_is_told(bench: Bench) -> None:
+    strong_network(bench)
+    plain, none, full = draw(bench, "red", "red <hypernet:ink:0>", "red <hypernet:ink:1>")
+    assert np.array_equal(picture(plain), picture(none))
+    assert not np.array_equal(picture(plain), picture(full))
+    read = parameters(full)
+    assert (read.prompt, read.settings["Hypernet"]) == ("red <hypernet:ink:1>", "ink")
+    assert float(read.settings["Hypernet strength"]) == 1
+    # It acts on its own prompt only.
+    assert np.array_equal(picture(draw(bench, "red")[0]), picture(plain))
+
+
+def test_an_embedding_acts_by_its_files_name(bench: Bench) -> None:
+    (before,) = draw(bench, "a dog")
+    Embedding("another name", {"clip_l": torch.full((2, 32), 3.0)}).save(bench.workspace.embedding_path("dog"))
+    (after,) = draw(bench, "a dog")
+    assert not np.array_equal(picture(before), picture(after))
+
+
+def test_an_embedding_of_another_model_is_left_out_with_a_warning(bench: Bench) -> None:
+    (before,) = draw(bench, "a dog")
+    Embedding("dog", {"clip_l": torch.ones(2, 768)}).save(bench.workspace.embedding_path("dog"))
+    with pytest.warns(UserWarning, match=r"'dog' has vectors of width clip_l 768.*It is left out"):
+        (after,) = draw(bench, "a dog")
+    assert np.array_equal(picture(before), picture(after))
+
+
+def test_an_unknown_hypernetwork_is_refused(bench: Bench) -> None:
+    with pytest.raises(UsageError, match=r"There is no hypernetwork 'inc'.*did you mean ink"):
+        draw(bench, "red <hypernet:inc:1>")
+
+
+def test_grid_has_a_column_per_strength_and_a_row_per_checkpoint(bench: Bench) -> None:
+    network = strong_network(bench)
+    checkpoints = [bench.workspace.root / f"ink-{step}.pt" for step in (2, 4)]
+    for factor, path in enumerate(checkpoints):
+        for parameter in network.parameters():
+            parameter.data *= factor  # the first changes nothing
+        network.save(path)
+    strong_network(bench).save(checkpoints[1])
+    path = generate_grid(
+        "red <hypernet:ink:1>",
+        workspace=bench.workspace,
+        out=bench.workspace.root / "out",
+        seed=1,
+        strengths=(0.0, 0.5, 1.0),
+        checkpoints=checkpoints,
+        model=str(bench.model),
+        drawing=SMALL,
+    )
+    sheet = picture(path)
+    assert path.name == "grid-00001-1.png"
+    assert sheet.shape == (LABEL_HEIGHT + 2 * 18, LABEL_WIDTH + 3 * 18, 3)
+    rows = [sheet[LABEL_HEIGHT + y * 18 : LABEL_HEIGHT + y * 18 + 16, LABEL_WIDTH:] for y in range(2)]
+    cells = [[row[:, x * 18 : x * 18 + 16] for x in range(3)] for row in rows]
+    (plain,) = draw(bench, "red")
+    for cell in (*cells[0], cells[1][0]):
+        assert np.array_equal(cell, picture(plain))
+    assert not np.array_equal(cells[1][1], cells[1][0])
+    assert not np.array_equal(cells[1][2], cells[1][1])
+
+
+def test_a_checkpoint_that_the_prompt_does_not_name_is_refused(bench: Bench) -> None:
+    with pytest.raises(UsageError, match=r"names no adapter 'ink'"):
+        generate_grid(
+            "red",
+            workspace=bench.workspace,
+            out=bench.workspace.root / "out",
+            seed=1,
+            strengths=(1.0,),
+            checkpoints=[bench.workspace.root / "ink-500.pt"],
+            model=str(bench.model),
+            drawing=SMALL,
+        )
