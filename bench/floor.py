@@ -1,16 +1,17 @@
 """The least work that a step can be made of, with nothing around it: what the trainer is held against.
 
-Inputs are made once, beforehand. ``torch.autograd.grad`` is asked for exactly the gradients that must flow, so that no
-other part of the graph is walked; weights are frozen, so none of theirs is ever computed.
+Inputs are made once, beforehand. The backward pass is asked for exactly the gradients that must flow, so that no other
+part of the graph is walked; weights are frozen, so none of theirs is ever computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tincture.adapters.attention import context_width, projections
 from tincture.adapters.hypernetwork import create_hypernetwork
@@ -51,7 +52,7 @@ class Floors:
         leaf = self.hidden_states.clone().requires_grad_()
 
         def step() -> None:
-            torch.autograd.grad(self._loss(leaf), leaf)
+            _backward(self._loss(leaf), [leaf])
 
         return step
 
@@ -69,7 +70,7 @@ class Floors:
             handle = text_encoder.get_input_embeddings().register_forward_hook(open_to_gradients)
             states = text_encoder(self.ids).last_hidden_state
             handle.remove()
-            torch.autograd.grad(self._loss(states), leaves)
+            _backward(self._loss(states), leaves)
 
         return step
 
@@ -92,7 +93,7 @@ class Floors:
             handles = [projection.register_forward_pre_hook(cut) for projection in projections(self.model.unet)[0]]
             # Gradient checkpointing goes through the hooks again, in the backward pass.
             loss = self._loss(leaf)
-            torch.autograd.grad(loss, [leaf, *first])
+            _backward(loss, [leaf, *first])
             for handle in handles:
                 handle.remove()
             first.clear()
@@ -125,11 +126,9 @@ class Floors:
                 for pair in attentions
                 for which, projection in enumerate(pair)
             ]
-            loss = self._loss(self.hidden_states)
-            gradients = torch.autograd.grad(loss, parameters)
+            _backward(self._loss(self.hidden_states), parameters)
             for handle in handles:
                 handle.remove()
-            assert len(gradients) == len(parameters)
 
         return step
 
@@ -138,3 +137,18 @@ class Floors:
         if kind == "embedding":
             return {"floor": self.embedding(), "floor_with_adapter": self.embedding_with_text()}
         return {"floor": self.hypernetwork(), "floor_with_adapter": self.hypernetwork_with_modules()}
+
+
+def _backward(loss: Tensor, leaves: Sequence[Tensor]) -> None:
+    torch.autograd.backward(loss, inputs=leaves)
+    for leaf in leaves:
+        assert leaf.grad is not None, "a gradient did not arrive"
+        leaf.grad = None
+
+
+def gflop(step: Step) -> float:
+    """Billions of multiplications and additions of matrix products, convolutions and attentions in one step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    flop: int = counter.get_total_flops()
+    return flop / 1e9

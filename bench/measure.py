@@ -11,7 +11,7 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
-from bench.floor import Floors, Step
+from bench.floor import Floors, Step, gflop
 from bench.material import NAME, create_adapter
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
@@ -128,14 +128,20 @@ def train(case: Case, workspace: Workspace, steps: int, callbacks: list[Callback
 
 def measure_speed(case: Case, workspace: Workspace) -> dict[str, Any]:
     """Steps per second of the product and of its floors, all rounds and their spread, and the ratios by round."""
-    rounds = Rounds(case, Floors(case.load(workspace), case.batch_size, case.size).of(case.kind))
+    floors = Floors(case.load(workspace), case.batch_size, case.size).of(case.kind)
+    arithmetic = {name: gflop(floor) for name, floor in floors.items()}
+    rounds = Rounds(case, floors)
     train(case, workspace, case.warmup + case.rounds * case.steps, [rounds])
     ratios = {
-        f"product/{floor}": spread([rates["product"] / rates[floor] for rates in rounds.results])
-        for floor in rounds.floors
+        f"product/{floor}": spread([rates["product"] / rates[floor] for rates in rounds.results]) for floor in floors
     }
-    rates = {name: spread([rates[name] for rates in rounds.results]) for name in ("product", *rounds.floors)}
-    return {**_described(case), "steps_per_second": rates, "ratio": ratios, "all_rounds": rounds.results}
+    return {
+        **_described(case),
+        "steps_per_second": {name: spread([rates[name] for rates in rounds.results]) for name in ("product", *floors)},
+        "ratio": ratios,
+        "gflop_per_step": arithmetic,
+        "all_rounds": rounds.results,
+    }
 
 
 def measure_attention(case: Case, workspace: Workspace) -> dict[str, Any]:

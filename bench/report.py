@@ -84,6 +84,15 @@ def _attention(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     )
 
 
+def _arithmetic(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    head = ["Model", "Adapter", "Batch", "floor, GFLOP a step", "floor with adapter", "floor/floor with adapter"]
+    lines = []
+    for row in rows:
+        bare, full = (row["gflop_per_step"][name] for name in ("floor", "floor_with_adapter"))
+        lines.append([*_case(row), f"{bare:.4g}", f"{full:.4g}", f"{bare / full:.3f}"])
+    return _table(head, lines)
+
+
 def _counts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     head = ["Model", "Adapter", "Batch", "steps", "encodings per picture", "text encodings per distinct prompt"]
     return _table(
@@ -104,6 +113,7 @@ def _startup(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 SECTIONS = (
     ("startup", "Start", _startup),
     ("speed", "Speed", _speed),
+    ("speed", "Arithmetic that the floors do", _arithmetic),
     ("counts", "Encodings", _counts),
     ("attention", "The frozen U-Net with either attention of diffusers", _attention),
 )

@@ -41,6 +41,7 @@ def test_product_and_floors_are_timed_in_every_round(folder: str, kind: Kind, wo
         assert all(rate > 0 for rate in rates.values())
     ratios = sorted(rates["product"] / rates["floor"] for rates in measured["all_rounds"])
     assert measured["ratio"]["product/floor"] == {"median": sum(ratios) / 2, "min": ratios[0], "max": ratios[1]}
+    assert 0 < measured["gflop_per_step"]["floor"] < measured["gflop_per_step"]["floor_with_adapter"]
     assert (measured["model"], measured["kind"]) == ("tiny", kind)
 
 
@@ -95,7 +96,7 @@ def test_results_become_tables_between_the_marks(folder: str, tmp_path: Path, mo
     assert text.startswith(f"before\n{report.BEGIN}\n") and text.endswith(f"{report.END}\nafter\n")
     assert "old" not in text
     rows = [line for line in text.splitlines() if line.startswith("| tiny 64×64 fp32 | embedding | 2 |")]
-    assert len(rows) == 3  # speed, encodings, attention
+    assert len(rows) == 4  # speed, arithmetic, encodings, attention
 
 
 def test_a_document_without_marks_is_left_alone(tmp_path: Path) -> None:
