@@ -164,10 +164,12 @@ class Hypernetwork:
             )
         self.to(next(unet.parameters()).device)
         with ExitStack() as hooks:
+            shared = _TextContext(self, multiplier)
+            hooks.callback(unet.register_forward_pre_hook(shared.before, with_kwargs=True).remove)
             for to_k, to_v in attentions:
                 pair = self.pairs.get(context_width(to_k))
                 for projection, module in zip((to_k, to_v), pair or (), strict=False):
-                    handle = projection.register_forward_pre_hook(_pre_hook(module, multiplier))
+                    handle = projection.register_forward_pre_hook(_pre_hook(module, multiplier, shared))
                     hooks.callback(handle.remove)
             yield
 
@@ -303,9 +305,38 @@ def create_hypernetwork(
     )
 
 
-def _pre_hook(module: HypernetworkModule, multiplier: float) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+class _TextContext:
+    """The text context transformed once per call of the U-Net, for all cross-attentions that are given it.
+
+    They all have the same input and the same pair, so the result is the same too. It is made before the U-Net runs and
+    kept until its next call, since gradient checkpointing asks for it again in the backward pass. With dropout at work
+    every attention draws its own, so nothing is shared then.
+    """
+
+    def __init__(self, hypernetwork: Hypernetwork, multiplier: float) -> None:
+        self._hypernetwork, self._multiplier = hypernetwork, multiplier
+        self._source: Tensor | None = None
+        self._transformed: dict[HypernetworkModule, Tensor] = {}
+
+    def before(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        source = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
+        pair = self._hypernetwork.pairs.get(source.shape[-1]) if isinstance(source, Tensor) else None
+        draws = any(self._hypernetwork.dropout_structure) and any(module.training for module in pair or ())
+        self._source, self._transformed = (None, {}) if pair is None or draws else (source, {})
+        if self._source is not None:
+            self._transformed = {module: module(self._source, self._multiplier) for module in pair or ()}
+
+    def get(self, context: Tensor, module: HypernetworkModule) -> Tensor | None:
+        """What ``module`` makes of ``context``, if that is the text context as the U-Net was given it."""
+        return self._transformed.get(module) if context is self._source else None
+
+
+def _pre_hook(
+    module: HypernetworkModule, multiplier: float, shared: _TextContext
+) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
     def transform_input(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (module(args[0], multiplier), *args[1:])
+        known = shared.get(args[0], module)
+        return (module(args[0], multiplier) if known is None else known, *args[1:])
 
     return transform_input
 

@@ -330,3 +330,17 @@ def test_a_tiny_models_widths_are_found() -> None:
     model = tiny_model()
     found = {m.to_k.in_features for m in model.unet.modules() if isinstance(m, Attention)}
     assert model.context_widths() == sorted(found)
+
+
+@pytest.mark.parametrize(("dropout_structure", "text_calls"), [([0, 0, 0], 1), ([0, 0.5, 0], None)])
+def test_the_text_context_is_transformed_once_per_call_unless_dropout_draws(
+    unet: UNet2DConditionModel, dropout_structure: list[float], text_calls: int | None
+) -> None:
+    adapter = hypernetwork([48], dropout_structure=dropout_structure).train()
+    calls: list[int] = []
+    adapter.pairs[48][0].register_forward_hook(lambda *_: calls.append(1))
+    cross_attentions = sum(name.endswith("attn2.to_k") for name, _ in unet.named_modules())
+    with adapter.attach(unet):
+        unet(torch.randn(1, 4, 8, 8), 10, encoder_hidden_states=torch.randn(1, 5, 48))
+    assert cross_attentions > 1
+    assert len(calls) == (text_calls or cross_attentions)
