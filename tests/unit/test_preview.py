@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.runs import RANDOM, Bench, OnStep, Recorder, csv_text, equal, last_state, trained
+from tincture.adapters.hypernetwork import create_hypernetwork
 from tincture.events import PreviewReady
 from tincture.formats.picture_text import PictureParameters, parse_parameters
 from tincture.preview import LABEL_HEIGHT, LABEL_WIDTH, contact_sheet
@@ -89,6 +90,15 @@ def test_seeds_are_fixed_and_the_adapter_acts(new_bench: Callable[[str], Bench])
     assert np.array_equal(pictures["still"][0], pictures["still"][1])
     assert np.array_equal(pictures["still"][0], pictures["trained"][0])
     assert not np.array_equal(pictures["trained"][0], pictures["trained"][1])
+
+
+def test_network_dropout_is_off_in_previews(bench: Bench) -> None:
+    """Else two previews with the same weights would differ: dropout draws from what the step before left."""
+    strong = create_hypernetwork("ink", (32, 64), weight_init="KaimingNormal", dropout_structure=(0, 0.5, 0))
+    strong.save(bench.path("hypernetwork"))
+    result = bench.train("hypernetwork", steps=2, learning_rate="0", **PREVIEWS)
+    first, second = (picture(result.run_dir / "images" / f"ink-{step}-0.png") for step in (0, 2))
+    assert np.array_equal(first, second)
 
 
 def test_the_sheet_has_a_row_per_preview_and_grows_over_a_resume(new_bench: Callable[[str], Bench]) -> None:
