@@ -23,6 +23,7 @@ from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.errors import UsageError
 from tincture.events import Callback
+from tincture.formats.files import write_text
 from tincture.models.loading import load_model
 from tincture.models.picto import oracle, world
 from tincture.models.sampling import generate
@@ -39,9 +40,12 @@ SUBJECT_ATTRIBUTES = ("shape", "colour", "texture", "size")
 SHOWN = 10
 """Pictures per row of a contact sheet."""
 
+GUIDANCE_SCALE = 3.0
+"""A model of so few words needs less guidance than Stable Diffusion; beyond 4, colours are driven off."""
+
 EMBEDDING_SETTINGS: Mapping[str, Any] = {
-    "learning_rate": "0.02:200, 0.005",
-    "steps": 400,
+    "learning_rate": "0.02:120, 0.005",
+    "steps": 200,
     "batch_size": 5,
     "gradient_accumulation_steps": 2,
     "template": "subject_filewords",
@@ -49,9 +53,9 @@ EMBEDDING_SETTINGS: Mapping[str, Any] = {
 }
 NUM_VECTORS = 4
 HYPERNETWORK_SETTINGS: Mapping[str, Any] = {
-    "learning_rate": "5e-4",
-    "steps": 300,
-    "batch_size": 12,
+    "learning_rate": "1e-3:300, 3e-4",
+    "steps": 600,
+    "batch_size": 8,
     "latent_sampling_method": "deterministic",
 }
 HYPERNETWORK_SHAPE: Mapping[str, Any] = {"layer_structure": (1, 2, 1), "activation_func": "relu"}
@@ -168,7 +172,7 @@ def write_pictures(folder: Path, scenes: Sequence[world.Scene], captions: Sequen
 def draw(model: StableDiffusion, scenes: Sequence[world.Scene], prompts: Sequence[str], seed: int) -> Judged:
     """Generates a picture per prompt, each with a seed of its own, and judges it against its scene."""
     seeds = [randomness.torch_seed(seed, "demo preview", number) % 2**32 for number in range(len(prompts))]
-    pictures = list(generate(model, prompts, seeds=seeds).numpy())
+    pictures = list(generate(model, prompts, seeds=seeds, guidance_scale=GUIDANCE_SCALE).numpy())
     return judge(scenes, pictures)
 
 
@@ -235,6 +239,8 @@ def teach_style(
     lessons = random_scenes(STYLE_PICTURES, seed, "style", style)
     folder = workspace.root / "data" / "style"
     write_pictures(folder, lessons, [scene.caption() for scene in lessons])
+    template = workspace.templates / "caption.txt"
+    write_text(template, "[filewords]\n")
     path = recipe.create_hypernetwork(
         HYPERNETWORK_NAME, workspace=workspace, seed=seed, overwrite=True, **HYPERNETWORK_SHAPE
     )
@@ -248,6 +254,7 @@ def teach_style(
             data=str(folder),
             seed=seed,
             preview_every=0,
+            template=template.stem,
             **HYPERNETWORK_SETTINGS,
         ),
         workspace,
