@@ -35,7 +35,7 @@ from tincture.workspace import Workspace
 
 SUBJECT_PICTURES, STYLE_PICTURES = 5, 12
 EMBEDDING_NAME, HYPERNETWORK_NAME = "glimmer", "demo-style"
-DEFAULT_SUBJECT, DEFAULT_STYLE = "small cyan dotted moon", "outline"
+DEFAULT_SUBJECT, DEFAULT_STYLE = "small cyan dotted moon", "sunset"
 SUBJECT_ATTRIBUTES = ("shape", "colour", "texture", "size")
 SHOWN = 10
 """Pictures per row of a contact sheet."""
@@ -53,8 +53,8 @@ EMBEDDING_SETTINGS: Mapping[str, Any] = {
 }
 NUM_VECTORS = 4
 HYPERNETWORK_SETTINGS: Mapping[str, Any] = {
-    "learning_rate": "1e-3:300, 3e-4",
-    "steps": 600,
+    "learning_rate": "1e-3:150, 3e-4",
+    "steps": 200,
     "batch_size": 8,
     "latent_sampling_method": "deterministic",
 }
