@@ -40,9 +40,6 @@ SUBJECT_ATTRIBUTES = ("shape", "colour", "texture", "size")
 SHOWN = 10
 """Pictures per row of a contact sheet."""
 
-GUIDANCE_SCALE = 3.0
-"""A model of so few words needs less guidance than Stable Diffusion; beyond 4, colours are driven off."""
-
 EMBEDDING_SETTINGS: Mapping[str, Any] = {
     "learning_rate": "0.02:120, 0.005",
     "steps": 200,
@@ -172,7 +169,7 @@ def write_pictures(folder: Path, scenes: Sequence[world.Scene], captions: Sequen
 def draw(model: StableDiffusion, scenes: Sequence[world.Scene], prompts: Sequence[str], seed: int) -> Judged:
     """Generates a picture per prompt, each with a seed of its own, and judges it against its scene."""
     seeds = [randomness.torch_seed(seed, "demo preview", number) % 2**32 for number in range(len(prompts))]
-    pictures = list(generate(model, prompts, seeds=seeds, guidance_scale=GUIDANCE_SCALE).numpy())
+    pictures = list(generate(model, prompts, seeds=seeds).numpy())
     return judge(scenes, pictures)
 
 

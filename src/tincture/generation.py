@@ -5,7 +5,6 @@ A prompt names a hypernetwork by ``<hypernet:NAME:0.8>`` and an embedding by its
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,29 +16,17 @@ from numpy.typing import NDArray
 
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.drawing import CompleteDrawing, Drawing
 from tincture.errors import ModelError, UsageError
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.models.loading import load_model
 from tincture.models.prompt import ExtraNetwork, parse_extra_networks
-from tincture.models.sampling import generate
+from tincture.models.sampling import complete, generate
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.preview import save_sheet
 from tincture.workspace import Workspace
 
 _COPY = re.compile(r"(.+)-\d+")
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawing:
-    """How pictures are drawn; see :func:`tincture.models.sampling.generate` for the values."""
-
-    negative_prompt: str = ""
-    steps: int = 20
-    sampler: str = "Euler a"
-    guidance_scale: float = 7.0
-    width: int | None = None
-    height: int | None = None
-    clip_skip: int = 1
 
 
 def generate_pictures(
@@ -58,15 +45,17 @@ def generate_pictures(
     Raises:
         UsageError: a hypernetwork is not in the workspace, or a value is not allowed.
     """
-    drawing, base = drawing or Drawing(), load_model(model, workspace=workspace)
+    base = load_model(model, workspace=workspace)
+    drawing = complete(drawing or Drawing(), base)
     numbers = _free_numbers(out)
     paths = []
     for prompt in prompts:
         text, networks = parse_extra_networks(prompt)
         with _acting(base, workspace, networks, [text, drawing.negative_prompt]):
-            for seed, picture in zip(seeds, _draw(base, text, seeds, drawing), strict=True):
+            pictures = generate(base, [text] * len(seeds), drawing, seeds=seeds).numpy()
+            for seed, picture in zip(seeds, pictures, strict=True):
                 path = out / f"{next(numbers):05}-{seed}.png"
-                save_png(picture, path, _text(base, prompt, seed, picture, drawing, networks))
+                save_png(picture, path, _text(base, prompt, seed, drawing, networks))
                 paths.append(path)
     return paths
 
@@ -91,7 +80,8 @@ def generate_grid(
     Raises:
         UsageError: a hypernetwork is not in the workspace, or a checkpoint is not of anything the prompt names.
     """
-    drawing, base = drawing or Drawing(), load_model(model, workspace=workspace)
+    base = load_model(model, workspace=workspace)
+    drawing = complete(drawing or Drawing(), base)
     text, networks = parse_extra_networks(prompt)
     columns = list(strengths) if networks else [1.0]
     rows: dict[str, Sequence[NDArray[Any]]] = {}
@@ -103,7 +93,7 @@ def generate_grid(
         for strength in columns:
             scaled = [network._replace(multiplier=strength) for network in networks]
             with _acting(base, workspace, scaled, [text, drawing.negative_prompt], instead):
-                pictures += _draw(base, text, [seed], drawing)
+                pictures += list(generate(base, [text], drawing, seeds=[seed]).numpy())
         rows[checkpoint.stem if checkpoint else "now"] = pictures
     path = out / f"grid-{next(_free_numbers(out)):05}-{seed}.png"
     save_sheet(path, rows, columns=[f"{strength:g}" for strength in columns] if networks else ())
@@ -116,22 +106,6 @@ def _check_named(instead: Mapping[str, Path], text: str, networks: Sequence[Extr
             raise UsageError(
                 f"The prompt names no adapter {name!r}, which the checkpoint {path} is of; name it, or leave it out."
             )
-
-
-def _draw(model: StableDiffusion, text: str, seeds: Sequence[int], drawing: Drawing) -> list[NDArray[Any]]:
-    pictures = generate(
-        model,
-        [text] * len(seeds),
-        seeds=seeds,
-        negative_prompt=drawing.negative_prompt,
-        steps=drawing.steps,
-        sampler=drawing.sampler,
-        guidance_scale=drawing.guidance_scale,
-        width=drawing.width,
-        height=drawing.height,
-        clip_skip=drawing.clip_skip,
-    )
-    return list(pictures.numpy())
 
 
 @contextmanager
@@ -185,25 +159,7 @@ def _free_numbers(out: Path) -> Iterator[int]:
 
 
 def _text(
-    model: StableDiffusion,
-    prompt: str,
-    seed: int,
-    picture: NDArray[Any],
-    drawing: Drawing,
-    networks: Sequence[ExtraNetwork],
+    model: StableDiffusion, prompt: str, seed: int, drawing: CompleteDrawing, networks: Sequence[ExtraNetwork]
 ) -> str:
     extra = {"Hypernet": networks[0].name, "Hypernet strength": networks[0].multiplier} if networks else None
-    return parameters_text(
-        prompt,
-        negative_prompt=drawing.negative_prompt,
-        steps=drawing.steps,
-        sampler=drawing.sampler,
-        guidance_scale=drawing.guidance_scale,
-        seed=seed,
-        width=picture.shape[1],
-        height=picture.shape[0],
-        model_name=model.name,
-        model_hash=model.hash,
-        clip_skip=drawing.clip_skip,
-        extra=extra,
-    )
+    return parameters_text(prompt, drawing, seed=seed, model_name=model.name, model_hash=model.hash, extra=extra)

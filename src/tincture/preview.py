@@ -6,20 +6,19 @@ and settings in the webui's ``parameters`` text; a contact sheet grows by a row 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tincture.adapters.adapter import Adapter
+from tincture.drawing import Drawing
 from tincture.events import Event, PreviewReady, RunStarted, StepEnd
 from tincture.formats.files import write_atomically
 from tincture.formats.picture_text import parameters_text, save_png
-from tincture.models.sampling import generate
+from tincture.models.sampling import complete, generate
 from tincture.models.stable_diffusion import StableDiffusion
 
 LABEL_WIDTH = 64
@@ -28,33 +27,29 @@ LABEL_HEIGHT = 16
 """Pixels above a sheet's columns for their labels."""
 
 
-@dataclass(frozen=True)
-class PreviewSettings:
-    """What to draw: ``prompts`` each with ``seed``, by the given sampler."""
-
-    prompts: tuple[str, ...]
-    negative_prompt: str = ""
-    steps: int = 20
-    sampler: str = "Euler a"
-    guidance_scale: float = 7.0
-    seed: int = 0
-    width: int | None = None
-    height: int | None = None
-    clip_skip: int = 1
-
-
 class Previewer:
     """Draws previews every ``every`` steps, after the last step, and before the first.
 
     Args:
+        prompts: one picture each, all with ``seed``.
+        drawing: how.
         folder: pictures go to ``folder/NAME-STEP-N.png``, the sheet to ``folder/contact-sheet.png``.
         emit: told of every preview that is ready.
     """
 
     def __init__(
-        self, model: StableDiffusion, adapter: Adapter, settings: PreviewSettings, folder: Path, every: int, emit: Any
+        self,
+        model: StableDiffusion,
+        adapter: Adapter,
+        prompts: Sequence[str],
+        drawing: Drawing,
+        seed: int,
+        folder: Path,
+        every: int,
+        emit: Callable[[Event], None],
     ) -> None:
-        self.model, self.adapter, self.settings = model, adapter, settings
+        self.model, self.adapter, self.prompts = model, adapter, tuple(prompts)
+        self.drawing, self.seed = complete(drawing, model), seed
         self.folder, self.every, self.emit = folder, every, emit
 
     def on_event(self, event: Event) -> None:
@@ -72,26 +67,14 @@ class Previewer:
 
     def draw(self, global_step: int) -> None:
         """Draws, writes and tells of the previews at ``global_step``; the adapter is attached already."""
-        chosen = self.settings
         self.adapter.train(False)
         try:
-            pictures = generate(
-                self.model,
-                chosen.prompts,
-                negative_prompt=chosen.negative_prompt,
-                seeds=[chosen.seed] * len(chosen.prompts),
-                steps=chosen.steps,
-                sampler=chosen.sampler,
-                guidance_scale=chosen.guidance_scale,
-                width=chosen.width,
-                height=chosen.height,
-                clip_skip=chosen.clip_skip,
-            )
+            pictures = generate(self.model, self.prompts, self.drawing, seeds=[self.seed] * len(self.prompts)).numpy()
         finally:
             self.adapter.train(True)
         paths = self._paths(global_step)
-        for path, prompt, picture in zip(paths, chosen.prompts, pictures.numpy(), strict=True):
-            save_png(picture, path, self._text(prompt, picture))
+        for path, prompt, picture in zip(paths, self.prompts, pictures, strict=True):
+            save_png(picture, path, self._text(prompt))
         self._write_sheet()
         self.emit(PreviewReady(global_step, paths))
 
@@ -101,24 +84,13 @@ class Previewer:
 
     def _paths(self, global_step: int) -> tuple[Path, ...]:
         name = self.adapter.name
-        return tuple(self.folder / f"{name}-{global_step}-{n}.png" for n in range(len(self.settings.prompts)))
+        return tuple(self.folder / f"{name}-{global_step}-{n}.png" for n in range(len(self.prompts)))
 
-    def _text(self, prompt: str, picture: NDArray[np.uint8]) -> str:
-        chosen = self.settings
+    def _text(self, prompt: str) -> str:
         extra = {"Hypernet": self.adapter.name} if self.adapter.kind == "hypernetwork" else None
+        name, short_hash = self.model.name, self.model.hash
         return parameters_text(
-            prompt,
-            negative_prompt=chosen.negative_prompt,
-            steps=chosen.steps,
-            sampler=chosen.sampler,
-            guidance_scale=chosen.guidance_scale,
-            seed=chosen.seed,
-            width=picture.shape[1],
-            height=picture.shape[0],
-            model_name=self.model.name,
-            model_hash=self.model.hash,
-            clip_skip=chosen.clip_skip,
-            extra=extra,
+            prompt, self.drawing, seed=self.seed, model_name=name, model_hash=short_hash, extra=extra
         )
 
     def _write_sheet(self) -> None:

@@ -26,12 +26,13 @@ from tincture.data import captions
 from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset, load_dataset
 from tincture.data.latents import LatentCache, alpha_weights
+from tincture.drawing import Drawing
 from tincture.errors import DataError, ModelError, UsageError
 from tincture.events import Callback, Progressed, RunEnded
 from tincture.models.loading import find_folder, load_model
-from tincture.models.sampling import SAMPLERS
+from tincture.models.sampling import SAMPLERS, complete
 from tincture.models.stable_diffusion import StableDiffusion
-from tincture.preview import Previewer, PreviewSettings
+from tincture.preview import Previewer
 from tincture.run_folder import Checkpointer, RunFolder, read_record, write_json
 from tincture.settings import TrainSettings
 from tincture.training import checkpoint
@@ -466,10 +467,7 @@ def _run(
         watchers.append(TensorBoardLog(folder.tensorboard, trainer.global_step))
     watchers.append(Checkpointer(trainer, folder, path, settings.save_every, lambda to: _save(run, to)))
     if settings.preview_every:
-        previews = _preview_settings(run)
-        watchers.append(
-            Previewer(run.model, run.adapter, previews, folder.images, settings.preview_every, trainer.emit)
-        )
+        watchers.append(_previewer(run, folder.images))
     watchers.extend(callbacks)
     interrupted = trainer.run(watchers, stop)
     loss, _ = trainer.window.window()
@@ -494,18 +492,21 @@ def _provenance(run: _Run) -> dict[str, Any]:
     return {"software": f"tincture {version()}", "settings": run.settings.to_dict(), "data_hash": run.dataset.digest()}
 
 
-def _preview_settings(run: _Run) -> PreviewSettings:
-    settings = run.settings
+def _previewer(run: _Run, folder: Path) -> Previewer:
+    settings, data = run.settings, run.trainer.data
     prompts = settings.preview_prompts or tuple(
-        dict.fromkeys(run.trainer.data.prompt(index, 0, index) for index in range(min(MAX_PREVIEWS, len(run.dataset))))
+        dict.fromkeys(data.prompt(index, 0, index) for index in range(min(MAX_PREVIEWS, len(run.dataset))))
     )
-    return PreviewSettings(
-        prompts=tuple(prompts),
+    seed, every, emit = settings.preview_seed, settings.preview_every, run.trainer.emit
+    return Previewer(run.model, run.adapter, prompts, _drawing(settings), seed, folder, every, emit)
+
+
+def _drawing(settings: TrainSettings) -> Drawing:
+    return Drawing(
         negative_prompt=settings.preview_negative_prompt,
         steps=settings.preview_steps,
         sampler=settings.preview_sampler,
         guidance_scale=settings.preview_guidance_scale,
-        seed=settings.preview_seed,
         width=settings.width or None,
         height=settings.height or None,
         clip_skip=settings.clip_skip,
@@ -563,7 +564,7 @@ def _webui_settings(run: _Run, folder: RunFolder, now: datetime.datetime) -> dic
         "preview_negative_prompt": settings.preview_negative_prompt,
         "preview_steps": settings.preview_steps,
         "preview_sampler_name": settings.preview_sampler,
-        "preview_cfg_scale": settings.preview_guidance_scale,
+        "preview_cfg_scale": complete(_drawing(settings), model).guidance_scale,
         "preview_seed": settings.preview_seed,
     }
     return {

@@ -155,7 +155,9 @@ class TrainSettings:
     preview_negative_prompt: str = _field("", PREVIEW, "Negative prompt of the previews.")
     preview_steps: int = _field(20, PREVIEW, "Sampling steps of the previews.", _at_least(1))
     preview_sampler: str = _field("Euler a", PREVIEW, "Sampler of the previews.", _filled)
-    preview_guidance_scale: float = _field(7.0, PREVIEW, "Guidance scale of the previews.", _at_least(0))
+    preview_guidance_scale: float | None = _field(
+        None, PREVIEW, "Guidance scale of the previews; not given: the model's own (7; picto: 3).", _at_least(0)
+    )
     preview_seed: int = _field(0, PREVIEW, "Seed of the previews.", _at_least(0))
 
     def __post_init__(self) -> None:

@@ -11,9 +11,10 @@ from PIL import Image
 from tests.runs import Bench
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
+from tincture.drawing import Drawing
 from tincture.errors import UsageError
 from tincture.formats.picture_text import PictureParameters, parse_parameters
-from tincture.generation import Drawing, generate_grid, generate_pictures
+from tincture.generation import generate_grid, generate_pictures
 from tincture.preview import LABEL_HEIGHT, LABEL_WIDTH
 
 SMALL = Drawing(steps=2, width=16, height=16)

@@ -28,7 +28,10 @@ def generate(
     count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt, seeds counting up.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 20,
     sampler: Annotated[str, typer.Option(help="Sampler: Euler a, Euler, DDIM, DPM++ 2M, UniPC, ...")] = "Euler a",
-    guidance_scale: Annotated[float, typer.Option(min=0, help="How strictly the prompt is followed.")] = 7.0,
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(min=0, help="How strictly the prompt is followed; else the model's own (7; picto: 3)."),
+    ] = None,
     width: Annotated[int, typer.Option(min=0, help="Width in pixels; 0: the model's own size.")] = 0,
     height: Annotated[int, typer.Option(min=0, help="Height in pixels; 0: the model's own size.")] = 0,
     clip_skip: Annotated[int, typer.Option(min=1, help="Layer of the text encoder, counted from the end.")] = 1,
@@ -51,8 +54,9 @@ def generate(
     columns = number_list("--strengths", strengths)
     workspace = session.workspace()
     from tincture import generation
+    from tincture.drawing import Drawing
 
-    drawing = generation.Drawing(
+    drawing = Drawing(
         negative_prompt=negative_prompt,
         steps=steps,
         sampler=sampler,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from tincture.drawing import CompleteDrawing
 from tincture.formats.files import write_atomically
 
 CHUNK = "parameters"
@@ -41,47 +42,35 @@ class PictureParameters:
 
 def parameters_text(
     prompt: str,
+    drawing: CompleteDrawing,
     *,
-    negative_prompt: str = "",
-    steps: int,
-    sampler: str,
-    guidance_scale: float,
     seed: int,
-    width: int,
-    height: int,
     model_name: str = "",
     model_hash: str = "",
-    clip_skip: int = 1,
     extra: Mapping[str, object] | None = None,
 ) -> str:
     """The text of one picture.
 
     Args:
         prompt: with its ``<hypernet:…>`` tags, as the user wrote it.
-        negative_prompt: left out when empty.
-        steps: of the sampler.
-        sampler: by the webui's name.
-        guidance_scale: the webui's CFG scale.
+        drawing: an empty negative prompt and a clip skip of 1 are left out.
         seed: of the picture.
-        width: pixels.
-        height: pixels.
         model_name: left out when empty.
         model_hash: first 10 hex digits; left out when empty.
-        clip_skip: left out when 1.
         extra: further settings, for example ``{"Hypernet": "outline", "Hypernet strength": 0.8}``.
     """
     settings: dict[str, object] = {
-        "Steps": steps,
-        "Sampler": sampler,
-        "CFG scale": guidance_scale,
+        "Steps": drawing.steps,
+        "Sampler": drawing.sampler,
+        "CFG scale": drawing.guidance_scale,
         "Seed": seed,
-        "Size": f"{width}x{height}",
+        "Size": f"{drawing.width}x{drawing.height}",
         "Model hash": model_hash or None,
         "Model": model_name or None,
-        "Clip skip": clip_skip if clip_skip > 1 else None,
+        "Clip skip": drawing.clip_skip if drawing.clip_skip > 1 else None,
         **(extra or {}),
     }
-    lines = [prompt] + ([f"{NEGATIVE} {negative_prompt}"] if negative_prompt else [])
+    lines = [prompt] + ([f"{NEGATIVE} {drawing.negative_prompt}"] if drawing.negative_prompt else [])
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items() if value is not None))
     return "\n".join(lines)
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tincture.workspace import Workspace
 
 PICTO = Path(__file__).parent / "picto" / "weights"
+PICTO_GUIDANCE_SCALE = 3.0
+"""A model of so few words needs less guidance than Stable Diffusion; beyond 4, colours are driven off."""
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 
@@ -63,6 +65,7 @@ def load_model(
         noise_scheduler=_load(folder, "scheduler", lambda path: DDPMScheduler.from_pretrained(path)),
         name="picto" if folder == PICTO else folder.name,
         hash=_hash(folder / "unet"),
+        guidance_scale=PICTO_GUIDANCE_SCALE if folder == PICTO else 7.0,
     )
     _check_fit(model, folder)
     return model.to(device, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ import diffusers
 import torch
 from torch import Tensor
 
+from tincture.drawing import CompleteDrawing, Drawing
 from tincture.errors import UsageError
 from tincture.models.stable_diffusion import StableDiffusion
 
@@ -63,15 +65,9 @@ def make_scheduler(model: StableDiffusion, sampler: str) -> Any:
 def generate(
     model: StableDiffusion,
     prompts: Sequence[str],
+    drawing: Drawing | None = None,
     *,
-    negative_prompt: str = "",
     seeds: Sequence[int],
-    steps: int = 20,
-    sampler: str = "Euler a",
-    guidance_scale: float = 7.0,
-    width: int | None = None,
-    height: int | None = None,
-    clip_skip: int = 1,
     batch_size: int = 16,
     interrupted: Callable[[], bool] | None = None,
 ) -> Tensor:
@@ -83,73 +79,70 @@ def generate(
     Args:
         model: the frozen model.
         prompts: B texts.
-        negative_prompt: what to steer away from, the same for all.
+        drawing: everything else about the pictures, the same for all.
         seeds: B seeds.
-        steps: of the sampler, at least 1.
-        sampler: a name in ``SAMPLERS``.
-        guidance_scale: 1.0 leaves guidance, and half of the work, out.
-        width: pixels, a multiple of the model's ``vae_scale_factor``; None for its default size.
-        height: likewise.
-        clip_skip: see ``StableDiffusion.encode_prompts``.
         batch_size: pictures at a time.
         interrupted: asked before every step; True ends the work, and only pictures of finished batches are returned.
 
     Raises:
         UsageError: one of the above is not allowed.
     """
-    width, height = width or model.default_size, height or model.default_size
-    _check(model, len(prompts), len(seeds), steps, width, height, batch_size)
-    done = [torch.empty(0, height, width, 3, dtype=torch.uint8)]
+    drawing = complete(drawing or Drawing(), model)
+    _check(model, len(prompts), len(seeds), drawing, batch_size)
+    done = [torch.empty(0, drawing.height, drawing.width, 3, dtype=torch.uint8)]
     for start in range(0, len(prompts), batch_size):
         batch = slice(start, start + batch_size)
-        scheduler = make_scheduler(model, sampler)
-        _set_steps(scheduler, sampler, steps, model.device)
+        scheduler = make_scheduler(model, drawing.sampler)
+        _set_steps(scheduler, drawing, model.device)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[batch]]
-        hidden_states = model.encode_prompts(prompts[batch], clip_skip)
-        guided = guidance_scale != 1
-        if guided:
-            unconditional = model.encode_prompts([negative_prompt], clip_skip).expand_as(hidden_states)
-            hidden_states = torch.cat([unconditional, hidden_states])
-        latents = _start(model, scheduler, generators, width, height)
+        hidden_states = model.encode_prompts(prompts[batch], drawing.clip_skip)
+        if drawing.guidance_scale != 1:
+            negative = model.encode_prompts([drawing.negative_prompt], drawing.clip_skip).expand_as(hidden_states)
+            hidden_states = torch.cat([negative, hidden_states])
+        latents = _start(model, scheduler, generators, drawing)
         extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
         for timestep in scheduler.timesteps:
             if interrupted is not None and interrupted():
                 return torch.cat(done)
-            noise_pred = _predict(
-                model, scheduler, latents, timestep, hidden_states, guidance_scale if guided else None
-            )
+            noise_pred = _predict(model, scheduler, latents, timestep, hidden_states, drawing.guidance_scale)
             latents = scheduler.step(noise_pred, timestep, latents, **extra, return_dict=False)[0]
         done.append(_decode(model, latents))
     return torch.cat(done)
 
 
-def _check(
-    model: StableDiffusion, prompts: int, seeds: int, steps: int, width: int, height: int, batch_size: int
-) -> None:
+def complete(drawing: Drawing, model: StableDiffusion) -> CompleteDrawing:
+    """``drawing`` with what it leaves open taken from ``model``: size and guidance."""
+    chosen = dataclasses.asdict(drawing)
+    own = {"guidance_scale": model.guidance_scale, "width": model.default_size, "height": model.default_size}
+    return CompleteDrawing(**chosen | {key: value for key, value in own.items() if chosen[key] is None})
+
+
+def _check(model: StableDiffusion, prompts: int, seeds: int, drawing: CompleteDrawing, batch_size: int) -> None:
     if prompts != seeds:
         raise UsageError(f"{prompts} prompts and {seeds} seeds were given; every prompt needs one seed.")
-    if steps < 1:
-        raise UsageError(f"{steps} sampling steps are not allowed; give at least 1.")
+    if drawing.steps < 1:
+        raise UsageError(f"{drawing.steps} sampling steps are not allowed; give at least 1.")
     if batch_size < 1:
         raise UsageError(f"Batch size {batch_size} is not allowed; give at least 1.")
     cell = model.vae_scale_factor
-    for side, value in (("width", width), ("height", height)):
+    for side, value in (("width", drawing.width), ("height", drawing.height)):
         if value < cell or value % cell:
             raise UsageError(f"The {side} {value} is not allowed; give a multiple of {cell} pixels.")
 
 
-def _set_steps(scheduler: Any, sampler: str, steps: int, device: torch.device) -> None:
+def _set_steps(scheduler: Any, drawing: Drawing, device: torch.device) -> None:
     try:
-        scheduler.set_timesteps(steps, device=device)
+        scheduler.set_timesteps(drawing.steps, device=device)
     except ValueError as error:
-        raise UsageError(f"The sampler {sampler!r} cannot make {steps} steps: {error}") from error
+        raise UsageError(f"The sampler {drawing.sampler!r} cannot make {drawing.steps} steps: {error}") from error
 
 
 def _start(
-    model: StableDiffusion, scheduler: Any, generators: Sequence[torch.Generator], width: int, height: int
+    model: StableDiffusion, scheduler: Any, generators: Sequence[torch.Generator], drawing: CompleteDrawing
 ) -> Tensor:
     """Pure noise (B, 4, h, w) float32 of the sampler's first noise level."""
-    shape = (model.unet.config.in_channels, height // model.vae_scale_factor, width // model.vae_scale_factor)
+    cell = model.vae_scale_factor
+    shape = (model.unet.config.in_channels, drawing.height // cell, drawing.width // cell)
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     started: Tensor = noise.to(model.device) * scheduler.init_noise_sigma
     return started
@@ -161,11 +154,11 @@ def _predict(
     latents: Tensor,
     timestep: Tensor,
     hidden_states: Tensor,
-    guidance_scale: float | None,
+    guidance_scale: float,
 ) -> Tensor:
     """The guided prediction in float32: schedulers lose too much in half precision."""
     scaled = scheduler.scale_model_input(latents, timestep)
-    if guidance_scale is None:
+    if guidance_scale == 1:
         return model.predict_noise(scaled, timestep, hidden_states).float()
     negative, positive = model.predict_noise(torch.cat([scaled, scaled]), timestep, hidden_states).float().chunk(2)
     return negative + guidance_scale * (positive - negative)

@@ -29,6 +29,7 @@ class StableDiffusion:
         noise_scheduler: diffusers' DDPMScheduler with the model's own betas and prediction type.
         name: what files and pictures call the model.
         hash: first 10 hex digits of a sha256 of its weights, "" when unknown.
+        guidance_scale: what pictures are drawn with when nothing else is asked for.
 
     Attributes:
         attached_embeddings: in order of attachment; ``Embedding.attach`` keeps it, ``tokenize`` reads it.
@@ -49,6 +50,7 @@ class StableDiffusion:
         noise_scheduler: Any,
         name: str = "",
         hash: str = "",
+        guidance_scale: float = 7.0,
     ) -> None:
         self.tokenizer = tokenizer
         self.text_encoder = text_encoder
@@ -57,6 +59,7 @@ class StableDiffusion:
         self.noise_scheduler = noise_scheduler
         self.name = name
         self.hash = hash
+        self.guidance_scale = guidance_scale
         self.attached_embeddings: list[prompt.Placeholder] = []
         self.text_width: int = self.text_encoder.config.hidden_size
         self.text_encoder_name = "clip_h" if self.text_width == 1024 else "clip_l"

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.cli.conftest import FakeRecipe, replace_module
 from tincture.cli import main
+from tincture.drawing import Drawing
 from tincture.workspace import Workspace
 
 
@@ -16,7 +17,7 @@ def generation(recipe: FakeRecipe, monkeypatch: pytest.MonkeyPatch) -> FakeRecip
     """A fake `tincture.generation`, in an empty workspace as current directory."""
     fake = FakeRecipe(answers={"generate_pictures": [Path("o/1.png")], "generate_grid": Path("o/grid.png")})
     content: dict[str, Any] = {name: fake.function(name) for name in fake.answers}
-    replace_module(monkeypatch, "generation", {**content, "Drawing": dict})
+    replace_module(monkeypatch, "generation", content)
     return fake
 
 
@@ -31,15 +32,9 @@ def test_flags_reach_the_job(generation: FakeRecipe, tmp_path: Path, capsys: pyt
         "model": "m",
         "out": Path("o"),
         "seeds": [5, 6, 7],
-        "drawing": {
-            "negative_prompt": "n",
-            "steps": 9,
-            "sampler": "DDIM",
-            "guidance_scale": 2.0,
-            "width": 64,
-            "height": None,
-            "clip_skip": 2,
-        },
+        "drawing": Drawing(
+            negative_prompt="n", steps=9, sampler="DDIM", guidance_scale=2.0, width=64, height=None, clip_skip=2
+        ),
     }
     assert json.loads(capsys.readouterr().out) == {"pictures": ["o/1.png"]}
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -7,16 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tincture.drawing import CompleteDrawing
 from tincture.errors import StorageError
 from tincture.formats.picture_text import PictureParameters, parameters_text, parse_parameters, save_png
 
-SETTINGS = {"steps": 20, "sampler": "Euler a", "guidance_scale": 7.0, "seed": 1, "width": 64, "height": 48}
+DRAWING = CompleteDrawing(width=64, height=48)
 
 
 def test_text_reads_as_the_webui_writes_it() -> None:
-    text = parameters_text(
-        "a moon", negative_prompt="blur", **SETTINGS, model_name="picto", model_hash="0123456789", clip_skip=2
-    )
+    drawing = dataclasses.replace(DRAWING, negative_prompt="blur", clip_skip=2)
+
+    text = parameters_text("a moon", drawing, seed=1, model_name="picto", model_hash="0123456789")
 
     assert text == (
         "a moon\nNegative prompt: blur\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x48, "
@@ -25,9 +27,7 @@ def test_text_reads_as_the_webui_writes_it() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    settings = {**SETTINGS, "guidance_scale": 7.5}
-
-    assert parameters_text("a moon", **settings) == (
+    assert parameters_text("a moon", dataclasses.replace(DRAWING, guidance_scale=7.5), seed=1) == (
         "a moon\nSteps: 20, Sampler: Euler a, CFG scale: 7.5, Seed: 1, Size: 64x48"
     )
 
@@ -36,7 +36,7 @@ def test_what_is_not_known_is_left_out() -> None:
     "value", ['a, "b": c', "two\nlines", "key: value", '"quoted"', "back\\slash, comma", "plain name"]
 )
 def test_values_with_commas_quotes_and_line_breaks_come_back(value: str) -> None:
-    text = parameters_text("a moon", **SETTINGS, extra={"Hypernet": value, "Hypernet strength": 0.8, "Last": "x"})
+    text = parameters_text("a moon", DRAWING, seed=1, extra={"Hypernet": value, "Hypernet strength": 0.8, "Last": "x"})
 
     settings = parse_parameters(text).settings
 
@@ -49,7 +49,9 @@ def test_values_with_commas_quotes_and_line_breaks_come_back(value: str) -> None
 )
 @pytest.mark.parametrize("negative", ["", "blur", "blur\nand noise: much"])
 def test_prompts_come_back(prompt: str, negative: str) -> None:
-    parsed = parse_parameters(parameters_text(prompt, negative_prompt=negative, **SETTINGS))
+    drawing = dataclasses.replace(DRAWING, negative_prompt=negative)
+
+    parsed = parse_parameters(parameters_text(prompt, drawing, seed=1))
 
     assert (parsed.prompt, parsed.negative_prompt) == (prompt, negative)
     assert parsed.settings == {

@@ -1,17 +1,35 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from tests.support import tiny_model, weights
+from tincture.drawing import Drawing
 from tincture.errors import UsageError
-from tincture.models.sampling import SAMPLERS, generate, make_scheduler
+from tincture.models import sampling
+from tincture.models.sampling import SAMPLERS, complete, make_scheduler
 from tincture.models.stable_diffusion import StableDiffusion
 
 PROMPTS = ["small moon", "a red star", "blue"]
+
+
+def generate(
+    model: StableDiffusion,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    batch_size: int = 16,
+    interrupted: Callable[[], bool] | None = None,
+    **drawing: Any,
+) -> torch.Tensor:
+    return sampling.generate(
+        model, prompts, Drawing(**drawing), seeds=seeds, batch_size=batch_size, interrupted=interrupted
+    )
 
 
 def close(first: torch.Tensor, second: torch.Tensor) -> bool:
@@ -192,3 +210,15 @@ def test_weights_are_left_as_they_were(model: StableDiffusion) -> None:
 def test_bad_settings_are_named(settings: dict[str, object], message: str, shared_model: StableDiffusion) -> None:
     with pytest.raises(UsageError, match=message):
         generate(shared_model, ["a"], **{"seeds": [1], "steps": 1, **settings})
+
+
+def test_what_a_drawing_leaves_open_is_the_models_own(model: StableDiffusion) -> None:
+    model.guidance_scale = 2.5
+
+    assert complete(Drawing(width=48), model).guidance_scale == 2.5
+    assert (complete(Drawing(width=48), model).width, complete(Drawing(), model).height) == (48, 64)
+    assert complete(Drawing(guidance_scale=0.0), model).guidance_scale == 0
+    assert torch.equal(
+        generate(model, ["moon"], seeds=[1], steps=2),
+        generate(model, ["moon"], seeds=[1], steps=2, guidance_scale=2.5),
+    )
