@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -19,19 +18,13 @@ from torch import Tensor, nn
 from tincture.adapters.attention import context_width, projections
 from tincture.adapters.hypernetwork_module import (
     HypernetworkModule,
-    check_layer_structure,
     check_sizes,
-    layer_widths,
     legacy_dropout_structure,
     numbers,
 )
 from tincture.errors import FileFormatError, ModelError, UsageError
-from tincture.formats.hypernetwork_file import (
-    HypernetworkFile,
-    State,
-    read_hypernetwork_file,
-    write_hypernetwork_file,
-)
+from tincture.formats.hypernetwork_file import HypernetworkFile, read_hypernetwork_file, write_hypernetwork_file
+from tincture.formats.hypernetwork_states import State
 
 if TYPE_CHECKING:
     from tincture.models.stable_diffusion import StableDiffusion
@@ -164,7 +157,7 @@ class Hypernetwork:
             )
         self.to(next(unet.parameters()).device)
         with ExitStack() as hooks:
-            shared = _TextContext(self, multiplier)
+            shared = _TextContext(self, multiplier, _text_context(unet))
             hooks.callback(unet.register_forward_pre_hook(shared.before, with_kwargs=True).remove)
             for to_k, to_v in attentions:
                 pair = self.pairs.get(context_width(to_k))
@@ -216,6 +209,8 @@ class Hypernetwork:
     ) -> None:
         """Writes the webui's ``.pt``, whole or not at all; what is not given stays as it was known.
 
+        A ``path`` that ends in ``.safetensors`` gets our safetensors layout instead (docs/files.md).
+
         Raises:
             StorageError: a full disk, no permission.
         """
@@ -240,7 +235,7 @@ class Hypernetwork:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Reads a webui ``.pt``, those of 2022 included, onto the CPU; code in it is never run.
+        """Reads a webui ``.pt``, those of 2022 included, or our safetensors layout, onto the CPU; code is never run.
 
         Raises:
             FileFormatError: no such file, damaged, no hypernetwork, or weights that do not fit its description.
@@ -248,7 +243,6 @@ class Hypernetwork:
         """
         file = read_hypernetwork_file(path)
         try:
-            _check_linears(file)
             return cls(
                 file.name,
                 layer_structure=file.layer_structure,
@@ -259,7 +253,7 @@ class Hypernetwork:
                 dropout_structure=file.dropout_structure,
                 use_dropout=file.use_dropout,
                 last_layer_dropout=file.last_layer_dropout,
-                states=file.states,
+                states={width: (_float32(k), _float32(v)) for width, (k, v) in file.states.items()},
                 step=file.step,
                 model_name=file.model_name,
                 model_hash=file.model_hash,
@@ -310,25 +304,40 @@ class _TextContext:
 
     They all have the same input and the same pair, so the result is the same too. It is made before the U-Net runs and
     kept until its next call, since gradient checkpointing asks for it again in the backward pass. With dropout at work
-    every attention draws its own, so nothing is shared then.
+    every attention draws its own, so nothing is shared then, nor behind a hypernetwork that shares nothing.
     """
 
-    def __init__(self, hypernetwork: Hypernetwork, multiplier: float) -> None:
-        self._hypernetwork, self._multiplier = hypernetwork, multiplier
-        self._source: Tensor | None = None
-        self._transformed: dict[HypernetworkModule, Tensor] = {}
+    def __init__(self, hypernetwork: Hypernetwork, multiplier: float, below: _TextContext | None) -> None:
+        self._hypernetwork, self._multiplier, self._below = hypernetwork, multiplier, below
+        self._made: dict[HypernetworkModule, tuple[Tensor, Tensor]] = {}
+        self.contexts: tuple[Tensor, Tensor] | None = None
+        """For keys and values; None when they are not shared."""
 
     def before(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        source = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
-        pair = self._hypernetwork.pairs.get(source.shape[-1]) if isinstance(source, Tensor) else None
-        draws = any(self._hypernetwork.dropout_structure) and any(module.training for module in pair or ())
-        self._source, self._transformed = (None, {}) if pair is None or draws else (source, {})
-        if self._source is not None:
-            self._transformed = {module: module(self._source, self._multiplier) for module in pair or ()}
+        text = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
+        self._made, self.contexts = {}, (text, text) if isinstance(text, Tensor) else None
+        if self._below is not None:
+            self.contexts = self._below.contexts
+        pair = None if self.contexts is None else self._hypernetwork.pairs.get(self.contexts[0].shape[-1])
+        if self.contexts is None or pair is None:
+            return
+        if any(self._hypernetwork.dropout_structure) and any(module.training for module in pair):
+            self.contexts = None
+            return
+        for module, source in zip(pair, self.contexts, strict=True):
+            self._made[module] = source, module(source, self._multiplier)
+        self.contexts = self._made[pair[0]][1], self._made[pair[1]][1]
 
     def get(self, context: Tensor, module: HypernetworkModule) -> Tensor | None:
-        """What ``module`` makes of ``context``, if that is the text context as the U-Net was given it."""
-        return self._transformed.get(module) if context is self._source else None
+        """What ``module`` makes of ``context``, if that is the text context that the U-Net's attentions are given."""
+        source, made = self._made.get(module, (None, None))
+        return made if context is source else None
+
+
+def _text_context(unet: nn.Module) -> _TextContext | None:
+    """That of the hypernetwork attached last."""
+    owners = [getattr(hook, "__self__", None) for hook in unet._forward_pre_hooks.values()]
+    return next((owner for owner in reversed(owners) if isinstance(owner, _TextContext)), None)
 
 
 def _pre_hook(
@@ -345,22 +354,5 @@ def _listed(widths: Iterable[int]) -> str:
     return ", ".join(str(width) for width in sorted(widths))
 
 
-def _check_linears(file: HypernetworkFile) -> None:
-    """Compares the file's matrices with what its structure asks for, before layers of that size are made."""
-    for width, states in file.states.items():
-        for state in states:
-            shapes = [tuple(tensor.shape) for tensor in state.values() if tensor.ndim == 2]
-            if len(shapes) != len(file.layer_structure) - 1:
-                raise UsageError(
-                    f"its layers of width {width} have {len(shapes)} matrices, but a layer structure of "
-                    f"{len(file.layer_structure)} entries."
-                )
-            check_layer_structure(file.layer_structure)
-            expected = [
-                (width_out, width_in) for width_in, width_out in pairwise(layer_widths(width, file.layer_structure))
-            ]
-            if shapes != expected:
-                raise UsageError(
-                    f"its layers of width {width} have the shapes {shapes}, but the layer structure "
-                    f"{list(file.layer_structure)} asks for {expected}."
-                )
+def _float32(state: State) -> State:
+    return {key: tensor.float() for key, tensor in state.items()}

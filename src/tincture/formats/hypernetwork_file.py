@@ -1,31 +1,43 @@
-"""The webui's hypernetwork file ``NAME.pt``, and ``NAME.pt.optim`` beside it.
+"""Hypernetwork files: the webui's ``NAME.pt``, and a safetensors layout of our own.
 
-The file is a dict. An int key, the context width, holds a tuple (K state, V state) of tensors named
+The ``.pt`` is a dict. An int key, the context width, holds a tuple (K state, V state) of tensors named
 ``linear.N.weight`` and ``linear.N.bias``; string keys hold the description. Files of 2022 name the layers ``linear1``
 and ``linear2``, lack most of the description and may be in torch's legacy format; they are read as well. ComfyUI reads
-the same files.
+the same files, and takes widths for whatever ``int()`` reads.
+
+The safetensors layout: tensors ``WIDTH.k.linear.N.weight`` and so on (``v`` for values); in the metadata
+``tincture.hypernetwork``, the description of the ``.pt`` as JSON under the same names, ``tincture.provenance`` (JSON),
+and the keys of the modelspec standard. docs/files.md describes both.
+
+Tensors keep the precision they have, so that files convert into each other without loss.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from tincture.errors import FileFormatError
-from tincture.formats.files import atomic_torch_save, require_own_values, safe_torch_load, short_hash
+from tincture.formats.files import atomic_torch_save, read_bytes, safe_torch_load
+from tincture.formats.hypernetwork_states import State, check_shapes, context_width_of, read_pair
+from tincture.formats.safetensors_file import is_safetensors, modelspec, parse_safetensors, write_safetensors
 
-State = dict[str, Tensor]
-
-_OLD_NAMES = {"linear1": "linear.0", "linear2": "linear.1"}
 # The webui passes over string keys it does not know.
 _PROVENANCE_KEY = "tincture"
+_METADATA_DESCRIPTION = "tincture.hypernetwork"
+_METADATA_PROVENANCE = "tincture.provenance"
+# The width of the text context tells the family; Stable Diffusion 1 where none of these stands.
+_FAMILIES = {1024: "stable-diffusion-v2", 2048: "stable-diffusion-xl-v1-base"}
+# What provenance and the modelspec standard both have a place for; people edit it in the standard's place.
+_SHARED_KEYS = ("author", "license", "description", "date")
+# What every file's metadata is given anew.
+_COMPUTED_KEYS = ("sai_model_spec", "architecture", "implementation", "title", "usage_hint", "hash_sha256")
 
 
 @dataclass
@@ -33,11 +45,13 @@ class HypernetworkFile:
     """What a hypernetwork file holds. Defaults are what a missing key means, ``activate_output`` included.
 
     Attributes:
-        states: by context width, the tensors (float32) of the K module and of the V module.
+        states: by context width, the tensors (float16, bfloat16, float32 or float64) of the K module and of the V
+            module, in the order of the layers.
         step: optimizer steps trained.
         dropout_structure: None in files that say only ``use_dropout``.
         model_hash: first 10 hex digits of the checkpoint's sha256, "" when unknown.
-        provenance: JSON values about how the file was made.
+        provenance: JSON values about how the file was made. ``author``, ``license``, ``description`` and ``date`` are
+            texts; ``metadata`` holds what other programs put into the metadata of a safetensors file.
     """
 
     states: dict[int, tuple[State, State]]
@@ -57,48 +71,179 @@ class HypernetworkFile:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
 def read_hypernetwork_file(path: str | os.PathLike[str]) -> HypernetworkFile:
-    """Reads a hypernetwork file without running code in it.
+    """Reads a hypernetwork file of either kind, told by its content, without running code in it.
 
     Raises:
-        FileFormatError: no such file, damaged, or no hypernetwork.
+        FileFormatError: no such file, damaged, no hypernetwork, weights that are NaN or infinite, or that do not fit
+            the layer structure.
         StorageError: the system refuses to read it.
     """
-    content = safe_torch_load(path)
-    if not isinstance(content, dict):
-        raise FileFormatError(f"{os.fspath(path)} is no hypernetwork: it holds a {type(content).__name__}, not a dict.")
-    states = {int(key): _read_pair(path, key, value) for key, value in content.items() if _is_width(key)}
-    if not states:
+    content = read_bytes(path)
+    if is_safetensors(content):
+        pairs, description, provenance = _parse_safetensors(path, content)
+    else:
+        pairs, description, provenance = _parse_torch(path, safe_torch_load(path))
+    if not pairs:
         raise FileFormatError(f"{os.fspath(path)} is no hypernetwork: it has no layers keyed by context width.")
+    states = {width: read_pair(path, width, pair) for width, pair in pairs.items()}
+    structure = _numbers(path, description, "layer_structure") or (1, 2, 1)
+    check_shapes(path, states, structure)
     return HypernetworkFile(
         states=states,
-        name=_text(content.get("name")) or Path(path).stem,
-        step=_value(path, content, "step", int, 0),
-        layer_structure=_numbers(path, content, "layer_structure") or (1, 2, 1),
-        activation_func=_value(path, content, "activation_func", str, None),
-        weight_init=_value(path, content, "weight_initialization", str, "Normal"),
-        add_layer_norm=_value(path, content, "is_layer_norm", bool, False),
-        activate_output=_value(path, content, "activate_output", bool, True),
-        use_dropout=_value(path, content, "use_dropout", bool, False),
-        dropout_structure=_numbers(path, content, "dropout_structure"),
-        last_layer_dropout=_value(path, content, "last_layer_dropout", bool, False),
-        model_name=_text(content.get("sd_checkpoint_name")),
-        model_hash=_text(content.get("sd_checkpoint")),
-        optional_info=_text(content.get("optional_info")) or None,
-        provenance=_read_provenance(content.get(_PROVENANCE_KEY)),
+        name=_text(description.get("name")) or Path(path).stem,
+        step=_value(path, description, "step", int, 0),
+        layer_structure=structure,
+        activation_func=_value(path, description, "activation_func", str, None),
+        weight_init=_value(path, description, "weight_initialization", str, "Normal"),
+        add_layer_norm=_value(path, description, "is_layer_norm", bool, False),
+        activate_output=_value(path, description, "activate_output", bool, True),
+        use_dropout=_value(path, description, "use_dropout", bool, False),
+        dropout_structure=_numbers(path, description, "dropout_structure"),
+        last_layer_dropout=_value(path, description, "last_layer_dropout", bool, False),
+        model_name=_text(description.get("sd_checkpoint_name")),
+        model_hash=_text(description.get("sd_checkpoint")),
+        optional_info=_text(description.get("optional_info")) or None,
+        provenance=provenance,
     )
 
 
-def write_hypernetwork_file(path: str | os.PathLike[str], file: HypernetworkFile) -> None:
-    """Writes the webui's ``.pt``, whole or not at all; tensors become float32 on the CPU.
+_Parsed = tuple[dict[int, Any], Mapping[Any, Any], dict[str, Any]]
+
+
+def _parse_torch(path: str | os.PathLike[str], content: object) -> _Parsed:
+    if not isinstance(content, dict):
+        raise FileFormatError(f"{os.fspath(path)} is no hypernetwork: it holds a {type(content).__name__}, not a dict.")
+    pairs: dict[int, Any] = {}
+    for key, value in content.items():
+        width = context_width_of(key)
+        if width in pairs:
+            raise FileFormatError(f"{os.fspath(path)} holds the width {width} twice; the file is damaged.")
+        if width is not None:
+            pairs[width] = value
+    return pairs, content, _json_object(content.get(_PROVENANCE_KEY)) or {}
+
+
+def _parse_safetensors(path: str | os.PathLike[str], content: bytes) -> _Parsed:
+    tensors, metadata = parse_safetensors(path, content)
+    description = _json_object(metadata.get(_METADATA_DESCRIPTION))
+    if description is None:
+        raise FileFormatError(
+            f"{os.fspath(path)} is no hypernetwork: its metadata has no description under {_METADATA_DESCRIPTION}."
+        )
+    pairs: dict[int, tuple[State, State]] = {}
+    for name, tensor in tensors.items():
+        first, _, rest = name.partition(".")
+        role, _, key = rest.partition(".")
+        width = context_width_of(first)
+        if width is None or role not in ("k", "v"):
+            raise FileFormatError(f"{os.fspath(path)}: the tensor {name!r} is not named like 768.k.linear.0.weight.")
+        pairs.setdefault(width, ({}, {}))["kv".index(role)][key] = tensor
+    return pairs, description, _provenance_of(metadata)
+
+
+def _provenance_of(metadata: Mapping[str, str]) -> dict[str, Any]:
+    provenance = _json_object(metadata.get(_METADATA_PROVENANCE)) or {}
+    provenance |= {key: metadata[f"modelspec.{key}"] for key in _SHARED_KEYS if f"modelspec.{key}" in metadata}
+    own = {f"modelspec.{key}" for key in (*_SHARED_KEYS, *_COMPUTED_KEYS)}
+    own |= {_METADATA_DESCRIPTION, _METADATA_PROVENANCE}
+    foreign = {key: text for key, text in metadata.items() if key not in own}
+    return provenance | ({"metadata": foreign} if foreign else {})
+
+
+def _value(path: str | os.PathLike[str], description: Mapping[Any, Any], key: str, kind: type, default: Any) -> Any:
+    value = description.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 0)):
+        needed = "a whole number of 0 or more" if kind is int else f"a value of type {kind.__name__}"
+        raise FileFormatError(f"{os.fspath(path)}: {key} is {reprlib.repr(value)}; {needed} is needed.")
+    return value
+
+
+def _numbers(path: str | os.PathLike[str], description: Mapping[Any, Any], key: str) -> tuple[float, ...] | None:
+    value = description.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not all(isinstance(number, int | float) for number in value):
+        raise FileFormatError(f"{os.fspath(path)}: {key} is {reprlib.repr(value)}; a list of numbers is needed.")
+    return tuple(value)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _json_object(text: object) -> dict[str, Any] | None:
+    try:
+        value = json.loads(_text(text))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_hypernetwork_pt(path: str | os.PathLike[str], file: HypernetworkFile) -> None:
+    """Writes the webui's ``.pt``, whole or not at all.
 
     Raises:
         StorageError: a full disk, no permission.
     """
+    # Each tensor gets a storage of its own size: a view would carry the whole of what it looks into.
     content: dict[int | str, Any] = {
-        width: (_portable(k), _portable(v)) for width, (k, v) in sorted(file.states.items())
+        width: tuple(
+            {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in state.items()} for state in pair
+        )
+        for width, pair in sorted(file.states.items())
     }
-    content |= {
+    content |= _description(file)
+    if file.provenance:
+        content[_PROVENANCE_KEY] = json.dumps(file.provenance, sort_keys=True)
+    atomic_torch_save(content, path)
+
+
+def write_hypernetwork_safetensors(path: str | os.PathLike[str], file: HypernetworkFile) -> None:
+    """Writes the safetensors layout, whole or not at all.
+
+    Raises:
+        StorageError: a full disk, no permission.
+    """
+    tensors = {
+        f"{width}.{role}.{key}": tensor
+        for width, pair in file.states.items()
+        for role, state in zip("kv", pair, strict=True)
+        for key, tensor in state.items()
+    }
+    metadata = _modelspec_of(file.name, file.states, file.provenance)
+    metadata[_METADATA_DESCRIPTION] = json.dumps(_description(file))
+    if file.provenance:
+        metadata[_METADATA_PROVENANCE] = json.dumps(file.provenance, sort_keys=True)
+    write_safetensors(path, tensors, metadata)
+
+
+HYPERNETWORK_WRITERS: Mapping[str, Callable[[str | os.PathLike[str], HypernetworkFile], None]] = MappingProxyType(
+    {"pt": write_hypernetwork_pt, "safetensors": write_hypernetwork_safetensors}
+)
+
+
+def write_hypernetwork_file(path: str | os.PathLike[str], file: HypernetworkFile) -> None:
+    """Writes ``NAME.safetensors`` in the safetensors layout, and everything else as the webui's ``.pt``.
+
+    Raises:
+        StorageError: a full disk, no permission.
+    """
+    kind = "safetensors" if Path(path).suffix.lower() == ".safetensors" else "pt"
+    HYPERNETWORK_WRITERS[kind](path, file)
+
+
+def _description(file: HypernetworkFile) -> dict[str, Any]:
+    """The description in the words of the webui's file."""
+    return {
         "step": file.step,
         "name": file.name,
         "layer_structure": list(file.layer_structure),
@@ -113,111 +258,17 @@ def write_hypernetwork_file(path: str | os.PathLike[str], file: HypernetworkFile
         "last_layer_dropout": file.last_layer_dropout,
         "optional_info": file.optional_info,
     }
-    if file.provenance:
-        content[_PROVENANCE_KEY] = json.dumps(file.provenance, sort_keys=True)
-    atomic_torch_save(content, path)
 
 
-def write_hypernetwork_optimizer(
-    path: str | os.PathLike[str], optimizer_name: str, optimizer_state: Mapping[str, Any]
-) -> None:
-    """Writes ``PATH.optim`` beside the hypernetwork file ``path``, bound to its present bytes by their hash.
-
-    Args:
-        path: the hypernetwork file, already written.
-        optimizer_name: the optimizer's class name, such as ``AdamW``.
-        optimizer_state: its ``state_dict()``.
-
-    Raises:
-        FileFormatError: there is no file ``path``.
-        StorageError: a full disk, no permission.
-    """
-    content = {
-        "optimizer_name": optimizer_name,
-        "hash": short_hash(path),
-        "optimizer_state_dict": dict(optimizer_state),
-    }
-    atomic_torch_save(content, optimizer_path(path))
-
-
-def read_hypernetwork_optimizer(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]] | None:
-    """The optimizer's name and state beside the hypernetwork file ``path``; None when there is none that fits it.
-
-    Raises:
-        FileFormatError: the file beside it is damaged.
-    """
-    sidecar = optimizer_path(path)
-    if not sidecar.is_file():
-        return None
-    content = safe_torch_load(sidecar)
-    state = content.get("optimizer_state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise FileFormatError(f"{sidecar} holds no optimizer state; remove it to go on without.")
-    if content.get("hash") != short_hash(path):
-        return None
-    return _text(content.get("optimizer_name")), state
-
-
-def optimizer_path(path: str | os.PathLike[str]) -> Path:
-    """Where the optimizer state of the adapter file ``path`` lies: ``NAME.pt.optim``."""
-    return Path(f"{os.fspath(path)}.optim")
-
-
-def _is_width(key: object) -> bool:
-    # ComfyUI takes whatever int() reads, so digits in a string count.
-    return (isinstance(key, int) and not isinstance(key, bool)) or (isinstance(key, str) and key.isdecimal())
-
-
-def _read_pair(path: str | os.PathLike[str], width: object, pair: object) -> tuple[State, State]:
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise FileFormatError(f"{os.fspath(path)}: width {width} needs a pair of layers (K, V); the file is damaged.")
-    k, v = (_read_state(path, width, state) for state in pair)
-    return k, v
-
-
-def _read_state(path: str | os.PathLike[str], width: object, state: object) -> State:
-    if not isinstance(state, dict):
-        raise FileFormatError(f"{os.fspath(path)}: the layers of width {width} hold no named tensors.")
-    tensors: State = {}
-    for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor) or not value.is_floating_point():
-            raise FileFormatError(f"{os.fspath(path)}: {key!r} of width {width} is no tensor of floats.")
-        require_own_values(path, f"{key} of width {width}", value)
-        first, _, rest = key.partition(".")
-        tensors[f"{_OLD_NAMES[first]}.{rest}" if first in _OLD_NAMES else key] = value.float().contiguous()
-    return tensors
-
-
-def _value(path: str | os.PathLike[str], content: Mapping[Any, Any], key: str, kind: type, default: Any) -> Any:
-    value = content.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, kind):
-        raise FileFormatError(f"{os.fspath(path)}: {key} is {value!r}; a value of type {kind.__name__} is needed.")
-    return value
-
-
-def _numbers(path: str | os.PathLike[str], content: Mapping[Any, Any], key: str) -> tuple[float, ...] | None:
-    value = content.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, list | tuple) or not all(isinstance(number, int | float) for number in value):
-        raise FileFormatError(f"{os.fspath(path)}: {key} is {value!r}; a list of numbers is needed.")
-    return tuple(value)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _read_provenance(value: object) -> dict[str, Any]:
-    try:
-        provenance = json.loads(_text(value) or "{}")
-    except ValueError:
-        return {}
-    return provenance if isinstance(provenance, dict) else {}
-
-
-def _portable(state: State) -> State:
-    # Each tensor gets a storage of its own size: a view would carry the whole of what it looks into.
-    return {key: value.detach().to("cpu", torch.float32, copy=True).contiguous() for key, value in state.items()}
+def _modelspec_of(name: str, widths: Iterable[int], provenance: Mapping[str, Any]) -> dict[str, str]:
+    family = next((family for width, family in _FAMILIES.items() if width in widths), "stable-diffusion-v1")
+    shared = {key: text for key in _SHARED_KEYS if (text := _text(provenance.get(key)))}
+    foreign = provenance.get("metadata")
+    others = {key: _text(text) for key, text in foreign.items()} if isinstance(foreign, dict) else {}
+    return others | modelspec(
+        architecture=f"{family}/hypernetwork",
+        implementation="tincture",
+        title=name,
+        usage_hint=f"<hypernet:{name}:1>",
+        **shared,
+    )
