@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,10 @@ class Session:
 
     def workspace(self) -> Workspace:
         return Workspace.open(self.root)
+
+    def given_workspace(self) -> Workspace | None:
+        """The one that the user named; None when only the current folder is left."""
+        return self.workspace() if self.root or os.environ.get(ROOT_VARIABLE) else None
 
     def show(self, result: Mapping[str, Any], text: str) -> None:
         """Write a result to stdout: for a program when --json was given, else for a person."""

@@ -93,7 +93,7 @@ def resume(
     """Go on with a stopped run exactly where it stopped."""
     if not run_dir.is_dir():
         raise UsageError(f"The run folder {str(run_dir)!r} is not a folder; give the one that train showed.")
-    workspace = session.workspace()
+    workspace = session.given_workspace()
     from tincture import recipe
     from tincture.cli.progress import progress
 

@@ -12,6 +12,7 @@ import pytest
 from tests.unit.cli.conftest import FakeRecipe, Result
 from tincture.cli import main
 from tincture.settings import FIELDS, TrainSettings
+from tincture.workspace import Workspace
 
 RUN_FILE = 'kind = "hypernetwork"\nname = "ink"\ndata = "d"\nsteps = 5\nlearning_rate = 1e-4\n'
 
@@ -194,3 +195,9 @@ def test_resume_hands_on_the_folder_and_the_stop_event(recipe: FakeRecipe, tmp_p
     assert (name, arguments) == ("resume", (tmp_path,))
     assert isinstance(keywords["stop"], threading.Event)
     assert len(keywords["callbacks"]) == 1
+    assert keywords["workspace"] is None  # the run knows its own
+
+
+def test_resume_looks_in_a_workspace_that_was_named(recipe: FakeRecipe, tmp_path: Path) -> None:
+    assert main(["resume", str(tmp_path), "--root", str(tmp_path)]) == 0
+    assert recipe.calls[0][2]["workspace"] == Workspace(tmp_path)
