@@ -344,3 +344,18 @@ def test_the_text_context_is_transformed_once_per_call_unless_dropout_draws(
         unet(torch.randn(1, 4, 8, 8), 10, encoder_hidden_states=torch.randn(1, 5, 48))
     assert cross_attentions > 1
     assert len(calls) == (text_calls or cross_attentions)
+
+
+@pytest.mark.parametrize(("dropout_structure", "text_calls"), [([0, 0, 0], 1), ([0, 0.5, 0], None)])
+def test_a_second_hypernetwork_transforms_what_the_first_made_of_the_text_once(
+    unet: UNet2DConditionModel, dropout_structure: list[float], text_calls: int | None
+) -> None:
+    """And at every attention when the first one's dropout makes another context for each."""
+    first = hypernetwork([48], dropout_structure=dropout_structure).train()
+    second = hypernetwork([48], seed=1).train()
+    calls: list[int] = []
+    second.pairs[48][1].register_forward_hook(lambda *_: calls.append(1))
+    cross_attentions = sum(name.endswith("attn2.to_k") for name, _ in unet.named_modules())
+    with first.attach(unet), second.attach(unet):
+        unet(torch.randn(1, 4, 8, 8), 10, encoder_hidden_states=torch.randn(1, 5, 48))
+    assert len(calls) == (text_calls or cross_attentions)
