@@ -1,30 +1,32 @@
-"""From a text to token ids: placeholders of attached embeddings, and ``<hypernet:NAME:MULTIPLIER>``."""
+"""What a prompt says beyond words: ``<hypernet:NAME:MULTIPLIER>``, attention weights in brackets, ``BREAK``.
+
+The grammar is the webui's, so that a prompt means the same here and there; docs/prompts.md describes it.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
-
-import torch
-from torch import Tensor
+from itertools import groupby
+from typing import NamedTuple
 
 from tincture.errors import UsageError
 
-EXTRA_NETWORK = re.compile(r"<(hypernet):([^:<>]+)(?::([^<>]*))?>", re.IGNORECASE)
-
-
-class Placeholder(Protocol):
-    """What a text needs to know of an attached embedding."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def vectors(self) -> Mapping[str, Tensor]:
-        """By text encoder name: (num_vectors, width)."""
+EXTRA_NETWORK = re.compile(r"<(\w+):([^:<>]+)(?::([^<>]*))?>")
+# A backslash takes the meaning from the bracket or backslash behind it; before anything else it only vanishes.
+_SPECIAL = re.compile(
+    r"""
+      \\(?P<literal>[\\()\[\]]?)
+    | (?P<opened>[(\[])
+    | :\s*(?P<factor>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)
+    | (?P<closed>[)\]])
+    | \b(?P<end_of_chunk>BREAK)\b
+    """,
+    re.VERBOSE,
+)
+_FACTORS = {"(": 1.1, "[": 1 / 1.1}
+_OPENED_BY = {")": "(", "]": "["}
 
 
 class ExtraNetwork(NamedTuple):
@@ -35,28 +37,35 @@ class ExtraNetwork(NamedTuple):
     multiplier: float
 
 
-class Match(NamedTuple):
-    """The token ids of a placeholder's name, and the ids that take their place."""
+class Segment(NamedTuple):
+    """A piece of a prompt whose tokens all have the same weight."""
 
-    name_ids: list[int]
-    ids: range
+    text: str
+    weight: float
+
+
+BREAK = Segment("BREAK", -1.0)
+"""Stands between two segments where the prompt asks for a new chunk."""
 
 
 def parse_extra_networks(text: str) -> tuple[str, list[ExtraNetwork]]:
     """Takes the ``<hypernet:NAME:MULTIPLIER>`` tags out of ``text``; a multiplier left out is 1.
 
-    The syntax is the webui's. Returns the text without tags and the tags in their order.
+    The syntax is the webui's. Tags of other kinds, such as ``<lora:NAME:1>``, are taken out too, with a
+    ``UserWarning``. Returns the text without tags and the hypernetworks in their order.
 
     Raises:
         UsageError: a multiplier that is not a number.
     """
-    networks = [
-        ExtraNetwork(kind.lower(), name.strip(), _multiplier(name, multiplier))
-        for kind, name, multiplier in EXTRA_NETWORK.findall(text)
-    ]
-    if not networks:
-        return text, []
-    return re.sub(r" {2,}", " ", EXTRA_NETWORK.sub("", text)).strip(), networks
+    networks = []
+    for tag in EXTRA_NETWORK.finditer(text):
+        kind, name, multiplier = tag.groups(default="")
+        if kind.lower() == "hypernet":
+            networks.append(ExtraNetwork("hypernet", name.strip(), _multiplier(name, multiplier)))
+        else:
+            warnings.warn(f"{tag[0]} is left out: only <hypernet:NAME:MULTIPLIER> is known.", stacklevel=2)
+    rest, tags = EXTRA_NETWORK.subn("", text)
+    return (re.sub(r" {2,}", " ", rest).strip() if tags else text), networks
 
 
 def _multiplier(name: str, text: str) -> float:
@@ -73,65 +82,58 @@ def _multiplier(name: str, text: str) -> float:
     return value
 
 
-def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Each text's token ids, neither cut nor padded, without begin and end marks."""
-    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-    return ids
+def parse_weights(text: str) -> list[Segment]:
+    """``text`` as segments of one weight each, with ``BREAK`` between them; at least one, for any text.
 
-
-def matches(tokenizer: Any, attached: Iterable[Placeholder], text_encoder_name: str) -> list[Match]:
-    """How names of attached embeddings are found and replaced: longest name first, of equal names the last attached.
-
-    Ids are given out from ``len(tokenizer)`` upward, ``num_vectors`` consecutive ones each, in order of attachment.
+    ``(text)`` weighs 1.1 times as much, ``[text]`` 1 / 1.1 times, ``(text:1.5)`` 1.5 times; nested factors multiply.
+    A bracket that is never closed reaches to the end; one that closes nothing is text, as is a weight that is no
+    number. As in the webui, a ``BREAK`` inside of brackets is a word.
     """
-    embeddings = list(attached)
-    found: list[Match] = []
-    first = len(tokenizer)
-    for embedding, name_ids in zip(embeddings, token_ids(tokenizer, [e.name for e in embeddings]), strict=True):
-        count = embedding.vectors[text_encoder_name].shape[0]
-        found.append(Match(name_ids, range(first, first + count)))
-        first += count
-    return sorted(reversed(found), key=lambda match: -len(match.name_ids))
+    weighting, position = _Weighting(), 0
+    for special in _SPECIAL.finditer(text):
+        if position < special.start():
+            weighting.add(text[position : special.start()])
+        weighting.act(special)
+        position = special.end()
+    if position < len(text):
+        weighting.add(text[position:])
+    return weighting.segments()
 
 
-def replace_names(ids: Sequence[int], names: Sequence[Match]) -> list[int]:
-    """``ids`` with every name of ``names`` replaced, wherever its token ids stand."""
-    if not names:
-        return list(ids)
-    replaced: list[int] = []
-    position = 0
-    while position < len(ids):
-        for name_ids, placeholder_ids in names:
-            if name_ids and list(ids[position : position + len(name_ids)]) == name_ids:
-                replaced.extend(placeholder_ids)
-                position += len(name_ids)
-                break
+class _Weighting:
+    """Pieces of a text and their weights, multiplied whenever a bracket closes."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.weights: list[float] = []
+        self.opened: dict[str, list[int]] = {"(": [], "[": []}  # index of the first piece in each open bracket
+
+    def act(self, special: re.Match[str]) -> None:
+        bracket = special["closed"] and _OPENED_BY[special["closed"]]
+        if special["opened"]:
+            self.opened[special["opened"]].append(len(self.texts))
+        elif special["factor"] and self.opened["("]:
+            self.close("(", float(special["factor"]))
+        elif bracket and self.opened[bracket]:
+            self.close(bracket, _FACTORS[bracket])
+        elif special["end_of_chunk"]:
+            self.texts += ["", BREAK.text, ""]  # the empty ones keep it apart from pieces that get its weight
+            self.weights += [1.0, BREAK.weight, 1.0]
         else:
-            replaced.append(ids[position])
-            position += 1
-    return replaced
+            self.add(special[0] if special["literal"] is None else special["literal"])
 
+    def add(self, text: str) -> None:
+        self.texts.append(text)
+        self.weights.append(1.0)
 
-def tokenize(
-    tokenizer: Any, prompts: Sequence[str], attached: Iterable[Placeholder] = (), text_encoder_name: str = "clip_l"
-) -> Tensor:
-    """Token ids (len(prompts), 77) int64: begin mark, text, end mark, padding; placeholders as in ``matches``.
+    def close(self, bracket: str, factor: float) -> None:
+        for index in range(self.opened[bracket].pop(), len(self.weights)):
+            self.weights[index] *= factor
 
-    A text of more than 75 tokens is cut, with one ``UserWarning`` per call that names the first such text.
-    """
-    length = tokenizer.model_max_length
-    names = matches(tokenizer, attached, text_encoder_name)
-    rows: list[list[int]] = []
-    cut: list[str] = []
-    for prompt, ids in zip(prompts, token_ids(tokenizer, prompts), strict=True):
-        ids = replace_names(ids, names)
-        if len(ids) > length - 2:
-            cut.append(f"{prompt[:60]!r} has {len(ids)} tokens")
-        row = [tokenizer.bos_token_id, *ids[: length - 2], tokenizer.eos_token_id]
-        rows.append(row + [tokenizer.pad_token_id] * (length - len(row)))
-    if cut:
-        warnings.warn(
-            f"{len(cut)} of {len(rows)} prompts are longer than {length - 2} tokens and were cut: {cut[0]}.",
-            stacklevel=3,
-        )
-    return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), length)
+    def segments(self) -> list[Segment]:
+        """The pieces, neighbours of equal weight joined: what was written as one word is tokenized as one."""
+        for bracket, factor in _FACTORS.items():
+            while self.opened[bracket]:
+                self.close(bracket, factor)
+        pieces = groupby(zip(self.texts, self.weights, strict=True), key=lambda piece: piece[1])
+        return [Segment("".join(text for text, _ in run), weight) for weight, run in pieces] or [Segment("", 1.0)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from types import MappingProxyType
 from typing import Any
 
@@ -90,15 +91,14 @@ def generate(
     drawing = complete(drawing or Drawing(), model)
     _check(model, len(prompts), len(seeds), drawing, batch_size)
     done = [torch.empty(0, drawing.height, drawing.width, 3, dtype=torch.uint8)]
-    for start in range(0, len(prompts), batch_size):
-        batch = slice(start, start + batch_size)
+    for batch, chunks in _batches(model, prompts, drawing, batch_size):
         scheduler = make_scheduler(model, drawing.sampler)
         _set_steps(scheduler, drawing, model.device)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[batch]]
-        hidden_states = model.encode_prompts(prompts[batch], drawing.clip_skip)
+        hidden_states = model.encode_prompts(prompts[batch], drawing.clip_skip, chunks)
         if drawing.guidance_scale != 1:
-            negative = model.encode_prompts([drawing.negative_prompt], drawing.clip_skip).expand_as(hidden_states)
-            hidden_states = torch.cat([negative, hidden_states])
+            negative = model.encode_prompts([drawing.negative_prompt], drawing.clip_skip, chunks)
+            hidden_states = torch.cat([negative.expand_as(hidden_states), hidden_states])
         latents = _start(model, scheduler, generators, drawing)
         extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
         for timestep in scheduler.timesteps:
@@ -128,6 +128,22 @@ def _check(model: StableDiffusion, prompts: int, seeds: int, drawing: CompleteDr
     for side, value in (("width", drawing.width), ("height", drawing.height)):
         if value < cell or value % cell:
             raise UsageError(f"The {side} {value} is not allowed; give a multiple of {cell} pixels.")
+
+
+def _batches(
+    model: StableDiffusion, prompts: Sequence[str], drawing: Drawing, batch_size: int
+) -> Iterator[tuple[slice, int]]:
+    """Slices of ``prompts`` that are drawn together, and the chunks of their hidden states.
+
+    Prompts of unequal length are drawn apart: filling them up to the longest would make a picture depend on the others.
+    """
+    negative = model.count_chunks([drawing.negative_prompt])[0] if drawing.guidance_scale != 1 else 1
+    start = 0
+    for chunks, alike in groupby(max(count, negative) for count in model.count_chunks(prompts)):
+        end = start + len(list(alike))
+        for first in range(start, end, batch_size):
+            yield slice(first, min(first + batch_size, end)), chunks
+        start = end
 
 
 def _set_steps(scheduler: Any, drawing: Drawing, device: torch.device) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tincture.errors import ModelError, UsageError
-from tincture.models import prompt
+from tincture.models import tokens
 
 
 class StableDiffusion:
@@ -60,7 +60,7 @@ class StableDiffusion:
         self.name = name
         self.hash = hash
         self.guidance_scale = guidance_scale
-        self.attached_embeddings: list[prompt.Placeholder] = []
+        self.attached_embeddings: list[tokens.Placeholder] = []
         self.text_width: int = self.text_encoder.config.hidden_size
         self.text_encoder_name = "clip_h" if self.text_width == 1024 else "clip_l"
         self.family = "sd2" if self.text_width == 1024 else "sd1"
@@ -99,32 +99,52 @@ class StableDiffusion:
     # --- text --------------------------------------------------------------------------------------------------------
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, 77) int64 on the CPU; names of attached embeddings become their placeholder ids.
+        """Token ids (B, chunks * 77) int64 on the CPU; names of attached embeddings become their placeholder ids.
 
         Placeholder ids start at ``len(tokenizer)``: ``num_vectors`` consecutive ones per embedding, in order of
-        attachment. Longer texts are cut with a warning.
+        attachment. A prompt of up to 75 tokens is one chunk; shorter prompts have empty chunks behind them.
         """
-        return prompt.tokenize(self.tokenizer, prompts, self.attached_embeddings, self.text_encoder_name)
+        return tokens.to_tensors(self.tokenizer, self._chunks(prompts))[0].flatten(1)
+
+    def count_chunks(self, prompts: Sequence[str]) -> list[int]:
+        """How many chunks of 77 each prompt takes up, at least 1."""
+        return [len(chunks) for chunks in self._chunks(prompts)]
 
     def token_embeddings(self, text: str) -> Tensor:
         """A copy of the frozen table's rows for the tokens of ``text`` (no special ones): (tokens, text_width)."""
-        (ids,) = prompt.token_ids(self.tokenizer, [text])
+        (ids,) = tokens.token_ids(self.tokenizer, [text])
         table: Tensor = self.text_encoder.get_input_embeddings().weight
         return table[torch.tensor(ids, dtype=torch.int64, device=table.device)].clone()
 
-    def encode_prompts(self, prompts: Sequence[str], clip_skip: int = 1) -> Tensor:
-        """Hidden states (B, 77, text_width) for the U-Net, in the text encoder's dtype.
+    def encode_prompts(self, prompts: Sequence[str], clip_skip: int = 1, at_least: int = 1) -> Tensor:
+        """Hidden states (B, chunks * 77, text_width) for the U-Net, in the text encoder's dtype.
 
+        Prompts may hold weights and ``BREAK`` and be of any length, see docs/prompts.md. Each chunk is encoded by
+        itself; ``chunks`` is that of the longest prompt, and shorter ones have encodings of empty chunks behind them.
         Gradients reach the vectors of attached embeddings. ``clip_skip`` n takes the n-th hidden layer from the end;
         the final layer norm always follows.
+
+        Args:
+            prompts: B texts.
+            clip_skip: 1..number of layers.
+            at_least: so many chunks even if all prompts are shorter.
 
         Raises:
             UsageError: ``clip_skip`` is not in 1..number of layers.
         """
+        ids, weights = tokens.to_tensors(self.tokenizer, self._chunks(prompts), at_least)
+        hidden_states = self._encode_ids(ids.flatten(0, 1).to(self.device), clip_skip)
+        if not bool((weights == 1).all()):
+            hidden_states = tokens.emphasize(hidden_states, weights.flatten(0, 1))
+        return hidden_states.unflatten(0, ids.shape[:2]).flatten(1, 2)
+
+    def _chunks(self, prompts: Sequence[str]) -> list[list[tokens.Chunk]]:
+        return tokens.make_chunks(self.tokenizer, prompts, self.attached_embeddings, self.text_encoder_name)
+
+    def _encode_ids(self, ids: Tensor, clip_skip: int) -> Tensor:
         layers = self.text_encoder.config.num_hidden_layers
         if not 1 <= clip_skip <= layers:
             raise UsageError(f"clip_skip {clip_skip} is not allowed; this text encoder has layers 1 to {layers}.")
-        ids = self.tokenize(prompts).to(self.device)
         output = self.text_encoder(ids, output_hidden_states=clip_skip > 1)
         hidden_states: Tensor = output.last_hidden_state
         if clip_skip > 1:
@@ -159,7 +179,7 @@ class StableDiffusion:
         Args:
             noisy_latents: (B, 4, h, w).
             timesteps: (B,) or scalar, int64 in 0..999.
-            encoder_hidden_states: (B, 77, text_width).
+            encoder_hidden_states: (B, chunks * 77, text_width).
         """
         noise_pred: Tensor = self.unet(
             noisy_latents.to(self.dtype),

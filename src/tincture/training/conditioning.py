@@ -12,7 +12,7 @@ from tincture.models.stable_diffusion import StableDiffusion
 
 
 class Conditioning:
-    """Encodes the prompts of a micro-batch: (B, 77, width).
+    """Encodes the prompts of a micro-batch: (B, chunks * 77, width), with empty chunks behind shorter prompts.
 
     Where the text side is not trained, an encoding is kept for as long as it may be used again; where it is, it is
     made anew in every step with gradients, though only once for prompts that are alike. Kept ones are encoded one by
@@ -33,15 +33,26 @@ class Conditioning:
         if self.trains_text:
             rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
             return self._encode(distinct)[rows.to(self.model.device, non_blocking=True)]
-        for prompt in distinct:
-            if prompt not in self._kept:
-                with torch.no_grad():
-                    self._kept[prompt] = self._encode([prompt])[0]
-            self._kept.move_to_end(prompt)
-        states = torch.stack([self._kept[prompt] for prompt in prompts])
+        encodings = {prompt: self._keep(prompt) for prompt in distinct}
+        longest = max(len(states) for states in encodings.values())
+        states = torch.stack([self._lengthen(encodings[prompt], longest) for prompt in prompts])
         while len(self._kept) > self.capacity:
             self._kept.popitem(last=False)
         return states
+
+    def _keep(self, prompt: str) -> Tensor:
+        if prompt not in self._kept:
+            with torch.no_grad():
+                self._kept[prompt] = self._encode([prompt])[0]
+        self._kept.move_to_end(prompt)
+        return self._kept[prompt]
+
+    def _lengthen(self, states: Tensor, length: int) -> Tensor:
+        """``states`` with encodings of empty chunks behind them, as a batch with a longer prompt gives them."""
+        if len(states) == length:
+            return states
+        empty = self._keep("")
+        return torch.cat([states, *[empty] * ((length - len(states)) // len(empty))])
 
     def _encode(self, prompts: list[str]) -> Tensor:
         self.encoded += len(prompts)

@@ -1,113 +1,74 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
 
 import pytest
-import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tincture.errors import UsageError
-from tincture.models.prompt import parse_extra_networks
-from tincture.models.stable_diffusion import StableDiffusion
+from tincture.models.prompt import BREAK, Segment, parse_extra_networks, parse_weights
 
-BEGIN, END, TABLE = 653, 654, 655
-
-
-@dataclass
-class Vectors:
-    """Stands for an attached embedding."""
-
-    name: str
-    count: int
-    vectors: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.vectors = {"clip_l": torch.zeros(self.count, 32)}
-
-
-def ids(model: StableDiffusion, text: str) -> list[int]:
-    """Ids of ``text`` between begin and end mark."""
-    (row,) = model.tokenize([text]).tolist()
-    assert row[0] == BEGIN and len(row) == 77
-    content = row[1 : row.index(END)]
-    assert row[1 + len(content) :] == [END] * (76 - len(content))
-    return content
-
-
-def test_texts_become_padded_rows(model: StableDiffusion) -> None:
-    rows = model.tokenize(["small moon", ""])
-
-    assert rows.shape == (2, 77) and rows.dtype == torch.int64
-    assert rows[1].tolist() == [BEGIN] + [END] * 76
-    assert len(ids(model, "small moon")) == 2
-    assert model.tokenize([]).shape == (0, 77)
-
-
-def test_case_does_not_matter(model: StableDiffusion) -> None:
-    assert ids(model, "Small MOON") == ids(model, "small moon")
+# Worked out by hand from the webui's rules; weights are written as products, since rounding decides what is joined.
+WEIGHTS: dict[str, list[tuple[str, float]]] = {
+    "": [("", 1)],
+    "a red moon, small": [("a red moon, small", 1)],
+    "a (red) moon": [("a ", 1), ("red", 1.1), (" moon", 1)],
+    "a ((red)) moon": [("a ", 1), ("red", 1.1 * 1.1), (" moon", 1)],
+    "a [red] moon": [("a ", 1), ("red", 1 / 1.1), (" moon", 1)],
+    "a (red:1.5) moon": [("a ", 1), ("red", 1.5), (" moon", 1)],
+    "(red moon: 0.5 )": [("red moon", 0.5)],
+    "(red:-2)": [("red", -2)],
+    "(red:.5)(red:+2.)": [("red", 0.5), ("red", 2)],
+    "(small (red:1.5) moon)": [("small ", 1.1), ("red", 1.5 * 1.1), (" moon", 1.1)],
+    "([red])": [("red", 1 / 1.1 * 1.1)],
+    "(red)(der)": [("redder", 1.1)],  # neighbours of one weight are one text
+    "a()b": [("ab", 1)],
+    "(red:1)der": [("redder", 1)],
+    r"moon \(small\)": [("moon (small)", 1)],
+    r"(moon \(small\):1.2)": [("moon (small)", 1.2)],
+    r"\[red\] \\ \moon": [("[red] \\ moon", 1)],
+    "moon)": [("moon)", 1)],
+    "moon] :1.2)": [("moon] :1.2)", 1)],
+    "(red moon": [("red moon", 1.1)],
+    "a [[red": [("a ", 1), ("red", 1 / 1.1 * (1 / 1.1))],
+    "(red [moon)]": [("red ", 1.1), ("moon", 1.1 * (1 / 1.1))],
+    "[red:0.5]": [("red:0.5", 1 / 1.1)],
+    "(time 12:30)": [("time 12", 30)],
+    "(red:1.2.3)": [("red:1.2.3", 1.1)],  # the webui fails here
+    "(red:)": [("red:", 1.1)],
+    "red BREAK moon": [("red ", 1), BREAK, (" moon", 1)],
+    "BREAK": [("", 1), BREAK, ("", 1)],
+    "red,BREAK:moon": [("red,", 1), BREAK, (":moon", 1)],
+    "BREAKER break": [("BREAKER break", 1)],
+    "(red BREAK moon:2)": [("red ", 2), ("BREAK", -2), (" moon", 2)],
+}
 
 
-def test_a_name_becomes_its_vectors_ids(model: StableDiffusion) -> None:
-    small, moon = ids(model, "small moon")
-    model.attached_embeddings.append(Vectors("zork", 3))
-
-    assert ids(model, "small ZORK moon") == [small, TABLE, TABLE + 1, TABLE + 2, moon]
+@pytest.mark.parametrize("text", WEIGHTS)
+def test_weights(text: str) -> None:
+    assert parse_weights(text) == WEIGHTS[text]
 
 
-def test_a_name_is_found_several_times_and_next_to_marks(model: StableDiffusion) -> None:
-    comma = ids(model, ",")
-    model.attached_embeddings.append(Vectors("zork", 1))
+@given(st.text())
+def test_every_text_has_weights_and_keeps_its_letters(text: str) -> None:
+    segments = parse_weights(text)
 
-    assert ids(model, "zork,zork zork") == [TABLE, *comma, TABLE, TABLE]
-
-
-def test_ids_follow_the_order_of_attachment(model: StableDiffusion) -> None:
-    model.attached_embeddings += [Vectors("zork", 2), Vectors("blib", 1)]
-
-    assert ids(model, "blib zork") == [TABLE + 2, TABLE, TABLE + 1]
+    assert segments
+    kept = "".join(segment.text for segment in segments if segment != BREAK)
+    assert [letter for letter in kept if letter.isalpha()] == [
+        letter for letter in text.replace("BREAK", "") if letter.isalpha()
+    ]
 
 
-def test_the_longest_name_wins(model: StableDiffusion) -> None:
-    model.attached_embeddings += [Vectors("moon", 1), Vectors("small moon", 1)]
-
-    assert ids(model, "small moon") == [TABLE + 1]
-    assert ids(model, "moon") == [TABLE]
+@given(st.lists(st.sampled_from([*"()[]\\: ", ":1.5)", "BREAK", "moon", "1.2"])).map("".join))
+def test_special_marks_in_any_order_are_parsed(text: str) -> None:
+    assert all(isinstance(weight, float) for _, weight in parse_weights(text))
 
 
-def test_of_equal_names_the_last_attached_wins(model: StableDiffusion) -> None:
-    model.attached_embeddings += [Vectors("zork", 1), Vectors("zork", 1)]
-
-    assert ids(model, "zork") == [TABLE + 1]
-
-
-def test_a_name_inside_a_word_is_not_one(model: StableDiffusion) -> None:
-    plain = ids(model, "moonlight")
-    model.attached_embeddings.append(Vectors("moon", 1))
-
-    assert ids(model, "moonlight") == plain
-
-
-def test_long_texts_are_cut_with_one_warning(model: StableDiffusion) -> None:
-    words = " ".join(["moon"] * 75)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        whole = ids(model, words)
-    assert len(whole) == 75
-
-    with pytest.warns(UserWarning, match="2 of 3 prompts are longer than 75 tokens.* has 76 tokens") as caught:
-        rows = model.tokenize([words + " small", words, words + " a b"])
-
-    assert len(caught) == 1
-    assert rows.tolist() == [[BEGIN, *whole, END]] * 3
-
-
-def test_vectors_beyond_the_end_are_cut(model: StableDiffusion) -> None:
-    model.attached_embeddings.append(Vectors("zork", 5))
-
-    with pytest.warns(UserWarning, match="has 78 tokens"):
-        (row,) = model.tokenize([" ".join(["moon"] * 73) + " zork"]).tolist()
-
-    assert row[74:] == [TABLE, TABLE + 1, END]
+@given(st.text().filter(lambda text: not set(text) & set("()[]\\") and "BREAK" not in text))
+def test_text_without_marks_is_one_segment_of_weight_one(text: str) -> None:
+    assert parse_weights(text) == [Segment(text, 1.0)]
 
 
 def test_extra_networks_are_taken_out() -> None:
@@ -117,9 +78,18 @@ def test_extra_networks_are_taken_out() -> None:
     assert networks == [("hypernet", "out line", 0.8), ("hypernet", "b", 1.0)]
 
 
-@pytest.mark.parametrize("text", ["a  moon ", "<moon>", "<lora:x:1>", "a < b > c", "<hypernet:>"])
+@pytest.mark.parametrize("text", ["a  moon ", "<moon>", "<: x>", "a < b > c", "<hypernet:>"])
 def test_other_text_is_left_alone(text: str) -> None:
-    assert parse_extra_networks(text) == (text, [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert parse_extra_networks(text) == (text, [])
+
+
+def test_tags_of_other_kinds_are_taken_out_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="<lora:ink:0.5:1> is left out: only <hypernet:NAME:MULTIPLIER>"):
+        text, networks = parse_extra_networks("a moon <lora:ink:0.5:1> <hypernet:ink>")
+
+    assert (text, networks) == ("a moon", [("hypernet", "ink", 1.0)])
 
 
 @pytest.mark.parametrize("multiplier", ["strong", "1,5", "0.5:2", "nan", "inf"])

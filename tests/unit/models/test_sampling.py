@@ -222,3 +222,23 @@ def test_what_a_drawing_leaves_open_is_the_models_own(model: StableDiffusion) ->
         generate(model, ["moon"], seeds=[1], steps=2),
         generate(model, ["moon"], seeds=[1], steps=2, guidance_scale=2.5),
     )
+
+
+def test_prompts_of_any_length_are_drawn_and_do_not_touch_each_other(shared_model: StableDiffusion) -> None:
+    prompts = ["small moon", "a red star BREAK moon", "blue"]
+    together = generate(shared_model, prompts, steps=2, seeds=[1, 2, 3])
+
+    for index, prompt in enumerate(prompts):
+        alone = generate(shared_model, [prompt], steps=2, seeds=[index + 1])
+        assert close(together[index : index + 1], alone)
+
+
+def test_a_longer_negative_prompt_lengthens_the_prompt(
+    shared_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = record(shared_model, monkeypatch)
+
+    generate(shared_model, ["blue"], steps=1, negative_prompt="red BREAK moon", seeds=[1])
+
+    expected = shared_model.encode_prompts(["red BREAK moon", "blue"])
+    torch.testing.assert_close(calls[0][1], expected)

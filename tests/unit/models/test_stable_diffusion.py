@@ -136,6 +136,51 @@ def test_clip_skip_beyond_the_layers_is_refused(clip_skip: int, shared_model: St
 
 
 @pytest.mark.parametrize("clip_skip", [1, 2])
+def test_each_chunk_is_encoded_by_itself(clip_skip: int, shared_model: StableDiffusion) -> None:
+    hidden_states = shared_model.encode_prompts(["red BREAK moon", "star"], clip_skip)
+    parts = shared_model.encode_prompts(["red", "moon", "star", ""], clip_skip)
+
+    assert hidden_states.shape == (2, 154, 32)
+    torch.testing.assert_close(hidden_states, torch.stack([parts[:2].flatten(0, 1), parts[2:].flatten(0, 1)]))
+
+
+def test_empty_chunks_are_added_on_demand(shared_model: StableDiffusion) -> None:
+    longer = shared_model.encode_prompts(["red"], at_least=3)
+
+    torch.testing.assert_close(longer, shared_model.encode_prompts(["red BREAK BREAK"], at_least=3))
+    torch.testing.assert_close(longer[:, :77], shared_model.encode_prompts(["red"]))
+    assert longer.shape == (1, 231, 32)
+
+
+def test_weights_act_on_hidden_states(model: StableDiffusion) -> None:
+    model.text_encoder.final_layer_norm.bias.data.fill_(0.5)  # a trained encoder's states have a mean
+    plain = model.encode_prompts(["red moon, star"])
+    weighted = model.encode_prompts(["red (moon:2), star"])
+
+    expected = plain.clone()
+    expected[:, 2] *= 2
+    expected *= plain.mean() / expected.mean()
+    torch.testing.assert_close(weighted, expected)
+    assert torch.equal(model.encode_prompts(["(red moon:1), star"]), plain)
+
+
+def test_weights_do_not_reach_other_prompts(shared_model: StableDiffusion) -> None:
+    together = shared_model.encode_prompts(["red (moon:2)", "star"])
+
+    assert torch.equal(together[1], shared_model.encode_prompts(["red moon", "star"])[1])
+
+
+@pytest.mark.parametrize("text", ["a zork moon", "a (zork:1.5) moon", "moon BREAK zork"])
+def test_gradients_reach_vectors_in_every_syntax(text: str, model: StableDiffusion) -> None:
+    embedding = Hooked(model, 2)
+
+    model.encode_prompts([text]).square().sum().backward()  # type: ignore[no-untyped-call]
+
+    gradient = embedding.parameter.grad
+    assert gradient is not None and torch.isfinite(gradient).all() and (gradient.abs().sum(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("clip_skip", [1, 2])
 def test_gradients_reach_attached_vectors_and_nothing_else(clip_skip: int, model: StableDiffusion) -> None:
     embedding = Hooked(model, 2)
     hidden_states = model.encode_prompts(["a zork moon"], clip_skip)

@@ -68,3 +68,14 @@ def test_trained_text_is_encoded_anew_once_per_distinct_prompt_with_gradients(mo
 def test_clip_skip_is_passed_on(shared_model: StableDiffusion) -> None:
     states = Conditioning(shared_model, trains_text=False, clip_skip=2)(["red"])
     torch.testing.assert_close(states, shared_model.encode_prompts(["red"], clip_skip=2))
+
+
+@pytest.mark.parametrize("trains_text", [False, True])
+def test_prompts_of_unequal_length_become_one_batch(trains_text: bool, shared_model: StableDiffusion) -> None:
+    prompts = ["red BREAK moon", "blue"]
+    conditioning = Conditioning(shared_model, trains_text=trains_text)
+    assert conditioning(["blue"]).shape == (1, 77, 32)
+    states = conditioning(prompts)
+    assert states.shape == (2, 154, 32)
+    torch.testing.assert_close(states, shared_model.encode_prompts(prompts))
+    assert conditioning(["blue"]).shape == (1, 77, 32)
