@@ -19,12 +19,22 @@ LAYERS = (
     ("tincture.training", "tincture.preview"),
     ("tincture.run_folder", "tincture.generation"),
     ("tincture.settings",),
+    ("tincture.components",),
+    ("tincture.run_records",),
     ("tincture.recipe",),
     ("tincture.demo", "tincture.doctor"),
     ("tincture.cli", "tincture.__main__"),
 )
 ROOT = "tincture"  # its names are imported lazily, so that any module may ask it for the version
-EDGE = ("tincture.recipe", "tincture.demo", "tincture.doctor", "tincture.cli", "tincture.settings")
+EDGE = (
+    "tincture.recipe",
+    "tincture.components",
+    "tincture.run_records",
+    "tincture.demo",
+    "tincture.doctor",
+    "tincture.cli",
+    "tincture.settings",
+)
 FORBIDDEN_TO_THE_TRAINER = (
     "tincture.preview",
     "tincture.cli",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.runs import NAMES, Bench, OnStep, Recorder, csv_text, equal, trained, write_pictures
 from tests.support import save_folder, tiny_model
-from tincture import recipe
+from tincture import components, recipe
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
 from tincture.cli import main
@@ -251,7 +251,7 @@ def test_texts_are_encoded_once_where_they_are_not_trained(
             super().__init__(*arguments, **keywords)
             made.append(self)
 
-    monkeypatch.setattr(recipe, "Conditioning", Watched)
+    monkeypatch.setattr(components, "Conditioning", Watched)
     bench.train(kind, steps=12, template=str(template))
     assert [conditioning.encoded for conditioning in made] == [expected]
 
@@ -266,7 +266,7 @@ def test_an_embedding_has_no_weight_decay_and_a_hypernetwork_the_optimizers(
         decays.append(optimizer.param_groups[0]["weight_decay"])
         return optimizer
 
-    monkeypatch.setattr(recipe, "create_optimizer", watched)
+    monkeypatch.setattr(components, "create_optimizer", watched)
     bench.train("embedding", steps=1)
     bench.train("hypernetwork", steps=1)
     bench.train("embedding", steps=2, weight_decay=0.5)

@@ -1,0 +1,113 @@
+"""What a run writes down about itself: the record that a resume needs, provenance, the webui's settings file."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from tincture import version
+from tincture.adapters.embedding import Embedding
+from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.components import Components
+from tincture.drawing import Drawing
+from tincture.models.loading import find_folder
+from tincture.models.sampling import complete
+from tincture.run_folder import RunFolder, write_json
+from tincture.settings import TrainSettings
+from tincture.workspace import Workspace
+
+
+def write_records(run: Components, folder: RunFolder, path: Path, workspace: Workspace) -> None:
+    """Writes what a resume needs, and the webui's settings file."""
+    settings = run.settings.replace(
+        data=str(Path(run.settings.data).resolve()), model=_anywhere(run.settings.model, workspace)
+    )
+    run.adapter.save(folder.start, model_name=run.model.name, model_hash=run.model.hash)
+    record = {
+        "settings": settings.to_dict(),
+        "root": str(workspace.root.resolve()),
+        "adapter_path": str(path.resolve()),
+        "model_name": run.model.name,
+        "model_hash": run.model.hash,
+        "data_hash": run.dataset.digest(),
+        # The lines themselves: a template that is edited later does not change this run.
+        "template_lines": run.lines,
+        "software": f"tincture {version()}",
+    }
+    now = datetime.datetime.now()
+    write_json(folder.path / f"settings-{now:%Y-%m-%d-%H-%M-%S}.json", _webui_settings(run, folder, now))
+    write_json(folder.record, record)
+
+
+def _anywhere(model: str, workspace: Workspace) -> str:
+    """A model's name or path so that it is found from any current directory."""
+    return model if model == "picto" else str(find_folder(model, workspace))
+
+
+def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) -> dict[str, Any]:
+    """The reference's settings file, in its own key names."""
+    settings, adapter, model = run.settings, run.adapter, run.model
+    kind = settings.kind
+    own: dict[str, Any] = {}
+    if isinstance(adapter, Embedding):
+        own = {"num_vectors_per_token": adapter.num_vectors}
+    elif isinstance(adapter, Hypernetwork):
+        own = {
+            "layer_structure": list(adapter.layer_structure),
+            "activation_func": adapter.activation_func,
+            "weight_init": adapter.weight_init,
+            "add_layer_norm": adapter.add_layer_norm,
+            "use_dropout": any(adapter.dropout_structure),
+        }
+    previews = settings.preview_prompts and {
+        "preview_prompt": settings.preview_prompts[0],
+        "preview_negative_prompt": settings.preview_negative_prompt,
+        "preview_steps": settings.preview_steps,
+        "preview_sampler_name": settings.preview_sampler,
+        "preview_cfg_scale": complete(preview_drawing(settings), model).guidance_scale,
+        "preview_seed": settings.preview_seed,
+    }
+    return {
+        "datetime": f"{now:%Y-%m-%d %H:%M:%S}",
+        "model_name": model.name,
+        "model_hash": model.hash,
+        "num_of_dataset_images": len(run.dataset),
+        **own,
+        f"{kind}_name": adapter.name,
+        "learn_rate": settings.learning_rate,
+        "batch_size": settings.batch_size,
+        "gradient_step": settings.gradient_accumulation_steps,
+        "data_root": settings.data,
+        "log_directory": str(folder.path),
+        "training_width": settings.width or model.default_size,
+        "training_height": settings.height or model.default_size,
+        "steps": settings.steps,
+        "clip_grad_mode": settings.clip_grad_mode,
+        "clip_grad_value": settings.clip_grad_value,
+        "latent_sampling_method": settings.latent_sampling_method,
+        "create_image_every": settings.preview_every,
+        f"save_{kind}_every": settings.save_every,
+        "save_image_with_stored_embedding": False,
+        "template_file": settings.template,
+        "initial_step": adapter.step,
+        **(previews or {}),
+    }
+
+
+def provenance(run: Components) -> dict[str, Any]:
+    """What an adapter's file says of how it was made."""
+    return {"software": f"tincture {version()}", "settings": run.settings.to_dict(), "data_hash": run.dataset.digest()}
+
+
+def preview_drawing(settings: TrainSettings) -> Drawing:
+    """How previews are drawn."""
+    return Drawing(
+        negative_prompt=settings.preview_negative_prompt,
+        steps=settings.preview_steps,
+        sampler=settings.preview_sampler,
+        guidance_scale=settings.preview_guidance_scale,
+        width=settings.width or None,
+        height=settings.height or None,
+        clip_skip=settings.clip_skip,
+    )
