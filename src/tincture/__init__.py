@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tincture.adapters.embedding import Embedding
+    from tincture.adapters.embedding_database import EmbeddingDatabase
     from tincture.adapters.hypernetwork import Hypernetwork
     from tincture.adapters.hypernetwork_module import HypernetworkModule
     from tincture.models.loading import load_model
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Embedding",
+    "EmbeddingDatabase",
     "Hypernetwork",
     "HypernetworkModule",
     "LearnRateScheduler",
@@ -43,6 +45,7 @@ def version() -> str:
 def __getattr__(name: str) -> Any:
     module = {
         "Embedding": "tincture.adapters.embedding",
+        "EmbeddingDatabase": "tincture.adapters.embedding_database",
         "Hypernetwork": "tincture.adapters.hypernetwork",
         "HypernetworkModule": "tincture.adapters.hypernetwork_module",
         "LearnRateScheduler": "tincture.training.lr_schedule",

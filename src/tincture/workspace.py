@@ -11,9 +11,11 @@ Nothing here opens a file: this module answers where a file is, or would be.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,11 +106,11 @@ class Workspace:
 
     def list_embeddings(self) -> list[Path]:
         """Embedding files at any depth, links followed, empty files left out; sorted."""
-        return sorted(_adapter_files(self.embeddings))
+        return [path for path, _ in adapter_files([self.embeddings], {ADAPTER_SUFFIX})]
 
     def list_hypernetworks(self) -> list[Path]:
         """Hypernetwork files at any depth, links followed, empty files left out; sorted."""
-        return sorted(_adapter_files(self.hypernetworks))
+        return [path for path, _ in adapter_files([self.hypernetworks], {ADAPTER_SUFFIX})]
 
     def list_models(self) -> list[Path]:
         """Diffusers folders (those with a model_index.json) directly in the models folder; sorted."""
@@ -129,14 +131,29 @@ class Workspace:
         return _find("model", name, self.list_models(), self.models)
 
 
-def _adapter_files(folder: Path) -> Iterator[Path]:
+def adapter_files(folders: Iterable[Path], suffixes: Collection[str]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Files of the given suffixes (lower case) at any depth, and what the system says of them; sorted in each folder.
+
+    Links are followed, and every folder is walked once, though several ways lead there. Empty files are left out, and
+    so is what cannot be looked at.
+    """
     seen: set[str] = set()  # real paths: links may form a ring
+    for folder in folders:
+        if _is_new(str(folder), seen):
+            yield from sorted(_walk(folder, suffixes, seen))
+
+
+def _walk(folder: Path, suffixes: Collection[str], seen: set[str]) -> Iterator[tuple[Path, os.stat_result]]:
     for directory, subdirectories, names in os.walk(folder, followlinks=True):
         subdirectories[:] = [name for name in subdirectories if _is_new(os.path.join(directory, name), seen)]
         for name in names:
-            path = Path(directory, name)
-            if path.suffix == ADAPTER_SUFFIX and path.is_file() and path.stat().st_size > 0:
-                yield path
+            if os.path.splitext(name)[1].lower() not in suffixes:
+                continue
+            path = os.path.join(directory, name)
+            with contextlib.suppress(OSError):
+                found = os.stat(path)
+                if stat.S_ISREG(found.st_mode) and found.st_size > 0:
+                    yield Path(path), found
 
 
 def _is_new(directory: str, seen: set[str]) -> bool:

@@ -89,8 +89,7 @@ def test_lists_walk_folders_and_links_and_leave_out_what_is_no_adapter(tmp_path:
 
     found = workspace.list_embeddings()
 
-    assert sorted({path.name for path in found}) == ["a.pt", "b.pt", "linked.pt"]
-    assert len(found) < 10  # the ring of links is walked once
+    assert sorted(path.name for path in found) == ["a.pt", "b.pt", "linked.pt"]  # the ring of links is walked once
     assert workspace.list_hypernetworks() == []
 
 

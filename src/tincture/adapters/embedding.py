@@ -20,7 +20,7 @@ from tincture.formats.embedding_file import EmbeddingFile, read_embedding_file, 
 if TYPE_CHECKING:
     from tincture.models.stable_diffusion import StableDiffusion
 
-# What one prompt of 77 tokens has room for between begin and end.
+# What one chunk of 77 tokens has room for between begin and end.
 MAX_VECTORS = 75
 
 
@@ -87,17 +87,11 @@ class Embedding:
 
         Raises:
             UsageError: another multiplier.
-            ModelError: the vectors are not of the width of the model's text encoder, or are attached already.
+            ModelError: it does not fit the model, see ``require_fit``, or is attached already.
         """
         if multiplier != 1.0:
             raise UsageError(f"Embedding {self.name!r} cannot have the multiplier {multiplier}; only 1 is possible.")
-        vectors = self._vectors.get(model.text_encoder_name)
-        if vectors is None or vectors.shape[1] != model.text_width:
-            widths = ", ".join(f"{encoder} {rows.shape[1]}" for encoder, rows in self._vectors.items())
-            raise ModelError(
-                f"Embedding {self.name!r} has vectors of width {widths}, but the text encoder of this model is "
-                f"{model.text_encoder_name} {model.text_width}; choose one made for this kind of model."
-            )
+        self.require_fit(model)
         if any(attached is self for attached in model.attached_embeddings):
             raise ModelError(f"Embedding {self.name!r} is attached to this model already.")
         self.to(model.device)
@@ -114,6 +108,25 @@ class Embedding:
             model.attached_embeddings.remove(self)
             for handle in handles:
                 handle.remove()
+
+    def require_fit(self, model: StableDiffusion) -> None:
+        """Makes sure that ``attach`` can place the vectors.
+
+        Raises:
+            ModelError: they are not of the width of the model's text encoder, or more than a prompt has room for.
+        """
+        vectors = self._vectors.get(model.text_encoder_name)
+        if vectors is None or vectors.shape[1] != model.text_width:
+            widths = ", ".join(f"{encoder} {rows.shape[1]}" for encoder, rows in self._vectors.items())
+            raise ModelError(
+                f"Embedding {self.name!r} has vectors of width {widths}, but the text encoder of this model is "
+                f"{model.text_encoder_name} {model.text_width}; choose one made for this kind of model."
+            )
+        if len(vectors) > MAX_VECTORS:
+            raise ModelError(
+                f"Embedding {self.name!r} has {len(vectors)} vectors, but a prompt has room for {MAX_VECTORS} in a row; "
+                "use one with fewer."
+            )
 
     # --- training ----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from tincture.errors import UsageError
 from tincture.models.prompt import BREAK, Segment, parse_weights
 
 # When a chunk is full, what follows its last comma moves to the next one, unless that comma is farther back: the
@@ -91,20 +90,12 @@ def placeholder_ids(tokenizer: Any, attached: Iterable[Placeholder], text_encode
     """The names of attached embeddings, and the ids that take their place.
 
     Ids are given out from ``len(tokenizer)`` upward, ``num_vectors`` consecutive ones each, in order of attachment.
-
-    Raises:
-        UsageError: an embedding with more vectors than a chunk has room for.
     """
     embeddings = list(attached)
     named: list[tuple[list[int], range]] = []
     first = len(tokenizer)
     for embedding, name_ids in zip(embeddings, token_ids(tokenizer, [e.name for e in embeddings]), strict=True):
         count = embedding.vectors[text_encoder_name].shape[0]
-        if count > _room(tokenizer):
-            raise UsageError(
-                f"Embedding {embedding.name!r} has {count} vectors, but a prompt has room for {_room(tokenizer)} "
-                "in a row; use one with fewer."
-            )
         named.append((name_ids, range(first, first + count)))
         first += count
     return Names(named)
@@ -113,18 +104,18 @@ def placeholder_ids(tokenizer: Any, attached: Iterable[Placeholder], text_encode
 def make_chunks(
     tokenizer: Any, prompts: Sequence[str], attached: Iterable[Placeholder] = (), text_encoder_name: str = "clip_l"
 ) -> list[list[Chunk]]:
-    """The chunks of each prompt, at least one; the vectors of an embedding are never parted.
+    """The chunks of each prompt, at least one.
 
-    Raises:
-        UsageError: see ``placeholder_ids``.
+    The vectors of an embedding, of which there are at most 75, are never parted.
     """
     names = placeholder_ids(tokenizer, attached, text_encoder_name)
+    room = tokenizer.model_max_length - 2
     parsed = [parse_weights(prompt) for prompt in prompts]
     texts = [segment.text for segments in parsed for segment in segments]
     comma, *each = token_ids(tokenizer, [",", *texts])
     ids = iter(each)
     return [
-        _fill_chunks(zip(segments, islice(ids, len(segments)), strict=True), names, comma[-1], _room(tokenizer))
+        _fill_chunks(zip(segments, islice(ids, len(segments)), strict=True), names, comma[-1], room)
         for segments in parsed
     ]
 
@@ -155,11 +146,6 @@ def emphasize(hidden_states: Tensor, weights: Tensor) -> Tensor:
 
 def _has_a_mean(token_means: Tensor) -> Tensor:
     return token_means.mean(1).abs() > _CANCELLED * token_means.abs().mean(1)
-
-
-def _room(tokenizer: Any) -> int:
-    room: int = tokenizer.model_max_length - 2
-    return room
 
 
 def _pad(tokenizer: Any, ids: Sequence[int], length: int) -> list[int]:

@@ -186,6 +186,12 @@ def test_vectors_of_another_width_are_refused(model: StableDiffusion) -> None:
     assert hooks(model) == 0
 
 
+def test_more_vectors_than_a_prompt_holds_are_refused(model: StableDiffusion) -> None:
+    with pytest.raises(ModelError, match="76 vectors, but a prompt has room for 75"), embedding(rows=76).attach(model):
+        pass
+    assert hooks(model) == 0
+
+
 def test_attaching_twice_is_refused(model: StableDiffusion) -> None:
     made = embedding()
     with made.attach(model), pytest.raises(ModelError, match="attached to this model already"), made.attach(model):

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import tiny_model
-from tincture.errors import UsageError
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.models.tokens import Chunk, Names, emphasize, find_names, make_chunks, token_ids
 
@@ -74,11 +73,6 @@ def test_a_name_inside_a_word_is_not_one() -> None:
 def test_a_name_does_not_reach_over_a_change_of_weight() -> None:
     assert ids("red (moon)", Vectors("red moon", 1)) == [RED, MOON]
     assert chunks("(red moon:1.5)", Vectors("red moon", 2)) == [([TABLE, TABLE + 1], [1.5, 1.5])]
-
-
-def test_an_embedding_longer_than_a_chunk_is_refused() -> None:
-    with pytest.raises(UsageError, match="'zork' has 76 vectors, but a prompt has room for 75"):
-        chunks("moon", Vectors("zork", 76))
 
 
 def test_find_names_tells_what_prompts_name_as_they_are_read() -> None:

@@ -1,0 +1,172 @@
+"""The embeddings of one or several folders: which of them a model can use, and which of those a prompt names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tincture.adapters.embedding import Embedding
+from tincture.errors import ModelError
+from tincture.models.tokens import Names, find_names, token_ids
+from tincture.workspace import adapter_files
+
+if TYPE_CHECKING:
+    from tincture.models.stable_diffusion import StableDiffusion
+
+PICTURE_SUFFIXES = frozenset({".png", ".webp"})
+EMBEDDING_SUFFIXES = frozenset({".pt", ".bin", ".safetensors"}) | PICTURE_SUFFIXES
+
+
+class Entry(NamedTuple):
+    """One file of the database.
+
+    Attributes:
+        name: what stands for it in prompts: the file's name without its suffix, or what a picture says.
+        embedding: on the CPU until it is attached; None where the file cannot be read.
+        reason: why it is left out, "" where it is loaded.
+    """
+
+    path: Path
+    name: str
+    embedding: Embedding | None
+    reason: str = ""
+
+
+class EmbeddingDatabase:
+    """Knows the embedding files below ``folders`` once ``refresh`` was called.
+
+    Empty files and pictures that show an embedding (``NAME.preview.png``) are passed over. Of two usable embeddings
+    with the same name, the one in the earlier folder is loaded, or in one folder that whose path sorts first.
+
+    Args:
+        folders: walked to any depth, links followed; they need not exist.
+
+    Attributes:
+        loaded: by name, what the model can use.
+        skipped: embeddings that do not fit the model, whose name is taken or has no tokens.
+        unreadable: files that are damaged or hold no embedding.
+    """
+
+    def __init__(self, folders: Iterable[str | os.PathLike[str]]) -> None:
+        self.folders = tuple(Path(folder) for folder in folders)
+        self.loaded: dict[str, Entry] = {}
+        self.skipped: list[Entry] = []
+        self.unreadable: list[Entry] = []
+        self._files: dict[Path, tuple[tuple[int, ...], Entry]] = {}
+        self._sorted_for: tuple[Any, str, int] | None = None
+        self._names: Names[Entry] = Names([])
+        self._names_left_out: Names[Entry] = Names([])
+
+    def refresh(self, model: StableDiffusion, *, force: bool = False) -> bool:
+        """Reads files that are new or changed since the last call, and sorts all by what ``model`` can use.
+
+        A file that cannot be read does not stop the others. Entries of unchanged files keep their ``Embedding``.
+
+        Args:
+            model: whose prompts will name the embeddings.
+            force: reads every file again.
+
+        Returns:
+            Whether anything can have changed: files, or the model.
+        """
+        found = {
+            path: _signature(stat)
+            for path, stat in adapter_files(self.folders, EMBEDDING_SUFFIXES)
+            if not _is_only_a_preview(path)
+        }
+        fits = (model.tokenizer, model.text_encoder_name, model.text_width)
+        known = {path: signature for path, (signature, _) in self._files.items()}
+        # Compared in their order too, which decides whose name counts.
+        if not force and list(found.items()) == list(known.items()) and fits == self._sorted_for:
+            return False
+        self._files = {
+            path: (signature, self._files[path][1])
+            if not force and known.get(path) == signature
+            else (signature, _read(path))
+            for path, signature in found.items()
+        }
+        self._sort(model)
+        self._sorted_for = fits
+        return True
+
+    def named_in(self, prompts: Sequence[str]) -> list[Entry]:
+        """Loaded entries whose names stand in ``prompts``, each once, in the order in which they come up.
+
+        Names are found as ``StableDiffusion.encode_prompts`` finds those of attached embeddings.
+        """
+        return self._find(prompts, self._names)
+
+    def left_out_in(self, prompts: Sequence[str]) -> list[Entry]:
+        """Likewise the skipped and unreadable entries, for telling the user what will not act, and why."""
+        return self._find(prompts, self._names_left_out)
+
+    def _find(self, prompts: Sequence[str], names: Names[Entry]) -> list[Entry]:
+        if self._sorted_for is None:
+            return []
+        found = find_names(self._sorted_for[0], prompts, names)
+        return list({entry.path: entry for entry in found}.values())
+
+    def _sort(self, model: StableDiffusion) -> None:
+        entries = [entry for _, entry in self._files.values()]
+        names = token_ids(model.tokenizer, [entry.name for entry in entries])
+        self.loaded, self.skipped = {}, []
+        self.unreadable = [entry for entry in entries if entry.embedding is None and not self._is_shown(entry.path)]
+        taken: dict[tuple[int, ...], Entry] = {}
+        named: list[tuple[list[int], Entry]] = []
+        for entry, ids in zip(entries, names, strict=True):
+            if entry.embedding is None:
+                continue
+            reason = _misfit(entry.embedding, model) or _no_name(entry, ids, taken.get(tuple(ids)))
+            if reason:
+                self.skipped.append(entry._replace(reason=reason))
+            else:
+                self.loaded[entry.name] = taken[tuple(ids)] = entry
+                named.append((ids, entry))
+        self._names = Names(named)
+        left_out = [*self.skipped, *self.unreadable]
+        ids_left_out = token_ids(model.tokenizer, [entry.name for entry in left_out])
+        self._names_left_out = Names(zip(ids_left_out, left_out, strict=True))
+
+    def _is_shown(self, picture: Path) -> bool:
+        """Whether ``NAME.png`` stands beside ``NAME.pt``, so that it need not hold an embedding itself."""
+        if picture.suffix.lower() not in PICTURE_SUFFIXES:
+            return False
+        return any(picture.with_suffix(suffix) in self._files for suffix in EMBEDDING_SUFFIXES - PICTURE_SUFFIXES)
+
+
+def _is_only_a_preview(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES and path.stem.lower().endswith(".preview")
+
+
+def _signature(stat: os.stat_result) -> tuple[int, ...]:
+    """Changes whenever a file is written anew: whole files come by renaming, so another inode."""
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _read(path: Path) -> Entry:
+    try:
+        embedding = Embedding.load(path)
+    # Whatever is wrong with one file, the others must load.
+    except Exception as error:
+        return Entry(path, path.stem, None, str(error) or type(error).__name__)
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        embedding.name = path.stem
+    return Entry(path, embedding.name, embedding)
+
+
+def _misfit(embedding: Embedding, model: StableDiffusion) -> str:
+    try:
+        embedding.require_fit(model)
+    except ModelError as error:
+        return str(error)
+    return ""
+
+
+def _no_name(entry: Entry, ids: Sequence[int], taken: Entry | None) -> str:
+    if not ids:
+        return f"The name {entry.name!r} of {entry.path} has no tokens, so no prompt can hold it; rename the file."
+    if taken:
+        return f"The name {entry.name!r} of {entry.path} is taken by {taken.path}; rename one of them."
+    return ""
