@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tincture.adapters.embedding import Embedding
+from tincture.adapters.embedding_database import EmbeddingDatabase
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.drawing import CompleteDrawing, Drawing
-from tincture.errors import ModelError, UsageError
+from tincture.errors import UsageError
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.models.loading import load_model
 from tincture.models.prompt import ExtraNetwork, parse_extra_networks
@@ -47,11 +48,12 @@ def generate_pictures(
     """
     base = load_model(model, workspace=workspace)
     drawing = complete(drawing or Drawing(), base)
+    database = _embeddings(base, workspace)
     numbers = _free_numbers(out)
     paths = []
     for prompt in prompts:
         text, networks = parse_extra_networks(prompt)
-        with _acting(base, workspace, networks, [text, drawing.negative_prompt]):
+        with _acting(base, workspace, database, networks, [text, drawing.negative_prompt]):
             pictures = generate(base, [text] * len(seeds), drawing, seeds=seeds).numpy()
             for seed, picture in zip(seeds, pictures, strict=True):
                 path = out / f"{next(numbers):05}-{seed}.png"
@@ -82,6 +84,7 @@ def generate_grid(
     """
     base = load_model(model, workspace=workspace)
     drawing = complete(drawing or Drawing(), base)
+    database = _embeddings(base, workspace)
     text, networks = parse_extra_networks(prompt)
     columns = list(strengths) if networks else [1.0]
     rows: dict[str, Sequence[NDArray[Any]]] = {}
@@ -92,7 +95,7 @@ def generate_grid(
         pictures = []
         for strength in columns:
             scaled = [network._replace(multiplier=strength) for network in networks]
-            with _acting(base, workspace, scaled, [text, drawing.negative_prompt], instead):
+            with _acting(base, workspace, database, scaled, [text, drawing.negative_prompt], instead):
                 pictures += list(generate(base, [text], drawing, seeds=[seed]).numpy())
         rows[checkpoint.stem if checkpoint else "now"] = pictures
     path = out / f"grid-{next(_free_numbers(out)):05}-{seed}.png"
@@ -108,34 +111,36 @@ def _check_named(instead: Mapping[str, Path], text: str, networks: Sequence[Extr
             )
 
 
+def _embeddings(model: StableDiffusion, workspace: Workspace) -> EmbeddingDatabase:
+    database = EmbeddingDatabase([workspace.embeddings])
+    database.refresh(model)
+    return database
+
+
 @contextmanager
 def _acting(
     model: StableDiffusion,
     workspace: Workspace,
-    networks: Iterable[ExtraNetwork],
+    database: EmbeddingDatabase,
+    networks: Sequence[ExtraNetwork],
     texts: Sequence[str],
     instead: Mapping[str, Path] | None = None,
 ) -> Iterator[None]:
     """Attaches the hypernetworks and every embedding of the workspace whose name stands in ``texts``."""
-    replaced = instead or {}
+    replaced = dict(instead or {})
+    for entry in database.left_out_in(texts):
+        warnings.warn(f"{entry.reason} It is left out.", stacklevel=3)
     with ExitStack() as stack:
         for network in networks:
             path = replaced.get(network.name) or workspace.find_hypernetwork(network.name)
             stack.enter_context(Hypernetwork.load(path).train(False).attach(model, network.multiplier))
-        for name, path in {**_named(workspace, texts), **replaced}.items():
-            if any(name == network.name for network in networks):
-                continue
-            embedding = _load_embedding(name, path)
-            try:
-                stack.enter_context(embedding.attach(model))
-            except ModelError as error:
-                warnings.warn(f"{error} It is left out.", stacklevel=3)
+        for network in networks:
+            replaced.pop(network.name, None)
+        named = {entry.name: entry.embedding for entry in database.named_in(texts)}
+        named |= {name: _load_embedding(name, path) for name, path in replaced.items()}
+        for embedding in named.values():
+            stack.enter_context(embedding.attach(model))
         yield
-
-
-def _named(workspace: Workspace, texts: Sequence[str]) -> dict[str, Path]:
-    joined = "\n".join(texts).casefold()
-    return {path.stem: path for path in workspace.list_embeddings() if path.stem.casefold() in joined}
 
 
 def _load_embedding(name: str, path: Path) -> Embedding:

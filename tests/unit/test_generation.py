@@ -90,6 +90,22 @@ def test_an_embedding_of_another_model_is_left_out_with_a_warning(bench: Bench) 
     assert np.array_equal(picture(before), picture(after))
 
 
+def test_a_named_embedding_that_is_damaged_is_left_out_with_a_warning(bench: Bench) -> None:
+    (plain,) = draw(bench, "a dog")
+    bench.path("embedding").with_name("dog.pt").write_bytes(b"bad")
+    with pytest.warns(UserWarning, match=r"dog\.pt .*It is left out"):
+        (warned,) = draw(bench, "a dog")
+    assert np.array_equal(picture(plain), picture(warned))
+
+
+def test_an_embedding_may_be_called_like_a_hypernetwork(bench: Bench) -> None:
+    strong_network(bench)
+    (plain,) = draw(bench, "ink <hypernet:ink:0.5>")
+    Embedding("ink", {"clip_l": torch.full((1, 32), 5.0)}).save(bench.workspace.embeddings / "ink.pt")
+    (both,) = draw(bench, "ink <hypernet:ink:0.5>")
+    assert not np.array_equal(picture(plain), picture(both))
+
+
 def test_an_unknown_hypernetwork_is_refused(bench: Bench) -> None:
     with pytest.raises(UsageError, match=r"There is no hypernetwork 'inc'.*did you mean ink"):
         draw(bench, "red <hypernet:inc:1>")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tincture.adapters.embedding import Embedding
 from tincture.errors import ModelError
@@ -18,20 +18,34 @@ if TYPE_CHECKING:
 PICTURE_SUFFIXES = frozenset({".png", ".webp"})
 EMBEDDING_SUFFIXES = frozenset({".pt", ".bin", ".safetensors"}) | PICTURE_SUFFIXES
 
+T = TypeVar("T")
+
 
 class Entry(NamedTuple):
-    """One file of the database.
+    """A file whose embedding the model can use; ``embedding`` lies on the CPU until it is attached."""
+
+    path: Path
+    embedding: Embedding
+
+    @property
+    def name(self) -> str:
+        """What stands for it in prompts: the file's name without its suffix, or what a picture says."""
+        return self.embedding.name
+
+
+class LeftOut(NamedTuple):
+    """A file that will not act.
 
     Attributes:
-        name: what stands for it in prompts: the file's name without its suffix, or what a picture says.
-        embedding: on the CPU until it is attached; None where the file cannot be read.
-        reason: why it is left out, "" where it is loaded.
+        name: the word in prompts that will not act.
+        reason: why, as a sentence.
+        embedding: None where the file cannot be read.
     """
 
     path: Path
     name: str
+    reason: str
     embedding: Embedding | None
-    reason: str = ""
 
 
 class EmbeddingDatabase:
@@ -52,12 +66,13 @@ class EmbeddingDatabase:
     def __init__(self, folders: Iterable[str | os.PathLike[str]]) -> None:
         self.folders = tuple(Path(folder) for folder in folders)
         self.loaded: dict[str, Entry] = {}
-        self.skipped: list[Entry] = []
-        self.unreadable: list[Entry] = []
-        self._files: dict[Path, tuple[tuple[int, ...], Entry]] = {}
+        self.skipped: list[LeftOut] = []
+        self.unreadable: list[LeftOut] = []
+        # By path: what told a change from, and the embedding or why it cannot be read.
+        self._files: dict[Path, tuple[tuple[int, ...], Embedding | str]] = {}
         self._sorted_for: tuple[Any, str, int] | None = None
         self._names: Names[Entry] = Names([])
-        self._names_left_out: Names[Entry] = Names([])
+        self._names_left_out: Names[LeftOut] = Names([])
 
     def refresh(self, model: StableDiffusion, *, force: bool = False) -> bool:
         """Reads files that are new or changed since the last call, and sorts all by what ``model`` can use.
@@ -98,33 +113,32 @@ class EmbeddingDatabase:
         """
         return self._find(prompts, self._names)
 
-    def left_out_in(self, prompts: Sequence[str]) -> list[Entry]:
-        """Likewise the skipped and unreadable entries, for telling the user what will not act, and why."""
+    def left_out_in(self, prompts: Sequence[str]) -> list[LeftOut]:
+        """Likewise what is skipped or unreadable, for telling the user what will not act, and why."""
         return self._find(prompts, self._names_left_out)
 
-    def _find(self, prompts: Sequence[str], names: Names[Entry]) -> list[Entry]:
+    def _find(self, prompts: Sequence[str], names: Names[T]) -> list[T]:
         if self._sorted_for is None:
             return []
-        found = find_names(self._sorted_for[0], prompts, names)
-        return list({entry.path: entry for entry in found}.values())
+        return list(dict.fromkeys(find_names(self._sorted_for[0], prompts, names)))
 
     def _sort(self, model: StableDiffusion) -> None:
-        entries = [entry for _, entry in self._files.values()]
-        names = token_ids(model.tokenizer, [entry.name for entry in entries])
+        read = [Entry(path, found) for path, (_, found) in self._files.items() if isinstance(found, Embedding)]
+        ids_read = token_ids(model.tokenizer, [entry.name for entry in read])
         self.loaded, self.skipped = {}, []
-        self.unreadable = [entry for entry in entries if entry.embedding is None and not self._is_shown(entry.path)]
-        taken: dict[tuple[int, ...], Entry] = {}
-        named: list[tuple[list[int], Entry]] = []
-        for entry, ids in zip(entries, names, strict=True):
-            if entry.embedding is None:
-                continue
-            reason = _misfit(entry.embedding, model) or _no_name(entry, ids, taken.get(tuple(ids)))
+        by_ids: dict[tuple[int, ...], Entry] = {}
+        for entry, ids in zip(read, map(tuple, ids_read), strict=True):
+            reason = _misfit(entry.embedding, model) or _no_name(entry, ids, by_ids.get(ids))
             if reason:
-                self.skipped.append(entry._replace(reason=reason))
+                self.skipped.append(LeftOut(entry.path, entry.name, reason, entry.embedding))
             else:
-                self.loaded[entry.name] = taken[tuple(ids)] = entry
-                named.append((ids, entry))
-        self._names = Names(named)
+                self.loaded[entry.name] = by_ids[ids] = entry
+        self._names = Names(by_ids.items())
+        self.unreadable = [
+            LeftOut(path, path.stem, found, None)
+            for path, (_, found) in self._files.items()
+            if isinstance(found, str) and not self._is_shown(path)
+        ]
         left_out = [*self.skipped, *self.unreadable]
         ids_left_out = token_ids(model.tokenizer, [entry.name for entry in left_out])
         self._names_left_out = Names(zip(ids_left_out, left_out, strict=True))
@@ -145,15 +159,16 @@ def _signature(stat: os.stat_result) -> tuple[int, ...]:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _read(path: Path) -> Entry:
+def _read(path: Path) -> Embedding | str:
+    """The embedding, or why there is none."""
     try:
         embedding = Embedding.load(path)
     # Whatever is wrong with one file, the others must load.
     except Exception as error:
-        return Entry(path, path.stem, None, str(error) or type(error).__name__)
+        return str(error) or type(error).__name__
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         embedding.name = path.stem
-    return Entry(path, embedding.name, embedding)
+    return embedding
 
 
 def _misfit(embedding: Embedding, model: StableDiffusion) -> str:
