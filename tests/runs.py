@@ -37,6 +37,7 @@ RANDOM: dict[str, Any] = {
     "gradient_accumulation_steps": 2,
     "shuffle_tags": True,
     "tag_drop_out": 0.3,
+    "caption_drop_out": 0.2,
     "latent_sampling_method": "random",
     "template": "style_filewords",
 }

@@ -225,6 +225,7 @@ def _prompt_draw(settings: TrainSettings, name: str, dataset: PictureDataset, li
             randomness.generator(settings.seed, "prompt", global_step, slot),
             shuffle_tags=settings.shuffle_tags,
             tag_drop_out=settings.tag_drop_out,
+            caption_drop_out=settings.caption_drop_out,
         )
 
     return draw

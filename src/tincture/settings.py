@@ -112,6 +112,9 @@ class TrainSettings:
     join_string: str = _field(" ", DATA, "What joins the words found by --word-regex.")
     shuffle_tags: bool = _field(False, DATA, "Shuffle a caption's comma-separated tags each time it is used.")
     tag_drop_out: float = _field(0.0, DATA, "Probability of leaving out a tag each time it is used.", _share)
+    caption_drop_out: float = _field(
+        0.0, DATA, "Probability of training a picture without its caption each time it is used.", _share
+    )
     latent_sampling_method: Literal["once", "deterministic", "random"] = _field(
         "once", DATA, "Latents of a picture: one sample kept, the mean, or a new sample at every use."
     )

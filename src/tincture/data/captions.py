@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,12 +77,13 @@ def prompt_for(
     *,
     shuffle_tags: bool = False,
     tag_drop_out: float = 0.0,
+    caption_drop_out: float = 0.0,
 ) -> str:
     """One of the lines, drawn by `rng`, with `[filewords]` replaced by the caption and `[name]` by `name`.
 
     With `shuffle_tags` the caption's tags (its parts between commas) come in a drawn order; each is left out with the
-    probability `tag_drop_out` (0..1). A tag that holds `[name]` is never left out. The line is drawn first, and drawn
-    alike whatever happens to the tags.
+    probability `tag_drop_out` (0..1), and the whole caption with `caption_drop_out`. A tag that holds `[name]` is never
+    left out, nor is its caption. The line is drawn first, and drawn alike whatever happens to the tags.
     """
     line = template_lines[int(rng.integers(len(template_lines)))]
     if shuffle_tags or tag_drop_out > 0:
@@ -90,17 +91,9 @@ def prompt_for(
         kept = rng.random(len(tags)) >= tag_drop_out
         order = rng.permutation(len(tags)) if shuffle_tags else range(len(tags))
         caption = ", ".join(tags[i] for i in order if kept[i] or NAME in tags[i])
+    if caption_drop_out > 0 and rng.random() < caption_drop_out and NAME not in caption:
+        caption = ""
     return _fill(line, caption, name)
-
-
-def is_fixed(template_lines: Sequence[str], shuffle_tags: bool, tag_drop_out: float) -> bool:
-    """Whether `possible_prompts` lists all that `prompt_for` can give: tags stay as they are, or are not used."""
-    return not (shuffle_tags or tag_drop_out > 0) or not any(FILEWORDS in line for line in template_lines)
-
-
-def possible_prompts(captions: Iterable[str], template_lines: Sequence[str], name: str) -> list[str]:
-    """Every distinct prompt of pictures with these captions, in order, where tags are neither shuffled nor dropped."""
-    return list(dict.fromkeys(_fill(line, caption, name) for caption in captions for line in template_lines))
 
 
 def _fill(line: str, caption: str, name: str) -> str:

@@ -44,6 +44,7 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "join_string": ([", "], ", "),
     "shuffle_tags": ([], True),
     "tag_drop_out": (["0.5"], 0.5),
+    "caption_drop_out": (["0.1"], 0.1),
     "latent_sampling_method": (["random"], "random"),
     "use_weight": ([], True),
     "steps": (["7"], 7),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tincture.data.captions import caption_for, is_fixed, load_template, possible_prompts, prompt_for
+from tincture.data.captions import caption_for, load_template, prompt_for
 from tincture.errors import DataError, UsageError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data"
@@ -161,15 +161,8 @@ def test_without_shuffle_and_drop_out_the_caption_stays_as_it_is() -> None:
     assert prompt_for(" a ,b,, c", ["[filewords]"], "x", rng(), shuffle_tags=False, tag_drop_out=0.0) == " a ,b,, c"
 
 
-def test_possible_prompts_are_all_that_is_drawn() -> None:
-    lines, captions = ["a [name]", "[name], [filewords]"], ["fox", "cat"]
-    assert is_fixed(lines, False, 0.0)
-    listed = possible_prompts(captions, lines, "x")
-    assert listed == ["a x", "x, fox", "x, cat"]
-    assert {prompt_for(caption, lines, "x", rng(i)) for caption in captions for i in range(20)} == set(listed)
-
-
-def test_shuffled_or_dropped_tags_are_fixed_only_where_no_line_uses_them() -> None:
-    assert not is_fixed(["[filewords]"], True, 0.0)
-    assert not is_fixed(["a", "[filewords]"], False, 0.1)
-    assert is_fixed(["a [name]"], True, 0.5)
+def test_whole_captions_are_dropped_with_the_given_probability_but_not_the_placeholder() -> None:
+    prompts = [prompt_for("a, b", ["x: [filewords]"], "x", rng(seed), caption_drop_out=0.3) for seed in range(1000)]
+    assert set(prompts) == {"x: a, b", "x: "}
+    assert 240 < prompts.count("x: ") < 360
+    assert prompt_for("a [name]", ["[filewords]"], "x", rng(), caption_drop_out=1.0) == "a x"
