@@ -19,11 +19,14 @@ from typing import Any, BinaryIO
 import torch
 
 from tincture.errors import FileFormatError, StorageError
+from tincture.formats.pickle_check import PARAMETER_DICT, ForbiddenPickleError, names_in_pickles
 
 # The only entries the webui's check of a .pt file lets through: data.pkl, version and data/N in one folder.
 _PORTABLE_ENTRY = re.compile(r"[^/]+/(data\.pkl|version|data/\d+)")
 # torch stores tensors uncompressed; a file that unpacks to far more than its size is made to fill the memory.
 _LARGEST_EXPANSION = 20
+# torch's own words advise to load the file with code execution, so they are not passed on.
+_REFUSED_BY_TORCH = "it is damaged, no torch file, or holds Python objects that could run code; save or copy it again"
 _CAUSES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
@@ -132,16 +135,31 @@ def safe_torch_load(path: str | os.PathLike[str]) -> Any:
             values and tensors.
         StorageError: the system refuses to read it.
     """
-    content = read_bytes(path)
+    return parse_torch(path, read_bytes(path))
+
+
+def parse_torch(path: str | os.PathLike[str], content: bytes, longest_pickle: int | None = None) -> Any:
+    """Reads ``content``, the bytes of the torch file ``path``, as ``safe_torch_load`` does.
+
+    Args:
+        path: for error messages.
+        content: the file.
+        longest_pickle: bytes the description of the content may have; None for any number.
+
+    Raises:
+        FileFormatError: see ``safe_torch_load``.
+    """
     if not content:
         raise FileFormatError(f"{os.fspath(path)} is empty (0 bytes); copy or save it again.")
     try:
         _refuse_expansion(path, content)
-        return _load_plain(content)
+        return _load_plain(content, names_in_pickles(content, longest_pickle))
     except FileFormatError:
         raise
+    except ForbiddenPickleError as error:
+        raise FileFormatError(f"{os.fspath(path)} is not loaded: {error}.") from error
     except pickle.UnpicklingError as error:
-        raise FileFormatError(f"{os.fspath(path)} is not loaded: {_why_refused(error)}.") from error
+        raise FileFormatError(f"{os.fspath(path)} is not loaded: {_REFUSED_BY_TORCH}.") from error
     # Damaged bytes reach deep into torch before anything notices, so every kind of exception stands for "damaged".
     except Exception as error:
         raise FileFormatError(
@@ -156,13 +174,10 @@ class _ParameterDict:
     _parameters: dict[str, torch.Tensor]
 
 
-def _load_plain(content: bytes) -> Any:
-    try:
+def _load_plain(content: bytes, names: set[str]) -> Any:
+    if PARAMETER_DICT not in names:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "ParameterDict" not in str(error):
-            raise
-    with torch.serialization.safe_globals([(_ParameterDict, "torch.nn.modules.container.ParameterDict")]):
+    with torch.serialization.safe_globals([(_ParameterDict, PARAMETER_DICT)]):
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
@@ -191,28 +206,30 @@ def require_own_values(path: str | os.PathLike[str], name: str, tensor: torch.Te
         )
 
 
-def _why_refused(error: pickle.UnpicklingError) -> str:
-    # torch's own words advise to load the file with code execution, so they are not passed on.
-    named = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if named:
-        return f"it holds the Python object {named[1]}, which could run code; only plain values and tensors are allowed"
-    return "it is damaged, no torch file, or holds Python objects that could run code; save or copy it again"
-
-
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0].rstrip(".:") if text else type(error).__name__
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
+def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
     """The whole content of a file.
 
+    Args:
+        path: the file.
+        most: bytes it may have; None for any number.
+
     Raises:
-        FileFormatError: there is no such file.
+        FileFormatError: there is no such file, or it is larger than ``most``.
         StorageError: the system refuses to read it.
     """
     with _open_to_read(path) as file:
-        return file.read()
+        content = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(content) > most:
+        raise FileFormatError(
+            f"{os.fspath(path)} has more than {most // 2**20} MiB, far more than a file of this kind needs; it holds "
+            f"something else."
+        )
+    return content
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
