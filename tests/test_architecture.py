@@ -17,7 +17,7 @@ LAYERS = (
     ("tincture.models",),
     ("tincture.adapters", "tincture.data", "tincture.formats"),
     ("tincture.training", "tincture.preview"),
-    ("tincture.run_folder", "tincture.generation"),
+    ("tincture.run_folder", "tincture.generation", "tincture.optimizer_file"),
     ("tincture.settings",),
     ("tincture.components",),
     ("tincture.run_records",),

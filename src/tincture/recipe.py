@@ -26,6 +26,7 @@ from tincture.data.batches import BatchPlan
 from tincture.errors import UsageError
 from tincture.events import Callback, RunEnded
 from tincture.models.loading import load_model
+from tincture.optimizer_file import load_optimizer, save_optimizer
 from tincture.preview import Previewer
 from tincture.run_folder import Checkpointer, RunFolder, read_record
 from tincture.run_records import preview_drawing, provenance, write_records
@@ -142,6 +143,7 @@ def train(
     adapter = load_adapter(settings.kind, path, path.stem)
     check_steps(settings, adapter)
     run = prepare(settings, workspace, adapter, load_template(settings, workspace), callbacks)
+    load_optimizer(run.trainer.optimizer, adapter, path)
     folder = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name)
     write_records(run, folder, path, workspace)
     return _run(run, folder, path, callbacks, stop)
@@ -183,7 +185,9 @@ def resume(
             "since, and resuming would overwrite it. Move it away to resume all the same."
         )
     run = prepare(settings, workspace, adapter, record["template_lines"], callbacks, record)
-    if state is not None:
+    if state is None:
+        load_optimizer(run.trainer.optimizer, adapter, path)
+    else:
         checkpoint.restore_state(run.trainer, state)
     return _run(run, folder, path, callbacks, stop)
 
@@ -243,7 +247,7 @@ def _run(
     watchers: list[Callback] = [seconds, CsvLog(folder.csv, trainer.global_step)]
     if settings.tensorboard:
         watchers.append(TensorBoardLog(folder.tensorboard, trainer.global_step))
-    watchers.append(Checkpointer(trainer, folder, path, settings.save_every, lambda to: _save(run, to)))
+    watchers.append(Checkpointer(trainer, folder, path, settings.save_every, lambda to: _save(run, to, path)))
     if settings.preview_every:
         watchers.append(_previewer(run, folder.images))
     watchers.extend(callbacks)
@@ -262,8 +266,10 @@ class _Seconds:
             self.value = event.seconds
 
 
-def _save(run: Components, path: Path) -> None:
+def _save(run: Components, path: Path, adapter_path: Path) -> None:
     run.adapter.save(path, model_name=run.model.name, model_hash=run.model.hash, provenance=provenance(run))
+    if run.settings.save_optimizer_state and path == adapter_path:
+        save_optimizer(run.trainer.optimizer, run.adapter, path)
 
 
 def _previewer(run: Components, folder: Path) -> Previewer:

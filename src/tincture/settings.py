@@ -148,6 +148,9 @@ class TrainSettings:
 
     log_dir: str = _field("", OUTPUT, "Folder for run folders; empty: textual_inversion in the workspace.")
     save_every: int = _field(500, OUTPUT, "Steps between copies of the adapter; 0: none.", _at_least(0))
+    save_optimizer_state: bool = _field(
+        False, OUTPUT, "Keep the optimizer's state beside the finished file, for a later training to go on with."
+    )
     log_every: int = _field(10, OUTPUT, "Steps between lines of the log.", _at_least(1))
     tensorboard: bool = _field(False, OUTPUT, "Write TensorBoard logs too (needs tincture[tensorboard]).")
 

@@ -48,6 +48,7 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "latent_sampling_method": (["random"], "random"),
     "use_weight": ([], True),
     "steps": (["7"], 7),
+    "save_optimizer_state": ([], True),
     "learning_rate": (["1e-3:5, 1e-4"], "1e-3:5, 1e-4"),
     "batch_size": (["2"], 2),
     "gradient_accumulation_steps": (["3"], 3),

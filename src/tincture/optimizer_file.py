@@ -1,0 +1,77 @@
+"""The optimizer's state beside a finished adapter, ``NAME.pt.optim``: training it further starts as it ended.
+
+A run that was stopped needs none of this: its own states hold everything.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tincture.adapters.adapter import Adapter
+from tincture.adapters.embedding import Embedding
+from tincture.formats.embedding_file import read_embedding_optimizer, write_embedding_optimizer
+from tincture.formats.hypernetwork_optimizer import read_hypernetwork_optimizer, write_hypernetwork_optimizer
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, adapter: Adapter, path: Path) -> None:
+    """Writes the sidecar of ``path``, the adapter's file as it was just saved.
+
+    An embedding's sidecar can hold AdamW's state only; that of another optimizer is not written, with a warning.
+
+    Raises:
+        StorageError: a full disk, no permission.
+    """
+    state = optimizer.state_dict()
+    if isinstance(adapter, Embedding) and type(optimizer).__name__ != "AdamW":
+        warnings.warn(f"{path}.optim is not written: beside an embedding it can hold AdamW's state only.", stacklevel=2)
+    elif isinstance(adapter, Embedding):
+        write_embedding_optimizer(path, _vectors(adapter), state)
+    else:
+        write_hypernetwork_optimizer(path, type(optimizer).__name__, state)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, adapter: Adapter, path: Path) -> bool:
+    """Puts the sidecar of ``path`` into ``optimizer``, which keeps its own rates; whether there was one that fits.
+
+    One that belongs to another optimizer is left alone, with a warning.
+
+    Raises:
+        FileFormatError: the sidecar is damaged.
+    """
+    if isinstance(adapter, Embedding):
+        # The webui's file has no name, since it knows one optimizer only.
+        name, state = "AdamW", read_embedding_optimizer(path, _vectors(adapter))
+    else:
+        name, state = read_hypernetwork_optimizer(path) or ("", None)
+    if state is None:
+        return False
+    if name != type(optimizer).__name__ or not _fits(optimizer, state):
+        warnings.warn(f"{path}.optim holds the state of another optimizer and is not used.", stacklevel=2)
+        return False
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state["state"]})
+    return True
+
+
+def _vectors(adapter: Embedding) -> torch.Tensor:
+    return torch.cat([vectors.reshape(-1) for vectors in adapter.vectors.values()]).detach()
+
+
+def _fits(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> bool:
+    """Whether there is a state for each parameter, with the names and shapes that this optimizer gives it."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    saved = state.get("state")
+    if not isinstance(saved, dict) or set(saved) != set(range(len(parameters))):
+        return False
+    return all(
+        isinstance(kept, dict) and all(_like(value, parameters[index]) for value in kept.values())
+        for index, kept in saved.items()
+    )
+
+
+def _like(value: object, parameter: torch.Tensor) -> bool:
+    return not isinstance(value, torch.Tensor) or value.ndim == 0 or value.shape == parameter.shape
