@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from bench import machine, report, run
+from bench.embeddings import measure_database
 from bench.floor import Floors
 from bench.material import make_workspace
 from bench.measure import Case, Kind, count_encodings, measure_attention, measure_speed
@@ -105,3 +106,8 @@ def test_a_document_without_marks_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="bench: begin"):
         report.write_doc(doc, [])
     assert doc.read_text() == "text\n"
+
+
+def test_the_embedding_database_is_timed(tmp_path: Path) -> None:
+    measured = measure_database(tiny_model(), tmp_path, files=3)
+    assert measured["rescan"] > 0 and measured["read"] > 0
