@@ -136,7 +136,7 @@ class StableDiffusion:
         hidden_states = self._encode_ids(ids.flatten(0, 1).to(self.device), clip_skip)
         if not bool((weights == 1).all()):
             hidden_states = tokens.emphasize(hidden_states, weights.flatten(0, 1))
-        return hidden_states.unflatten(0, ids.shape[:2]).flatten(1, 2)
+        return hidden_states.reshape(*ids.flatten(1).shape, self.text_width)
 
     def _chunks(self, prompts: Sequence[str]) -> list[list[tokens.Chunk]]:
         return tokens.make_chunks(self.tokenizer, prompts, self.attached_embeddings, self.text_encoder_name)

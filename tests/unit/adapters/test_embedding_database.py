@@ -69,6 +69,21 @@ def test_other_files_previews_and_empty_files_are_passed_over(shared_model: Stab
     assert (database.skipped, database.unreadable) == ([], [])
 
 
+def test_a_picture_is_called_as_it_says_and_one_without_an_embedding_is_told(
+    shared_model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("card.png", "plain.webp"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    zork = Embedding("zork", {"clip_l": torch.ones(1, 32)})
+    read = Embedding.load
+    monkeypatch.setattr(Embedding, "load", lambda path: zork if path.name == "card.png" else read(path))
+
+    database = load(shared_model, tmp_path)
+
+    assert list(database.loaded) == ["zork"]
+    assert names(database.unreadable) == ["plain"]
+
+
 def test_a_bad_file_is_told_and_stops_nothing(
     shared_model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
