@@ -14,7 +14,7 @@ import torch
 
 from tincture.adapters.adapter import Adapter
 from tincture.adapters.embedding import Embedding
-from tincture.formats.embedding_file import read_embedding_optimizer, write_embedding_optimizer
+from tincture.formats.embedding_optimizer import read_embedding_optimizer, write_embedding_optimizer
 from tincture.formats.hypernetwork_optimizer import read_hypernetwork_optimizer, write_hypernetwork_optimizer
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tincture.errors import FileFormatError, ModelError, UsageError
-from tincture.formats.embedding_file import EmbeddingFile, read_embedding_file, write_embedding_file
+from tincture.formats.embedding_content import EmbeddingFile
+from tincture.formats.embedding_file import read_embedding_file, write_embedding_file
 
 if TYPE_CHECKING:
     from tincture.models.stable_diffusion import StableDiffusion

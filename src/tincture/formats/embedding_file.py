@@ -1,161 +1,173 @@
-"""The webui's textual-inversion file ``NAME.pt``, and ``NAME.pt.optim`` beside it.
+"""Embedding files of every format: read by what they hold, written by the name of a format.
 
-The file is a dict: ``string_to_param`` {"*": float32 (num_vectors, width)}, ``string_to_token`` {"*": 265}, ``name``,
-``step``, ``sd_checkpoint``, ``sd_checkpoint_name``. In files of 2022 ``string_to_param`` may be a
-``torch.nn.ParameterDict`` and the rest may be missing. ComfyUI and diffusers read the same files.
+``embedding_content`` lists whose keys are known; ``embedding_picture`` reads and writes pictures. docs/files.md says
+which program reads what.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tincture.errors import FileFormatError, UsageError
-from tincture.formats.files import atomic_torch_save, require_own_values, safe_torch_load
+from tincture.formats.embedding_content import EmbeddingFile, embedding_of, only_vectors, webui_content
+from tincture.formats.embedding_picture import is_picture, parse_picture, write_embedding_png, write_embedding_webp
+from tincture.formats.files import atomic_torch_save, parse_torch, read_bytes
+from tincture.formats.metadata import json_object, metadata_of, provenance_of
+from tincture.formats.safetensors_file import is_safetensors, parse_safetensors, write_safetensors
 
-# Readers know text encoders only by the width of their vectors; narrower ones are like CLIP-L.
-_ENCODER_OF_WIDTH = {1024: "clip_h", 1280: "clip_g"}
-# The id of "*" in CLIP's vocabulary, which the webui writes into every file.
-_STAR_TOKEN = 265
-# Readers pass over keys they do not know.
-_PROVENANCE_KEY = "tincture"
+# Ten thousand vectors fit. What is larger is a model, or was made to fill the memory.
+_LARGEST_FILE = 64 * 2**20
+# The description of one tensor, and provenance or metadata of some pages; a thumbnail in safetensors.
+_LONGEST_PICKLE, _LONGEST_HEADER = 256 * 2**10, 4 * 2**20
+_METADATA_DESCRIPTION = "tincture.embedding"
+_FAMILY_OF_ENCODER = {"clip_l": "stable-diffusion-v1", "clip_h": "stable-diffusion-v2"}
+_SDXL_ENCODERS = ("clip_l", "clip_g")
 
 
-@dataclass
-class EmbeddingFile:
-    """What an embedding file holds.
-
-    Attributes:
-        vectors: by text encoder name (``clip_l``; ``clip_h`` for SD 2), float32 (num_vectors, width).
-        step: optimizer steps trained.
-        model_hash: first 10 hex digits of the checkpoint's sha256, "" when unknown.
-        provenance: JSON values about how the file was made.
-    """
-
-    vectors: dict[str, Tensor]
-    name: str
-    step: int = 0
-    model_name: str = ""
-    model_hash: str = ""
-    provenance: dict[str, Any] = field(default_factory=dict)
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def read_embedding_file(path: str | os.PathLike[str]) -> EmbeddingFile:
-    """Reads an embedding file without running code in it.
+    """Reads an embedding file of any format, told by its content, without running code in it.
 
     Raises:
-        FileFormatError: no such file, damaged, or no embedding.
+        FileFormatError: no such file, damaged, larger than 64 MiB, no embedding, or one with vectors that are NaN,
+            infinite or of the wrong shape.
         StorageError: the system refuses to read it.
     """
-    content = safe_torch_load(path)
-    parameters = content.get("string_to_param") if isinstance(content, dict) else None
-    parameters = getattr(parameters, "_parameters", parameters)
-    if not isinstance(content, dict) or not isinstance(parameters, dict) or not parameters:
-        raise FileFormatError(f"{os.fspath(path)} is no embedding: it has no vectors under string_to_param.")
-    vectors = _read_vectors(path, next(iter(parameters.values())))
-    step = content.get("step")
-    return EmbeddingFile(
-        vectors={_ENCODER_OF_WIDTH.get(vectors.shape[1], "clip_l"): vectors},
-        name=_text(content.get("name")) or Path(path).stem,
-        step=step if isinstance(step, int) else 0,
-        model_name=_text(content.get("sd_checkpoint_name")),
-        model_hash=_text(content.get("sd_checkpoint")),
-        provenance=_read_provenance(content.get(_PROVENANCE_KEY)),
-    )
+    content = read_bytes(path, most=_LARGEST_FILE)
+    if is_picture(content):
+        return parse_picture(path, content)
+    if is_safetensors(content):
+        return _parse_safetensors(path, content)
+    return embedding_of(path, parse_torch(path, content, _LONGEST_PICKLE))
 
 
-def write_embedding_file(path: str | os.PathLike[str], file: EmbeddingFile) -> None:
-    """Writes the webui's ``.pt``, whole or not at all.
-
-    Raises:
-        UsageError: vectors for more than one text encoder, which this format has no place for.
-        StorageError: a full disk, no permission.
-    """
-    if len(file.vectors) != 1:
-        raise UsageError(
-            f"Embedding {file.name!r} has vectors for {', '.join(file.vectors) or 'no text encoder'}; "
-            f"a .pt file holds those of exactly one."
-        )
-    (vectors,) = file.vectors.values()
-    content: dict[str, Any] = {
-        "string_to_token": {"*": _STAR_TOKEN},
-        "string_to_param": {"*": vectors.detach().to("cpu", torch.float32, copy=True).contiguous()},
-        "name": file.name,
-        "step": file.step,
-        "sd_checkpoint": file.model_hash or None,
-        "sd_checkpoint_name": file.model_name or None,
-    }
-    if file.provenance:
-        content[_PROVENANCE_KEY] = json.dumps(file.provenance, sort_keys=True)
-    atomic_torch_save(content, path)
-
-
-def checksum(vectors: Tensor) -> str:
-    """The webui's checksum of an embedding's vectors (num_vectors, width): 4 hex digits.
-
-    Over the flattened vectors times 100, each cut to a whole number v: r = (r * 281 XOR v * 997) mod 2^32; the low
-    16 bits count.
-    """
-    r = 0
-    for v in (vectors.detach().float().cpu().reshape(-1) * 100).to(torch.int64).tolist():
-        r = (r * 281 ^ v * 997) & 0xFFFFFFFF
-    return f"{r & 0xFFFF:04x}"
-
-
-def write_embedding_optimizer(
-    path: str | os.PathLike[str], vectors: Tensor, optimizer_state: Mapping[str, Any]
-) -> None:
-    """Writes ``PATH.optim`` beside the embedding file ``path``, bound to ``vectors`` by their checksum.
-
-    Args:
-        path: the embedding file.
-        vectors: (num_vectors, width), as in that file.
-        optimizer_state: the optimizer's ``state_dict()``.
-
-    Raises:
-        StorageError: a full disk, no permission.
-    """
-    content = {"hash": checksum(vectors), "optimizer_state_dict": dict(optimizer_state)}
-    atomic_torch_save(content, f"{os.fspath(path)}.optim")
-
-
-def read_embedding_optimizer(path: str | os.PathLike[str], vectors: Tensor) -> dict[str, Any] | None:
-    """The optimizer state beside the embedding file ``path``; None when there is none that fits ``vectors``.
-
-    Raises:
-        FileFormatError: the file beside it is damaged.
-    """
-    sidecar = Path(f"{os.fspath(path)}.optim")
-    if not sidecar.is_file():
-        return None
-    content = safe_torch_load(sidecar)
-    state = content.get("optimizer_state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise FileFormatError(f"{sidecar} holds no optimizer state; remove it to go on without.")
-    return state if content.get("hash") == checksum(vectors) else None
-
-
-def _read_vectors(path: str | os.PathLike[str], value: object) -> Tensor:
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim not in (1, 2) or not value.numel():
-        raise FileFormatError(f"{os.fspath(path)}: vectors of the shape (num_vectors, width) are needed.")
-    require_own_values(path, "string_to_param", value)
-    return value.detach().float().reshape(-1, value.shape[-1])
+def _parse_safetensors(path: str | os.PathLike[str], content: bytes) -> EmbeddingFile:
+    if int.from_bytes(content[:8], "little") > _LONGEST_HEADER:
+        raise FileFormatError(f"{os.fspath(path)} is no embedding: its header is longer than {_LONGEST_HEADER} bytes.")
+    tensors, metadata = parse_safetensors(path, content)
+    file = embedding_of(path, tensors)
+    description = json_object(metadata.get(_METADATA_DESCRIPTION))
+    step = description.get("step")
+    file.name = _text(description.get("name")) or file.name
+    file.step = step if isinstance(step, int) and step >= 0 else 0
+    file.model_name = _text(description.get("sd_checkpoint_name"))
+    file.model_hash = _text(description.get("sd_checkpoint"))
+    file.provenance = provenance_of(metadata, known=[_METADATA_DESCRIPTION])
+    return file
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _read_provenance(value: object) -> dict[str, Any]:
-    try:
-        provenance = json.loads(_text(value) or "{}")
-    except ValueError:
-        return {}
-    return provenance if isinstance(provenance, dict) else {}
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_embedding_pt(path: str | os.PathLike[str], file: EmbeddingFile) -> None:
+    """Writes the webui's ``.pt``, whole or not at all.
+
+    Raises:
+        UsageError: vectors for more than one text encoder, which this format has no place for.
+        StorageError: a full disk, no permission.
+    """
+    atomic_torch_save(webui_content(file), path)
+
+
+def write_embedding_bin(path: str | os.PathLike[str], file: EmbeddingFile) -> None:
+    """Writes diffusers' ``.bin``: the vectors under the name and nothing else, since diffusers allows one key only.
+
+    Raises:
+        UsageError, StorageError: see ``write_embedding_pt``.
+    """
+    atomic_torch_save({file.name: only_vectors(file, "diffusers' files")}, path)
+
+
+def write_embedding_diffusers(path: str | os.PathLike[str], file: EmbeddingFile) -> None:
+    """Writes diffusers' ``.safetensors``: the vectors under the name; the rest stands in the metadata.
+
+    Raises:
+        UsageError, StorageError: see ``write_embedding_pt``.
+    """
+    _write_safetensors(path, file, {file.name: only_vectors(file, "diffusers' files")}, "diffusers")
+
+
+def write_embedding_kohya(path: str | os.PathLike[str], file: EmbeddingFile) -> None:
+    """Writes kohya's ``.safetensors``: the vectors under ``emb_params``; the rest stands in the metadata.
+
+    Raises:
+        UsageError, StorageError: see ``write_embedding_pt``.
+    """
+    _write_safetensors(path, file, {"emb_params": only_vectors(file, "kohya's files")}, "kohya-ss/sd-scripts")
+
+
+def write_embedding_sdxl(path: str | os.PathLike[str], file: EmbeddingFile) -> None:
+    """Writes SDXL's ``.safetensors``: ``clip_l`` and ``clip_g``; the rest stands in the metadata.
+
+    Raises:
+        UsageError: vectors for other text encoders than these two.
+        StorageError: a full disk, no permission.
+    """
+    if set(file.vectors) != set(_SDXL_ENCODERS):
+        raise UsageError(
+            f"Embedding {file.name!r} has vectors for {', '.join(file.vectors) or 'no text encoder'}, but a file for "
+            f"SDXL holds those of clip_l and clip_g; choose another format."
+        )
+    _write_safetensors(path, file, {key: file.vectors[key].float() for key in _SDXL_ENCODERS}, "kohya-ss/sd-scripts")
+
+
+EMBEDDING_WRITERS: Mapping[str, Callable[[str | os.PathLike[str], EmbeddingFile], None]] = MappingProxyType(
+    {
+        "pt": write_embedding_pt,
+        "bin": write_embedding_bin,
+        "safetensors": write_embedding_diffusers,
+        "kohya": write_embedding_kohya,
+        "sdxl": write_embedding_sdxl,
+        "png": write_embedding_png,
+        "webp": write_embedding_webp,
+    }
+)
+"""Writers by the name of their format; each raises UsageError for what the format has no place for."""
+
+
+def write_embedding_file(path: str | os.PathLike[str], file: EmbeddingFile) -> None:
+    """Writes ``file`` in the format of the path's suffix; a ``.safetensors`` with two text encoders is SDXL's.
+
+    Other suffixes than ``.bin``, ``.safetensors``, ``.png`` and ``.webp`` give the webui's ``.pt``.
+
+    Raises:
+        UsageError: vectors for more text encoders than the format has a place for.
+        StorageError: a full disk, no permission.
+    """
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    if suffix == "safetensors" and len(file.vectors) > 1:
+        suffix = "sdxl"
+    EMBEDDING_WRITERS.get(suffix, write_embedding_pt)(path, file)
+
+
+def _write_safetensors(
+    path: str | os.PathLike[str], file: EmbeddingFile, tensors: Mapping[str, Tensor], implementation: str
+) -> None:
+    family = "stable-diffusion-xl-v1-base" if len(tensors) > 1 else _FAMILY_OF_ENCODER.get(next(iter(file.vectors)), "")
+    metadata = metadata_of(
+        file.provenance,
+        architecture=f"{family}/textual-inversion",
+        implementation=implementation,
+        title=file.name,
+        usage_hint=file.name,
+    )
+    description: dict[str, Any] = {
+        "name": file.name,
+        "step": file.step,
+        "sd_checkpoint": file.model_hash or None,
+        "sd_checkpoint_name": file.model_name or None,
+    }
+    write_safetensors(path, tensors, {**metadata, _METADATA_DESCRIPTION: json.dumps(description)})

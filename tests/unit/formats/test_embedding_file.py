@@ -10,7 +10,7 @@ import torch
 from tests.unit.formats.webui_gate import refusals
 from tincture.adapters.embedding import Embedding
 from tincture.errors import FileFormatError, TinctureError, UsageError
-from tincture.formats.embedding_file import checksum, read_embedding_optimizer, write_embedding_optimizer
+from tincture.formats.embedding_optimizer import checksum, read_embedding_optimizer, write_embedding_optimizer
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CASES: list[dict[str, Any]] = json.loads((GOLDEN / "embeddings.json").read_text())
