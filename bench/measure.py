@@ -16,12 +16,12 @@ from bench.material import NAME, create_adapter
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from tincture import recipe
+from tincture.devices import PRECISIONS
 from tincture.events import Callback, Event, StepEnd
 from tincture.models.loading import load_model
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings import TrainSettings
 from tincture.training.conditioning import Conditioning
-from tincture.training.trainer import PRECISIONS
 from tincture.workspace import Workspace
 
 Kind = Literal["embedding", "hypernetwork"]

@@ -13,7 +13,14 @@ PACKAGE = REPOSITORY / "src" / "tincture"
 
 # A module may import from its own layer and from those above it in this table. The longest matching name counts.
 LAYERS = (
-    ("tincture.drawing", "tincture.errors", "tincture.events", "tincture.randomness", "tincture.workspace"),
+    (
+        "tincture.devices",
+        "tincture.drawing",
+        "tincture.errors",
+        "tincture.events",
+        "tincture.randomness",
+        "tincture.workspace",
+    ),
     ("tincture.models",),
     ("tincture.adapters", "tincture.data", "tincture.formats"),
     ("tincture.training", "tincture.preview"),

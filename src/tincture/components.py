@@ -21,16 +21,17 @@ from tincture.data import captions
 from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset, load_dataset
 from tincture.data.latents import LatentCache, alpha_weights
+from tincture.devices import PRECISIONS, resolve_device
 from tincture.errors import DataError, ModelError, UsageError
 from tincture.events import Callback, Progressed
-from tincture.models.loading import load_model, resolve_device
+from tincture.models.loading import load_model
 from tincture.models.sampling import SAMPLERS
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings import TrainSettings
 from tincture.training.conditioning import Conditioning
 from tincture.training.lr_schedule import Schedule
 from tincture.training.optimizer import create_optimizer
-from tincture.training.trainer import PRECISIONS, Clipping, PromptDraw, Trainer, TrainingData
+from tincture.training.trainer import Clipping, PromptDraw, Trainer, TrainingData
 from tincture.workspace import Workspace
 
 

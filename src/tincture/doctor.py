@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 import tincture
+from tincture.devices import PRECISIONS
 from tincture.workspace import Workspace
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
 OPTIONAL_PARTS = ("tensorboard",)  # named as the extras of the package
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PICTO_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 LITTLE_SPACE = 1 << 30  # bytes; a run with copies and training state of an SD 1 hypernetwork needs about that
 

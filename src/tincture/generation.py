@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.embedding_database import EmbeddingDatabase
 from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.devices import PRECISIONS, resolve_device
 from tincture.drawing import CompleteDrawing, Drawing
 from tincture.errors import UsageError
 from tincture.formats.picture_text import parameters_text, save_png
@@ -37,16 +38,22 @@ def generate_pictures(
     out: Path,
     seeds: Sequence[int],
     model: str = "picto",
+    device: str = "auto",
+    precision: str = "fp32",
     drawing: Drawing | None = None,
 ) -> list[Path]:
     """Draws every prompt with every seed into ``out/NNNNN-SEED.png``, settings in the PNG text; returns the paths.
 
     Numbers go on behind those that are there; nothing is overwritten.
 
+    Args:
+        device: see ``resolve_device``.
+        precision: ``fp32``, ``bf16`` or ``fp16``, of U-Net and text encoder.
+
     Raises:
         UsageError: a hypernetwork is not in the workspace, or a value is not allowed.
     """
-    base = load_model(model, workspace=workspace)
+    base = load_model(model, workspace=workspace, device=resolve_device(device), dtype=PRECISIONS[precision])
     drawing = complete(drawing or Drawing(), base)
     database = _embeddings(base, workspace)
     numbers = _free_numbers(out)
@@ -71,6 +78,8 @@ def generate_grid(
     strengths: Sequence[float],
     checkpoints: Sequence[Path] = (),
     model: str = "picto",
+    device: str = "auto",
+    precision: str = "fp32",
     drawing: Drawing | None = None,
 ) -> Path:
     """Draws one prompt as a sheet: a column per strength of its hypernetwork, a row per checkpoint of one adapter.
@@ -82,7 +91,7 @@ def generate_grid(
     Raises:
         UsageError: a hypernetwork is not in the workspace, or a checkpoint is not of anything the prompt names.
     """
-    base = load_model(model, workspace=workspace)
+    base = load_model(model, workspace=workspace, device=resolve_device(device), dtype=PRECISIONS[precision])
     drawing = complete(drawing or Drawing(), base)
     database = _embeddings(base, workspace)
     text, networks = parse_extra_networks(prompt)

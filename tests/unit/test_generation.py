@@ -153,3 +153,30 @@ def test_a_checkpoint_that_the_prompt_does_not_name_is_refused(bench: Bench) -> 
             model=str(bench.model),
             drawing=SMALL,
         )
+
+
+def test_a_device_that_is_not_there_is_named(bench: Bench) -> None:
+    with pytest.raises(UsageError, match="'cuda:99' cannot be used here"):
+        generate_pictures(
+            ["red"],
+            workspace=bench.workspace,
+            out=bench.workspace.root,
+            seeds=[1],
+            model=str(bench.model),
+            device="cuda:99",
+        )
+
+
+def test_half_precision_draws_nearly_the_same(bench: Bench) -> None:
+    (full,) = draw(bench, "red")
+    (half,) = generate_pictures(
+        ["red"],
+        workspace=bench.workspace,
+        out=bench.workspace.root / "half",
+        seeds=[1],
+        model=str(bench.model),
+        precision="bf16",
+        drawing=SMALL,
+    )
+    apart = np.abs(picture(full).astype(int) - picture(half).astype(int))
+    assert 0 < apart.max() and apart.mean() < 8

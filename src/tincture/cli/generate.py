@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +23,8 @@ def generate(
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures; else outputs in the workspace.")] = None,
     model: Annotated[str, typer.Option(help="Base model: picto, a diffusers folder, or a workspace name.")] = "picto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps, xpu.")] = "auto",
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Precision of the model.")] = "fp32",
     negative_prompt: Annotated[str, typer.Option(help="What the pictures must not show.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture of each prompt.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt, seeds counting up.")] = 1,
@@ -69,6 +71,8 @@ def generate(
         "workspace": workspace,
         "out": out or workspace.root / "outputs",
         "model": model,
+        "device": device,
+        "precision": precision,
         "drawing": drawing,
     }
     if grid:

@@ -22,7 +22,7 @@ from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from tincture.errors import ModelError, UsageError
+from tincture.errors import ModelError
 from tincture.models.stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def load_model(
     Args:
         name: ``picto``, a diffusers folder, or the name of one in the workspace's ``models/Stable-diffusion``.
         workspace: where names are looked up.
-        device: where its weights shall lie; see ``resolve_device``.
+        device: where its weights shall lie.
         dtype: precision of U-Net and text encoder, whatever the files hold; the VAE is float32.
 
     Raises:
@@ -69,22 +69,6 @@ def load_model(
     )
     _check_fit(model, folder)
     return model.to(device, dtype)
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is the first accelerator there is, else the CPU; UsageError for a device that is not there."""
-    if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
-    device = torch.device(name)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"Device {name!r} cannot be used here: {reason} Try --device auto; tincture doctor lists what is there."
-        ) from error
-    return device
 
 
 def find_folder(name: str, workspace: Workspace | None = None) -> Path:

@@ -21,6 +21,7 @@ from tincture import randomness
 from tincture.adapters.adapter import Adapter
 from tincture.data.batches import BatchPlan
 from tincture.data.latents import LatentCache
+from tincture.devices import PRECISIONS
 from tincture.errors import DivergedError
 from tincture.events import Callback, Event, RunEnded, RunStarted, StepEnd, StepRecord, StepsDone
 from tincture.models.stable_diffusion import StableDiffusion
@@ -28,8 +29,6 @@ from tincture.training.conditioning import Conditioning
 from tincture.training.loss import denoising_loss
 from tincture.training.lr_schedule import Schedule
 from tincture.training.metrics import LossWindow
-
-PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PromptDraw(Protocol):

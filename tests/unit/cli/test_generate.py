@@ -24,12 +24,15 @@ def generation(recipe: FakeRecipe, monkeypatch: pytest.MonkeyPatch) -> FakeRecip
 def test_flags_reach_the_job(generation: FakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["a cat", "a dog <hypernet:ink:0.8>", "--out", "o", "--model", "m", "--negative-prompt", "n", "--seed", "5"]
     words += ["--count", "3", "--steps", "9", "--sampler", "DDIM", "--guidance-scale", "2", "--width", "64"]
+    words += ["--device", "cuda:1", "--precision", "bf16"]
     assert main(["generate", *words, "--clip-skip", "2", "--json"]) == 0
     ((name, arguments, keywords),) = generation.calls
     assert (name, arguments) == ("generate_pictures", (["a cat", "a dog <hypernet:ink:0.8>"],))
     assert keywords == {
         "workspace": Workspace(tmp_path),
         "model": "m",
+        "device": "cuda:1",
+        "precision": "bf16",
         "out": Path("o"),
         "seeds": [5, 6, 7],
         "drawing": Drawing(
