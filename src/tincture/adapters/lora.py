@@ -22,7 +22,7 @@ from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.adapters.lora_probe import Errors, Probe, Projection
 from tincture.errors import ModelError, UsageError
 from tincture.formats.lora_file import LowRank, write_lora_file
-from tincture.formats.safetensors_file import modelspec
+from tincture.formats.metadata import metadata_of
 from tincture.models.stable_diffusion import StableDiffusion
 
 
@@ -239,14 +239,12 @@ def _metadata(
         f"The hypernetwork {hypernetwork.name}, step {hypernetwork.step}, as a LoRA of rank {rank}, {way}. It fits "
         f"{base} only, whose weights it was multiplied with: make another one for every other checkpoint."
     )
-    spec = modelspec(
+    spec = metadata_of(
+        hypernetwork.provenance,
         architecture=f"{_architecture(model)}/lora",
         implementation="diffusers",
         title=hypernetwork.name,
-        description=description,
         usage_hint=f"Only with {base}.",
-        resolution=f"{model.default_size}x{model.default_size}",
-        **{key: str(hypernetwork.provenance.get(key, "")) for key in ("author", "license")},
     )
     own = {
         "hypernetwork": hypernetwork.name,
@@ -258,8 +256,9 @@ def _metadata(
         **{key: value for key, value in asdict(report).items() if key != "path"},
     }
     return spec | {
+        "modelspec.description": description,
+        "modelspec.resolution": f"{model.default_size}x{model.default_size}",
         "tincture.lora": json.dumps(own),
-        "tincture.provenance": json.dumps(hypernetwork.provenance, sort_keys=True),
     }
 
 

@@ -26,18 +26,14 @@ from typing import Any
 from tincture.errors import FileFormatError
 from tincture.formats.files import atomic_torch_save, read_bytes, safe_torch_load
 from tincture.formats.hypernetwork_states import State, check_shapes, context_width_of, read_pair
-from tincture.formats.safetensors_file import is_safetensors, modelspec, parse_safetensors, write_safetensors
+from tincture.formats.metadata import json_object, metadata_of, provenance_of
+from tincture.formats.safetensors_file import is_safetensors, parse_safetensors, write_safetensors
 
 # The webui passes over string keys it does not know.
 _PROVENANCE_KEY = "tincture"
 _METADATA_DESCRIPTION = "tincture.hypernetwork"
-_METADATA_PROVENANCE = "tincture.provenance"
 # The width of the text context tells the family; Stable Diffusion 1 where none of these stands.
 _FAMILIES = {1024: "stable-diffusion-v2", 2048: "stable-diffusion-xl-v1-base"}
-# What provenance and the modelspec standard both have a place for; people edit it in the standard's place.
-_SHARED_KEYS = ("author", "license", "description", "date")
-# What every file's metadata is given anew.
-_COMPUTED_KEYS = ("sai_model_spec", "architecture", "implementation", "title", "usage_hint", "hash_sha256")
 
 
 @dataclass
@@ -124,13 +120,13 @@ def _parse_torch(path: str | os.PathLike[str], content: object) -> _Parsed:
             raise FileFormatError(f"{os.fspath(path)} holds the width {width} twice; the file is damaged.")
         if width is not None:
             pairs[width] = value
-    return pairs, content, _json_object(content.get(_PROVENANCE_KEY)) or {}
+    return pairs, content, json_object(content.get(_PROVENANCE_KEY))
 
 
 def _parse_safetensors(path: str | os.PathLike[str], content: bytes) -> _Parsed:
     tensors, metadata = parse_safetensors(path, content)
-    description = _json_object(metadata.get(_METADATA_DESCRIPTION))
-    if description is None:
+    description = json_object(metadata.get(_METADATA_DESCRIPTION))
+    if not description:
         raise FileFormatError(
             f"{os.fspath(path)} is no hypernetwork: its metadata has no description under {_METADATA_DESCRIPTION}."
         )
@@ -142,16 +138,7 @@ def _parse_safetensors(path: str | os.PathLike[str], content: bytes) -> _Parsed:
         if width is None or role not in ("k", "v"):
             raise FileFormatError(f"{os.fspath(path)}: the tensor {name!r} is not named like 768.k.linear.0.weight.")
         pairs.setdefault(width, ({}, {}))["kv".index(role)][key] = tensor
-    return pairs, description, _provenance_of(metadata)
-
-
-def _provenance_of(metadata: Mapping[str, str]) -> dict[str, Any]:
-    provenance = _json_object(metadata.get(_METADATA_PROVENANCE)) or {}
-    provenance |= {key: metadata[f"modelspec.{key}"] for key in _SHARED_KEYS if f"modelspec.{key}" in metadata}
-    own = {f"modelspec.{key}" for key in (*_SHARED_KEYS, *_COMPUTED_KEYS)}
-    own |= {_METADATA_DESCRIPTION, _METADATA_PROVENANCE}
-    foreign = {key: text for key, text in metadata.items() if key not in own}
-    return provenance | ({"metadata": foreign} if foreign else {})
+    return pairs, description, provenance_of(metadata, known=[_METADATA_DESCRIPTION])
 
 
 def _value(path: str | os.PathLike[str], description: Mapping[Any, Any], key: str, kind: type, default: Any) -> Any:
@@ -175,14 +162,6 @@ def _numbers(path: str | os.PathLike[str], description: Mapping[Any, Any], key: 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _json_object(text: object) -> dict[str, Any] | None:
-    try:
-        value = json.loads(_text(text))
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -219,10 +198,14 @@ def write_hypernetwork_safetensors(path: str | os.PathLike[str], file: Hypernetw
         for role, state in zip("kv", pair, strict=True)
         for key, tensor in state.items()
     }
-    metadata = _modelspec_of(file.name, file.states, file.provenance)
+    metadata = metadata_of(
+        file.provenance,
+        architecture=f"{_family(file.states)}/hypernetwork",
+        implementation="tincture",
+        title=file.name,
+        usage_hint=f"<hypernet:{file.name}:1>",
+    )
     metadata[_METADATA_DESCRIPTION] = json.dumps(_description(file))
-    if file.provenance:
-        metadata[_METADATA_PROVENANCE] = json.dumps(file.provenance, sort_keys=True)
     write_safetensors(path, tensors, metadata)
 
 
@@ -260,15 +243,5 @@ def _description(file: HypernetworkFile) -> dict[str, Any]:
     }
 
 
-def _modelspec_of(name: str, widths: Iterable[int], provenance: Mapping[str, Any]) -> dict[str, str]:
-    family = next((family for width, family in _FAMILIES.items() if width in widths), "stable-diffusion-v1")
-    shared = {key: text for key in _SHARED_KEYS if (text := _text(provenance.get(key)))}
-    foreign = provenance.get("metadata")
-    others = {key: _text(text) for key, text in foreign.items()} if isinstance(foreign, dict) else {}
-    return others | modelspec(
-        architecture=f"{family}/hypernetwork",
-        implementation="tincture",
-        title=name,
-        usage_hint=f"<hypernet:{name}:1>",
-        **shared,
-    )
+def _family(widths: Iterable[int]) -> str:
+    return next((family for width, family in _FAMILIES.items() if width in widths), "stable-diffusion-v1")
