@@ -24,11 +24,13 @@ from types import MappingProxyType
 from typing import Any
 
 from tincture.errors import FileFormatError
-from tincture.formats.files import atomic_torch_save, read_bytes, safe_torch_load
+from tincture.formats.files import atomic_torch_save, parse_torch, read_bytes
 from tincture.formats.hypernetwork_states import State, check_shapes, context_width_of, read_pair
 from tincture.formats.metadata import json_object, metadata_of, provenance_of
 from tincture.formats.safetensors_file import is_safetensors, parse_safetensors, write_safetensors
 
+# Forty times the usual layers of Stable Diffusion 1 fit, and the description of thousands of tensors.
+_LARGEST_FILE, _LONGEST_PICKLE = 4 * 2**30, 4 * 2**20
 # The webui passes over string keys it does not know.
 _PROVENANCE_KEY = "tincture"
 _METADATA_DESCRIPTION = "tincture.hypernetwork"
@@ -74,15 +76,15 @@ def read_hypernetwork_file(path: str | os.PathLike[str]) -> HypernetworkFile:
     """Reads a hypernetwork file of either kind, told by its content, without running code in it.
 
     Raises:
-        FileFormatError: no such file, damaged, no hypernetwork, weights that are NaN or infinite, or that do not fit
-            the layer structure.
+        FileFormatError: no such file, damaged, larger than 4 GiB, no hypernetwork, or weights that are NaN or infinite
+            or do not fit the layer structure.
         StorageError: the system refuses to read it.
     """
-    content = read_bytes(path)
+    content = read_bytes(path, most=_LARGEST_FILE)
     if is_safetensors(content):
         pairs, description, provenance = _parse_safetensors(path, content)
     else:
-        pairs, description, provenance = _parse_torch(path, safe_torch_load(path))
+        pairs, description, provenance = _parse_torch(path, parse_torch(path, content, _LONGEST_PICKLE))
     if not pairs:
         raise FileFormatError(f"{os.fspath(path)} is no hypernetwork: it has no layers keyed by context width.")
     states = {width: read_pair(path, width, pair) for width, pair in pairs.items()}

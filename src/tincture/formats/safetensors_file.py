@@ -20,8 +20,10 @@ from tincture.errors import FileFormatError
 from tincture.formats.files import read_bytes, write_atomically
 
 MODELSPEC_VERSION = "1.0.1"
-# safetensors itself allows no longer header.
+# safetensors itself allows no longer header; one of that length takes seconds and a gigabyte to read.
 _LONGEST_HEADER = 100_000_000
+# Thousands of tensors, pages of provenance and a thumbnail fit.
+_LONGEST_ADAPTER_HEADER = 4 * 2**20
 
 
 def modelspec(*, architecture: str, implementation: str, title: str, **others: str) -> dict[str, str]:
@@ -47,8 +49,14 @@ def parse_safetensors(path: str | os.PathLike[str], content: bytes) -> tuple[dic
     """The tensors, on the CPU, and the metadata in ``content``, the bytes of the file ``path``.
 
     Raises:
-        FileFormatError: damaged or truncated.
+        FileFormatError: damaged or truncated, or with a header beyond 4 MiB.
     """
+    length = int.from_bytes(content[:8], "little")
+    if _LONGEST_ADAPTER_HEADER < length <= _LONGEST_HEADER:
+        raise FileFormatError(
+            f"{os.fspath(path)} is refused: its header has {length} bytes; {_LONGEST_ADAPTER_HEADER} are allowed, far "
+            f"more than an adapter file needs."
+        )
     try:
         # Checks that the tensors fill the file exactly, without gaps or overlaps, before anything is allocated.
         tensors = safetensors.torch.load(content)
@@ -56,7 +64,7 @@ def parse_safetensors(path: str | os.PathLike[str], content: bytes) -> tuple[dic
         raise FileFormatError(
             f"{os.fspath(path)} is a damaged or truncated safetensors file ({error}); copy or save it again."
         ) from error
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    header = json.loads(content[8 : 8 + length])
     return tensors, header.get("__metadata__") or {}
 
 
@@ -64,7 +72,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
     """The tensors, on the CPU, and the metadata of the file ``path``.
 
     Raises:
-        FileFormatError: no such file, damaged or truncated.
+        FileFormatError: no such file, damaged or truncated, or with a header beyond 4 MiB.
         StorageError: the system refuses to read it.
     """
     return parse_safetensors(path, read_bytes(path))

@@ -156,6 +156,16 @@ def test_the_base_model_and_the_global_random_state_stay(base: StableDiffusion, 
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.unet.modules())
 
 
+def test_a_model_in_half_precision_gives_nearly_the_same_file(base: StableDiffusion, tmp_path: Path) -> None:
+    whole = export_lora(trained("relu"), base, tmp_path / "whole.safetensors", rank=FULL, captions=CAPTIONS[:2])
+    model = tiny_model().to("cpu", torch.bfloat16)
+    half = export_lora(trained("relu"), model, tmp_path / "half.safetensors", rank=FULL, captions=CAPTIONS[:2])
+    assert half.noise_error is not None and whole.noise_error is not None
+    assert abs(half.noise_error - whole.noise_error) < 0.1
+    assert {tensor.dtype for tensor in load_file(half.path).values()} == {torch.float32}
+    assert noise_errors(base, trained("relu"), half.path, 1) < 1.2 * noise_errors(base, trained("relu"), whole.path, 1)
+
+
 def test_the_file_says_where_it_comes_from(base: StableDiffusion, tmp_path: Path) -> None:
     hypernetwork = trained("relu")
     hypernetwork.step = 12

@@ -85,4 +85,4 @@ def test_diffusers_predicts_the_hypernetworks_noise_within_the_reported_error(
     assert report.noise_error is not None
     # the reported error is a mean over other noises and noise levels
     assert error < 1.5 * report.noise_error + 1e-4
-    assert error < (1e-4 if activation is None and not biases else 0.3)
+    assert error < (1e-4 if activation is None and not biases else 0.5)

@@ -85,6 +85,12 @@ def test_a_header_that_lies_is_refused(tmp_path: Path, header: object) -> None:
         read_safetensors(tmp_path / "f")
 
 
+def test_a_header_that_takes_seconds_to_read_is_refused(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "f", {"a": torch.zeros(1)}, {"key": "x" * 5 * 2**20})
+    with pytest.raises(FileFormatError, match="header has 5243"):
+        read_safetensors(tmp_path / "f")
+
+
 def test_other_files_are_told_apart(tmp_path: Path) -> None:
     for name, zipped in (("zip", True), ("legacy", False)):
         torch.save({"a": torch.zeros(2)}, tmp_path / name, _use_new_zipfile_serialization=zipped)
