@@ -37,9 +37,9 @@ _CHUNK = "sd-ti-embedding"
 _TENSOR = "TORCHTENSOR"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
-# Five hundred vectors fit. What is larger was made to fill the memory.
-_LONGEST_JSON = 16 * 2**20
-_MOST_PIXELS = 25_000_000
+# Two hundred vectors fit, and a picture of 4096 x 4096. What is larger was made to fill the memory.
+_LONGEST_JSON = 8 * 2**20
+_MOST_PIXELS = 20_000_000
 _MOST_CHUNKS = 100_000
 
 

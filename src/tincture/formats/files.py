@@ -19,12 +19,12 @@ from typing import Any, BinaryIO
 import torch
 
 from tincture.errors import FileFormatError, StorageError
-from tincture.formats.pickle_check import PARAMETER_DICT, ForbiddenPickleError, names_in_pickles
+from tincture.formats.pickle_check import PARAMETER_DICT, ForbiddenPickleError, names_in_pickles, without_module_source
 
 # The only entries the webui's check of a .pt file lets through: data.pkl, version and data/N in one folder.
 _PORTABLE_ENTRY = re.compile(r"[^/]+/(data\.pkl|version|data/\d+)")
 # torch stores tensors uncompressed; a file that unpacks to far more than its size is made to fill the memory.
-_LARGEST_EXPANSION = 20
+_LARGEST_EXPANSION = 4
 # torch's own words advise to load the file with code execution, so they are not passed on.
 _REFUSED_BY_TORCH = "it is damaged, no torch file, or holds Python objects that could run code; save or copy it again"
 _CAUSES = {
@@ -177,6 +177,8 @@ class _ParameterDict:
 def _load_plain(content: bytes, names: set[str]) -> Any:
     if PARAMETER_DICT not in names:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if not content.startswith(b"PK"):
+        content = without_module_source(content)
     with torch.serialization.safe_globals([(_ParameterDict, PARAMETER_DICT)]):
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 

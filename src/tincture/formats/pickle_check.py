@@ -1,7 +1,9 @@
 """What the pickles in a torch file name and how long they are, found without loading them.
 
 torch's own ``weights_only`` reader runs no foreign code, but it lets a pickle call some hundred classes and functions,
-``bytearray(10**12)`` among them. Adapter files need a handful, so the rest is refused before torch sees it.
+``bytearray(10**12)`` among them. Adapter files need a handful, so the rest is refused before torch sees it. So are
+tuples of tuples that share their parts: as a key of a dict, a thousand bytes of them take longer than the age of the
+universe.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 PARAMETER_DICT = "torch.nn.modules.container.ParameterDict"
+_PARAMETER_DICT_GLOBAL = "torch.nn.modules.container ParameterDict"
 _ALLOWED = {
     "collections.OrderedDict",
     "torch._utils._rebuild_parameter",
@@ -26,6 +29,7 @@ _ALLOWED = {
 _STORAGE = re.compile(r"torch\.[A-Z]\w*Storage")
 # The legacy format is five pickles (magic number, protocol, system, content, storage keys) before the raw numbers.
 _LEGACY_PICKLES = 5
+_LARGEST_TUPLE = 100_000  # items within items, each counted as often as it occurs
 
 
 class ForbiddenPickleError(Exception):
@@ -41,7 +45,7 @@ def names_in_pickles(content: bytes, longest: int | None = None) -> set[str]:
 
     Raises:
         ForbiddenPickleError: an object that could run code or fill the memory, or a pickle that is too long.
-        ValueError, zipfile.BadZipFile, EOFError: damaged.
+        ValueError, LookupError, zipfile.BadZipFile, EOFError: damaged.
     """
     if content.startswith(b"PK"):
         return {name for stream in _zipped_pickles(content, longest) for name in _checked_names(stream, longest)}
@@ -60,8 +64,10 @@ def _zipped_pickles(content: bytes, longest: int | None) -> Iterator[BinaryIO]:
 
 def _checked_names(stream: BinaryIO, longest: int | None) -> Iterator[str]:
     start = stream.tell()
+    sizes = _TupleSizes()
     for opcode, argument, _ in pickletools.genops(stream):
         _refuse_length(stream.tell() - start, longest)
+        sizes.follow(opcode, argument)
         if opcode.name == "GLOBAL":
             name = str(argument).replace(" ", ".")
             if name not in _ALLOWED and not _STORAGE.fullmatch(name):
@@ -72,6 +78,63 @@ def _checked_names(stream: BinaryIO, longest: int | None) -> Iterator[str]:
             yield name
 
 
+class _TupleSizes:
+    """Follows a pickle's stack and memo, and knows of every object how many items a walk through its tuples meets."""
+
+    def __init__(self) -> None:
+        self.stack: list[int] = []
+        self.marks: list[int] = []
+        self.memo: dict[Any, int] = {}
+
+    def follow(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        if opcode.name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            self.memo[argument] = self.stack[-1]
+        elif opcode.name in ("BINGET", "LONG_BINGET", "GET"):
+            self.stack.append(self.memo[argument])
+        elif opcode.name == "MARK":
+            self.marks.append(len(self.stack))
+        else:
+            taken = self._take(opcode)
+            size = 1 + sum(taken) if "TUPLE" in opcode.name else 1
+            if size > _LARGEST_TUPLE:
+                raise ForbiddenPickleError("it holds tuples within tuples without end")
+            self.stack.extend(size for _ in opcode.stack_after)
+
+    def _take(self, opcode: pickletools.OpcodeInfo) -> list[int]:
+        count = len(opcode.stack_before)
+        start = len(self.stack) - count
+        if pickletools.markobject in opcode.stack_before:
+            start = self.marks.pop() - opcode.stack_before.index(pickletools.markobject)
+        if start < 0:
+            raise ValueError("the stack is empty")
+        taken = self.stack[start:]
+        del self.stack[start:]
+        return taken
+
+
 def _refuse_length(length: int, longest: int | None) -> None:
     if longest is not None and length > longest:
         raise ForbiddenPickleError(f"its description of the content has more than {longest} bytes, which none needs")
+
+
+def without_module_source(content: bytes) -> bytes:
+    """A legacy torch file in which a ParameterDict is named plainly.
+
+    The legacy format writes the class of a module as the persistent id ("module", class, file name, source text), which
+    torch's safe reader refuses whatever the class. Only the naming of the class is kept of it.
+
+    Raises:
+        ValueError, LookupError: damaged.
+    """
+    stream = io.BytesIO(content)
+    for _ in range(_LEGACY_PICKLES - 2):  # the content is the last but one
+        for _ in pickletools.genops(stream):
+            pass
+    # Putting into the memo may follow every step; the steps themselves are always the same.
+    steps = [step for step in pickletools.genops(stream) if step[0].name not in ("BINPUT", "LONG_BINPUT")]
+    naming = next(n for n, step in enumerate(steps) if step[1] == _PARAMETER_DICT_GLOBAL)
+    mark, name, named, file, _, _, persistent = steps[naming - 2 : naming + 5]
+    if name[1] != "module" or persistent[0].name != "BINPERSID":
+        return content
+    start, kept_from, kept_to, end = (step[2] or 0 for step in (mark, named, file, persistent))
+    return content[:start] + content[kept_from:kept_to] + content[end + 1 :]

@@ -68,7 +68,23 @@ def test_a_pickle_that_is_too_long_is_refused(zipped: bool) -> None:
         names_in_pickles(content, longest=1000)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x02", b"hello", pickle.dumps(1, protocol=2)])
+def test_tuples_that_share_their_parts_are_refused() -> None:
+    pairs: tuple[Any, ...] = ()
+    for _ in range(60):
+        pairs = (pairs, pairs)
+    with pytest.raises(ForbiddenPickleError, match="tuples within tuples"):
+        names_in_pickles(saved([pairs], zipped=True))
+
+
+def test_honest_tuples_pass() -> None:
+    betas = (0.9, 0.999)
+    assert names_in_pickles(saved({"a": [betas, betas], "b": ((1, (2, 3)), [betas] * 50)}, zipped=True)) == set()
+    assert names_in_pickles(saved([(1, 2)] * 100_000, zipped=True)) == set()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK", b"\x80\x02", b"hello", pickle.dumps(1, protocol=2), b"\x80\x02s.", b"h\x05."]
+)
 def test_damaged_content_raises(content: bytes) -> None:
-    with pytest.raises((ValueError, zipfile.BadZipFile, EOFError)):
+    with pytest.raises((ValueError, LookupError, zipfile.BadZipFile, EOFError)):
         names_in_pickles(content)
