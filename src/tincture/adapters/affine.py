@@ -89,7 +89,8 @@ class Moments:
 
     def one(self) -> Tensor:
         """The row (width,) whose product with a context is 1, as nearly as a linear map can: see ``_RIDGE``."""
-        return torch.linalg.solve(self.power(), self._contexts / self._count)
+        row: Tensor = torch.linalg.solve(self.power(), self._contexts / self._count)
+        return row
 
 
 def _ridged(matrix: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def read_hypernetwork_file(path: str | os.PathLike[str]) -> HypernetworkFile:
     return HypernetworkFile(
         states=states,
         name=_text(description.get("name")) or Path(path).stem,
-        step=_value(path, description, "step", int, 0),
+        step=_step(path, description),
         layer_structure=structure,
         activation_func=_value(path, description, "activation_func", str, None),
         weight_init=_value(path, description, "weight_initialization", str, "Normal"),
@@ -138,7 +138,9 @@ def _parse_safetensors(path: str | os.PathLike[str], content: bytes) -> _Parsed:
         role, _, key = rest.partition(".")
         width = context_width_of(first)
         if width is None or role not in ("k", "v"):
-            raise FileFormatError(f"{os.fspath(path)}: the tensor {name!r} is not named like 768.k.linear.0.weight.")
+            raise FileFormatError(
+                f"{os.fspath(path)}: the tensor {reprlib.repr(name)} is not named like 768.k.linear.0.weight."
+            )
         pairs.setdefault(width, ({}, {}))["kv".index(role)][key] = tensor
     return pairs, description, provenance_of(metadata, known=[_METADATA_DESCRIPTION])
 
@@ -147,10 +149,22 @@ def _value(path: str | os.PathLike[str], description: Mapping[Any, Any], key: st
     value = description.get(key)
     if value is None:
         return default
-    if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 0)):
-        needed = "a whole number of 0 or more" if kind is int else f"a value of type {kind.__name__}"
-        raise FileFormatError(f"{os.fspath(path)}: {key} is {reprlib.repr(value)}; {needed} is needed.")
+    if not isinstance(value, kind):
+        raise FileFormatError(
+            f"{os.fspath(path)}: {key} is {reprlib.repr(value)}; a value of type {kind.__name__} is needed."
+        )
     return value
+
+
+def _step(path: str | os.PathLike[str], description: Mapping[Any, Any]) -> int:
+    step = description.get("step")
+    if step is None:
+        return 0
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise FileFormatError(
+            f"{os.fspath(path)}: step is {reprlib.repr(step)}; a whole number of 0 or more is needed."
+        )
+    return step
 
 
 def _numbers(path: str | os.PathLike[str], description: Mapping[Any, Any], key: str) -> tuple[float, ...] | None:
@@ -176,7 +190,7 @@ def write_hypernetwork_pt(path: str | os.PathLike[str], file: HypernetworkFile) 
         StorageError: a full disk, no permission.
     """
     # Each tensor gets a storage of its own size: a view would carry the whole of what it looks into.
-    content: dict[int | str, Any] = {
+    content: dict[Any, Any] = {
         width: tuple(
             {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in state.items()} for state in pair
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TypeGuard
@@ -47,13 +48,13 @@ def _read_state(path: str | os.PathLike[str], width: int, state: object) -> Stat
     for key, value in state.items():
         if not isinstance(key, str) or not _is_plain(value):
             raise FileFormatError(
-                f"{os.fspath(path)}: {key!r} of width {width} is no tensor of 16-, 32- or 64-bit floats."
+                f"{os.fspath(path)}: {reprlib.repr(key)} of width {width} is no tensor of 16-, 32- or 64-bit floats."
             )
         require_own_values(path, f"{key} of width {width}", value)
         if not value.isfinite().all():
             raise FileFormatError(
-                f"{os.fspath(path)}: {key} of width {width} holds NaN or infinite numbers, as a diverged run leaves "
-                f"them; take an earlier copy."
+                f"{os.fspath(path)}: {reprlib.repr(key)} of width {width} holds NaN or infinite numbers, as a "
+                f"diverged run leaves them; take an earlier copy."
             )
         first, _, rest = key.partition(".")
         tensors[f"{_OLD_NAMES[first]}.{rest}" if first in _OLD_NAMES else key] = value.detach().contiguous()
@@ -62,8 +63,9 @@ def _read_state(path: str | os.PathLike[str], width: int, state: object) -> Stat
 
 def _is_plain(value: object) -> TypeGuard[Tensor]:
     # Sparse tensors, and those of the "meta" device, hold no numbers at their place.
-    usual = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
-    return usual and value.dtype in _DTYPES
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
+        return False
+    return value.dtype in _DTYPES
 
 
 def _place(key: str) -> tuple[int, bool, str]:

@@ -223,7 +223,7 @@ def test_weights_of_a_diverged_run_are_refused(tmp_path: Path, number: float) ->
     content = minimal()
     content[8][1]["linear.1.bias"][3] = number
     torch.save(content, tmp_path / "file.pt")
-    with pytest.raises(FileFormatError, match=r"linear\.1\.bias of width 8 holds NaN or infinite numbers"):
+    with pytest.raises(FileFormatError, match=r"linear\.1\.bias' of width 8 holds NaN or infinite numbers"):
         read_hypernetwork_file(tmp_path / "file.pt")
 
 
