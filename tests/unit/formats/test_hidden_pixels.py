@@ -25,16 +25,14 @@ def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 def decoded(pixels: NDArray[np.uint8]) -> bytes:
     """An independent decoder: one pixel, one channel and one number after the other."""
     height, width, _ = pixels.shape
-    low_nibbles = [[[int(value) & 15 for value in pixel] for pixel in row] for row in pixels]
-    empty = [x for x in range(width) if not any(any(low_nibbles[y][x]) for y in range(height))]
+    empty = [x for x in range(width) if not any(value % 16 for value in pixels[:, x].ravel().tolist())]
     blocks = []
-    for columns in (range(empty[0]), range(empty[-1] + 1, width)):
+    for columns in (slice(0, empty[0]), slice(empty[-1] + 1, width)):
         state, block = 0, []
-        for y in range(height):
-            for x in columns:
-                for nibble in low_nibbles[y][x]:
-                    state = (1664525 * state + 1013904223) % 2**32
-                    block.append(nibble ^ (state % 255 & 15))
+        for row in pixels[:, columns].tolist():
+            for value in (value for pixel in row for value in pixel):
+                state = (1664525 * state + 1013904223) % 2**32
+                block.append(value % 16 ^ (state % 255 % 16))
         blocks.append(block)
     return bytes(low + 16 * high for low, high in zip(*blocks, strict=True))
 
