@@ -25,7 +25,7 @@ from tincture.formats.safetensors_file import is_safetensors, parse_safetensors,
 # Ten thousand vectors fit. What is larger is a model, or was made to fill the memory.
 _LARGEST_FILE = 64 * 2**20
 # The description of one tensor, and provenance or metadata of some pages; a thumbnail in safetensors.
-_LONGEST_PICKLE, _LONGEST_HEADER = 256 * 2**10, 4 * 2**20
+_LONGEST_PICKLE, _LONGEST_HEADER = 256 * 2**10, 2 * 2**20
 _METADATA_DESCRIPTION = "tincture.embedding"
 _FAMILY_OF_ENCODER = {"clip_l": "stable-diffusion-v1", "clip_h": "stable-diffusion-v2"}
 _SDXL_ENCODERS = ("clip_l", "clip_g")

@@ -37,9 +37,10 @@ _CHUNK = "sd-ti-embedding"
 _TENSOR = "TORCHTENSOR"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
-# Two hundred vectors fit, and a picture of 4096 x 4096. What is larger was made to fill the memory.
-_LONGEST_JSON = 8 * 2**20
-_MOST_PIXELS = 20_000_000
+# A hundred vectors fit, and a picture of 4096 x 4096. What is larger was made to fill the memory.
+_LONGEST_JSON = 4 * 2**20
+_MOST_BRACKETS = 10_000  # one opens each vector, some more the dicts around them
+_MOST_PIXELS = 18_000_000
 _MOST_CHUNKS = 100_000
 
 
@@ -61,6 +62,8 @@ def parse_picture(path: str | os.PathLike[str], content: bytes) -> EmbeddingFile
         raise FileFormatError(f"{os.fspath(path)} is no embedding but the preview picture of one.")
     chunk = _text_chunk(path, content) if content.startswith(_PNG) else None
     text = _from_pixels(path, content) if chunk is None else _from_chunk(path, chunk)
+    if text.count(b"[") + text.count(b"{") > _MOST_BRACKETS:
+        raise _damaged(path)
     try:
         found = json.loads(text, object_hook=_tensors)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
@@ -70,7 +73,7 @@ def parse_picture(path: str | os.PathLike[str], content: bytes) -> EmbeddingFile
 
 def _text_chunk(path: str | os.PathLike[str], content: bytes) -> bytes | None:
     """The text under our keyword, by reading chunk after chunk: Pillow would unpack whatever else there is."""
-    for kind, body in _png_chunks(content):
+    for kind, body in _png_chunks(path, content):
         keyword, _, rest = body[: len(_CHUNK) + 1].partition(b"\0")
         if kind not in _TEXT_CHUNKS or keyword != _CHUNK.encode() or rest:
             continue
@@ -84,7 +87,7 @@ def _text_chunk(path: str | os.PathLike[str], content: bytes) -> bytes | None:
     return None
 
 
-def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _png_chunks(path: str | os.PathLike[str], content: bytes) -> Iterator[tuple[bytes, bytes]]:
     position = len(_PNG)
     for _ in range(_MOST_CHUNKS):
         length = int.from_bytes(content[position : position + 4])
@@ -93,6 +96,7 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
             return
         yield kind, content[position + 8 : position + 8 + length]
         position += 12 + length
+    raise FileFormatError(f"{os.fspath(path)} is refused: it has more than {_MOST_CHUNKS} parts, which no picture has.")
 
 
 def _from_chunk(path: str | os.PathLike[str], chunk: bytes) -> bytes:

@@ -29,6 +29,8 @@ _ALLOWED = {
 _STORAGE = re.compile(r"torch\.[A-Z]\w*Storage")
 # The legacy format is five pickles (magic number, protocol, system, content, storage keys) before the raw numbers.
 _LEGACY_PICKLES = 5
+# Other ways to name an object, which torch does not write.
+_FOREIGN_NAMINGS = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
 _LARGEST_TUPLE = 100_000  # items within items, each counted as often as it occurs
 
 
@@ -68,6 +70,10 @@ def _checked_names(stream: BinaryIO, longest: int | None) -> Iterator[str]:
     for opcode, argument, _ in pickletools.genops(stream):
         _refuse_length(stream.tell() - start, longest)
         sizes.follow(opcode, argument)
+        if opcode.name in _FOREIGN_NAMINGS:
+            raise ForbiddenPickleError(
+                "it holds Python objects that could run code, in a form that torch does not write"
+            )
         if opcode.name == "GLOBAL":
             name = str(argument).replace(" ", ".")
             if name not in _ALLOWED and not _STORAGE.fullmatch(name):

@@ -24,7 +24,7 @@ def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 def decoded(pixels: NDArray[np.uint8]) -> bytes:
     """An independent decoder: one pixel, one channel and one number after the other."""
-    height, width, _ = pixels.shape
+    width = pixels.shape[1]
     empty = [x for x in range(width) if not any(value % 16 for value in pixels[:, x].ravel().tolist())]
     blocks = []
     for columns in (slice(0, empty[0]), slice(empty[-1] + 1, width)):

@@ -68,6 +68,12 @@ def test_a_pickle_that_is_too_long_is_refused(zipped: bool) -> None:
         names_in_pickles(content, longest=1000)
 
 
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_plain_pickles_with_code_are_refused(protocol: int) -> None:
+    with pytest.raises(ForbiddenPickleError, match="could run code"):
+        names_in_pickles(pickle.dumps(Call(print), protocol=protocol))
+
+
 def test_tuples_that_share_their_parts_are_refused() -> None:
     pairs: tuple[Any, ...] = ()
     for _ in range(60):
