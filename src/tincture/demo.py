@@ -41,7 +41,7 @@ SHOWN = 10
 """Pictures per row of a contact sheet."""
 
 EMBEDDING_SETTINGS: Mapping[str, Any] = {
-    "learning_rate": "0.02:120, 0.005",
+    "learning_rate": "0.005",
     "steps": 200,
     "batch_size": 5,
     "gradient_accumulation_steps": 2,
@@ -53,6 +53,8 @@ HYPERNETWORK_SETTINGS: Mapping[str, Any] = {
     "learning_rate": "1e-3:150, 3e-4",
     "steps": 200,
     "batch_size": 8,
+    # Guidance compares with an empty prompt, so the style must come there too.
+    "caption_drop_out": 0.15,
     "latent_sampling_method": "deterministic",
 }
 HYPERNETWORK_SHAPE: Mapping[str, Any] = {"layer_structure": (1, 2, 1), "activation_func": "relu"}

@@ -162,7 +162,7 @@ class TrainSettings:
     preview_steps: int = _field(20, PREVIEW, "Sampling steps of the previews.", _at_least(1))
     preview_sampler: str = _field("Euler a", PREVIEW, "Sampler of the previews.", _filled)
     preview_guidance_scale: float | None = _field(
-        None, PREVIEW, "Guidance scale of the previews; not given: the model's own (7; picto: 3).", _at_least(0)
+        None, PREVIEW, "Guidance scale of the previews; not given: the model's own (7; picto: 2).", _at_least(0)
     )
     preview_seed: int = _field(0, PREVIEW, "Seed of the previews.", _at_least(0))
 

@@ -32,7 +32,7 @@ def generate(
     sampler: Annotated[str, typer.Option(help="Sampler: Euler a, Euler, DDIM, DPM++ 2M, UniPC, ...")] = "Euler a",
     guidance_scale: Annotated[
         float | None,
-        typer.Option(min=0, help="How strictly the prompt is followed; else the model's own (7; picto: 3)."),
+        typer.Option(min=0, help="How strictly the prompt is followed; else the model's own (7; picto: 2)."),
     ] = None,
     width: Annotated[int, typer.Option(min=0, help="Width in pixels; 0: the model's own size.")] = 0,
     height: Annotated[int, typer.Option(min=0, help="Height in pixels; 0: the model's own size.")] = 0,

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from tincture.workspace import Workspace
 
 PICTO = Path(__file__).parent / "picto" / "weights"
-PICTO_GUIDANCE_SCALE = 3.0
-"""A model of so few words needs less guidance than Stable Diffusion; beyond 4, colours are driven off."""
+PICTO_GUIDANCE_SCALE = 2.0
+"""A model of so few words needs less guidance than Stable Diffusion; docs/picto.md has the figures."""
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 
