@@ -4,9 +4,9 @@
     python tools/measure_picto.py oracle --count 200  # one part; the figures of the others are kept
 
 Parts: ``oracle`` reads rendered pictures; ``vae`` reads them after they went through the VAE; ``prompts`` reads what
-picto draws for random prompts; ``lessons`` teaches embeddings and hypernetworks as the demo does. Every figure comes
-from a fixed seed, whatever the number of processes. docs/picto-figures.json keeps the counts; the measured section of
-docs/picto.md is made anew from it each time.
+picto draws for random prompts; ``subjects`` teaches embeddings and ``styles`` hypernetworks, as the demo does. Every
+figure comes from a fixed seed, whatever the number of processes. docs/picto-figures.json keeps the counts; the measured
+section of docs/picto.md is made anew from it each time.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 CHUNK = 50
 """Pictures that one process draws and reads at a time."""
+PARTS = ("oracle", "vae", "prompts", "subjects", "styles")
 READ = (*ATTRIBUTES, "all", "style")
 WORLDS = {"none": "plain", **{style: style for style in world.STYLES if style != "none"}}
 
@@ -59,9 +60,9 @@ class Chunk(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """One training of the demo: an embedding of a subject, or a hypernetwork of a style."""
+    """One training of the demo. ``part``: ``subjects`` (an embedding) or ``styles`` (a hypernetwork)."""
 
-    kind: str
+    part: str
     taught: str
     seed: int
     pairs: int
@@ -125,28 +126,28 @@ def measure_pictures(part: str, count: int, seed: int, run: Callable[..., Iterab
 # --- lessons ---------------------------------------------------------------------------------------------------------
 
 
-def lesson_plan(subjects: int, seeds: int, pairs: int, seed: int) -> list[Lesson]:
-    """``subjects`` random subjects, none twice, and every style, each with ``seeds`` seeds."""
+def lesson_plan(part: str, subjects: int, seeds: int, pairs: int, seed: int) -> list[Lesson]:
+    """``subjects`` random subjects, none twice, or every style, each with ``seeds`` seeds."""
     rng = randomness.generator(seed, "measured subjects")
-    drawn: dict[str, None] = {}
-    while len(drawn) < subjects:
-        drawn[str(world.random_scene(rng).subject)] = None
-    styles = [style for style in world.STYLES if style != "none"]
-    embeddings = [Lesson("embedding", subject, number, pairs) for subject in drawn for number in range(seeds)]
-    return embeddings + [Lesson("hypernetwork", style, number, pairs) for number in range(seeds) for style in styles]
+    taught: dict[str, None] = {}
+    while part == "subjects" and len(taught) < subjects:
+        taught[str(world.random_scene(rng).subject)] = None
+    if part == "styles":
+        taught = dict.fromkeys(style for style in world.STYLES if style != "none")
+    return [Lesson(part, name, number, pairs) for name in taught for number in range(seeds)]
 
 
 def teach(lesson: Lesson) -> Figures:
     """Runs one lesson in a workspace of its own."""
     with tempfile.TemporaryDirectory(prefix="tincture-lesson-") as folder:
         workspace = Workspace.open(folder)
-        if lesson.kind == "embedding":
+        if lesson.part == "subjects":
             subject = world.parse_subject(lesson.taught)
             shares, seconds = demo.teach_subject(_picto(), workspace, subject, lesson.seed, lesson.pairs)
         else:
             base = _plain_pictures(lesson.seed, lesson.pairs)
             shares, seconds = demo.teach_style(_picto(), workspace, lesson.taught, lesson.seed, base)
-    return {"kind": lesson.kind, "taught": lesson.taught, "seed": lesson.seed, **shares, "seconds": round(seconds, 1)}
+    return {"taught": lesson.taught, "seed": lesson.seed, **shares, "seconds": round(seconds, 1)}
 
 
 @functools.cache
@@ -204,8 +205,7 @@ HEADINGS = {
 def section(figures: Mapping[str, Figures]) -> str:
     """The measured section: a heading, the command and a table per part that was measured."""
     parts = [_pictures_section(part, figures[part]) for part in HEADINGS if part in figures]
-    if "lessons" in figures:
-        parts.append(_lessons_section(figures["lessons"]))
+    parts += [_lessons_section(part, figures[part]) for part in LESSONS if part in figures]
     return "".join(f"\n{part}\n" for part in parts) + "\n"
 
 
@@ -235,25 +235,26 @@ def standard_error(share: float, count: int) -> float:
     return math.sqrt(share * (1 - share) / count)
 
 
-LESSON_KINDS = {
-    "embedding": ("Embeddings: random subjects", "subject", ("fidelity", "editability")),
-    "hypernetwork": ("Hypernetworks: styles", "style", ("style", "content")),
+LESSONS = {
+    "subjects": ("Embeddings: random subjects", "subject", ("fidelity", "editability")),
+    "styles": ("Hypernetworks: styles", "style", ("style", "content")),
 }
 
 
-def _lessons_section(figures: Figures) -> str:
-    pairs = figures["pairs"]
+def _lessons_section(part: str, figures: Figures) -> str:
+    heading, what, names = LESSONS[part]
+    pairs, records = figures["pairs"], figures["records"]
     lines = [
-        "### Lessons",
+        f"### {heading}",
         "",
         f"`{figures['command']}`: each share is one of {pairs} previews, so its standard error is at most "
         f"{standard_error(0.5, pairs):.3f}, and {standard_error(0.9, pairs):.3f} at 0.9. Seconds are of training, on "
         f"one thread, {figures['processes']} at a time.",
+        "",
+        _spread(records, names),
+        "",
+        _by_taught(records, what, names),
     ]
-    for kind, (heading, what, names) in LESSON_KINDS.items():
-        records = [record for record in figures["records"] if record["kind"] == kind]
-        if records:
-            lines += ["", f"#### {heading}", "", _spread(records, names), "", _by_taught(records, what, names)]
     return "\n".join(lines)
 
 
@@ -308,19 +309,20 @@ def pool(processes: int) -> Iterator[Callable[..., Iterable[Any]]]:
 
 def command_line(args: argparse.Namespace, part: str) -> str:
     """The command that measures ``part`` alone as it was measured."""
-    options = ("subjects", "seeds", "pairs", "seed") if part == "lessons" else ("count", "seed")
-    return " ".join(["python tools/measure_picto.py", part, *(f"--{name} {getattr(args, name)}" for name in options)])
+    options = {"subjects": ["subjects", "seeds", "pairs", "seed"], "styles": ["seeds", "pairs", "seed"]}
+    given = [f"--{name} {getattr(args, name)}" for name in options.get(part, ["count", "seed"])]
+    return " ".join(["python tools/measure_picto.py", part, *given])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parser().parse_args(arguments)
-    for part in ("oracle", "vae", "prompts", "lessons"):
+    for part in PARTS:
         if args.part not in (part, "all"):
             continue
         command = command_line(args, part)
         with pool(args.processes) as run:
-            if part == "lessons":
-                plan = lesson_plan(args.subjects, args.seeds, args.pairs, args.seed)
+            if part in LESSONS:
+                plan = lesson_plan(part, args.subjects, args.seeds, args.pairs, args.seed)
                 for figures in measure_lessons(plan, args.processes, run):
                     save(args.docs, part, figures, command)
             else:
@@ -329,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("part", choices=["oracle", "vae", "prompts", "lessons", "all"])
+    made.add_argument("part", choices=[*PARTS, "all"])
     made.add_argument("--count", type=_positive, default=1000, help="pictures for each figure (default 1000)")
     made.add_argument("--subjects", type=_positive, default=10, help="random subjects to teach (default 10)")
     made.add_argument("--seeds", type=_positive, default=3, help="seeds for each subject and style (default 3)")

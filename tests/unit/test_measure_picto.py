@@ -106,17 +106,18 @@ def test_prompts_part_draws_what_the_captions_say(
 
 
 def test_lesson_plan_crosses_subjects_and_styles_with_seeds() -> None:
-    plan = measure_picto.lesson_plan(3, 2, 10, 0)
-    subjects = {lesson.taught for lesson in plan if lesson.kind == "embedding"}
+    plan = measure_picto.lesson_plan("subjects", 3, 2, 10, 0)
+    subjects = {lesson.taught for lesson in plan}
     assert len(subjects) == 3 and all(world.parse_subject(subject) for subject in subjects)
-    assert {(lesson.taught, lesson.seed) for lesson in plan if lesson.kind == "hypernetwork"} == {
+    assert len(plan) == 3 * 2
+    assert plan == measure_picto.lesson_plan("subjects", 3, 2, 10, 0)
+    assert plan != measure_picto.lesson_plan("subjects", 3, 2, 10, 1)
+    assert [(lesson.taught, lesson.seed) for lesson in measure_picto.lesson_plan("styles", 3, 2, 10, 0)] == [
         (style, seed) for style in world.STYLES[1:] for seed in (0, 1)
-    }
-    assert len(plan) == 3 * 2 + 3 * 2
-    assert plan == measure_picto.lesson_plan(3, 2, 10, 0) != measure_picto.lesson_plan(3, 2, 10, 1)
+    ]
 
 
-def test_lessons_part_tables_median_and_spread(
+def test_lessons_are_tabled_with_median_and_spread(
     docs: Path, shared_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fidelities = iter([0.9, 1.0, 0.8])
@@ -133,10 +134,11 @@ def test_lessons_part_tables_median_and_spread(
     monkeypatch.setattr(demo, "teach_subject", teach_subject)
     monkeypatch.setattr(demo, "teach_style", teach_style)
     flags = ["--subjects", "1", "--seeds", "3", "--pairs", "100", "--processes", "1", "--docs", str(docs)]
-    measure_picto.main(["lessons", *flags])
+    measure_picto.main(["subjects", *flags])
+    measure_picto.main(["styles", *flags])
 
-    part = figures(docs)["lessons"]
-    assert [record["seed"] for record in part["records"] if record["kind"] == "embedding"] == [0, 1, 2]
+    assert [record["seed"] for record in figures(docs)["subjects"]["records"]] == [0, 1, 2]
+    assert "--subjects" not in figures(docs)["styles"]["command"]
     page = (docs / "picto.md").read_text()
     assert "| after fidelity | 0.900 | 0.800 | 1.000 |" in page
     assert "| 0 / 1 / 2 | 0.90 / 1.00 / 0.80 | 0.85 / 0.85 / 0.85 |" in page
