@@ -175,10 +175,13 @@ class Embedding:
         model_hash: str = "",
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        """Writes the webui's ``.pt``, whole or not at all; what is not given stays as it was known.
+        """Writes an embedding file, whole or not at all; what is not given stays as it was known.
+
+        The suffix tells the format: ``.safetensors``, ``.bin`` (diffusers), ``.png`` or ``.webp``; any other gives the
+        webui's ``.pt``. Vectors for two text encoders fit into ``.safetensors`` only.
 
         Raises:
-            UsageError: vectors for more than one text encoder.
+            UsageError: vectors for more text encoders than the format has a place for.
             StorageError: a full disk, no permission.
         """
         file = EmbeddingFile(
@@ -193,10 +196,10 @@ class Embedding:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Reads a webui ``.pt``, those of 2022 included, onto the CPU; code in it is never run.
+        """Reads an embedding file of any program (docs/files.md) onto the CPU; code in it is never run.
 
         Raises:
-            FileFormatError: no such file, damaged, or no embedding.
+            FileFormatError: no such file, damaged, no embedding, or a broken one.
             StorageError: the system refuses to read it.
         """
         file = read_embedding_file(path)

@@ -204,8 +204,7 @@ def _encoder_of(vectors: Tensor) -> str:
 
 def _rows(path: str | os.PathLike[str], key: str, value: object) -> Tensor:
     """``value`` as float32 (num_vectors, width), checked."""
-    dense = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
-    if not dense or not value.is_floating_point() or value.ndim not in (1, 2) or not value.numel():
+    if not isinstance(value, Tensor) or not _is_dense(value) or value.ndim not in (1, 2) or not value.numel():
         raise FileFormatError(
             f"{os.fspath(path)}: {_shortened(key)} is {_described(value)}; vectors of the shape "
             f"(num_vectors, width) are needed."
@@ -218,6 +217,10 @@ def _rows(path: str | os.PathLike[str], key: str, value: object) -> Tensor:
             f"earlier copy."
         )
     return rows
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.is_floating_point()
 
 
 def _described(value: object) -> str:

@@ -24,8 +24,8 @@ from tincture.formats.safetensors_file import is_safetensors, parse_safetensors,
 
 # Ten thousand vectors fit. What is larger is a model, or was made to fill the memory.
 _LARGEST_FILE = 64 * 2**20
-# The description of one tensor, and provenance or metadata of some pages; a thumbnail in safetensors.
-_LONGEST_PICKLE, _LONGEST_HEADER = 256 * 2**10, 2 * 2**20
+# A webui's file takes some sixty steps to build; metadata may hold a thumbnail.
+_MOST_STEPS, _LONGEST_HEADER = 10_000, 2 * 2**20
 _METADATA_DESCRIPTION = "tincture.embedding"
 _FAMILY_OF_ENCODER = {"clip_l": "stable-diffusion-v1", "clip_h": "stable-diffusion-v2"}
 _SDXL_ENCODERS = ("clip_l", "clip_g")
@@ -47,7 +47,7 @@ def read_embedding_file(path: str | os.PathLike[str]) -> EmbeddingFile:
         return parse_picture(path, content)
     if is_safetensors(content):
         return _parse_safetensors(path, content)
-    return embedding_of(path, parse_torch(path, content, _LONGEST_PICKLE))
+    return embedding_of(path, parse_torch(path, content, _MOST_STEPS))
 
 
 def _parse_safetensors(path: str | os.PathLike[str], content: bytes) -> EmbeddingFile:

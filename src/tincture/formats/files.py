@@ -138,13 +138,13 @@ def safe_torch_load(path: str | os.PathLike[str]) -> Any:
     return parse_torch(path, read_bytes(path))
 
 
-def parse_torch(path: str | os.PathLike[str], content: bytes, longest_pickle: int | None = None) -> Any:
+def parse_torch(path: str | os.PathLike[str], content: bytes, most_steps: int | None = None) -> Any:
     """Reads ``content``, the bytes of the torch file ``path``, as ``safe_torch_load`` does.
 
     Args:
         path: for error messages.
         content: the file.
-        longest_pickle: bytes the description of the content may have; None for any number.
+        most_steps: steps its pickle may take to build its values; None for any number.
 
     Raises:
         FileFormatError: see ``safe_torch_load``.
@@ -153,7 +153,7 @@ def parse_torch(path: str | os.PathLike[str], content: bytes, longest_pickle: in
         raise FileFormatError(f"{os.fspath(path)} is empty (0 bytes); copy or save it again.")
     try:
         _refuse_expansion(path, content)
-        return _load_plain(content, names_in_pickles(content, longest_pickle))
+        return _load_plain(content, names_in_pickles(content, most_steps))
     except FileFormatError:
         raise
     except ForbiddenPickleError as error:

@@ -58,8 +58,8 @@ def find_bytes(pixels: NDArray[np.uint8]) -> bytes | None:
 
 
 def _without_black_border(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    lit = pixels.any(axis=2)
-    rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
+    lit: NDArray[np.bool_] = np.any(pixels, axis=2)
+    rows, columns = np.flatnonzero(np.any(lit, axis=1)), np.flatnonzero(np.any(lit, axis=0))
     return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else pixels[:0]
 
 
@@ -70,12 +70,12 @@ def _keystream(length: int) -> NDArray[np.uint8]:
     while len(values) < length:
         values = np.concatenate((values, values * np.uint32(factor) + np.uint32(increment)))
         factor, increment = factor * factor % 2**32, (factor + 1) * increment % 2**32
-    return (values[:length] % 255).astype(np.uint8) & 15
+    return (values[:length] % 255 % 16).astype(np.uint8)
 
 
 def _decoration(height: int, width: int, brightness: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Squares of a grey, (height, width) in the high nibbles; none is black, or readers would take it for a border."""
     size = 8
     rows, columns = -(-height // size), -(-width // size)
-    cells = (1 + np.rint(np.clip(np.resize(brightness, (rows, columns)), 0, 1) * 6)).astype(np.uint8)
-    return np.repeat(np.repeat(cells, size, axis=0), size, axis=1)[:height, :width] << 4
+    cells = 16 * (1 + np.rint(np.clip(np.resize(brightness, (rows, columns)), 0, 1) * 6)).astype(np.uint8)
+    return np.repeat(np.repeat(cells, size, axis=0), size, axis=1)[:height, :width].astype(np.uint8)

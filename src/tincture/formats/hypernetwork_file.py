@@ -29,8 +29,8 @@ from tincture.formats.hypernetwork_states import State, check_shapes, context_wi
 from tincture.formats.metadata import json_object, metadata_of, provenance_of
 from tincture.formats.safetensors_file import is_safetensors, parse_safetensors, write_safetensors
 
-# Forty times the usual layers of Stable Diffusion 1 fit, and the description of thousands of tensors.
-_LARGEST_FILE, _LONGEST_PICKLE = 4 * 2**30, 4 * 2**20
+# Forty times the usual layers of Stable Diffusion 1 fit, and two thousand tensors at some fifty steps each.
+_LARGEST_FILE, _MOST_STEPS = 4 * 2**30, 100_000
 # The webui passes over string keys it does not know.
 _PROVENANCE_KEY = "tincture"
 _METADATA_DESCRIPTION = "tincture.hypernetwork"
@@ -84,7 +84,7 @@ def read_hypernetwork_file(path: str | os.PathLike[str]) -> HypernetworkFile:
     if is_safetensors(content):
         pairs, description, provenance = _parse_safetensors(path, content)
     else:
-        pairs, description, provenance = _parse_torch(path, parse_torch(path, content, _LONGEST_PICKLE))
+        pairs, description, provenance = _parse_torch(path, parse_torch(path, content, _MOST_STEPS))
     if not pairs:
         raise FileFormatError(f"{os.fspath(path)} is no hypernetwork: it has no layers keyed by context width.")
     states = {width: read_pair(path, width, pair) for width, pair in pairs.items()}

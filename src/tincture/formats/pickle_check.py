@@ -1,4 +1,4 @@
-"""What the pickles in a torch file name and how long they are, found without loading them.
+"""What the pickles in a torch file name and how many steps they take, found without loading them.
 
 torch's own ``weights_only`` reader runs no foreign code, but it lets a pickle call some hundred classes and functions,
 ``bytearray(10**12)`` among them. Adapter files need a handful, so the rest is refused before torch sees it. So are
@@ -38,37 +38,36 @@ class ForbiddenPickleError(Exception):
     """Why a pickle is not loaded, as words that follow the file's name."""
 
 
-def names_in_pickles(content: bytes, longest: int | None = None) -> set[str]:
+def names_in_pickles(content: bytes, most_steps: int | None = None) -> set[str]:
     """The Python objects that the pickles of a torch file, zip or legacy, name as ``module.name``.
 
     Args:
         content: the file.
-        longest: bytes a pickle may have; None for any number.
+        most_steps: steps a pickle may take to build its values; None for any number.
 
     Raises:
-        ForbiddenPickleError: an object that could run code or fill the memory, or a pickle that is too long.
+        ForbiddenPickleError: an object that could run code or fill the memory, or a pickle of too many steps.
         ValueError, LookupError, zipfile.BadZipFile, EOFError: damaged.
     """
     if content.startswith(b"PK"):
-        return {name for stream in _zipped_pickles(content, longest) for name in _checked_names(stream, longest)}
+        return {name for stream in _zipped_pickles(content) for name in _checked_names(stream, most_steps)}
     stream = io.BytesIO(content)
-    return {name for _ in range(_LEGACY_PICKLES) for name in _checked_names(stream, longest)}
+    return {name for _ in range(_LEGACY_PICKLES) for name in _checked_names(stream, most_steps)}
 
 
-def _zipped_pickles(content: bytes, longest: int | None) -> Iterator[BinaryIO]:
+def _zipped_pickles(content: bytes) -> Iterator[BinaryIO]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for entry in archive.infolist():
             # torch finds entries whatever their case
             if entry.filename.lower().endswith(".pkl"):
-                _refuse_length(entry.file_size, longest)
                 yield io.BytesIO(archive.read(entry))
 
 
-def _checked_names(stream: BinaryIO, longest: int | None) -> Iterator[str]:
-    start = stream.tell()
+def _checked_names(stream: BinaryIO, most_steps: int | None) -> Iterator[str]:
     sizes = _TupleSizes()
-    for opcode, argument, _ in pickletools.genops(stream):
-        _refuse_length(stream.tell() - start, longest)
+    for step, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if step == most_steps:
+            raise ForbiddenPickleError(f"it takes more than {most_steps} steps to build its values, which none needs")
         sizes.follow(opcode, argument)
         if opcode.name in _FOREIGN_NAMINGS:
             raise ForbiddenPickleError(
@@ -116,11 +115,6 @@ class _TupleSizes:
         taken = self.stack[start:]
         del self.stack[start:]
         return taken
-
-
-def _refuse_length(length: int, longest: int | None) -> None:
-    if longest is not None and length > longest:
-        raise ForbiddenPickleError(f"its description of the content has more than {longest} bytes, which none needs")
 
 
 def without_module_source(content: bytes) -> bytes:

@@ -164,6 +164,13 @@ def test_a_chain_of_conversions_comes_back_to_the_byte(tmp_path: Path) -> None:
     assert (tmp_path / "5").read_bytes() == (tmp_path / "0").read_bytes()
 
 
+@pytest.mark.parametrize("kind", KEPT_BY_ALL)
+def test_a_thumbnail_of_another_program_survives(tmp_path: Path, kind: str) -> None:
+    file = example(provenance={"metadata": {"modelspec.thumbnail": "data:" + "A" * 1_000_000}})
+    EMBEDDING_WRITERS[kind](tmp_path / "file", file)
+    assert read_embedding_file(tmp_path / "file").provenance == file.provenance
+
+
 def test_a_bin_keeps_name_and_vectors_only(tmp_path: Path) -> None:
     EMBEDDING_WRITERS["bin"](tmp_path / "file", example())
     assert_same(read_embedding_file(tmp_path / "file"), EmbeddingFile({"clip_l": vectors()}, "some name"))
