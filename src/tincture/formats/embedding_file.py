@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tincture.errors import FileFormatError, UsageError
+from tincture.errors import UsageError
 from tincture.formats.embedding_content import EmbeddingFile, embedding_of, only_vectors, webui_content
 from tincture.formats.embedding_picture import is_picture, parse_picture, write_embedding_png, write_embedding_webp
 from tincture.formats.files import atomic_torch_save, parse_torch, read_bytes
@@ -24,8 +24,8 @@ from tincture.formats.safetensors_file import is_safetensors, parse_safetensors,
 
 # Ten thousand vectors fit. What is larger is a model, or was made to fill the memory.
 _LARGEST_FILE = 64 * 2**20
-# A webui's file takes some sixty steps to build; metadata may hold a thumbnail.
-_MOST_STEPS, _LONGEST_HEADER = 10_000, 2 * 2**20
+# A webui's file takes some sixty steps to build.
+_MOST_STEPS = 10_000
 _METADATA_DESCRIPTION = "tincture.embedding"
 _FAMILY_OF_ENCODER = {"clip_l": "stable-diffusion-v1", "clip_h": "stable-diffusion-v2"}
 _SDXL_ENCODERS = ("clip_l", "clip_g")
@@ -51,8 +51,6 @@ def read_embedding_file(path: str | os.PathLike[str]) -> EmbeddingFile:
 
 
 def _parse_safetensors(path: str | os.PathLike[str], content: bytes) -> EmbeddingFile:
-    if int.from_bytes(content[:8], "little") > _LONGEST_HEADER:
-        raise FileFormatError(f"{os.fspath(path)} is no embedding: its header is longer than {_LONGEST_HEADER} bytes.")
     tensors, metadata = parse_safetensors(path, content)
     file = embedding_of(path, tensors)
     description = json_object(metadata.get(_METADATA_DESCRIPTION))

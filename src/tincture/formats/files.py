@@ -210,7 +210,7 @@ def require_own_values(path: str | os.PathLike[str], name: str, tensor: torch.Te
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
-    return text.splitlines()[0].rstrip(".:") if text else type(error).__name__
+    return text.splitlines()[0][:200].rstrip(".:") if text else type(error).__name__
 
 
 def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:

@@ -77,8 +77,8 @@ def _checked_names(stream: BinaryIO, most_steps: int | None) -> Iterator[str]:
             name = str(argument).replace(" ", ".")
             if name not in _ALLOWED and not _STORAGE.fullmatch(name):
                 raise ForbiddenPickleError(
-                    f"it holds the Python object {name}, which could run code; only plain values and tensors are "
-                    f"allowed"
+                    f"it holds the Python object {ascii(name[:100])[1:-1]}, which could run code; only plain values "
+                    f"and tensors are allowed"
                 )
             yield name
 
@@ -132,7 +132,7 @@ def without_module_source(content: bytes) -> bytes:
             pass
     # Putting into the memo may follow every step; the steps themselves are always the same.
     steps = [step for step in pickletools.genops(stream) if step[0].name not in ("BINPUT", "LONG_BINPUT")]
-    naming = next(n for n, step in enumerate(steps) if step[1] == _PARAMETER_DICT_GLOBAL)
+    naming = next((n for n, step in enumerate(steps) if step[1] == _PARAMETER_DICT_GLOBAL), 0)
     mark, name, named, file, _, _, persistent = steps[naming - 2 : naming + 5]
     if name[1] != "module" or persistent[0].name != "BINPERSID":
         return content
