@@ -96,8 +96,10 @@ def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) 
 
 
 def provenance(run: Components) -> dict[str, Any]:
-    """What an adapter's file says of how it was made."""
-    return {"software": f"tincture {version()}", "settings": run.settings.to_dict(), "data_hash": run.dataset.digest()}
+    """What an adapter's file says of how it was made, with what it said before the run of author, licence and so on."""
+    made = {"software": f"tincture {version()}", "settings": run.settings.to_dict(), "data_hash": run.dataset.digest()}
+    people = {"author": run.settings.author, "license": run.settings.license}
+    return {**run.adapter.provenance, **{key: text for key, text in people.items() if text}, **made}
 
 
 def preview_drawing(settings: TrainSettings) -> Drawing:

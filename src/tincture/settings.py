@@ -151,6 +151,8 @@ class TrainSettings:
     save_optimizer_state: bool = _field(
         False, OUTPUT, "Keep the optimizer's state beside the finished file, for a later training to go on with."
     )
+    author: str = _field("", OUTPUT, "Who made it, kept in the finished file.")
+    license: str = _field("", OUTPUT, "Licence of the finished file, kept in it.")
     log_every: int = _field(10, OUTPUT, "Steps between lines of the log.", _at_least(1))
     tensorboard: bool = _field(False, OUTPUT, "Write TensorBoard logs too (needs tincture[tensorboard]).")
 

@@ -86,6 +86,16 @@ def test_provenance_is_in_the_file(bench: Bench) -> None:
     assert len(saved.provenance["data_hash"]) >= 40
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_author_and_licence_are_kept_also_by_later_runs(bench: Bench, kind: str) -> None:
+    bench.train(kind, steps=1, author="Ada", license="CC0-1.0")
+    bench.train(kind, steps=2, license="CC-BY-4.0")
+    load = Embedding.load if kind == "embedding" else Hypernetwork.load
+    provenance = load(bench.path(kind)).provenance
+    assert (provenance["author"], provenance["license"]) == ("Ada", "CC-BY-4.0")
+    assert provenance["settings"]["steps"] == 2
+
+
 EXPECTED_SETTINGS = {
     "model_name": "tiny",
     "num_of_dataset_images": 5,

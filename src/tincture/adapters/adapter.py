@@ -21,12 +21,14 @@ class Adapter(Protocol):
         kind: ``embedding`` or ``hypernetwork``.
         name: what prompts and files call it.
         step: optimizer steps trained so far, over all runs.
+        provenance: JSON values about how it was made, as its file gave them.
         trains_text: whether ``encoder_hidden_states`` depend on trained parameters, so that they cannot be cached.
     """
 
     kind: str
     name: str
     step: int
+    provenance: dict[str, Any]
     trains_text: bool
 
     def parameters(self) -> list[nn.Parameter]:

@@ -49,6 +49,8 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "use_weight": ([], True),
     "steps": (["7"], 7),
     "save_optimizer_state": ([], True),
+    "author": (["Ada"], "Ada"),
+    "license": (["CC0-1.0"], "CC0-1.0"),
     "learning_rate": (["1e-3:5, 1e-4"], "1e-3:5, 1e-4"),
     "batch_size": (["2"], 2),
     "gradient_accumulation_steps": (["3"], 3),
