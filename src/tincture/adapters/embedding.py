@@ -125,8 +125,8 @@ class Embedding:
             )
         if len(vectors) > MAX_VECTORS:
             raise ModelError(
-                f"Embedding {self.name!r} has {len(vectors)} vectors, but a prompt has room for {MAX_VECTORS} in a row; "
-                "use one with fewer."
+                f"Embedding {self.name!r} has {len(vectors)} vectors, but a prompt has room for {MAX_VECTORS} "
+                "in a row; use one with fewer."
             )
 
     # --- training ----------------------------------------------------------------------------------------------------
