@@ -29,7 +29,7 @@ from torch import Tensor
 
 from tincture.errors import FileFormatError, UsageError
 from tincture.formats.files import require_own_values
-from tincture.formats.metadata import json_object
+from tincture.formats.metadata import json_object, text_of
 
 # A key of ours in the webui's dict, which every other reader passes over: provenance as JSON text.
 _PROVENANCE_KEY = "tincture"
@@ -42,6 +42,7 @@ _XTI_LAYERS = ("IN01", "IN02", "IN04", "IN05", "IN07", "IN08", "MID", *(f"OUT{n:
 # Of files with one tensor; any other key is a placeholder token, as diffusers writes it.
 _LAYOUT_OF_KEY = {"emb_params": "kohya", "emp_params": "onetrainer"}
 _OUTPUT_KEYS = ("clip_l_out", "clip_g_out", "emp_params_out")
+_TAKEN_KEYS = frozenset({"string_to_param", "clip_l", "clip_g", "__metadata__", *_LAYOUT_OF_KEY, *_OUTPUT_KEYS})
 
 
 @dataclass
@@ -135,6 +136,20 @@ def only_vectors(file: EmbeddingFile, format_name: str) -> Tensor:
     return vectors.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
+def placeholder(file: EmbeddingFile) -> str:
+    """The name of ``file`` as the key of its vectors.
+
+    Raises:
+        UsageError: other formats use this key, so readers would take the file for one of theirs.
+    """
+    if file.name in _TAKEN_KEYS:
+        raise UsageError(
+            f"An embedding called {file.name!r} cannot be written in diffusers' formats, where that key means another "
+            f"format; give it another name."
+        )
+    return file.name
+
+
 # --- layouts ----------------------------------------------------------------------------------------------------------
 
 
@@ -150,10 +165,10 @@ def _webui(path: str | os.PathLike[str], content: Mapping[Any, Any]) -> Embeddin
     step = content.get("step")
     return EmbeddingFile(
         vectors=_split(vectors) if joined else {_encoder_of(vectors): vectors},
-        name=_text(content.get("name")) or Path(path).stem,
+        name=text_of(content.get("name")) or Path(path).stem,
         step=step if isinstance(step, int) and step >= 0 else 0,
-        model_name=_text(content.get("sd_checkpoint_name")),
-        model_hash=_text(content.get("sd_checkpoint")),
+        model_name=text_of(content.get("sd_checkpoint_name")),
+        model_hash=text_of(content.get("sd_checkpoint")),
         provenance=json_object(content.get(_PROVENANCE_KEY)),
         layout="hcp" if joined else "webui",
     )
@@ -162,8 +177,8 @@ def _webui(path: str | os.PathLike[str], content: Mapping[Any, Any]) -> Embeddin
 def _single(path: str | os.PathLike[str], key: object, value: object) -> EmbeddingFile:
     vectors = _rows(path, str(key), value)
     layout = _LAYOUT_OF_KEY.get(str(key), "diffusers")
-    name = Path(path).stem if key == "*" or key in _LAYOUT_OF_KEY else str(key)
-    return EmbeddingFile({_encoder_of(vectors): vectors}, name, layout=layout)
+    name = "" if key == "*" or key in _LAYOUT_OF_KEY else text_of(key)
+    return EmbeddingFile({_encoder_of(vectors): vectors}, name or Path(path).stem, layout=layout)
 
 
 def _two_encoders(path: str | os.PathLike[str], content: Mapping[str, object]) -> dict[str, Tensor]:
@@ -241,7 +256,3 @@ def _listed(keys: Iterable[object]) -> str:
 
 def _shortened(name: str) -> str:
     return reprlib.repr(name)[1:-1]
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -16,10 +16,10 @@ from typing import Any
 from torch import Tensor
 
 from tincture.errors import UsageError
-from tincture.formats.embedding_content import EmbeddingFile, embedding_of, only_vectors, webui_content
+from tincture.formats.embedding_content import EmbeddingFile, embedding_of, only_vectors, placeholder, webui_content
 from tincture.formats.embedding_picture import is_picture, parse_picture, write_embedding_png, write_embedding_webp
 from tincture.formats.files import atomic_torch_save, parse_torch, read_bytes
-from tincture.formats.metadata import json_object, metadata_of, provenance_of
+from tincture.formats.metadata import json_object, metadata_of, provenance_of, text_of
 from tincture.formats.safetensors_file import is_safetensors, parse_safetensors, write_safetensors
 
 # Ten thousand vectors fit. What is larger is a model, or was made to fill the memory.
@@ -55,16 +55,12 @@ def _parse_safetensors(path: str | os.PathLike[str], content: bytes) -> Embeddin
     file = embedding_of(path, tensors)
     description = json_object(metadata.get(_METADATA_DESCRIPTION))
     step = description.get("step")
-    file.name = _text(description.get("name")) or file.name
+    file.name = text_of(description.get("name")) or file.name
     file.step = step if isinstance(step, int) and step >= 0 else 0
-    file.model_name = _text(description.get("sd_checkpoint_name"))
-    file.model_hash = _text(description.get("sd_checkpoint"))
+    file.model_name = text_of(description.get("sd_checkpoint_name"))
+    file.model_hash = text_of(description.get("sd_checkpoint"))
     file.provenance = provenance_of(metadata, known=[_METADATA_DESCRIPTION])
     return file
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -84,18 +80,19 @@ def write_embedding_bin(path: str | os.PathLike[str], file: EmbeddingFile) -> No
     """Writes diffusers' ``.bin``: the vectors under the name and nothing else, since diffusers allows one key only.
 
     Raises:
-        UsageError, StorageError: see ``write_embedding_pt``.
+        UsageError: several text encoders, or a name that is a key of another format.
+        StorageError: a full disk, no permission.
     """
-    atomic_torch_save({file.name: only_vectors(file, "diffusers' files")}, path)
+    atomic_torch_save({placeholder(file): only_vectors(file, "diffusers' files")}, path)
 
 
 def write_embedding_diffusers(path: str | os.PathLike[str], file: EmbeddingFile) -> None:
     """Writes diffusers' ``.safetensors``: the vectors under the name; the rest stands in the metadata.
 
     Raises:
-        UsageError, StorageError: see ``write_embedding_pt``.
+        UsageError, StorageError: see ``write_embedding_bin``.
     """
-    _write_safetensors(path, file, {file.name: only_vectors(file, "diffusers' files")}, "diffusers")
+    _write_safetensors(path, file, {placeholder(file): only_vectors(file, "diffusers' files")}, "diffusers")
 
 
 def write_embedding_kohya(path: str | os.PathLike[str], file: EmbeddingFile) -> None:

@@ -27,7 +27,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from tincture.errors import FileFormatError
+from tincture.errors import FileFormatError, UsageError
 from tincture.formats.embedding_card import draw_card
 from tincture.formats.embedding_content import EmbeddingFile, embedding_of, webui_content
 from tincture.formats.files import write_atomically
@@ -171,7 +171,7 @@ def write_embedding_png(path: str | os.PathLike[str], file: EmbeddingFile, pictu
         picture: what to draw the caption on; None for a pattern made from the vectors. See ``draw_card``.
 
     Raises:
-        UsageError: vectors for more than one text encoder.
+        UsageError: vectors for more than one text encoder, or more than a picture holds.
         StorageError: a full disk, no permission.
     """
     text = _json(file)
@@ -194,7 +194,13 @@ def _json(file: EmbeddingFile) -> bytes:
     content = webui_content(file)
     (vectors,) = content["string_to_param"].values()
     content["string_to_param"] = {"*": {_TENSOR: _short_numbers(vectors)}}
-    return json.dumps(content).encode()
+    text = json.dumps(content).encode()
+    if len(text) > _LONGEST_JSON or text.count(b"[") + text.count(b"{") > _MOST_BRACKETS:
+        raise UsageError(
+            f"Embedding {file.name!r} has {len(vectors)} vectors of width {vectors.shape[1]}, more than fit into a "
+            f"picture of {_LONGEST_JSON // 2**20} MiB of text; choose another format."
+        )
+    return text
 
 
 def _short_numbers(vectors: Tensor) -> list[list[float]]:

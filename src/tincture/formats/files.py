@@ -125,6 +125,14 @@ def _portable_zip(obj: Any) -> bytes:
     return portable.getvalue()
 
 
+def entries_refused_by_webui(content: bytes) -> tuple[str, ...]:
+    """Entries of a zip file of ``torch.save`` for which the webui's check of ``.pt`` files refuses it."""
+    if not content.startswith(b"PK"):
+        return ()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return tuple(name for name in archive.namelist() if not _PORTABLE_ENTRY.fullmatch(name))
+
+
 def safe_torch_load(path: str | os.PathLike[str]) -> Any:
     """Reads a file of ``torch.save`` (zip or legacy format) onto the CPU; code in it is refused, never run.
 

@@ -26,7 +26,7 @@ from typing import Any
 from tincture.errors import FileFormatError
 from tincture.formats.files import atomic_torch_save, parse_torch, read_bytes
 from tincture.formats.hypernetwork_states import State, check_shapes, context_width_of, read_pair
-from tincture.formats.metadata import json_object, metadata_of, provenance_of
+from tincture.formats.metadata import json_object, metadata_of, provenance_of, text_of
 from tincture.formats.safetensors_file import is_safetensors, parse_safetensors, write_safetensors
 
 # Forty times the usual layers of Stable Diffusion 1 fit, and two thousand tensors at some fifty steps each.
@@ -92,7 +92,7 @@ def read_hypernetwork_file(path: str | os.PathLike[str]) -> HypernetworkFile:
     check_shapes(path, states, structure)
     return HypernetworkFile(
         states=states,
-        name=_text(description.get("name")) or Path(path).stem,
+        name=text_of(description.get("name")) or Path(path).stem,
         step=_step(path, description),
         layer_structure=structure,
         activation_func=_value(path, description, "activation_func", str, None),
@@ -102,9 +102,9 @@ def read_hypernetwork_file(path: str | os.PathLike[str]) -> HypernetworkFile:
         use_dropout=_value(path, description, "use_dropout", bool, False),
         dropout_structure=_numbers(path, description, "dropout_structure"),
         last_layer_dropout=_value(path, description, "last_layer_dropout", bool, False),
-        model_name=_text(description.get("sd_checkpoint_name")),
-        model_hash=_text(description.get("sd_checkpoint")),
-        optional_info=_text(description.get("optional_info")) or None,
+        model_name=text_of(description.get("sd_checkpoint_name")),
+        model_hash=text_of(description.get("sd_checkpoint")),
+        optional_info=text_of(description.get("optional_info")) or None,
         provenance=provenance,
     )
 
@@ -174,10 +174,6 @@ def _numbers(path: str | os.PathLike[str], description: Mapping[Any, Any], key: 
     if not isinstance(value, list | tuple) or not all(isinstance(number, int | float) for number in value):
         raise FileFormatError(f"{os.fspath(path)}: {key} is {reprlib.repr(value)}; a list of numbers is needed.")
     return tuple(value)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -4,18 +4,34 @@ For a layer of the U-Net with diffusers' path ``down_blocks.0.….attn1.to_k``: 
 ``.lora_down.weight`` (rank, inputs), ``.lora_up.weight`` (outputs, rank) and ``.alpha``; the layer's weight grows by
 ``up @ down * alpha / rank``. ``.diff_b`` (outputs,) adds to a layer's bias: ComfyUI and Forge know it, diffusers
 refuses files that hold it.
+
+Also read, to tell what they are: the names of diffusers and peft, ``PATH.lora_A.weight`` and ``PATH.lora_B.weight``,
+``PATH.lora.down.weight`` and the older ``PATH_lora.down.weight``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+import reprlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from tincture.errors import FileFormatError
 from tincture.formats.safetensors_file import write_safetensors
+
+_DOWN = re.compile(
+    r"(?P<layer>.+?)[._](?P<down>lora_down|lora_A|lora\.down|lora_linear_layer\.down)(\.default)?\.weight"
+)
+_UP = {
+    "lora_down": "lora_up",
+    "lora_A": "lora_B",
+    "lora.down": "lora.up",
+    "lora_linear_layer.down": "lora_linear_layer.up",
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +40,61 @@ class LowRank:
 
     up: Tensor
     down: Tensor
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """What a LoRA file says of itself.
+
+    Attributes:
+        layout: whose names the tensors have, ``kohya`` or ``diffusers``.
+        ranks: by layer, as the file names it.
+        has_biases: whether it changes biases too, which diffusers refuses.
+        finite: whether no number is NaN or infinite.
+    """
+
+    layout: str
+    ranks: Mapping[str, int]
+    has_biases: bool
+    finite: bool
+
+
+def is_lora(names: Iterable[object]) -> bool:
+    """Whether tensors of these names are a LoRA in one of the layouts that are known here."""
+    return any(isinstance(name, str) and _DOWN.fullmatch(name) for name in names)
+
+
+def describe_lora(path: str | os.PathLike[str], tensors: Mapping[str, object]) -> LoraFile:
+    """Looks at ``tensors``, which the file ``path`` holds.
+
+    Raises:
+        FileFormatError: a layer without its second matrix, or with one that does not fit.
+    """
+    ranks: dict[str, int] = {}
+    layouts = set()
+    for name, down in tensors.items():
+        found = _DOWN.fullmatch(name) if isinstance(name, str) else None
+        if found is None:
+            continue
+        start, end = found.span("down")
+        up = tensors.get(name[:start] + _UP[found["down"]] + name[end:])
+        if not isinstance(down, Tensor) or not isinstance(up, Tensor) or not _fit(up, down):
+            raise FileFormatError(
+                f"{os.fspath(path)} is a damaged LoRA: {reprlib.repr(name)} and what belongs to it do not fit."
+            )
+        ranks[found["layer"]] = len(down)
+        layouts.add("kohya" if found["down"] == "lora_down" else "diffusers")
+    return LoraFile(
+        layout=" and ".join(sorted(layouts)),
+        ranks=ranks,
+        has_biases=any(isinstance(name, str) and name.endswith(".diff_b") for name in tensors),
+        finite=all(bool(value.isfinite().all()) for value in tensors.values() if isinstance(value, Tensor)),
+    )
+
+
+def _fit(up: Tensor, down: Tensor) -> bool:
+    """Whether (outputs, rank, ...) and (rank, inputs, ...) make a product; convolutions have two more sides."""
+    return up.ndim >= 2 and down.ndim >= 2 and up.shape[1] == down.shape[0]
 
 
 def write_lora_file(

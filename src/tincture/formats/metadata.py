@@ -8,6 +8,7 @@ wrote is kept under its own keys.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ _PROVENANCE = "tincture.provenance"
 _SHARED_KEYS = ("author", "license", "description", "date")
 # What every file's metadata is given anew.
 _COMPUTED_KEYS = ("sai_model_spec", "architecture", "implementation", "title", "usage_hint", "hash_sha256")
+# Levels of lists and dicts; settings of a run have three.
+_DEEPEST = 50
 
 
 def metadata_of(
@@ -53,9 +56,34 @@ def provenance_of(metadata: Mapping[str, str], known: Iterable[str] = ()) -> dic
 
 
 def json_object(text: object) -> dict[str, Any]:
-    """The object in the JSON ``text``; an empty one where there is none."""
+    """The object in the JSON ``text``; an empty one where there is none, or one that other programs could not read."""
     try:
         value = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) and _is_portable(value, _DEEPEST) else {}
+
+
+def _is_portable(value: object, levels: int) -> bool:
+    """Whether strict JSON in UTF-8 can hold ``value``: no NaN, no half of a surrogate pair, no endless nesting."""
+    if isinstance(value, str):
+        return _is_utf8(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict | list):
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        return levels > 0 and all(_is_portable(part, levels - 1) for part in parts)
+    return True
+
+
+def text_of(value: object) -> str:
+    """``value`` where it is a text that UTF-8 can hold, which half of a surrogate pair is not; else an empty one."""
+    return value if isinstance(value, str) and _is_utf8(value) else ""
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

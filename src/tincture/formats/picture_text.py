@@ -24,7 +24,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tincture.drawing import CompleteDrawing
-from tincture.formats.files import write_atomically
+from tincture.formats.files import read_bytes, write_atomically
 
 CHUNK = "parameters"
 NEGATIVE = "Negative prompt:"
@@ -81,6 +81,23 @@ def _quoted(value: object) -> str:
     text = str(value)
     plain = not re.search(r'[,:\n"]', text) and text == text.strip()
     return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def read_parameters(path: Path | str) -> PictureParameters | None:
+    """The ``parameters`` of the PNG or WebP file ``path``; None where it is no such picture or has none.
+
+    Raises:
+        FileFormatError: there is no such file.
+        StorageError: the system refuses to read it.
+    """
+    content = read_bytes(path)
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "WEBP")) as picture:
+            text = picture.info.get(CHUNK)
+    # Pillow raises whatever comes up in a damaged file: struct.error, SyntaxError, ValueError, ...
+    except Exception:
+        return None
+    return parse_parameters(text) if isinstance(text, str) and text.strip() else None
 
 
 def parse_parameters(text: str) -> PictureParameters:

@@ -345,3 +345,17 @@ def test_the_adapter_reads_and_writes_every_format(tmp_path: Path) -> None:
     loaded = Embedding.load(tmp_path / "e.safetensors")
     assert (loaded.name, loaded.step, loaded.provenance) == ("e", 4, {"seed": 1})
     assert torch.equal(loaded.vectors["clip_l"], vectors())
+
+
+@pytest.mark.parametrize("kind", ["bin", "safetensors"])
+@pytest.mark.parametrize("name", ["emb_params", "clip_l", "string_to_param", "__metadata__"])
+def test_a_name_that_is_a_key_of_another_format_is_refused(kind: str, name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give it another name"):
+        EMBEDDING_WRITERS[kind](tmp_path / "x", example(name=name))
+
+
+def test_a_name_that_cannot_be_written_gives_way_to_the_files(tmp_path: Path) -> None:
+    torch.save({"string_to_param": {"*": vectors()}, "name": "a\ud800"}, tmp_path / "cat.pt")
+    torch.save({"a\ud800": vectors()}, tmp_path / "dog.bin")
+    assert read_embedding_file(tmp_path / "cat.pt").name == "cat"
+    assert read_embedding_file(tmp_path / "dog.bin").name == "dog"

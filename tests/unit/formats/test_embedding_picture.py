@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.unit.formats.test_hidden_pixels import decoded
-from tincture.errors import FileFormatError
+from tincture.errors import FileFormatError, UsageError
 from tincture.formats.embedding_content import EmbeddingFile
 from tincture.formats.embedding_picture import is_picture, parse_picture, write_embedding_png, write_embedding_webp
 
@@ -163,3 +163,11 @@ def test_numbers_take_no_more_digits_than_they_need(tmp_path: Path) -> None:
     write_embedding_png(tmp_path / "x.png", EmbeddingFile({"clip_l": torch.tensor([[0.1, 1 / 3]])}, "x"))
     with Image.open(tmp_path / "x.png") as picture:
         assert b"[[0.1, 0.33333334]]" in base64.b64decode(picture.info["sd-ti-embedding"])
+
+
+@pytest.mark.parametrize("write", [write_embedding_png, write_embedding_webp])
+@pytest.mark.parametrize("shape", [(1000, 768), (12_000, 2)])
+def test_more_than_readers_take_is_not_written(tmp_path: Path, write: Any, shape: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match="more than fit into a picture"):
+        write(tmp_path / "x", EmbeddingFile({"clip_l": torch.ones(shape) / 3}, "x"))
+    assert not (tmp_path / "x").exists()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tincture.formats.metadata import json_object, metadata_of, provenance_of
+from tincture.formats.metadata import json_object, metadata_of, provenance_of, text_of
 
 SPEC = {"architecture": "a", "implementation": "i", "title": "t", "usage_hint": "u"}
 
@@ -45,3 +45,16 @@ def test_computed_and_known_keys_are_no_provenance() -> None:
 @pytest.mark.parametrize("text", [None, 3, "", "[1]", "nonsense", "[" * 100_000, '{"a": ' * 100_000])
 def test_what_is_no_object_gives_an_empty_one(text: object) -> None:
     assert json_object(text) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a": NaN}', '{"a": [1e999]}', '{"a": {"b": "\\ud800"}}', '{"\\ud800": 1}', '{"a": %s}' % ("[" * 60 + "]" * 60)],
+)
+def test_what_strict_json_in_utf8_cannot_hold_is_left_out(text: str) -> None:
+    assert json_object(text) == {}
+
+
+@pytest.mark.parametrize(("value", "text"), [("Käse", "Käse"), ("", ""), ("a\ud800", ""), (3, ""), (None, "")])
+def test_texts_are_those_that_can_be_written(value: object, text: str) -> None:
+    assert text_of(value) == text

@@ -10,7 +10,13 @@ from PIL import Image
 
 from tincture.drawing import CompleteDrawing
 from tincture.errors import StorageError
-from tincture.formats.picture_text import PictureParameters, parameters_text, parse_parameters, save_png
+from tincture.formats.picture_text import (
+    PictureParameters,
+    parameters_text,
+    parse_parameters,
+    read_parameters,
+    save_png,
+)
 
 DRAWING = CompleteDrawing(width=64, height=48)
 
@@ -88,3 +94,15 @@ def test_png_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypat
         save_png(new, tmp_path / "a.png")
 
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), old)
+
+
+def test_parameters_are_read_from_the_picture(tmp_path: Path) -> None:
+    save_png(np.zeros((8, 8, 3), np.uint8), tmp_path / "a.png", "a moon\nNegative prompt: blur\nSteps: 20, Seed: 1")
+    assert read_parameters(tmp_path / "a.png") == PictureParameters("a moon", "blur", {"Steps": "20", "Seed": "1"})
+
+
+def test_a_picture_without_parameters_and_a_damaged_one_have_none(tmp_path: Path) -> None:
+    save_png(np.zeros((8, 8, 3), np.uint8), tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    assert read_parameters(tmp_path / "a.png") is None
+    assert read_parameters(tmp_path / "b.png") is None

@@ -1,0 +1,94 @@
+"""The kind of a file is told by what it holds."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.unit.formats.webui_gate import ENTRY
+from tincture.errors import FileFormatError
+from tincture.formats.contents import look_into
+from tincture.formats.files import atomic_torch_save
+from tincture.formats.hypernetwork_file import read_hypernetwork_file, write_hypernetwork_safetensors
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "container", "tensors"),
+    [
+        ("gold-one.pt", "embedding", "torch", 1),
+        ("gold-one.pixels-only.png", "embedding", "png", 0),
+        ("plain-121.pt", "hypernetwork", "torch", 16),
+        ("relu-optim.pt.optim", "optimizer", "torch", 24),
+        ("gold-one.pt.optim", "optimizer", "torch", 3),
+    ],
+)
+def test_golden_files(name: str, kind: str, container: str, tensors: int) -> None:
+    found = look_into(GOLDEN / name)
+    assert (found.kind, found.container, len(list(found.tensors()))) == (kind, container, tensors)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({"cat": torch.ones(2, 8)}, "embedding"),
+        ({"clip_l": torch.ones(2, 768), "clip_g": torch.ones(2, 1280)}, "embedding"),
+        ({"lora_unet_a_to_k.lora_down.weight": torch.ones(2, 8)}, "lora"),
+        ({"unet.a.to_k.lora_A.weight": torch.ones(2, 8)}, "lora"),
+        ({"unet.a.processor.to_k_lora.down.weight": torch.ones(2, 8)}, "lora"),
+    ],
+)
+@pytest.mark.parametrize("container", ["torch", "torch-legacy", "safetensors"])
+def test_containers(values: dict[str, torch.Tensor], kind: str, container: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    if container == "safetensors":
+        save_file(values, path)
+    else:
+        torch.save(values, path, _use_new_zipfile_serialization=container == "torch")
+    found = look_into(path)
+    assert (found.kind, found.container) == (kind, container)
+
+
+def test_a_hypernetwork_as_safetensors(tmp_path: Path) -> None:
+    write_hypernetwork_safetensors(tmp_path / "x", read_hypernetwork_file(GOLDEN / "plain-121.pt"))
+    assert look_into(tmp_path / "x").kind == "hypernetwork"
+
+
+def test_a_webp_is_one(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "x", "WEBP")
+    assert look_into(tmp_path / "x").container == "webp"
+
+
+def test_what_the_webui_refuses_is_told(tmp_path: Path) -> None:
+    torch.save({"cat": torch.ones(2, 8)}, tmp_path / "a")
+    refused = look_into(tmp_path / "a").refused_entries
+    assert refused and not any(ENTRY.fullmatch(name) for name in refused)
+    atomic_torch_save({"cat": torch.ones(2, 8)}, tmp_path / "b")
+    assert look_into(tmp_path / "b").refused_entries == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [([1, 2], "a value of type list"), ({f"a{n}": torch.ones(1) for n in range(200)}, "200 entries, as a whole model")],
+)
+def test_what_is_no_adapter_is_refused(value: Any, told: str, tmp_path: Path) -> None:
+    torch.save(value, tmp_path / "x")
+    with pytest.raises(FileFormatError, match=told):
+        look_into(tmp_path / "x")
+
+
+def test_values_that_hold_one_another_many_times_are_walked_once(tmp_path: Path) -> None:
+    values: list[Any] = [torch.ones(1)]
+    for _ in range(8):
+        values = [values] * 100
+    torch.save({"string_to_param": values}, tmp_path / "x")
+    start = time.process_time()
+    assert len(list(look_into(tmp_path / "x").tensors())) == 1
+    assert time.process_time() - start < 1
