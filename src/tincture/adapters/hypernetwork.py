@@ -16,15 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from tincture.adapters.attention import context_width, projections
-from tincture.adapters.hypernetwork_module import (
-    HypernetworkModule,
-    check_sizes,
-    legacy_dropout_structure,
-    numbers,
-)
+from tincture.adapters.hypernetwork_module import HypernetworkModule, check_sizes
 from tincture.errors import FileFormatError, ModelError, UsageError
 from tincture.formats.hypernetwork_file import HypernetworkFile, read_hypernetwork_file, write_hypernetwork_file
 from tincture.formats.hypernetwork_states import State
+from tincture.formats.layer_structure import legacy_dropout_structure, numbers
 
 if TYPE_CHECKING:
     from tincture.models.stable_diffusion import StableDiffusion

@@ -11,9 +11,9 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
-from tincture.adapters.hypernetwork_module import check_layer_structure, layer_widths
 from tincture.errors import FileFormatError, UsageError
 from tincture.formats.files import require_own_values
+from tincture.formats.layer_structure import check_layer_structure, layer_widths
 
 State = dict[str, Tensor]
 

@@ -10,10 +10,9 @@ from tincture.adapters.hypernetwork_module import (
     WEIGHT_INITS,
     HypernetworkModule,
     activation_names,
-    legacy_dropout_structure,
-    numbers,
 )
 from tincture.errors import UsageError
+from tincture.formats.layer_structure import legacy_dropout_structure, numbers
 
 STRUCTURES = ([1, 1], [1, 2, 1], [1, 1.5, 1.5, 1], [1, 0.3, 2, 0.5, 1])
 
