@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tincture.adapters.embedding_database import EmbeddingDatabase
     from tincture.adapters.hypernetwork import Hypernetwork
     from tincture.adapters.hypernetwork_module import HypernetworkModule
+    from tincture.conversion import convert_file
+    from tincture.inspection import inspect_file
     from tincture.models.loading import load_model
     from tincture.models.sampling import generate
     from tincture.recipe import create_embedding, create_hypernetwork, resume, train
@@ -28,9 +30,11 @@ __all__ = [
     "HypernetworkModule",
     "LearnRateScheduler",
     "TrainSettings",
+    "convert_file",
     "create_embedding",
     "create_hypernetwork",
     "generate",
+    "inspect_file",
     "load_model",
     "resume",
     "train",
@@ -50,9 +54,11 @@ def __getattr__(name: str) -> Any:
         "HypernetworkModule": "tincture.adapters.hypernetwork_module",
         "LearnRateScheduler": "tincture.training.lr_schedule",
         "TrainSettings": "tincture.settings",
+        "convert_file": "tincture.conversion",
         "create_embedding": "tincture.recipe",
         "create_hypernetwork": "tincture.recipe",
         "generate": "tincture.models.sampling",
+        "inspect_file": "tincture.inspection",
         "load_model": "tincture.models.loading",
         "resume": "tincture.recipe",
         "train": "tincture.recipe",

@@ -40,7 +40,7 @@ class Session:
         """The one that the user named; None when only the current folder is left."""
         return self.workspace() if self.root or os.environ.get(ROOT_VARIABLE) else None
 
-    def show(self, result: Mapping[str, Any], text: str) -> None:
+    def show(self, result: Mapping[str, Any] | Sequence[Mapping[str, Any]], text: str) -> None:
         """Write a result to stdout: for a program when --json was given, else for a person."""
         print(json.dumps(result, indent=2, default=str, ensure_ascii=False) if self.json else text)
 

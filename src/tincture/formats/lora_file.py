@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from tincture.errors import FileFormatError
+from tincture.formats.files import require_own_values
 from tincture.formats.safetensors_file import write_safetensors
 
 _DOWN = re.compile(
@@ -68,10 +69,16 @@ def describe_lora(path: str | os.PathLike[str], tensors: Mapping[str, object]) -
     """Looks at ``tensors``, which the file ``path`` holds.
 
     Raises:
-        FileFormatError: a layer without its second matrix, or with one that does not fit.
+        FileFormatError: a layer without its second matrix, or with one that does not fit, or a tensor that claims more
+            numbers than the file holds.
     """
     ranks: dict[str, int] = {}
     layouts = set()
+    numbers = {
+        name: value for name, value in tensors.items() if isinstance(value, Tensor) and value.is_floating_point()
+    }
+    for name, value in numbers.items():
+        require_own_values(path, reprlib.repr(name), value)
     for name, down in tensors.items():
         found = _DOWN.fullmatch(name) if isinstance(name, str) else None
         if found is None:
@@ -88,7 +95,7 @@ def describe_lora(path: str | os.PathLike[str], tensors: Mapping[str, object]) -
         layout=" and ".join(sorted(layouts)),
         ranks=ranks,
         has_biases=any(isinstance(name, str) and name.endswith(".diff_b") for name in tensors),
-        finite=all(bool(value.isfinite().all()) for value in tensors.values() if isinstance(value, Tensor)),
+        finite=all(bool(value.float().isfinite().all()) for value in numbers.values()),
     )
 
 

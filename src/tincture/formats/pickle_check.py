@@ -31,6 +31,7 @@ _STORAGE = re.compile(r"torch\.[A-Z]\w*Storage")
 _LEGACY_PICKLES = 5
 # Other ways to name an object, which torch does not write.
 _FOREIGN_NAMINGS = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
+_LARGEST_NUMBER = 2**128  # Python refuses to write out numbers of some thousand digits
 _LARGEST_TUPLE = 100_000  # items within items, each counted as often as it occurs
 
 
@@ -73,6 +74,8 @@ def _checked_names(stream: BinaryIO, most_steps: int | None) -> Iterator[str]:
             raise ForbiddenPickleError(
                 "it holds Python objects that could run code, in a form that torch does not write"
             )
+        if isinstance(argument, int) and abs(argument) >= _LARGEST_NUMBER:
+            raise ForbiddenPickleError("it holds a whole number of more than 128 bits, which none needs")
         if opcode.name == "GLOBAL":
             name = str(argument).replace(" ", ".")
             if name not in _ALLOWED and not _STORAGE.fullmatch(name):

@@ -25,6 +25,8 @@ COMMANDS = (
     ["train", "hypernetwork"],
     ["resume"],
     ["generate"],
+    ["inspect"],
+    ["convert"],
     ["doctor"],
 )
 

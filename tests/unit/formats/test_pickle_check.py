@@ -94,3 +94,10 @@ def test_honest_tuples_pass() -> None:
 def test_damaged_content_raises(content: bytes) -> None:
     with pytest.raises((ValueError, LookupError, zipfile.BadZipFile, EOFError)):
         names_in_pickles(content)
+
+
+@pytest.mark.parametrize("number", [2**128, -(2**40_000)])
+def test_numbers_too_long_to_write_out_are_refused(number: int) -> None:
+    with pytest.raises(ForbiddenPickleError, match="128 bits"):
+        names_in_pickles(saved({"step": number}, zipped=True))
+    assert names_in_pickles(saved({"step": 2**127}, zipped=True)) == set()

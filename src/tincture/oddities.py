@@ -1,0 +1,67 @@
+"""What is odd about an adapter file, as sentences for people: traps that cost them time elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tincture.adapters.embedding import MAX_VECTORS
+from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.errors import FileFormatError
+from tincture.formats.contents import Contents
+from tincture.formats.embedding_content import EmbeddingFile
+from tincture.formats.hypernetwork_file import HypernetworkFile
+
+COMFYUI_ACTIVATIONS = ("linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid", "softsign", "mish")
+_KNOWN_WIDTHS = {768, 1024, 1280}
+_PICTURES = ("png", "webp")
+_SUFFIXES = {"safetensors": (".safetensors", ".sft"), "png": (".png",), "webp": (".webp",)}
+_TORCH_SUFFIXES = (".pt", ".bin", ".pth", ".ckpt", ".optim")
+
+
+def of_container(path: Path, found: Contents) -> Iterator[str]:
+    """Of any file: a name that does not fit the content, and what the webui's check refuses."""
+    allowed = _SUFFIXES.get(found.container, _TORCH_SUFFIXES)
+    if path.suffix.lower() not in allowed:
+        yield (
+            f"Its content is that of a {found.container} file, but its name ends in {path.suffix or 'nothing'}; "
+            f"programs that go by names fail. Convert it to a name in {allowed[0]}."
+        )
+    if found.refused_entries and found.kind != "lora":
+        yield (
+            "The webui's check of unsafe files refuses it, for entries that newer versions of torch write; convert it, "
+            "or save it again with Tincture."
+        )
+
+
+def of_embedding(path: Path, found: Contents, file: EmbeddingFile) -> Iterator[str]:
+    """Of an embedding's name and vectors."""
+    if found.container not in _PICTURES:
+        yield from _of_name(path, file.name)
+    for encoder, vectors in file.vectors.items():
+        if not vectors.any():
+            yield f"All numbers for {encoder} are 0."
+        elif len({row.numpy().tobytes() for row in vectors}) < len(vectors):
+            yield f"Some of the vectors for {encoder} are equal."
+        if vectors.shape[1] not in _KNOWN_WIDTHS:
+            yield f"The width {vectors.shape[1]} is that of no text encoder of Stable Diffusion 1, 2 or XL."
+    if len(next(iter(file.vectors.values()))) > MAX_VECTORS:
+        yield f"It has more vectors than the {MAX_VECTORS} that a prompt has room for in a row."
+
+
+def of_hypernetwork(path: Path, file: HypernetworkFile) -> Iterator[str]:
+    """Of a hypernetwork's name, activation and weights, and why it cannot be used if it cannot."""
+    yield from _of_name(path, file.name)
+    if not any(bool(tensor.any()) for pair in file.states.values() for state in pair for tensor in state.values()):
+        yield "All its weights are 0, so it changes nothing."
+    if file.activation_func and file.activation_func not in COMFYUI_ACTIVATIONS:
+        yield f"ComfyUI does not know the activation {file.activation_func!r}."
+    try:
+        Hypernetwork.load(path)
+    except FileFormatError as error:
+        yield str(error)
+
+
+def _of_name(path: Path, name: str) -> Iterator[str]:
+    if name != path.stem:
+        yield f"It calls itself {name!r}, but the webui, ComfyUI and Tincture go by the file's name, {path.stem!r}."
