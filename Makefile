@@ -2,13 +2,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-out
+FUZZ_SECONDS ?= 60
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
-CODE := $(wildcard src tools bench tests examples)
+CODE := $(wildcard src tools bench tests fuzz examples)
 TYPED := $(wildcard src tools bench)
+FUZZ_TARGETS := $(notdir $(wildcard fuzz/corpus/*))
 
-.PHONY: demo test test-all check format bench clean help
+.PHONY: demo test test-all check format bench fuzz clean help
 
 help:
 	@echo "make demo      set up and run the main job on the embedded model (results in $(OUT))"
@@ -16,6 +18,7 @@ help:
 	@echo "make check     lint, format and types"
 	@echo "make format    rewrite the code as the formatter wants it"
 	@echo "make bench     measure speed (results in bench/results)"
+	@echo "make fuzz      run every reader on mutated files, FUZZ_SECONDS=$(FUZZ_SECONDS) each (Linux)"
 	@echo "make clean     remove what the tools left (not $(VENV))"
 
 demo: $(VENV)/.installed
@@ -39,9 +42,12 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/run.py
 
+fuzz: $(VENV)/.installed-fuzz
+	for target in $(FUZZ_TARGETS); do $(BIN)/python fuzz/run.py $$target --seconds $(FUZZ_SECONDS) || exit 1; done
+
 clean:
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis $(OUT)
-	find src tools bench tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis fuzz/findings $(OUT)
+	find src tools bench tests fuzz -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tincture needs Python 3.11 or newer; set PYTHON")'
@@ -55,4 +61,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --no-build-isolation --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed
+	$(PIP) --no-build-isolation --editable '.[fuzz]'
 	touch $@

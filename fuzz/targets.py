@@ -1,0 +1,125 @@
+"""What is fuzzed: every reader of files, behind wrappings that bring mutated bytes past checksums and lengths.
+
+A target takes any bytes. It must return, or raise a ``TinctureError`` whose message is one line; anything else that is
+raised is a finding.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from tincture.errors import TinctureError
+from tincture.formats.embedding_file import read_embedding_file
+from tincture.formats.embedding_optimizer import read_embedding_optimizer
+from tincture.formats.hypernetwork_file import read_hypernetwork_file
+from tincture.formats.hypernetwork_optimizer import read_hypernetwork_optimizer
+from tincture.formats.picture_text import parse_parameters
+from tincture.inspection import inspect_file
+
+Reader = Callable[[Path], object]
+STORAGE_BYTES = 64
+"""Of each of the three storages that a wrapped pickle may refer to."""
+
+
+def target(name: str) -> Callable[[bytes], None]:
+    """The target of that name, one of ``TARGETS``."""
+    wrap, reader = TARGETS[name]
+    path = Path(tempfile.mkdtemp(prefix="tincture-fuzz-")) / "file.pt"
+
+    def run(data: bytes) -> None:
+        path.write_bytes(wrap(data))
+        try:
+            reader(path)
+        except TinctureError as error:
+            assert "\n" not in str(error), "the message has several lines"
+            assert len(str(error)) < 1000, "the message is long"
+
+    return run
+
+
+# --- wrappings --------------------------------------------------------------------------------------------------------
+
+
+def plain(data: bytes) -> bytes:
+    """The bytes as they are."""
+    return data
+
+
+def pickled(data: bytes) -> bytes:
+    """As the pickle of a torch file that has storages 0, 1 and 2."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in [("data.pkl", data), *((f"data/{n}", bytes(STORAGE_BYTES)) for n in range(3))]:
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
+        archive.writestr(zipfile.ZipInfo("archive/version"), b"3\n")
+    return buffer.getvalue()
+
+
+def headed(data: bytes) -> bytes:
+    """As a safetensors file: the first line is the header, what follows are the tensors."""
+    header, _, values = data.partition(b"\n")
+    return struct.pack("<Q", len(header)) + header + values
+
+
+def in_text(data: bytes) -> bytes:
+    """As the JSON in the text chunk of a picture card."""
+    body = b"sd-ti-embedding\0" + base64.b64encode(data)
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"tEXt", body), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+
+
+# --- readers ----------------------------------------------------------------------------------------------------------
+
+
+def _inspected(path: Path) -> object:
+    return json.dumps(inspect_file(path), allow_nan=False, ensure_ascii=False).encode()
+
+
+def _optimizer(path: Path) -> object:
+    beside = path.with_name(f"{path.name}.optim")
+    beside.write_bytes(path.read_bytes())
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: read_embedding_optimizer(path, torch.zeros(1, 2)),
+        lambda: read_hypernetwork_optimizer(path),
+        lambda: _inspected(beside),
+    )
+    for read in readers:
+        with contextlib.suppress(TinctureError):
+            read()
+    return None
+
+
+def _parameters(path: Path) -> object:
+    return parse_parameters(path.read_bytes().decode(errors="replace"))
+
+
+TARGETS: dict[str, tuple[Callable[[bytes], bytes], Reader]] = {
+    "embedding-file": (plain, read_embedding_file),
+    "embedding-pickle": (pickled, read_embedding_file),
+    "embedding-safetensors": (headed, read_embedding_file),
+    "embedding-json": (in_text, read_embedding_file),
+    "hypernetwork-file": (plain, read_hypernetwork_file),
+    "hypernetwork-pickle": (pickled, read_hypernetwork_file),
+    "hypernetwork-safetensors": (headed, read_hypernetwork_file),
+    "optimizer-pickle": (pickled, _optimizer),
+    "inspect-file": (plain, _inspected),
+    "inspect-pickle": (pickled, _inspected),
+    "inspect-safetensors": (headed, _inspected),
+    "picture-parameters": (plain, _parameters),
+}
+"""By name: how the bytes are wrapped, and what reads the file."""
