@@ -87,7 +87,7 @@ def test_a_wrong_call_does_not_parse(program: Any) -> None:
             parse(program, shlex.split(call))
 
 
-@pytest.mark.parametrize("command", ["demo", "create", "train", "resume", "generate", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "create", "train", "resume", "generate", "inspect", "convert", "doctor"])
 def test_every_command_is_shown_somewhere(command: str) -> None:
     assert any(command in call.split() for _, call in TINCTURE)
 

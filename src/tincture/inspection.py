@@ -39,6 +39,8 @@ _LORA_READERS = {
     "kohya": ("webui", "Forge", "ComfyUI", "SD.Next", "diffusers"),
     "diffusers": ("diffusers", "ComfyUI", "SD.Next"),
 }
+_FIRST = ("path", "kind", "format", "container")
+_LAST = ("bytes", "sha256", "short_hash", "read_by", "provenance", "lost", "notes")
 
 
 def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -55,19 +57,24 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     found = look_into(path)
     describe = {"embedding": _embedding, "hypernetwork": _hypernetwork, "lora": _lora, "optimizer": _optimizer}
     own = describe[found.kind](Path(path), found)
-    if found.refused_entries and "read_by" in own:
-        own["read_by"] = [program for program in own["read_by"] if program not in ("webui", "Forge")]
     sha256 = sha256_file(path)
-    report = {
-        "path": os.fspath(path),
+    report: dict[str, Any] = {
         **own,
+        "path": os.fspath(path),
         "container": found.container,
         "bytes": os.path.getsize(path),
         "sha256": sha256,
         "short_hash": sha256[:10],
         "notes": [*own.get("notes", ()), *oddities.of_container(Path(path), found)],
     }
-    return {key: _plain(value) for key, value in report.items()}
+    if found.refused_entries:
+        report["read_by"] = [program for program in report["read_by"] if program not in ("webui", "Forge")]
+    return {key: _plain(report[key]) for key in sorted(report, key=_place)}
+
+
+def _place(key: str) -> int:
+    """Where a key of a report stands: traits of the kind between what all files have."""
+    return _FIRST.index(key) - len(_FIRST) if key in _FIRST else 1 + _LAST.index(key) if key in _LAST else 0
 
 
 # --- kinds ------------------------------------------------------------------------------------------------------------
@@ -127,6 +134,7 @@ def _picture(path: Path) -> dict[str, Any] | None:
         return None
     return {
         "kind": "picture",
+        "format": "parameters",
         "prompt": parameters.prompt,
         "negative_prompt": parameters.negative_prompt,
         "settings": dict(parameters.settings),

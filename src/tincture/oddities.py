@@ -29,8 +29,8 @@ def of_container(path: Path, found: Contents) -> Iterator[str]:
         )
     if found.refused_entries and found.kind != "lora":
         yield (
-            "The webui's check of unsafe files refuses it, for entries that newer versions of torch write; convert it, "
-            "or save it again with Tincture."
+            "The webui's check of unsafe files refuses it, for entries that newer versions of torch write; "
+            f"{'convert it to pt' if found.kind != 'optimizer' else 'train it further with Tincture'} to write it anew."
         )
 
 

@@ -19,8 +19,8 @@ def register(app: typer.Typer) -> None:
 
 def convert(
     session: Session,
-    file: Annotated[Path, typer.Argument(help="Embedding or hypernetwork of any format.")],
-    out: Annotated[Path, typer.Argument(help="File to write.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Embedding or hypernetwork of any format.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
     to: Annotated[Format | None, typer.Option(help="Format of OUT; else its suffix tells.")] = None,
     name: Annotated[str, typer.Option(help="New name of the adapter; else it keeps its own.")] = "",
     author: Annotated[str, typer.Option(help="Who made it, to be told by the file.")] = "",

@@ -18,6 +18,8 @@ from tincture.formats.safetensors_file import is_safetensors, parse_safetensors
 
 # Those of the reader that allows most, the one of hypernetworks.
 _LARGEST_FILE, _MOST_STEPS = 4 * 2**30, 100_000
+# Of protocol 2 and later, as torch's legacy format begins.
+_PICKLE = b"\x80"
 # SDXL's XTI files have some thirty tensors, whole models hundreds.
 _MOST_ENTRIES_OF_EMBEDDINGS = 100
 
@@ -59,6 +61,11 @@ def look_into(path: str | os.PathLike[str]) -> Contents:
         tensors, metadata = parse_safetensors(path, content)
         kind = "hypernetwork" if "tincture.hypernetwork" in metadata else _kind(path, tensors)
         return Contents(kind, "safetensors", tensors, metadata)
+    if content and not content.startswith((b"PK", _PICKLE)):
+        raise FileFormatError(
+            f"{os.fspath(path)} is no adapter file: it is neither a torch nor a safetensors file, nor a PNG or WebP "
+            f"picture."
+        )
     values = parse_torch(path, content, _MOST_STEPS)
     if not isinstance(values, Mapping):
         raise FileFormatError(

@@ -92,3 +92,10 @@ def test_values_that_hold_one_another_many_times_are_walked_once(tmp_path: Path)
     start = time.process_time()
     assert len(list(look_into(tmp_path / "x").tensors())) == 1
     assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("content", [b"hello", b"{}", b"\xff\xd8\xff\xe0 a JPEG"])
+def test_other_files_are_called_so(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(FileFormatError, match="neither a torch nor a safetensors file, nor a PNG or WebP"):
+        look_into(tmp_path / "x")

@@ -96,7 +96,7 @@ def test_damaged_content_raises(content: bytes) -> None:
         names_in_pickles(content)
 
 
-@pytest.mark.parametrize("number", [2**128, -(2**40_000)])
+@pytest.mark.parametrize("number", [2**128, -(2**40_000)], ids=["128 bits", "thousands of digits"])
 def test_numbers_too_long_to_write_out_are_refused(number: int) -> None:
     with pytest.raises(ForbiddenPickleError, match="128 bits"):
         names_in_pickles(saved({"step": number}, zipped=True))
