@@ -13,7 +13,7 @@ from PIL import Image
 
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.adapters.lora import LoraReport, export_lora
-from tincture.errors import DataError, FileFormatError, UsageError
+from tincture.errors import DataError, UsageError
 from tincture.formats.contents import look_into
 from tincture.formats.embedding_content import EmbeddingFile, only_vectors
 from tincture.formats.embedding_file import EMBEDDING_WRITERS, read_embedding_file
@@ -296,12 +296,12 @@ def read_captions(path: str | os.PathLike[str]) -> list[str]:
     """The lines of a text file that are not empty, one caption in each.
 
     Raises:
-        FileFormatError: it cannot be read, or has none.
+        DataError: it cannot be read, or has none.
     """
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"The captions {os.fspath(path)} cannot be read ({error}).") from error
+        raise DataError(f"The captions {os.fspath(path)} cannot be read ({error}).") from error
     if not any(lines):
-        raise FileFormatError(f"{os.fspath(path)} holds no captions; write one in each line.")
+        raise DataError(f"{os.fspath(path)} holds no captions; write one in each line.")
     return [line for line in lines if line]

@@ -18,7 +18,7 @@ from tincture import conversion as module
 from tincture import convert_file, inspect_file
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.conversion import EMBEDDING_FORMATS, LoraOptions, plan_conversion, read_captions
-from tincture.errors import DataError, FileFormatError, UsageError
+from tincture.errors import DataError, UsageError
 from tincture.formats.embedding_content import EmbeddingFile
 from tincture.formats.embedding_file import EMBEDDING_WRITERS, read_embedding_file
 from tincture.formats.hypernetwork_file import HYPERNETWORK_WRITERS, read_hypernetwork_file
@@ -228,5 +228,5 @@ def test_captions_are_lines(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("\n")
     (tmp_path / "c.txt").write_bytes(b"\xff\xfe")
     for name in ("b.txt", "c.txt", "d.txt"):
-        with pytest.raises(FileFormatError, match=name):
+        with pytest.raises(DataError, match=name):
             read_captions(tmp_path / name)
