@@ -41,14 +41,14 @@ SHOWN = 10
 """Pictures per row of a contact sheet."""
 
 EMBEDDING_SETTINGS: Mapping[str, Any] = {
-    "learning_rate": "0.005",
-    "steps": 200,
+    "learning_rate": "0.005:200, 0.002",
+    "steps": 300,
     "batch_size": 5,
     "gradient_accumulation_steps": 2,
     "template": "subject_filewords",
     "latent_sampling_method": "deterministic",
 }
-NUM_VECTORS = 4
+NUM_VECTORS = 6
 HYPERNETWORK_SETTINGS: Mapping[str, Any] = {
     "learning_rate": "1e-3:150, 3e-4",
     "steps": 200,
