@@ -11,13 +11,15 @@ from torch import Tensor
 
 from tincture.errors import FileFormatError
 from tincture.formats.embedding_picture import is_picture
-from tincture.formats.files import entries_refused_by_webui, parse_torch, read_bytes
+from tincture.formats.files import entries_refused_by_webui, first_bytes, parse_torch, read_bytes
 from tincture.formats.hypernetwork_states import context_width_of
 from tincture.formats.lora_file import is_lora
 from tincture.formats.safetensors_file import is_safetensors, parse_safetensors
 
 # Those of the reader that allows most, the one of hypernetworks.
 _LARGEST_FILE, _MOST_STEPS = 4 * 2**30, 100_000
+# What tells the containers apart; other files and pictures, however large, are read no further.
+_HEAD = 12
 # Of protocol 2 and later, as torch's legacy format begins.
 _PICKLE = b"\x80"
 # SDXL's XTI files have some thirty tensors, whole models hundreds.
@@ -54,18 +56,19 @@ def look_into(path: str | os.PathLike[str]) -> Contents:
         FileFormatError: no such file, damaged, larger than 4 GiB, or nothing of a known kind.
         StorageError: the system refuses to read it.
     """
-    content = read_bytes(path, most=_LARGEST_FILE)
-    if is_picture(content):
-        return Contents("embedding", "png" if content.startswith(b"\x89") else "webp")
-    if is_safetensors(content):
-        tensors, metadata = parse_safetensors(path, content)
-        kind = "hypernetwork" if "tincture.hypernetwork" in metadata else _kind(path, tensors)
-        return Contents(kind, "safetensors", tensors, metadata)
-    if content and not content.startswith((b"PK", _PICKLE)):
+    head = first_bytes(path, _HEAD)
+    if is_picture(head):
+        return Contents("embedding", "png" if head.startswith(b"\x89") else "webp")
+    if head and not is_safetensors(head) and not head.startswith((b"PK", _PICKLE)):
         raise FileFormatError(
             f"{os.fspath(path)} is no adapter file: it is neither a torch nor a safetensors file, nor a PNG or WebP "
             f"picture."
         )
+    content = read_bytes(path, most=_LARGEST_FILE)
+    if is_safetensors(content):
+        tensors, metadata = parse_safetensors(path, content)
+        kind = "hypernetwork" if "tincture.hypernetwork" in metadata else _kind(path, tensors)
+        return Contents(kind, "safetensors", tensors, metadata)
     values = parse_torch(path, content, _MOST_STEPS)
     if not isinstance(values, Mapping):
         raise FileFormatError(

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -130,7 +130,9 @@ def _pixels(path: str | os.PathLike[str], content: bytes) -> NDArray[np.uint8]:
         raise
     # Pillow's decoders raise whatever comes up in a damaged file: struct.error, SyntaxError, IndexError, ...
     except Exception as error:
-        raise FileFormatError(f"{os.fspath(path)} is a damaged or truncated picture ({error}).") from error
+        # Pillow's words about a picture it cannot identify tell nothing but an address in memory.
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({str(error).rstrip('.')})"
+        raise FileFormatError(f"{os.fspath(path)} is a damaged or truncated picture{reason}.") from error
 
 
 def _inflated(path: str | os.PathLike[str], compressed: bytes) -> bytes:

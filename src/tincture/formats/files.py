@@ -242,6 +242,17 @@ def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
     return content
 
 
+def first_bytes(path: str | os.PathLike[str], count: int) -> bytes:
+    """The first ``count`` bytes of a file, or all of a shorter one.
+
+    Raises:
+        FileFormatError: there is no such file.
+        StorageError: the system refuses to read it.
+    """
+    with _open_to_read(path) as file:
+        return file.read(count)
+
+
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """The sha256 of a file, 64 hex digits.
 

@@ -28,6 +28,7 @@ from tincture.formats.files import read_bytes, write_atomically
 
 CHUNK = "parameters"
 NEGATIVE = "Negative prompt:"
+_LARGEST_FILE = 64 * 2**20
 _PAIR = re.compile(r'\s*(?P<key>[\w ./-]+):\s*(?P<value>"(?:[^"\\]|\\.)*"|[^,]*)\s*(?:,|$)')
 
 
@@ -87,10 +88,10 @@ def read_parameters(path: Path | str) -> PictureParameters | None:
     """The ``parameters`` of the PNG or WebP file ``path``; None where it is no such picture or has none.
 
     Raises:
-        FileFormatError: there is no such file.
+        FileFormatError: there is no such file, or it is larger than 64 MiB.
         StorageError: the system refuses to read it.
     """
-    content = read_bytes(path)
+    content = read_bytes(path, most=_LARGEST_FILE)
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "WEBP")) as picture:
             text = picture.info.get(CHUNK)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +101,15 @@ def test_other_files_are_called_so(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(FileFormatError, match="neither a torch nor a safetensors file, nor a PNG or WebP"):
         look_into(tmp_path / "x")
+
+
+@pytest.mark.parametrize("start", [b"hello", b"\x89PNG\r\n\x1a\n"])
+def test_of_other_files_and_pictures_only_the_beginning_is_read(start: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(start + bytes(20_000_000))
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(FileFormatError):
+            look_into(tmp_path / "x")
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tincture.drawing import CompleteDrawing
-from tincture.errors import StorageError
+from tincture.errors import FileFormatError, StorageError
 from tincture.formats.picture_text import (
     PictureParameters,
     parameters_text,
@@ -106,3 +106,10 @@ def test_a_picture_without_parameters_and_a_damaged_one_have_none(tmp_path: Path
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
     assert read_parameters(tmp_path / "a.png") is None
     assert read_parameters(tmp_path / "b.png") is None
+
+
+def test_a_picture_beyond_64_mebibytes_is_not_read(tmp_path: Path) -> None:
+    save_png(np.zeros((8, 8, 3), np.uint8), tmp_path / "a.png")
+    os.truncate(tmp_path / "a.png", 65 * 2**20)
+    with pytest.raises(FileFormatError, match="64 MiB"):
+        read_parameters(tmp_path / "a.png")
