@@ -1,7 +1,7 @@
 """Where things lie: the webui's folder layout, so that a workspace may be an existing webui folder.
 
     embeddings/                       textual-inversion embeddings, NAME.pt
-    models/hypernetworks/             hypernetworks, NAME.pt
+    models/hypernetworks/             hypernetworks, NAME.pt or NAME.safetensors
     models/Stable-diffusion/          base models: diffusers folders
     textual_inversion_templates/      the user's own prompt templates, NAME.txt
     textual_inversion/DATE/NAME/      logs, copies and previews of runs
@@ -23,6 +23,7 @@ from tincture.errors import UsageError
 
 ROOT_VARIABLE = "TINCTURE_ROOT"
 ADAPTER_SUFFIX = ".pt"
+HYPERNETWORK_SUFFIXES = frozenset({ADAPTER_SUFFIX, ".safetensors"})
 MAX_NAME_LENGTH = 100
 MAX_NAME_BYTES = 200  # file systems allow 255 bytes, and "-STEP.pt.optim" comes behind the name
 
@@ -110,7 +111,7 @@ class Workspace:
 
     def list_hypernetworks(self) -> list[Path]:
         """Hypernetwork files at any depth, links followed, empty files left out; sorted."""
-        return [path for path, _ in adapter_files([self.hypernetworks], {ADAPTER_SUFFIX})]
+        return [path for path, _ in adapter_files([self.hypernetworks], HYPERNETWORK_SUFFIXES)]
 
     def list_models(self) -> list[Path]:
         """Diffusers folders (those with a model_index.json) directly in the models folder; sorted."""
@@ -123,7 +124,7 @@ class Workspace:
         return _find("embedding", name, self.list_embeddings(), self.embeddings)
 
     def find_hypernetwork(self, name: str) -> Path:
-        """The file of the hypernetwork called `name`; UsageError names what comes near."""
+        """The file of the hypernetwork called `name`, of several the one that sorts first; UsageError names others."""
         return _find("hypernetwork", name, self.list_hypernetworks(), self.hypernetworks)
 
     def find_model(self, name: str) -> Path:
@@ -165,11 +166,11 @@ def _is_new(directory: str, seen: set[str]) -> bool:
 
 
 def _find(kind: str, name: str, candidates: list[Path], folder: Path) -> Path:
-    named = {path.name.removesuffix(ADAPTER_SUFFIX): path for path in reversed(candidates)}
-    wanted = name.removesuffix(ADAPTER_SUFFIX)
-    if wanted in named:
-        return named[wanted]
-    near = difflib.get_close_matches(wanted, named, n=3, cutoff=0.5)
+    named = {_without_suffix(path.name): path for path in reversed(candidates)}
+    found = {path.name: path for path in reversed(candidates)} | named
+    if name in found:
+        return found[name]
+    near = difflib.get_close_matches(_without_suffix(name), named, n=3, cutoff=0.5)
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     elif named:
@@ -177,3 +178,8 @@ def _find(kind: str, name: str, candidates: list[Path], folder: Path) -> Path:
     else:
         hint = "there is none yet."
     raise UsageError(f"There is no {kind} {name!r} in {folder}; {hint}")
+
+
+def _without_suffix(file_name: str) -> str:
+    stem, suffix = os.path.splitext(file_name)
+    return stem if suffix.lower() in HYPERNETWORK_SUFFIXES else file_name

@@ -115,3 +115,15 @@ def test_find_takes_the_name_or_the_file_name_and_suggests(tmp_path: Path) -> No
         workspace.find_hypernetwork("inc-lines v1")
     with pytest.raises(UsageError, match=r"there are: ink-lines v1\.5\."):
         workspace.find_hypernetwork("zzz")
+
+
+def test_hypernetworks_of_both_formats_are_found_the_pt_first(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.hypernetworks.mkdir(parents=True)
+    other = workspace.hypernetworks / "ink.safetensors"
+    other.write_bytes(b"x")
+    assert workspace.find_hypernetwork("ink") == other
+    path = workspace.hypernetwork_path("ink")
+    path.write_bytes(b"x")
+    assert workspace.find_hypernetwork("ink") == path
+    assert workspace.find_hypernetwork("ink.safetensors") == other
