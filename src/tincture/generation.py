@@ -58,8 +58,10 @@ def generate_pictures(
     database = _embeddings(base, workspace)
     numbers = _free_numbers(out)
     paths = []
-    for prompt in prompts:
-        text, networks = parse_extra_networks(prompt)
+    parsed = [parse_extra_networks(prompt) for prompt in prompts]
+    for network in (network for _, networks in parsed for network in networks):
+        workspace.find_hypernetwork(network.name)  # before anything is drawn
+    for prompt, (text, networks) in zip(prompts, parsed, strict=True):
         with _acting(base, workspace, database, networks, [text, drawing.negative_prompt]):
             pictures = generate(base, [text] * len(seeds), drawing, seeds=seeds).numpy()
             for seed, picture in zip(seeds, pictures, strict=True):

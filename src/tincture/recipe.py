@@ -29,7 +29,7 @@ from tincture.models.loading import load_model
 from tincture.optimizer_file import load_optimizer, save_optimizer
 from tincture.preview import Previewer
 from tincture.run_folder import Checkpointer, RunFolder, read_record
-from tincture.run_records import preview_drawing, provenance, write_records
+from tincture.run_records import preview_drawing, provenance, software, write_records
 from tincture.settings import TrainSettings
 from tincture.training import checkpoint
 from tincture.training.metrics import CsvLog, TensorBoardLog
@@ -72,7 +72,7 @@ def create_embedding(
     _refuse_existing(path, overwrite)
     base = load_model(model, workspace=workspace)
     made = embedding.create_embedding(path.stem if path.suffix else name, base, num_vectors, init_text)
-    made.save(path, model_name=base.name, model_hash=base.hash)
+    made.save(path, model_name=base.name, model_hash=base.hash, provenance=software())
     return path
 
 
@@ -113,7 +113,7 @@ def create_hypernetwork(
         dropout_structure=dropout_structure,
         seed=seed,
     )
-    made.save(path, model_name=base.name, model_hash=base.hash)
+    made.save(path, model_name=base.name, model_hash=base.hash, provenance=software())
     return path
 
 

@@ -33,7 +33,7 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
         "data_hash": run.dataset.digest(),
         # The lines themselves: a template that is edited later does not change this run.
         "template_lines": run.lines,
-        "software": f"tincture {version()}",
+        **software(),
     }
     now = datetime.datetime.now()
     write_json(folder.path / f"settings-{now:%Y-%m-%d-%H-%M-%S}.json", _webui_settings(run, folder, now))
@@ -95,9 +95,14 @@ def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) 
     }
 
 
+def software() -> dict[str, str]:
+    """What made a file, as provenance says it."""
+    return {"software": f"tincture {version()}"}
+
+
 def provenance(run: Components) -> dict[str, Any]:
     """What an adapter's file says of how it was made, with what it said before the run of author, licence and so on."""
-    made = {"software": f"tincture {version()}", "settings": run.settings.to_dict(), "data_hash": run.dataset.digest()}
+    made = {**software(), "settings": run.settings.to_dict(), "data_hash": run.dataset.digest()}
     people = {"author": run.settings.author, "license": run.settings.license}
     return {**run.adapter.provenance, **{key: text for key, text in people.items() if text}, **made}
 

@@ -180,3 +180,9 @@ def test_half_precision_draws_nearly_the_same(bench: Bench) -> None:
     )
     apart = np.abs(picture(full).astype(int) - picture(half).astype(int))
     assert apart.max() > 0 and apart.mean() < 8
+
+
+def test_a_name_that_is_missing_stops_before_the_first_picture(bench: Bench) -> None:
+    with pytest.raises(UsageError, match="no hypernetwork 'nope'"):
+        draw(bench, "red", "blue <hypernet:nope>")
+    assert not (bench.workspace.root / "out").exists()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.runs import NAMES, Bench, OnStep, Recorder, csv_text, equal, trained, write_pictures
 from tests.support import save_folder, tiny_model
-from tincture import components, recipe
+from tincture import components, recipe, version
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
 from tincture.cli import main
@@ -460,6 +460,7 @@ def test_create_writes_into_the_workspace_and_overwrites_only_when_told(model_fo
     assert (path, made.name, made.num_vectors) == (tmp_path / "embeddings" / "v1.5.pt", "v1.5", 3)
     network = recipe.create_hypernetwork("ink", workspace=workspace, model=model, activation_func="relu")
     assert Hypernetwork.load(network).sizes == [32, 64]
+    assert made.provenance["software"] == Hypernetwork.load(network).provenance["software"] == f"tincture {version()}"
     content = path.read_bytes()
     with pytest.raises(UsageError, match=r"exists already; choose another name, or give --overwrite"):
         recipe.create_embedding("v1.5", workspace=workspace, model=model)
