@@ -58,6 +58,7 @@ class LoraReport:
             ``bias`` (kept in the biases of outputs), ``weights`` (approximated by the weights) or ``lost``.
         noise_error: how far the noise prediction is from the hypernetwork's, relative to how far that is from the
             base model's. None without captions.
+        noise_error_most: the same, of the one prediction among those compared that is farthest off.
         noise_change: how far the hypernetwork moves the noise prediction, relative to its size. None without captions.
     """
 
@@ -67,6 +68,7 @@ class LoraReport:
     layers: tuple[LoraLayer, ...]
     constants: str
     noise_error: float | None
+    noise_error_most: float | None
     noise_change: float | None
 
 
@@ -195,6 +197,7 @@ def _report(path: Path, exact: bool, parts: Mapping[Projection, _Part], errors: 
         layers=tuple(layers),
         constants=next((part.constant for part in parts.values() if part.constant != "none"), "none"),
         noise_error=errors.noise_error if errors else None,
+        noise_error_most=errors.noise_error_most if errors else None,
         noise_change=errors.noise_change if errors else None,
     )
 

@@ -83,6 +83,7 @@ class Errors:
 
     layers: dict[str, float]
     noise_error: float
+    noise_error_most: float
     noise_change: float
 
 
@@ -148,15 +149,16 @@ class Probe:
 
     def _noise_errors(
         self, calls: Sequence[tuple[Tensor, ...]], lora: AbstractContextManager[None]
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float, float]:
         predict = self._model.predict_noise
-        base = torch.stack([predict(*call).float() for call in calls])
+        base = torch.cat([predict(*call).float() for call in calls])
         with self._hypernetwork.attach(self._model, self._multiplier):
-            wanted = torch.stack([predict(*call).float() for call in calls])
+            wanted = torch.cat([predict(*call).float() for call in calls])
         with lora:
-            made = torch.stack([predict(*call).float() for call in calls])
+            made = torch.cat([predict(*call).float() for call in calls])
+        each = [_ratio(_power(m - w), _power(w - b)) for m, w, b in zip(made, wanted, base, strict=True)]
         change = _power(wanted - base)
-        return _ratio(_power(made - wanted), change), _ratio(change, _power(base))
+        return _ratio(_power(made - wanted), change), max(each), _ratio(change, _power(base))
 
 
 @contextmanager

@@ -73,7 +73,10 @@ def as_text(report: Mapping[str, Any]) -> str:
     if lora := report.get("lora"):
         lines.append(f"its rank keeps {lora['kept_energy']:.1%} of the changes")
         if lora["noise_error"] is not None:
-            lines.append(f"its noise prediction is {lora['noise_error']:.1%} of the change off the hypernetwork's")
+            lines.append(
+                f"its noise prediction is {lora['noise_error']:.1%} of the change off the hypernetwork's, "
+                f"{lora['noise_error_most']:.1%} at most"
+            )
         if lora["constants"] == "lost":
             lines.append("what is added to all values alike is lost; give captions, or --output-bias, to keep it")
     return "\n".join(lines)

@@ -82,7 +82,8 @@ def test_diffusers_predicts_the_hypernetworks_noise_within_the_reported_error(
     made = predict_in_diffusers(picto, tmp_path, "ink.safetensors")
     assert torch.equal(predict(picto), before)
     error = float((made - wanted).norm() / (wanted - before).norm())
-    assert report.noise_error is not None
-    # the reported error is a mean over other noises and noise levels
-    assert error < 1.5 * report.noise_error + 1e-4
+    assert report.noise_error is not None and report.noise_error_most is not None
+    assert report.noise_error <= report.noise_error_most
+    # a tenth more, since these noises and pictures are others than those that were measured
+    assert error < 1.1 * report.noise_error_most + 1e-4
     assert error < (1e-4 if activation is None and not biases else 0.5)
