@@ -19,6 +19,7 @@ LAYERS = (
         "tincture.errors",
         "tincture.events",
         "tincture.randomness",
+        "tincture.setting_fields",
         "tincture.workspace",
     ),
     ("tincture.models",),

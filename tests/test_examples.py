@@ -12,7 +12,8 @@ from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.demo import random_scenes, write_pictures
 from tincture.models.stable_diffusion import StableDiffusion
-from tincture.settings import TrainSettings, read_toml
+from tincture.setting_fields import read_toml
+from tincture.settings import TrainSettings
 from tincture.workspace import Workspace
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))

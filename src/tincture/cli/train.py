@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tincture.cli.flags import flag, given
 from tincture.cli.interrupt import stop_on_interrupt
 from tincture.cli.session import Session, command, new_group, show_help
 from tincture.errors import UsageError
-from tincture.settings import FIELDS, FieldSpec, TrainSettings, read_toml
+from tincture.setting_fields import read_toml
+from tincture.settings import FIELDS, TrainSettings
 
 if TYPE_CHECKING:
     from tincture.recipe import RunResult
@@ -35,28 +35,6 @@ def register(app: typer.Typer) -> None:
     command(app, "resume")(resume)
 
 
-def flag(spec: FieldSpec, *, hidden: bool = False) -> inspect.Parameter:
-    """The command-line option of one setting; None when it was not given, so that a run file can say it."""
-    name = f"--{spec.name.replace('_', '-')}"
-    names = [f"{name}/--no-{name[2:]}"] if spec.type is bool else [name]
-    if spec.repeated:
-        names.append(name.removesuffix("s"))
-    value_type: Any = typing.Literal[spec.choices] if spec.choices else spec.type
-    value_type = list[value_type] if spec.repeated else value_type
-    help_text = spec.help + _default_text(spec)
-    option = typer.Option(*names, help=help_text, rich_help_panel=spec.group, show_default=False, hidden=hidden)
-    return inspect.Parameter(
-        spec.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[value_type | None, option]
-    )
-
-
-def _default_text(spec: FieldSpec) -> str:
-    if spec.required or spec.default in (None, "", ()):
-        return ""
-    shown = {True: "yes", False: "no"}[spec.default] if spec.type is bool else str(spec.default)
-    return f" [default: {shown if shown.strip() else repr(shown)}]"
-
-
 def train(
     session: Session, context: typer.Context, config: Config = None, dry_run: DryRun = False, **flags: Any
 ) -> None:
@@ -65,10 +43,10 @@ def train(
     Give `embedding NAME` or `hypernetwork NAME` and flags, or `--config RUN.toml` alone or with flags. The flags are
     those that `tincture train embedding --help` shows; each is also a key of the run file, with _ for -.
     """
-    given = config or dry_run or any(_given(flags))
+    anything = config or dry_run or given(flags)
     if context.invoked_subcommand is None:
-        _train(session, config, dry_run, flags) if given else show_help(context)
-    elif given:
+        _train(session, config, dry_run, flags) if anything else show_help(context)
+    elif anything:
         raise UsageError(f"Put the options of train behind {context.invoked_subcommand!r}, not before it.")
 
 
@@ -103,12 +81,12 @@ def resume(
 
 
 def _train(session: Session, config: Path | None, dry_run: bool, flags: Mapping[str, Any]) -> None:
-    given = _given(flags)
+    told = given(flags)
     from_file = read_toml(config) if config else {}
-    kind = given.get("kind")
+    kind = told.get("kind")
     if kind and from_file.get("kind", kind) != kind:
         raise UsageError(f"The run file {str(config)!r} is for {from_file['kind']!r}, but {kind!r} was asked for.")
-    settings = TrainSettings.from_dict({**from_file, **given}, source=str(config or ""))
+    settings = TrainSettings.from_dict({**from_file, **told}, source=str(config or ""))
     workspace = session.workspace()
     from tincture import recipe
 
@@ -120,10 +98,6 @@ def _train(session: Session, config: Path | None, dry_run: bool, flags: Mapping[
     with progress() as callback, stop_on_interrupt(session.say) as stop:
         result = recipe.train(settings, workspace, callbacks=[callback], stop=stop)
     _finish(session, result)
-
-
-def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in flags.items() if value is not None and value != []}
 
 
 def _show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any]) -> None:

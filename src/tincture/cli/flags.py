@@ -1,0 +1,39 @@
+"""Command-line flags made from the fields of settings."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from tincture.setting_fields import FieldSpec
+
+
+def flag(spec: FieldSpec, *, hidden: bool = False) -> inspect.Parameter:
+    """The command-line option of one setting; None when it was not given, so that a run file can say it."""
+    name = f"--{spec.name.replace('_', '-')}"
+    names = [f"{name}/--no-{name[2:]}"] if spec.type is bool else [name]
+    if spec.repeated:
+        names.append(name.removesuffix("s"))
+    value_type: Any = typing.Literal[spec.choices] if spec.choices else spec.type
+    value_type = list[value_type] if spec.repeated else value_type
+    help_text = spec.help + _default_text(spec)
+    option = typer.Option(*names, help=help_text, rich_help_panel=spec.group, show_default=False, hidden=hidden)
+    return inspect.Parameter(
+        spec.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[value_type | None, option]
+    )
+
+
+def given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that stood on the command line."""
+    return {name: value for name, value in flags.items() if value is not None and value != []}
+
+
+def _default_text(spec: FieldSpec) -> str:
+    if spec.required or spec.default in (None, "", ()):
+        return ""
+    shown = {True: "yes", False: "no"}[spec.default] if spec.type is bool else str(spec.default)
+    return f" [default: {shown if shown.strip() else repr(shown)}]"
