@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from tincture.data.captions import caption_for
+from tincture.data.masks import read_mask
 from tincture.data.pictures import UnreadablePictureError, read_picture
+from tincture.data.sizes import Fit, own, stretch
 from tincture.errors import DataError, UsageError
 
 # What lies beside pictures without being meant as one. Everything else is tried: an ending says little of a content.
@@ -24,14 +26,37 @@ NO_PICTURES = frozenset(
 )
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Sample:
-    """A picture with its caption; `width` and `height` (pixels) are those it is trained in."""
+    """A picture with its caption, and how it is trained. Sizes are (width, height) in pixels.
+
+    Attributes:
+        width, height: what it is trained in.
+        original_size: that of the upright picture in the file.
+        scaled_size: what it is resized to, before it is cropped to width × height.
+        crop: (left, top) of the part that is trained, in pixels of the resized picture, before it is mirrored.
+        flip: whether it is mirrored left to right. A mirrored picture is a sample of its own.
+        mask: its mask picture, which goes before an alpha channel.
+        repeats: how often it comes in an epoch.
+    """
 
     path: Path
     caption: str
     width: int
     height: int
+    original_size: tuple[int, int]
+    scaled_size: tuple[int, int]
+    crop: tuple[int, int] = (0, 0)
+    flip: bool = False
+    mask: Path | None = None
+    repeats: int = 1
+
+    @property
+    def fit(self) -> Fit:
+        return Fit((self.width, self.height), self.scaled_size, self.crop)
 
 
 class PictureDataset(Sequence[Sample]):
@@ -40,15 +65,11 @@ class PictureDataset(Sequence[Sample]):
     Attributes:
         samples: in the order of their file names.
         skipped: files that could not be used, each with the reason.
-        crop: whether pictures are cropped to their sample's size (else resized to it).
     """
 
-    def __init__(
-        self, samples: Sequence[Sample], skipped: Sequence[tuple[Path, str]] = (), *, crop: bool = False
-    ) -> None:
+    def __init__(self, samples: Sequence[Sample], skipped: Sequence[tuple[Path, str]] = ()) -> None:
         self.samples = tuple(samples)
         self.skipped = list(skipped)
-        self.crop = crop
         self._digest = ""
 
     def __len__(self) -> int:
@@ -74,8 +95,9 @@ class PictureDataset(Sequence[Sample]):
         Raises:
             DataError: the file has become unreadable.
         """
-        picture, _ = self._read(index)
-        return _tensor(picture).permute(2, 0, 1).contiguous() * 2 - 1
+        sample = self.samples[index]
+        picture, _ = self._read(sample.path, read_picture)
+        return _tensor(_fitted(picture, sample)).permute(2, 0, 1).contiguous() * 2 - 1
 
     def alpha(self, index: int) -> Tensor | None:
         """(height, width) float32 in 0..1, where 0 is transparent; None for a picture without an alpha channel.
@@ -83,8 +105,22 @@ class PictureDataset(Sequence[Sample]):
         Raises:
             DataError: the file has become unreadable.
         """
-        _, alpha = self._read(index)
-        return None if alpha is None else _tensor(alpha)
+        sample = self.samples[index]
+        _, alpha = self._read(sample.path, read_picture)
+        return None if alpha is None else _tensor(_fitted(alpha, sample))
+
+    def mask(self, index: int) -> Tensor | None:
+        """(height, width) float32 in 0..1, where 1 is to be learned: the mask picture if there is one, else alpha.
+
+        None for a picture with neither.
+
+        Raises:
+            DataError: the file has become unreadable.
+        """
+        sample = self.samples[index]
+        if sample.mask is None:
+            return self.alpha(index)
+        return _tensor(_fitted(self._read(sample.mask, read_mask), sample))
 
     def digest(self) -> str:
         """SHA-256 (hexadecimal) over the samples' file contents and captions, in order; names and sizes don't count.
@@ -102,19 +138,16 @@ class PictureDataset(Sequence[Sample]):
             self._digest = total.hexdigest()
         return self._digest
 
-    def _read(self, index: int) -> tuple[Image.Image, Image.Image | None]:
-        sample = self.samples[index]
+    def _read(self, path: Path, read: Callable[[Path], T]) -> T:
         try:
-            picture, alpha = read_picture(sample.path)
+            return read(path)
         except UnreadablePictureError as error:
-            raise DataError(f"The picture {sample.path} cannot be read any more: {error}.") from error
-        return self._fit(picture, sample), alpha if alpha is None else self._fit(alpha, sample)
+            raise DataError(f"The picture {path} cannot be read any more: {error}.") from error
 
-    def _fit(self, image: Image.Image, sample: Sample) -> Image.Image:
-        if not self.crop:
-            return image.resize((sample.width, sample.height), Image.Resampling.BICUBIC)
-        left, top = (image.width - sample.width) // 2, (image.height - sample.height) // 2
-        return image.crop((left, top, left + sample.width, top + sample.height))
+
+def _fitted(image: Image.Image, sample: Sample) -> Image.Image:
+    fitted = sample.fit.apply(image)
+    return ImageOps.mirror(fitted) if sample.flip else fitted
 
 
 def load_dataset(
@@ -150,15 +183,16 @@ def load_dataset(
     for path in _candidates(Path(folder)):
         try:
             picture, _ = read_picture(path)
-            size = (_floor(picture.width, stride), _floor(picture.height, stride)) if varsize else (width, height)
-            if 0 in size:
+            fit = own(picture.size, stride) if varsize else stretch((width, height))
+            if 0 in fit.size:
                 raise UnreadablePictureError(f"is {picture.width}×{picture.height}, smaller than {stride} pixels")
-            samples.append(Sample(path, caption_for(path, word_regex, join_string), *size))
+            caption = caption_for(path, word_regex, join_string)
+            samples.append(Sample(path, caption, *fit.size, picture.size, fit.scaled, fit.crop))
         except (UnreadablePictureError, DataError) as error:
             skipped.append((path, str(error)))
     if not samples:
         raise DataError(_nothing_usable(folder, skipped))
-    return PictureDataset(samples, skipped, crop=varsize)
+    return PictureDataset(samples, skipped)
 
 
 def _check_size(name: str, size: int, stride: int) -> None:

@@ -1,0 +1,78 @@
+"""What of a picture is to be learned: mask pictures, and the weights of the loss that follow from a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageChops
+from torch import Tensor
+
+from tincture.data.pictures import UnreadablePictureError, read_picture
+from tincture.data.sizes import Fit, Size
+
+MASK_FOLDER = "mask"
+"""The folder beside the pictures that holds their masks. It is never searched for pictures."""
+
+SAME_PROPORTIONS = 0.02
+"""By which share the proportions of mask and picture may differ: copies made smaller are rounded to whole pixels."""
+
+
+def read_mask(path: Path) -> Image.Image:
+    """A mask picture (mode L, upright): white is learned, black is not; what is transparent counts as black.
+
+    Raises:
+        UnreadablePictureError: as `read_picture`.
+    """
+    picture, alpha = read_picture(path)
+    brightness = picture.convert("L")
+    return brightness if alpha is None else ImageChops.multiply(brightness, alpha)
+
+
+def check_mask(path: Path, original: Size, fit: Fit) -> None:
+    """Raises UnreadablePictureError when the mask at `path` cannot serve a picture of the size `original`."""
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        mask = read_mask(path)
+    except UnreadablePictureError as error:
+        raise UnreadablePictureError(f"has a mask, {name}, that {error}") from error
+    one, other = mask.width * original[1], mask.height * original[0]
+    # A side is rounded by up to half a pixel, which matters in very small masks.
+    if abs(one - other) > SAME_PROPORTIONS * max(one, other) + max(original):
+        raise UnreadablePictureError(
+            f"is {original[0]}×{original[1]}, but its mask {name} is {mask.width}×{mask.height}, of other proportions"
+        )
+    if not fit.apply(mask).getbbox():
+        raise UnreadablePictureError(f"has a mask, {name}, that is black: nothing of the picture would be learned")
+
+
+def masks_by_stem(folder: Path) -> Mapping[str, Path]:
+    """The files of a mask folder by their names without ending; none where there is no such folder."""
+    try:
+        entries = sorted(folder.iterdir(), reverse=True)  # of two with one stem, the first by name stays
+    except OSError:
+        return {}
+    return {path.stem: path for path in entries if not path.name.startswith(".") and not path.is_dir()}
+
+
+def mask_weights(mask: Tensor | None, h: int, w: int, unmasked_weight: float = 0.0) -> Tensor:
+    """Loss weights (1, h, w) float32 on the latent grid, with mean 1, from a picture's mask (H, W) in 0..1.
+
+    The mask is resized to the grid, its minimum becomes 0, and the whole is divided by its mean, as the webui does with
+    alpha. Where the mask is None or the same everywhere, all weights are 1. They hold for every channel of the latents.
+
+    Args:
+        unmasked_weight: what the darkest place counts against the brightest, 0..1; what lies between follows.
+    """
+    if mask is None:
+        return torch.ones(1, h, w)
+    # In 8 bits, as the webui does: overshoot is then cut off between the passes too, so that weights come out alike.
+    image = Image.fromarray(np.round(mask.numpy() * 255).astype(np.uint8))
+    grid = torch.from_numpy(np.array(image.resize((w, h), Image.Resampling.BICUBIC))).float()[None]
+    above = grid - grid.min()
+    if not above.any():
+        return torch.ones(1, h, w)
+    weights = unmasked_weight * above.max() + (1 - unmasked_weight) * above
+    return weights / weights.mean()
