@@ -25,7 +25,7 @@ LAYERS = (
     ("tincture.models",),
     ("tincture.data", "tincture.formats"),
     ("tincture.adapters",),
-    ("tincture.training", "tincture.preview"),
+    ("tincture.preprocessing", "tincture.preview", "tincture.training"),
     (
         "tincture.conversion",
         "tincture.generation",
