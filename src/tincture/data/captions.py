@@ -17,25 +17,33 @@ from tincture.errors import DataError, UsageError
 
 NAME = "[name]"
 FILEWORDS = "[filewords]"
+CAPTION_ENDINGS = (".txt", ".caption")
 SHIPPED = Path(__file__).parent / "templates"
 
 
-def caption_for(path: Path, word_regex: str = "", join_string: str = " ") -> str:
+def caption_for(
+    path: Path, word_regex: str = "", join_string: str = " ", *, encoding: str = "utf-8", otherwise: str | None = None
+) -> str:
     """The caption of the picture at `path`.
 
-    It is the text of the file of the same name ending in .txt, its lines joined to one. Without such a file it comes
-    from the picture's own name: without the ending and a leading run of digits and hyphens ("0012-1-a fox.png" gives
-    "a fox"), and reduced to the matches of `word_regex`, joined by `join_string`, where a regex is given. A regex with
-    one group stands for what the group matched.
+    It is the text of the file of the same name ending in .txt, else .caption, its lines joined to one. Without such a
+    file it is `otherwise`; if that is None too, it comes from the picture's own name: without the ending and a leading
+    run of digits and hyphens ("0012-1-a fox.png" gives "a fox"), and reduced to the matches of `word_regex`, joined by
+    `join_string`, where a regex is given. A regex with one group stands for what the group matched.
+
+    Args:
+        encoding: of the text file, unless it begins with a byte order mark.
 
     Raises:
-        DataError: the text file cannot be read as UTF-8.
-        UsageError: `word_regex` is not a regular expression.
+        DataError: the text file cannot be read in this encoding.
+        UsageError: `word_regex` is not a regular expression, or there is no such encoding.
     """
-    text_file = path.with_suffix(".txt")
-    if os.path.isfile(text_file):
-        lines = _read_text(text_file).splitlines()
-        return " ".join(line.strip() for line in lines if line.strip())
+    for text_file in (path.with_suffix(ending) for ending in CAPTION_ENDINGS):
+        if os.path.isfile(text_file):
+            lines = _read_text(text_file, encoding).splitlines()
+            return " ".join(line.strip() for line in lines if line.strip())
+    if otherwise is not None:
+        return otherwise
     # A name that is not valid in the file system's encoding holds surrogates, which no tokenizer takes.
     stem = os.fsencode(path.stem).decode("utf-8", "replace")
     words = re.sub(r"^[-\d]+\s*", "", stem)
@@ -76,24 +84,31 @@ def prompt_for(
     rng: np.random.Generator,
     *,
     shuffle_tags: bool = False,
+    keep_tags: int = 0,
     tag_drop_out: float = 0.0,
     caption_drop_out: float = 0.0,
 ) -> str:
     """One of the lines, drawn by `rng`, with `[filewords]` replaced by the caption and `[name]` by `name`.
 
     With `shuffle_tags` the caption's tags (its parts between commas) come in a drawn order; each is left out with the
-    probability `tag_drop_out` (0..1), and the whole caption with `caption_drop_out`. A tag that holds `[name]` is never
-    left out, nor is its caption. The line is drawn first, and drawn alike whatever happens to the tags.
+    probability `tag_drop_out` (0..1), and the whole caption with `caption_drop_out`. The first `keep_tags` tags stay
+    where they are and are never left out. A tag that holds `[name]` is never left out, nor is its caption. The line is
+    drawn first, and drawn alike whatever happens to the tags.
     """
     line = template_lines[int(rng.integers(len(template_lines)))]
     if shuffle_tags or tag_drop_out > 0:
-        tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
+        tags = _tags(caption)
+        first, tags = tags[:keep_tags], tags[keep_tags:]
         kept = rng.random(len(tags)) >= tag_drop_out
         order = rng.permutation(len(tags)) if shuffle_tags else range(len(tags))
-        caption = ", ".join(tags[i] for i in order if kept[i] or NAME in tags[i])
+        caption = ", ".join([*first, *(tags[i] for i in order if kept[i] or NAME in tags[i])])
     if caption_drop_out > 0 and rng.random() < caption_drop_out and NAME not in caption:
-        caption = ""
+        caption = ", ".join(_tags(caption)[:keep_tags])
     return _fill(line, caption, name)
+
+
+def _tags(caption: str) -> list[str]:
+    return [tag.strip() for tag in caption.split(",") if tag.strip()]
 
 
 def _fill(line: str, caption: str, name: str) -> str:
@@ -111,17 +126,23 @@ def _matches(word_regex: str, text: str) -> list[str]:
     return [match.group(group) or "" for match in pattern.finditer(text)]
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, encoding: str) -> str:
     try:
-        return _decode(path.read_bytes())
+        return _decode(path.read_bytes(), encoding)
+    except LookupError as error:
+        raise UsageError(f"There is no encoding {encoding!r}. Give utf-8, latin-1, cp1252, shift_jis, ...") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"The caption file {path} cannot be read: {error}. Save it as UTF-8 text.") from error
+        advice = "Save it as UTF-8 text, or give the encoding of all (--caption-encoding)"
+        raise DataError(f"The caption file {path} cannot be read: {error}. {advice}.") from error
 
 
-def _decode(data: bytes) -> str:
-    """UTF-8, or UTF-16 where a byte order mark says so (as Windows' editors write it)."""
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = data.decode("utf-16" if utf16 else "utf-8-sig")
+def _decode(data: bytes, encoding: str = "utf-8") -> str:
+    """In `encoding`, or in that which a byte order mark at the beginning says (as Windows' editors write it)."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif data.startswith(codecs.BOM_UTF8):
+        encoding = "utf-8-sig"
+    text = data.decode(encoding)
     if "\0" in text:
         raise ValueError("it holds zero bytes, so it is no text or in another encoding")
     return text

@@ -1,7 +1,9 @@
-"""A folder of pictures as training samples."""
+"""Folders of pictures as training samples."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,17 +16,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from tincture.data.captions import caption_for
-from tincture.data.masks import read_mask
+from tincture.data.masks import MaskFinder, check_mask, read_mask
 from tincture.data.pictures import UnreadablePictureError, read_picture
-from tincture.data.sizes import Fit, own, stretch
-from tincture.errors import DataError, UsageError
+from tincture.data.sizes import Buckets, Fit, Size, fitting
+from tincture.data.sources import Found, Source, list_pictures, name_some
+from tincture.errors import DataError
 
-# What lies beside pictures without being meant as one. Everything else is tried: an ending says little of a content.
-NO_PICTURES = frozenset(
-    {".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".md", ".toml", ".yaml", ".yml", ".xml", ".html", ".log"}
-    | {".py", ".ini", ".db", ".zip", ".npy", ".npz", ".pt", ".safetensors", ".ckpt", ".bin", ".optim"}
-)
-
+MOST_REASONS = 20
+"""Of so many files it is told why they cannot be used, when none can."""
 
 T = TypeVar("T")
 
@@ -65,11 +64,15 @@ class PictureDataset(Sequence[Sample]):
     Attributes:
         samples: in the order of their file names.
         skipped: files that could not be used, each with the reason.
+        remarks: sentences about what is odd, but can be used.
     """
 
-    def __init__(self, samples: Sequence[Sample], skipped: Sequence[tuple[Path, str]] = ()) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], skipped: Sequence[tuple[Path, str]] = (), remarks: Sequence[str] = ()
+    ) -> None:
         self.samples = tuple(samples)
         self.skipped = list(skipped)
+        self.remarks = list(remarks)
         self._digest = ""
 
     def __len__(self) -> int:
@@ -84,6 +87,10 @@ class PictureDataset(Sequence[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
+
+    def repeats(self) -> list[int]:
+        """How often each sample comes in an epoch."""
+        return [sample.repeats for sample in self.samples]
 
     def sizes(self) -> list[tuple[int, int]]:
         """(width, height) of every sample, in pixels."""
@@ -123,18 +130,23 @@ class PictureDataset(Sequence[Sample]):
         return _tensor(_fitted(self._read(sample.mask, read_mask), sample))
 
     def digest(self) -> str:
-        """SHA-256 (hexadecimal) over the samples' file contents and captions, in order; names and sizes don't count.
+        """SHA-256 (hexadecimal) of what is learned from: pictures, captions, masks, repeats and mirroring, in order.
 
-        The files are read once; later calls give the same answer.
+        Names don't count, nor do sizes, which follow from the pictures and the settings. The files are read once;
+        later calls give the same answer.
 
         Raises:
             DataError: a file has become unreadable.
         """
         if not self._digest:
             total = hashlib.sha256()
+            digest_of = functools.cache(_file_digest)  # a picture and its mirrored sample share files
             for sample in self.samples:
                 # The caption is hashed by itself, so that the parts cannot run into each other.
-                total.update(_file_digest(sample.path) + hashlib.sha256(sample.caption.encode()).digest())
+                total.update(digest_of(sample.path) + hashlib.sha256(sample.caption.encode()).digest())
+                if sample.mask or sample.flip or sample.repeats != 1:
+                    mask = digest_of(sample.mask).hex() if sample.mask else ""
+                    total.update(hashlib.sha256(f"{mask} {sample.flip} {sample.repeats}".encode()).digest())
             self._digest = total.hexdigest()
         return self._digest
 
@@ -151,81 +163,113 @@ def _fitted(image: Image.Image, sample: Sample) -> Image.Image:
 
 
 def load_dataset(
-    folder: str | Path,
+    folders: str | Path | Sequence[str | Path],
     *,
     width: int,
     height: int,
+    resize: str = "stretch",
     varsize: bool = False,
+    buckets: Buckets | None = None,
+    skip_small: bool = False,
+    recursive: bool = False,
+    folder_repeats: bool = False,
+    flip: bool = False,
+    masks: str | Path | None = None,
     stride: int = 8,
     word_regex: str = "",
     join_string: str = " ",
+    caption_encoding: str = "utf-8",
 ) -> PictureDataset:
-    """The pictures that lie in `folder` itself (not in folders inside it), with their captions (see `caption_for`).
+    """The pictures of one or more folders, with their captions (see `caption_for` and `read_metadata`).
 
-    Every picture is decoded once, so that damaged ones are found now and not in the middle of a run. Hidden files and
-    files that plainly are no pictures (`NO_PICTURES`) are passed over.
+    Every picture and mask is decoded once, so that damaged ones are found now and not in the middle of a run. A picture
+    whose caption or mask cannot be used is skipped: it would be learned under a wrong name, or with what the mask was
+    to hide. Which files are tried, `list_pictures` says.
 
     Args:
-        width: Pixels, a multiple of `stride`. Every picture is resized to width × height, whatever its proportions.
+        folders: each as `Source.parse` takes it: "FOLDER", or "FOLDER:3" for three times an epoch.
+        width: Pixels, a multiple of `stride`.
         height: Likewise.
+        resize: "stretch" to width × height, whatever a picture's proportions, or "crop" to these proportions.
         varsize: Keep every picture's own size instead; what exceeds a multiple of `stride` is cropped evenly off the
             edges.
+        buckets: Crop every picture to that one of these sizes that fits it best, instead.
+        skip_small: Skip pictures that would have to be enlarged.
+        recursive: Take the pictures in inner folders too.
+        folder_repeats: Take the number of a folder called like "10_rex" as repeats.
+        flip: Add every picture mirrored left to right, after it.
+        masks: The folder of masks; empty: folders "mask" beside the pictures; None: without masks.
         stride: Pixels per cell of the latents.
 
     Raises:
-        DataError: the folder cannot be read, or holds no picture that can be used.
-        UsageError: a size or the regex is not allowed.
+        DataError: a folder cannot be read, or there is no picture that can be used.
+        UsageError: a size, the regex, the encoding or a number of repeats is not allowed.
     """
-    _check_size("width", width, stride)
-    _check_size("height", height, stride)
-    samples: list[Sample] = []
-    skipped: list[tuple[Path, str]] = []
-    for path in _candidates(Path(folder)):
-        try:
-            picture, _ = read_picture(path)
-            fit = own(picture.size, stride) if varsize else stretch((width, height))
-            if 0 in fit.size:
-                raise UnreadablePictureError(f"is {picture.width}×{picture.height}, smaller than {stride} pixels")
-            caption = caption_for(path, word_regex, join_string)
-            samples.append(Sample(path, caption, *fit.size, picture.size, fit.scaled, fit.crop))
-        except (UnreadablePictureError, DataError) as error:
-            skipped.append((path, str(error)))
-    if not samples:
-        raise DataError(_nothing_usable(folder, skipped))
-    return PictureDataset(samples, skipped)
+    fit = fitting(width, height, resize=resize, varsize=varsize, buckets=buckets, stride=stride)
+    finder = None if masks is None else MaskFinder(masks)
 
-
-def _check_size(name: str, size: int, stride: int) -> None:
-    if size < stride or size % stride:
-        near = max(_floor(size, stride), stride)
-        raise UsageError(
-            f"The pictures' {name} is {size}, but must be a multiple of {stride}, such as {near} or {near + stride}."
+    def sample(found: Found) -> Sample:
+        mask = finder.find(found.path, found.root) if finder else None
+        picture, _ = read_picture(found.path)
+        fitted = fit(picture.size)
+        _check_fit(picture.size, fitted, stride, skip_small)
+        if mask:
+            check_mask(mask, picture.size, fitted)
+        caption = caption_for(found.path, word_regex, join_string, encoding=caption_encoding, otherwise=found.caption)
+        return Sample(
+            found.path, caption, *fitted.size, picture.size, fitted.scaled, fitted.crop, False, mask, found.repeats
         )
 
-
-def _floor(size: int, stride: int) -> int:
-    return size - size % stride
-
-
-def _candidates(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except FileNotFoundError:
-        raise DataError(f"The picture folder {folder} does not exist. Check the path.") from None
-    except NotADirectoryError:
-        raise DataError(f"{folder} is a file. Give the folder that holds the pictures.") from None
-    except OSError as error:
-        raise DataError(f"The picture folder {folder} cannot be read: {error.strerror}.") from error
-    visible = (path for path in entries if not path.name.startswith(".") and path.suffix.lower() not in NO_PICTURES)
-    # Neither folders nor pipes, which would keep the reader waiting; but links that lead nowhere, to be named.
-    return [path for path in visible if path.is_file() or (path.is_symlink() and not path.exists())]
+    sources = [Source.parse(text) for text in ([folders] if isinstance(folders, str | Path) else folders)]
+    listings = [list_pictures(source, recursive=recursive, folder_repeats=folder_repeats) for source in sources]
+    samples, skipped = _usable([found for listing in listings for found in listing.found], sample)
+    if not samples:
+        raise DataError(_nothing_usable([source.folder for source in sources], skipped))
+    remarks = [remark for listing in listings for remark in listing.remarks]
+    remarks += _remarks(samples, finder)
+    if flip:
+        samples = [both for sample in samples for both in (sample, dataclasses.replace(sample, flip=True))]
+    return PictureDataset(samples, skipped, remarks)
 
 
-def _nothing_usable(folder: str | Path, skipped: Sequence[tuple[Path, str]]) -> str:
+def _usable(found: Sequence[Found], sample: Callable[[Found], Sample]) -> tuple[list[Sample], list[tuple[Path, str]]]:
+    samples, skipped = [], []
+    for file in found:
+        try:
+            samples.append(sample(file))
+        except (UnreadablePictureError, DataError) as error:
+            skipped.append((file.path, str(error)))
+    return samples, skipped
+
+
+def _check_fit(original: Size, fit: Fit, stride: int, skip_small: bool) -> None:
+    if 0 in fit.size:
+        raise UnreadablePictureError(f"is {original[0]}×{original[1]}, smaller than {stride} pixels")
+    if skip_small and fit.enlarges(original):
+        raise UnreadablePictureError(f"is {original[0]}×{original[1]}, too small for {fit.size[0]}×{fit.size[1]}")
+
+
+def _remarks(samples: Sequence[Sample], finder: MaskFinder | None) -> list[str]:
+    enlarged = [sample.path.name for sample in samples if sample.fit.enlarges(sample.original_size)]
+    unmasked = [sample.path.name for sample in samples if sample.mask is None]
+    unused = [path.name for path in finder.unused()] if finder else []
+    remarks = []
+    if enlarged:
+        remarks.append(f"Smaller than they are trained in, and so enlarged: {name_some(enlarged)}.")
+    if finder and len(unmasked) < len(samples) and unmasked:
+        remarks.append(f"Without a mask picture, unlike others: {name_some(unmasked)}.")
+    if unused:
+        remarks.append(f"Masks that belong to no picture: {name_some(unused)}.")
+    return remarks
+
+
+def _nothing_usable(folders: Sequence[Path], skipped: Sequence[tuple[Path, str]]) -> str:
+    where = ", ".join(map(str, folders))
     if not skipped:
-        return f"There are no pictures in the folder {folder}. Put some into it (PNG, JPEG, WebP, ...)."
-    reasons = "; ".join(f"{path.name}: {reason}" for path, reason in skipped)
-    return f"None of the pictures in the folder {folder} can be used. {reasons}."
+        return f"There are no pictures in the folder {where}. Put some into it (PNG, JPEG, WebP, ...)."
+    reasons = "; ".join(f"{path.name}: {reason}" for path, reason in skipped[:MOST_REASONS])
+    more = f"; and {len(skipped) - MOST_REASONS} more" if len(skipped) > MOST_REASONS else ""
+    return f"None of the pictures in the folder {where} can be used. {reasons}{more}."
 
 
 def _file_digest(path: Path) -> bytes:

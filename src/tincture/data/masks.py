@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tincture.data.pictures import UnreadablePictureError, read_picture
 from tincture.data.sizes import Fit, Size
+from tincture.errors import DataError
 
 MASK_FOLDER = "mask"
 """The folder beside the pictures that holds their masks. It is never searched for pictures."""
@@ -48,8 +49,41 @@ def check_mask(path: Path, original: Size, fit: Fit) -> None:
         raise UnreadablePictureError(f"has a mask, {name}, that is black: nothing of the picture would be learned")
 
 
-def masks_by_stem(folder: Path) -> Mapping[str, Path]:
-    """The files of a mask folder by their names without ending; none where there is no such folder."""
+class MaskFinder:
+    """Finds the mask picture of a picture: the file of the same name but for the ending, in the folder of masks.
+
+    Args:
+        folder: where masks lie, with folders inside it like those of the pictures; empty: in a folder "mask" beside
+            each picture.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+
+    def __init__(self, folder: str | Path = "") -> None:
+        if folder and not os.path.isdir(folder):
+            raise DataError(f"The mask folder {folder} does not exist, or is no folder. Check the path.")
+        self._folder = folder
+        self._listed: dict[Path, dict[str, Path]] = {}
+        self._unused: set[Path] = set()
+
+    def find(self, picture: Path, root: Path) -> Path | None:
+        """The mask of a picture that was found in `root`, or in a folder inside it; None where there is none."""
+        beside = picture.parent
+        folder = Path(self._folder, beside.relative_to(root)) if self._folder else beside / MASK_FOLDER
+        if folder not in self._listed:
+            self._listed[folder] = _files_by_stem(folder)
+            self._unused |= set(self._listed[folder].values())
+        mask = self._listed[folder].get(picture.stem)
+        self._unused -= {mask} if mask else set()
+        return mask
+
+    def unused(self) -> list[Path]:
+        """Files in the folders that were looked into, which are no picture's mask."""
+        return sorted(self._unused)
+
+
+def _files_by_stem(folder: Path) -> dict[str, Path]:
     try:
         entries = sorted(folder.iterdir(), reverse=True)  # of two with one stem, the first by name stays
     except OSError:

@@ -6,16 +6,23 @@
   the picture behind it still counts. Only where alpha is 0 the colour becomes white: what an editor left behind fully
   transparent pixels is arbitrary, and would otherwise be trained, and bleed over the edge when the picture is resized.
 - Of animations, the first frame counts.
+
+A picture in memory takes 4 bytes a pixel, with alpha 10, and has at most some 180 million of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+PIXELS_AT_ONCE = 2**20
+"""So many of a deep picture's pixels are scaled at a time, since their numbers take much memory on the way."""
 
 
 class UnreadablePictureError(Exception):
@@ -33,9 +40,11 @@ def read_picture(path: Path) -> tuple[Image.Image, Image.Image | None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(path) as image:
+            with _open(path) as image:
                 image.load()
                 return _split_alpha(_upright(image))
+        except UnreadablePictureError:
+            raise
         except UnidentifiedImageError:
             raise UnreadablePictureError("is not a picture of a known format") from None
         except Image.DecompressionBombError:
@@ -46,19 +55,47 @@ def read_picture(path: Path) -> tuple[Image.Image, Image.Image | None]:
             raise UnreadablePictureError(reason) from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _open(path: Path) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # broken metadata say nothing about the pixels
-        return image
+        return Image.open(path)
+    except UnidentifiedImageError:
+        if not _is_heif(path):
+            raise
+    return _open_heif(path)
+
+
+def _is_heif(path: Path) -> bool:
+    """Whether the file begins with the brand of a HEIF file that holds HEVC (ISO/IEC 23008-12, annexes B.4 and C)."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS
+
+
+def _open_heif(path: Path) -> Image.Image:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        raise UnreadablePictureError("is a HEIC picture, which needs an extra: pip install 'tincture[heic]'") from None
+    image: Image.Image = HeifImageFile(path)
+    # What Image.open would do; pillow-heif's own way there is to change Pillow for the whole process.
+    if Image.MAX_IMAGE_PIXELS and image.width * image.height > 2 * Image.MAX_IMAGE_PIXELS:
+        raise Image.DecompressionBombError
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Broken metadata say nothing about the pixels. In place: a large picture is not copied where nothing is to turn.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB"), None
     if not image.has_transparency_data:
-        return image.convert("RGB"), None
-    rgba = image.convert("RGBA")
+        return image if image.mode == "RGB" else image.convert("RGB"), None
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     picture, alpha = rgba.convert("RGB"), rgba.getchannel("A")
     picture.paste("white", mask=alpha.point(lambda value: 255 if value == 0 else 0))
     return picture, alpha
@@ -70,8 +107,13 @@ def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     The files do not say what white is: ints count as 16-bit, floats as the first of 0..1, 0..255 and 0..65535 that
     holds the brightest pixel; beyond that, the brightest pixel is white.
     """
-    grey = np.nan_to_num(values.astype(np.float64))
-    brightest = float(grey.max())
+    rows = max(1, PIXELS_AT_ONCE // values.shape[1])
+    blocks = [slice(top, top + rows) for top in range(0, values.shape[0], rows)]
+    brightest = max(float(np.nan_to_num(values[block]).max()) for block in blocks)
     usual = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (65535.0,)
     white = next((white for white in usual if brightest <= white), brightest)
-    return np.round(np.clip(grey / white, 0, 1) * 255).astype(np.uint8)
+    scaled = np.empty(values.shape, np.uint8)
+    for block in blocks:
+        grey = np.nan_to_num(values[block].astype(np.float64))
+        scaled[block] = np.round(np.clip(grey / white, 0, 1) * 255)
+    return scaled

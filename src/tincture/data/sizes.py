@@ -5,6 +5,7 @@ Sizes are (width, height) in pixels throughout.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from PIL import Image
@@ -44,6 +45,42 @@ class Fit:
         x = [edge * image.width / self.scaled[0] for edge in (left, left + width)]
         y = [edge * image.height / self.scaled[1] for edge in (top, top + height)]
         return image.resize(self.size, Image.Resampling.BICUBIC, box=(x[0], y[0], x[1], y[1]))
+
+
+def fitting(
+    width: int,
+    height: int,
+    *,
+    resize: str = "stretch",
+    varsize: bool = False,
+    buckets: Buckets | None = None,
+    stride: int = 8,
+) -> Callable[[Size], Fit]:
+    """The size of a picture -> its fit: its own size with `varsize`, else its bucket, else width × height.
+
+    Args:
+        resize: "stretch" to width × height, or "crop" to their proportions.
+        stride: Pixels per cell of the latents; width and height must be multiples.
+
+    Raises:
+        UsageError: a side is not a multiple of `stride`.
+    """
+    _check_size("width", width, stride)
+    _check_size("height", height, stride)
+    if varsize:
+        return lambda original: own(original, stride)
+    if buckets:
+        return buckets.fit
+    size = width, height
+    return (lambda original: cover(original, size)) if resize == "crop" else (lambda _: stretch(size))
+
+
+def _check_size(name: str, size: int, stride: int) -> None:
+    if size < stride or size % stride:
+        near = max(size - size % stride, stride)
+        raise UsageError(
+            f"The pictures' {name} is {size}, but must be a multiple of {stride}, such as {near} or {near + stride}."
+        )
 
 
 def stretch(size: Size) -> Fit:

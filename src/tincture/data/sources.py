@@ -1,0 +1,160 @@
+"""Which files of which folders are pictures, and how often each comes in an epoch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tincture.data.masks import MASK_FOLDER
+from tincture.data.metadata import read_metadata
+from tincture.errors import DataError, UsageError
+
+MAX_REPEATS = 10_000
+
+# What lies beside pictures without being meant as one. Everything else is tried: an ending says little of a content.
+NO_PICTURES = frozenset(
+    {".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".md", ".toml", ".yaml", ".yml", ".xml", ".html", ".log"}
+    | {".py", ".ini", ".db", ".zip", ".npy", ".npz", ".pt", ".safetensors", ".ckpt", ".bin", ".optim"}
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of pictures, each of which comes `repeats` times in an epoch."""
+
+    folder: Path
+    repeats: int = 1
+
+    @classmethod
+    def parse(cls, text: str | Path) -> Source:
+        """From "FOLDER" or "FOLDER:3". A folder that is really called so is taken by its name.
+
+        Raises:
+            UsageError: the number of repeats is not allowed.
+        """
+        match = re.fullmatch(r"(.+):(\d+)", str(text), re.DOTALL)
+        if match is None or os.path.isdir(text):
+            return cls(Path(text))
+        repeats = int(match[2]) if len(match[2]) < 9 else MAX_REPEATS + 1
+        if not 1 <= repeats <= MAX_REPEATS:
+            raise UsageError(f"The data {str(text)!r} asks for {match[2]} repeats; give 1 to {MAX_REPEATS}.")
+        return cls(Path(match[1]), repeats)
+
+    def __str__(self) -> str:
+        return str(self.folder) if self.repeats == 1 else f"{self.folder}:{self.repeats}"
+
+    def resolved(self) -> Source:
+        """With an absolute path."""
+        return Source(self.folder.resolve(), self.repeats)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that may be a picture.
+
+    Attributes:
+        root: the folder that was given, in which it was found.
+        caption: what a metadata file says, None where there is none.
+    """
+
+    path: Path
+    root: Path
+    repeats: int
+    caption: str | None = None
+
+
+@dataclass
+class Listing:
+    """What folders hold; `remarks` are sentences about what is odd."""
+
+    found: list[Found] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def list_pictures(source: Source, *, recursive: bool = False, folder_repeats: bool = False) -> Listing:
+    """The files of a folder that may be pictures, in the order of their names; those of inner folders come after.
+
+    Pictures that a metadata file names are found in inner folders too. Hidden files and folders, files that plainly are
+    no pictures (`NO_PICTURES`) and folders called "mask" are passed over.
+
+    Args:
+        recursive: Look into the folders inside it too, and so on; links to folders are followed, each folder once.
+        folder_repeats: Take the number of a folder called like "10_rex" as repeats of the pictures in it.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    listing = Listing()
+    captions: dict[Path, str] = {}
+    paths: dict[Path, None] = {}
+    for folder, entries in _folders(source.folder, recursive, listing.remarks):
+        paths.update(dict.fromkeys(path for path in entries if _may_be_picture(path)))
+        named, remarks = read_metadata(folder)
+        captions.update(named)
+        listing.remarks += remarks
+        if unnamed := [path.name for path in entries if named and _may_be_picture(path) and path not in named]:
+            listing.remarks.append(f"The metadata file in {folder} does not name {name_some(unnamed)}.")
+    paths.update(dict.fromkeys(captions))
+    for path in paths:
+        times = _repeats_of(path.parent, source.folder) if folder_repeats else 1
+        listing.found.append(Found(path, source.folder, source.repeats * times, captions.get(path)))
+    return listing
+
+
+def name_some(names: list[str], most: int = 5) -> str:
+    """The first few of many names."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _folders(root: Path, recursive: bool, remarks: list[str]) -> Iterator[tuple[Path, list[Path]]]:
+    """Each folder with its entries in the order of their names."""
+    waiting, seen = [root], set()
+    while waiting:
+        folder = waiting.pop()
+        try:
+            place = folder.stat()
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            if folder == root:
+                raise DataError(_why_not(root, error)) from error
+            remarks.append(f"The folder {folder} cannot be read: {error.strerror}.")
+            continue
+        if (place.st_dev, place.st_ino) in seen:
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        yield folder, entries
+        if recursive:
+            waiting += [path for path in reversed(entries) if _may_hold_pictures(path)]
+
+
+def _why_not(folder: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"The picture folder {folder} does not exist. Check the path."
+    if isinstance(error, NotADirectoryError):
+        return f"{folder} is a file. Give the folder that holds the pictures."
+    return f"The picture folder {folder} cannot be read: {error.strerror}."
+
+
+def _may_hold_pictures(path: Path) -> bool:
+    return not path.name.startswith(".") and path.name != MASK_FOLDER and path.is_dir()
+
+
+def _may_be_picture(path: Path) -> bool:
+    if path.name.startswith(".") or path.suffix.lower() in NO_PICTURES:
+        return False
+    # Neither folders nor pipes, which would keep the reader waiting; but links that lead nowhere, to be named.
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def _repeats_of(folder: Path, root: Path) -> int:
+    """The number before "_" in the name of the innermost folder, from `root` on, that has one; else 1."""
+    for inner in (folder, *folder.parents):
+        if match := re.fullmatch(r"(\d{1,4})_.+", inner.resolve().name if inner == root else inner.name):
+            return max(1, int(match[1]))
+        if inner == root:
+            break
+    return 1
