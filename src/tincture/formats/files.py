@@ -40,7 +40,7 @@ _CAUSES = {
 }
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], None], *, durably: bool = True) -> None:
     """Writes a file that appears at ``path`` complete, or not at all.
 
     The bytes go to a temporary file in the same folder, which takes the place of ``path`` once they are on the disk.
@@ -50,6 +50,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], N
     Args:
         path: the file to write.
         write: writes the content to the binary file it is given.
+        durably: wait until it is on the disk. False is for many files that are checked when they are read: after a
+            power cut, one may be there and yet be incomplete.
 
     Raises:
         StorageError: a full disk, no permission, and whatever else the system refuses.
@@ -59,9 +61,10 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], N
     temporary = target.parent / f".tincture-{secrets.token_hex(8)}.tmp"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write_durably(temporary, write)
+        _write_new(temporary, write, durably)
         temporary.replace(target)
-        _sync_folder(target.parent)
+        if durably:
+            _sync_folder(target.parent)
     except OSError as error:
         raise StorageError(f"{os.fspath(path)} could not be written: {_cause(error)}.") from error
     finally:
@@ -74,11 +77,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_atomically(path, lambda file: _write_all(file, text.encode()))
 
 
-def _write_durably(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def _write_new(path: Path, write: Callable[[BinaryIO], None], durably: bool) -> None:
     with path.open("xb") as file:
         write(file)
-        file.flush()
-        os.fsync(file.fileno())
+        if durably:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

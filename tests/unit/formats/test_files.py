@@ -144,6 +144,15 @@ def test_a_disk_that_fills_up_while_syncing_loses_nothing(tmp_path: Path, monkey
     assert leftovers(tmp_path) == []
 
 
+def test_only_a_durable_write_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    write_atomically(tmp_path / "x", lambda file: None, durably=False)
+    assert not synced
+    write_atomically(tmp_path / "x", lambda file: None)
+    assert synced
+
+
 def test_a_limit_of_the_system_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "file.pt"
     atomic_torch_save({"step": 1}, path)
