@@ -259,7 +259,7 @@ def train_vae(args: argparse.Namespace, device: torch.device) -> None:
     print(f"vae: {len(pictures)} pictures drawn", flush=True)
     optimizers = vae_optimizers(vae, args.vae_rate)
     order = batches(len(pictures), args.vae_batch, args.seed + 7)
-    started, running = time.monotonic(), 0.0
+    spent, running = Stopwatch(), 0.0
     for step in range(args.vae_steps):
         chosen = pictures[next(order)]
         whole = step >= args.crop_share * args.vae_steps
@@ -273,14 +273,11 @@ def train_vae(args: argparse.Namespace, device: torch.device) -> None:
             optimizer.zero_grad(set_to_none=True)
         running += loss.item()
         if (step + 1) % 250 == 0:
-            print(
-                f"vae {step + 1}/{args.vae_steps} loss {running / 250:.4f} {time.monotonic() - started:.0f} s",
-                flush=True,
-            )
+            print(f"vae {step + 1}/{args.vae_steps} loss {running / 250:.4f} {spent}", flush=True)
             running = 0.0
             torch.save(vae.state_dict(), args.work / "vae.partial.pt")
     torch.save(vae.state_dict(), args.work / "vae.pt")
-    note(args, "vae", {"steps": args.vae_steps, "seconds": time.monotonic() - started})
+    note(args, "vae", {"steps": args.vae_steps, **spent.read()})
 
 
 def vae_loss(vae: AutoencoderKL, target: torch.Tensor) -> torch.Tensor:
@@ -294,6 +291,19 @@ def vae_loss(vae: AutoencoderKL, target: torch.Tensor) -> torch.Tensor:
     pull = 1e-3 * mean.square().mean() + 1e-4 * (posterior.logvar.float() + 8).square().mean()
     loss: torch.Tensor = picture_loss(predicted, target) + pull
     return loss
+
+
+class Stopwatch:
+    """Time on the clock and time of all threads on the processors, which says more where other work runs beside."""
+
+    def __init__(self, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
+        self._start = time.monotonic() - seconds, time.process_time() - cpu_seconds
+
+    def read(self) -> dict[str, float]:
+        return {"seconds": time.monotonic() - self._start[0], "cpu_seconds": time.process_time() - self._start[1]}
+
+    def __str__(self) -> str:
+        return "{seconds:.0f} s, {cpu_seconds:.0f} s of processor".format(**self.read())
 
 
 def note(args: argparse.Namespace, stage: str, figures: dict[str, float]) -> None:
@@ -416,17 +426,17 @@ def train_unet(args: argparse.Namespace, device: torch.device) -> None:
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     average = [p.detach().clone() for p in parameters]
     order = batches(len(latents), args.batch, args.seed + 400)
-    first, seconds_before = 0, 0.0
+    first, spent = 0, Stopwatch()
     partial = args.work / "unet.partial.pt"
     if partial.exists():
         state = torch.load(partial, weights_only=True)
         both.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average = [tensor.to(device) for tensor in state["average"]]
-        first, seconds_before = state["step"], state["seconds"]
+        first, spent = state["step"], Stopwatch(state["seconds"], state["cpu_seconds"])
         for _ in range(first):
             next(order)
-    started, running = time.monotonic(), 0.0
+    running = 0.0
     for step in range(first, args.unet_steps):
         optimizer.param_groups[0]["lr"] = cosine(step, args.unet_steps, args.unet_rate)
         chosen = next(order)
@@ -451,18 +461,17 @@ def train_unet(args: argparse.Namespace, device: torch.device) -> None:
         torch._foreach_lerp_(average, parameters, 1 - min(0.998, (1 + step) / (10 + step)))
         running += error.mean().item()
         if (step + 1) % 100 == 0:
-            seconds = seconds_before + time.monotonic() - started
-            print(f"unet {step + 1}/{args.unet_steps} loss {running / 100:.4f} {seconds:.0f} s", flush=True)
+            print(f"unet {step + 1}/{args.unet_steps} loss {running / 100:.4f} {spent}", flush=True)
             running = 0.0
             if (step + 1) % 300 == 0:
                 state = {"model": both.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
-                torch.save({**state, "step": step + 1, "seconds": seconds}, partial.with_suffix(".tmp"))
+                torch.save({**state, "step": step + 1, **spent.read()}, partial.with_suffix(".tmp"))
                 partial.with_suffix(".tmp").rename(partial)
     with torch.no_grad():
         for parameter, averaged in zip(parameters, average, strict=True):
             parameter.copy_(averaged)
     torch.save(both.state_dict(), args.work / "unet.pt")
-    note(args, "unet", {"steps": args.unet_steps, "seconds": seconds_before + time.monotonic() - started})
+    note(args, "unet", {"steps": args.unet_steps, **spent.read()})
 
 
 # --- package data ----------------------------------------------------------------------------------------------------
