@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tincture.adapters.attention import context_width, projections
 from tincture.adapters.hypernetwork import create_hypernetwork
+from tincture.models.conditions import Conditions
 from tincture.models.stable_diffusion import StableDiffusion
 
 Step = Callable[[], None]
@@ -42,7 +43,7 @@ class Floors:
         self.ids = torch.randint(600, (batch_size, 77), generator=random).to(model.device)
 
     def _loss(self, hidden_states: Tensor) -> Tensor:
-        noise_pred = self.model.predict_noise(self.noisy_latents, self.timesteps, hidden_states)
+        noise_pred = self.model.predict_noise(self.noisy_latents, self.timesteps, Conditions(hidden_states))
         return nn.functional.mse_loss(noise_pred.float(), self.target)
 
     # --- embedding ---------------------------------------------------------------------------------------------------
@@ -64,7 +65,7 @@ class Floors:
             leaves[:] = [output.requires_grad_()]
             return output
 
-        text_encoder = self.model.text_encoder
+        text_encoder = self.model.text_encoders[0].module
 
         def step() -> None:
             handle = text_encoder.get_input_embeddings().register_forward_hook(open_to_gradients)

@@ -10,10 +10,12 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from transformers.models.clip.configuration_clip import CLIPTextConfig
-from transformers.models.clip.modeling_clip import CLIPTextModel
+from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
+from tincture.models.families import SD1, SDXL
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.models.text_encoder import TextEncoder
 
 TOKENIZER = Path(__file__).parents[1] / "src" / "tincture" / "models" / "picto" / "weights" / "tokenizer"
 
@@ -61,24 +63,55 @@ SCHEDULER = {
 }
 
 
-def tiny_model(seed: int = 0, prediction_type: str = "epsilon") -> StableDiffusion:
-    """A model of 64 x 64 pictures, widths 32 and 64, text width 32, its weights drawn from ``seed``."""
+def tiny_model(seed: int = 0, prediction_type: str = "epsilon", in_channels: int = 4) -> StableDiffusion:
+    """A model of 64 x 64 pictures, widths 32 and 64, text width 32, its weights drawn from ``seed``.
+
+    Nine ``in_channels`` make an inpainting model.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
         return StableDiffusion(
-            tokenizer=CLIPTokenizer.from_pretrained(TOKENIZER),
-            text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT_ENCODER)),
+            family=SD1,
+            text_encoders=[TextEncoder(SD1.text_encoders[0], tokenizer, CLIPTextModel(CLIPTextConfig(**TEXT_ENCODER)))],
             vae=AutoencoderKL(**VAE),
-            unet=UNet2DConditionModel(**UNET),
+            unet=UNet2DConditionModel(**{**UNET, "in_channels": in_channels}),
             noise_scheduler=DDPMScheduler(**SCHEDULER, prediction_type=prediction_type),
             name="tiny",
             hash="0123456789",
         )
 
 
+def tiny_sdxl(seed: int = 0) -> StableDiffusion:
+    """The same of the anatomy of SDXL: text encoders of widths 32 and 48, the second one projected to 40 numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizers = [CLIPTokenizer.from_pretrained(TOKENIZER), CLIPTokenizer.from_pretrained(TOKENIZER, pad_token="!")]
+        second = {**TEXT_ENCODER, "hidden_size": 48, "num_hidden_layers": 3, "projection_dim": 40, "hidden_act": "gelu"}
+        modules = [
+            CLIPTextModel(CLIPTextConfig(**{**TEXT_ENCODER, "num_hidden_layers": 3})),
+            CLIPTextModelWithProjection(CLIPTextConfig(**second)),
+        ]
+        return StableDiffusion(
+            family=SDXL,
+            text_encoders=[TextEncoder(*parts) for parts in zip(SDXL.text_encoders, tokenizers, modules, strict=True)],
+            vae=AutoencoderKL(**VAE),
+            unet=UNet2DConditionModel(
+                **{**UNET, "cross_attention_dim": 80, "transformer_layers_per_block": (1, 2)},
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=6 * 8 + 40,
+            ),
+            noise_scheduler=DDPMScheduler(**SCHEDULER),
+            name="tiny-xl",
+            hash="0123456789",
+        )
+
+
 def weights(model: StableDiffusion) -> dict[str, torch.Tensor]:
     """A copy of every parameter and buffer of ``model``, for comparing bit by bit."""
-    parts = {"text_encoder": model.text_encoder, "vae": model.vae, "unet": model.unet}
+    parts = {encoder.spec.component: encoder.module for encoder in model.text_encoders}
+    parts |= {"vae": model.vae, "unet": model.unet}
     return {
         f"{part}.{key}": value.clone() for part, module in parts.items() for key, value in module.state_dict().items()
     }
@@ -86,8 +119,10 @@ def weights(model: StableDiffusion) -> dict[str, torch.Tensor]:
 
 def save_folder(model: StableDiffusion, folder: Path) -> Path:
     """Writes ``model`` as a diffusers folder and returns it."""
-    parts = {name: getattr(model, name) for name in ("unet", "vae", "text_encoder", "tokenizer")}
-    for name, part in {**parts, "scheduler": model.noise_scheduler}.items():
+    parts = {"unet": model.unet, "vae": model.vae, "scheduler": model.noise_scheduler}
+    for encoder in model.text_encoders:
+        parts |= {encoder.spec.component: encoder.module, encoder.spec.tokenizer: encoder.tokenizer}
+    for name, part in parts.items():
         part.save_pretrained(folder / name)
     index = {
         "_class_name": "StableDiffusionPipeline",

@@ -74,7 +74,7 @@ def original_state_dict(model: StableDiffusion) -> dict[str, Tensor]:
         ),
         # transformers 5.6 dropped the level text_model, which the original has.
         **_renamed(
-            model.text_encoder.state_dict(),
+            model.text_encoders[0].module.state_dict(),
             [(r"^(?!text_model\.)", "text_model.")],
             "cond_stage_model.transformer.",
         ),

@@ -19,7 +19,7 @@ from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.data import captions
 from tincture.data.batches import BatchPlan
-from tincture.data.dataset import PictureDataset, load_dataset
+from tincture.data.dataset import PictureDataset, Sample, load_dataset
 from tincture.data.latents import LatentCache, alpha_weights
 from tincture.devices import PRECISIONS, resolve_device
 from tincture.errors import DataError, ModelError, UsageError
@@ -168,7 +168,7 @@ def check(
             f"--batch-size is {settings.batch_size}, but {settings.data} has {len(dataset)} usable pictures; give at "
             "most that many, or use --gradient-accumulation-steps for a larger batch."
         )
-    layers = model.text_encoder.config.num_hidden_layers
+    layers = min(encoder.layers for encoder in model.text_encoders)
     if settings.clip_skip > layers:
         raise UsageError(f"--clip-skip is {settings.clip_skip}, but the text encoder has {layers} layers.")
     _check_adapter(settings, model, adapter, lines)
@@ -176,12 +176,7 @@ def check(
 
 def _check_adapter(settings: TrainSettings, model: StableDiffusion, adapter: Adapter, lines: list[str]) -> None:
     if isinstance(adapter, Embedding):
-        widths = {encoder: vectors.shape[-1] for encoder, vectors in adapter.vectors.items()}
-        if widths.get(model.text_encoder_name) != model.text_width:
-            raise ModelError(
-                f"The embedding {adapter.name!r} is {widths}, but {model.name} needs {model.text_encoder_name} vectors "
-                f"of width {model.text_width}; create one for this model."
-            )
+        adapter.require_fit(model)
         unnamed = [line for line in lines if "[name]" not in line]
         if unnamed:
             raise UsageError(
@@ -214,7 +209,13 @@ def _training_data(
         prompt=_prompt_draw(settings, name, dataset, lines),
         latent_sampling_method=settings.latent_sampling_method,
         weights=_loss_weights(model, dataset, latents) if settings.use_weight else None,
+        time_ids=[_time_ids(model, sample) for sample in dataset] if model.family.knows_sizes else None,
     )
+
+
+def _time_ids(model: StableDiffusion, sample: Sample) -> Tensor:
+    size = (sample.width, sample.height)
+    return model.time_ids(sample.original_size or size, sample.crop, size).to(model.device)
 
 
 def _prompt_draw(settings: TrainSettings, name: str, dataset: PictureDataset, lines: list[str]) -> PromptDraw:

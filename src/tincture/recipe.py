@@ -71,7 +71,10 @@ def create_embedding(
     path = workspace.embedding_path(name)
     _refuse_existing(path, overwrite)
     base = load_model(model, workspace=workspace)
-    made = embedding.create_embedding(path.stem if path.suffix else name, base, num_vectors, init_text)
+    made = embedding.create_embedding(path.stem, base, num_vectors, init_text)
+    if len(made.vectors) > 1:  # the webui's format has no place for a second text encoder
+        path = path.with_suffix(".safetensors")
+        _refuse_existing(path, overwrite)
     made.save(path, model_name=base.name, model_hash=base.hash, provenance=software())
     return path
 
@@ -144,7 +147,7 @@ def train(
     check_steps(settings, adapter)
     run = prepare(settings, workspace, adapter, load_template(settings, workspace), callbacks)
     load_optimizer(run.trainer.optimizer, adapter, path)
-    folder = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name)
+    folder = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name, path.suffix)
     write_records(run, folder, path, workspace)
     return _run(run, folder, path, callbacks, stop)
 
@@ -172,8 +175,8 @@ def resume(
     record = read_record(run_dir)
     settings = TrainSettings.from_dict(record["settings"], source=str(run_dir / "run.json"))
     workspace = workspace or Workspace.open(record["root"])
-    folder = RunFolder(run_dir, settings.kind)
     path = Path(record["adapter_path"])
+    folder = RunFolder(run_dir, settings.kind, path.suffix)
     adapter = load_adapter(settings.kind, folder.start, path.stem)
     states = checkpoint.list_states(folder.states)
     # A run that was killed before it wrote its first state stands at its start.
@@ -206,11 +209,11 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
     sizes: dict[str, int] = {}
     for sample in dataset:
         sizes[f"{sample.width}x{sample.height}"] = sizes.get(f"{sample.width}x{sample.height}", 0) + 1
-    frozen = sum(_bytes(part) for part in (model.unet, model.text_encoder, model.vae))
+    frozen = sum(_bytes(part) for part in (model.unet, model.vae, *(encoder.module for encoder in model.text_encoders)))
     cells = sum(sample.width * sample.height for sample in dataset) // model.vae_scale_factor**2
     return {
         "settings": settings.to_dict(),
-        "model": {"name": model.name, "hash": model.hash, "family": model.family},
+        "model": {"name": model.name, "hash": model.hash, "family": model.family.title},
         "pictures": len(dataset),
         "skipped": {str(path): reason for path, reason in dataset.skipped},
         "sizes": sizes,

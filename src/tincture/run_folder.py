@@ -2,7 +2,7 @@
 
 run.json                    settings and what else a resume needs
 settings-DATE-TIME.json     the webui's settings file
-start.pt                    the adapter as it was before the first step
+start.pt                    the adapter as it was before the first step (or .safetensors, as its file has it)
 state/step-NUMBER.pt        training states
 embeddings/ hypernetworks/  copies of the adapter, NAME-STEP.pt
 images/                     previews and their contact sheet
@@ -27,6 +27,7 @@ from tincture.events import CheckpointSaved, Event, RunEnded, RunStarted, StepEn
 from tincture.formats.files import write_text
 from tincture.training.checkpoint import save_state
 from tincture.training.trainer import Trainer
+from tincture.workspace import ADAPTER_SUFFIX
 
 _CSV_NAMES = {"embedding": "textual_inversion_loss.csv", "hypernetwork": "hypernetwork_loss.csv"}
 _RECORDED = {"settings", "root", "adapter_path", "model_hash", "data_hash", "template_lines"}
@@ -34,13 +35,14 @@ _RECORDED = {"settings", "root", "adapter_path", "model_hash", "data_hash", "tem
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run."""
+    """Paths of one run; ``suffix`` is that of the adapter's file, which its copies are like."""
 
     path: Path
     kind: str
+    suffix: str = ADAPTER_SUFFIX
 
     @classmethod
-    def create(cls, logs: Path, kind: str, name: str) -> RunFolder:
+    def create(cls, logs: Path, kind: str, name: str, suffix: str = ADAPTER_SUFFIX) -> RunFolder:
         """Makes a new folder under today's date; a name that is taken gets a number, and nothing is overwritten.
 
         Raises:
@@ -48,7 +50,7 @@ class RunFolder:
         """
         day = logs / datetime.date.today().isoformat()
         # Made and not merely chosen: a run that begins at the same moment takes the next number.
-        return cls(next(path for path in _numbered(day / name) if _made(path)), kind)
+        return cls(next(path for path in _numbered(day / name) if _made(path)), kind, suffix)
 
     @property
     def record(self) -> Path:
@@ -56,7 +58,7 @@ class RunFolder:
 
     @property
     def start(self) -> Path:
-        return self.path / "start.pt"
+        return self.path / f"start{self.suffix}"
 
     @property
     def states(self) -> Path:
@@ -144,7 +146,7 @@ class Checkpointer:
             save_state(self.trainer, self.folder.states)
         elif isinstance(event, StepEnd) and self.every and event.global_step % self.every == 0:
             self._check()
-            path = self.folder.copies / f"{self.trainer.adapter.name}-{event.global_step}.pt"
+            path = self.folder.copies / f"{self.trainer.adapter.name}-{event.global_step}{self.folder.suffix}"
             self.save(path)
             save_state(self.trainer, self.folder.states)
             self.trainer.emit(CheckpointSaved(event.global_step, path))

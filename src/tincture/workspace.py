@@ -1,6 +1,6 @@
 """Where things lie: the webui's folder layout, so that a workspace may be an existing webui folder.
 
-    embeddings/                       textual-inversion embeddings, NAME.pt
+    embeddings/                       textual-inversion embeddings, NAME.pt or NAME.safetensors
     models/hypernetworks/             hypernetworks, NAME.pt or NAME.safetensors
     models/Stable-diffusion/          base models: diffusers folders
     textual_inversion_templates/      the user's own prompt templates, NAME.txt
@@ -23,7 +23,7 @@ from tincture.errors import UsageError
 
 ROOT_VARIABLE = "TINCTURE_ROOT"
 ADAPTER_SUFFIX = ".pt"
-HYPERNETWORK_SUFFIXES = frozenset({ADAPTER_SUFFIX, ".safetensors"})
+TRAINABLE_SUFFIXES = frozenset({ADAPTER_SUFFIX, ".safetensors"})
 MAX_NAME_LENGTH = 100
 MAX_NAME_BYTES = 200  # file systems allow 255 bytes, and "-STEP.pt.optim" comes behind the name
 
@@ -106,12 +106,12 @@ class Workspace:
         return self.hypernetworks / f"{clean_name(name)}{ADAPTER_SUFFIX}"
 
     def list_embeddings(self) -> list[Path]:
-        """Embedding files at any depth, links followed, empty files left out; sorted."""
-        return [path for path, _ in adapter_files([self.embeddings], {ADAPTER_SUFFIX})]
+        """Embedding files that can be trained, at any depth, links followed, empty files left out; sorted."""
+        return [path for path, _ in adapter_files([self.embeddings], TRAINABLE_SUFFIXES)]
 
     def list_hypernetworks(self) -> list[Path]:
         """Hypernetwork files at any depth, links followed, empty files left out; sorted."""
-        return [path for path, _ in adapter_files([self.hypernetworks], HYPERNETWORK_SUFFIXES)]
+        return [path for path, _ in adapter_files([self.hypernetworks], TRAINABLE_SUFFIXES)]
 
     def list_models(self) -> list[Path]:
         """Diffusers folders (those with a model_index.json) directly in the models folder; sorted."""
@@ -182,4 +182,4 @@ def _find(kind: str, name: str, candidates: list[Path], folder: Path) -> Path:
 
 def _without_suffix(file_name: str) -> str:
     stem, suffix = os.path.splitext(file_name)
-    return stem if suffix.lower() in HYPERNETWORK_SUFFIXES else file_name
+    return stem if suffix.lower() in TRAINABLE_SUFFIXES else file_name

@@ -69,7 +69,7 @@ def test_floors_leave_the_model_as_it_was(kind: Kind) -> None:
     assert all(torch.equal(before[key], value) for key, value in weights(model).items())
     assert not any(parameter.grad is not None for parameter in model.unet.parameters())
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.unet.modules())
-    assert not any(module._forward_hooks for module in model.text_encoder.modules())
+    assert not any(module._forward_hooks for module in model.text_encoders[0].module.modules())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -37,7 +37,7 @@ def test_diffusers_reads_back_every_tensor(suffix: str, shared_model: StableDiff
     assert_same(convert_ldm_unet_checkpoint(dict(state), shared_model.unet.config), shared_model.unet)
     assert_same(convert_ldm_vae_checkpoint(dict(state), shared_model.vae.config), shared_model.vae)
     text = convert_ldm_clip_checkpoint(dict(state))
-    assert_same({key.removeprefix("text_model."): value for key, value in text.items()}, shared_model.text_encoder)
+    assert_same({key.removeprefix("text_model."): value for key, value in text.items()}, shared_model.text_encoders[0].module)
     assert all(key.startswith("text_model.") for key in text)
 
 

@@ -30,7 +30,8 @@ class Embedding:
 
     Args:
         name: the placeholder in prompts.
-        vectors: by text encoder name (``clip_l``; ``clip_h`` for SD 2), (num_vectors, width); copied as float32.
+        vectors: by text encoder name (``clip_l``; ``clip_h`` for SD 2; ``clip_l`` and ``clip_g`` for SDXL),
+            (num_vectors, width); copied as float32.
         step: optimizer steps trained so far.
         model_name: the model trained on.
         model_hash: first 10 hex digits of its hash.
@@ -96,12 +97,13 @@ class Embedding:
         if any(attached is self for attached in model.attached_embeddings):
             raise ModelError(f"Embedding {self.name!r} is attached to this model already.")
         self.to(model.device)
-        placement = _Placement(self, model)
-        table = model.text_encoder.get_input_embeddings()
-        handles = [
-            table.register_forward_pre_hook(placement.before),
-            table.register_forward_hook(placement.after),
-        ]
+        handles = []
+        for encoder in model.text_encoders:
+            placement = _Placement(self, encoder.name, model)
+            handles += [
+                encoder.table.register_forward_pre_hook(placement.before),
+                encoder.table.register_forward_hook(placement.after),
+            ]
         model.attached_embeddings.append(self)
         try:
             yield
@@ -114,18 +116,24 @@ class Embedding:
         """Makes sure that ``attach`` can place the vectors.
 
         Raises:
-            ModelError: they are not of the width of the model's text encoder, or more than a prompt has room for.
+            ModelError: they are not of the widths of the model's text encoders, or more than a prompt has room for.
         """
-        vectors = self._vectors.get(model.text_encoder_name)
-        if vectors is None or vectors.shape[1] != model.text_width:
-            widths = ", ".join(f"{encoder} {rows.shape[1]}" for encoder, rows in self._vectors.items())
+        needed = model.embedding_widths
+        widths = {encoder: rows.shape[1] for encoder, rows in self._vectors.items()}
+        if widths != needed:
             raise ModelError(
-                f"Embedding {self.name!r} has vectors of width {widths}, but the text encoder of this model is "
-                f"{model.text_encoder_name} {model.text_width}; choose one made for this kind of model."
+                f"Embedding {self.name!r} has vectors of width {_listed(widths)}, but the text encoder of this "
+                f"model is {_listed(needed)} ({model.family.title}); choose one made for this kind of model."
             )
-        if len(vectors) > MAX_VECTORS:
+        counts = {encoder: len(rows) for encoder, rows in self._vectors.items()}
+        if len(set(counts.values())) > 1:
             raise ModelError(
-                f"Embedding {self.name!r} has {len(vectors)} vectors, but a prompt has room for {MAX_VECTORS} "
+                f"Embedding {self.name!r} has unequal numbers of vectors ({_listed(counts)}), but each of its tokens "
+                "needs one for every text encoder; its file is damaged or was put together wrongly."
+            )
+        if self.num_vectors > MAX_VECTORS:
+            raise ModelError(
+                f"Embedding {self.name!r} has {self.num_vectors} vectors, but a prompt has room for {MAX_VECTORS} "
                 "in a row; use one with fewer."
             )
 
@@ -209,8 +217,9 @@ class Embedding:
 class _Placement:
     """Two hooks around a token table: the embedding's own ids never reach it, their rows are put in behind it."""
 
-    def __init__(self, embedding: Embedding, model: StableDiffusion) -> None:
+    def __init__(self, embedding: Embedding, text_encoder: str, model: StableDiffusion) -> None:
         self.embedding = embedding
+        self.vectors = embedding.vectors[text_encoder]
         self.model = model
         self.positions: Tensor | None = None
 
@@ -227,8 +236,7 @@ class _Placement:
         """Places the vectors in ``output``: (B, tokens, width) in the table's precision."""
         assert self.positions is not None
         positions, self.positions = self.positions, None
-        vectors = self.embedding.vectors[self.model.text_encoder_name]
-        rows = nn.functional.embedding(positions.clamp(min=0), vectors).to(output.dtype)
+        rows = nn.functional.embedding(positions.clamp(min=0), self.vectors).to(output.dtype)
         return torch.where((positions >= 0)[..., None], rows, output)
 
     def _first_id(self) -> int:
@@ -237,7 +245,7 @@ class _Placement:
         for attached in self.model.attached_embeddings:
             if attached is self.embedding:
                 break
-            first += attached.vectors[self.model.text_encoder_name].shape[0]
+            first += attached.num_vectors
         return first
 
 
@@ -252,9 +260,18 @@ def create_embedding(name: str, model: StableDiffusion, num_vectors: int = 1, in
     """
     if not 1 <= num_vectors <= MAX_VECTORS:
         raise UsageError(f"{num_vectors} vectors are not possible; num_vectors is 1 to {MAX_VECTORS}.")
-    tokens = model.token_embeddings(init_text)
-    vectors = torch.zeros(num_vectors, model.text_width)
-    if len(tokens):
-        spread = torch.arange(num_vectors) * len(tokens) // num_vectors
-        vectors = tokens.float().cpu()[spread]
-    return Embedding(name, {model.text_encoder_name: vectors}, model_name=model.name, model_hash=model.hash)
+    vectors = {
+        encoder.name: _spread(encoder.token_embeddings(init_text), num_vectors) for encoder in model.text_encoders
+    }
+    return Embedding(name, vectors, model_name=model.name, model_hash=model.hash)
+
+
+def _spread(tokens: Tensor, num_vectors: int) -> Tensor:
+    """Rows (num_vectors, width) float32 of ``tokens`` (n, width); zeros when there is none."""
+    if not len(tokens):
+        return torch.zeros(num_vectors, tokens.shape[1])
+    return tokens.float().cpu()[torch.arange(num_vectors) * len(tokens) // num_vectors]
+
+
+def _listed(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{encoder} {number}" for encoder, number in numbers.items())

@@ -70,7 +70,7 @@ class EmbeddingDatabase:
         self.unreadable: list[LeftOut] = []
         # By path: what told a change from, and the embedding or why it cannot be read.
         self._files: dict[Path, tuple[tuple[int, ...], Embedding | str]] = {}
-        self._sorted_for: tuple[Any, str, int] | None = None
+        self._sorted_for: tuple[Any, tuple[tuple[str, int], ...]] | None = None
         self._names: Names[Entry] = Names([])
         self._names_left_out: Names[LeftOut] = Names([])
 
@@ -91,7 +91,7 @@ class EmbeddingDatabase:
             for path, stat in adapter_files(self.folders, EMBEDDING_SUFFIXES)
             if not _is_only_a_preview(path)
         }
-        fits = (model.tokenizer, model.text_encoder_name, model.text_width)
+        fits = (model.tokenizer, tuple(model.embedding_widths.items()))
         known = {path: signature for path, (signature, _) in self._files.items()}
         # Compared in their order too, which decides whose name counts.
         if not force and list(found.items()) == list(known.items()) and fits == self._sorted_for:

@@ -244,7 +244,7 @@ def _metadata(
     )
     spec = metadata_of(
         hypernetwork.provenance,
-        architecture=f"{_architecture(model)}/lora",
+        architecture=f"{model.family.modelspec[model.prediction_type]}/lora",
         implementation="diffusers",
         title=hypernetwork.name,
         usage_hint=f"Only with {base}.",
@@ -263,9 +263,3 @@ def _metadata(
         "modelspec.resolution": f"{model.default_size}x{model.default_size}",
         "tincture.lora": json.dumps(own),
     }
-
-
-def _architecture(model: StableDiffusion) -> str:
-    if model.family == "sd1":
-        return "stable-diffusion-v1"
-    return "stable-diffusion-v2-768-v" if model.prediction_type == "v_prediction" else "stable-diffusion-v2-512"

@@ -30,6 +30,10 @@ _BATCH_SIZE = 4
 _COMPARED_CALLS = 8
 
 
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments of the U-Net."""
+
+
 @dataclass(frozen=True)
 class Projection:
     """``to_k`` or ``to_v`` of an attention, the module that acts before it, and the output layer behind it.
@@ -119,7 +123,7 @@ class Probe:
     def errors(self, captions: Sequence[str], changes: Mapping[str, LowRank], shifts: Mapping[str, Tensor]) -> Errors:
         """How far ``attach_lora`` with ``changes`` and ``shifts`` is off while ``captions`` are drawn."""
         sums = {projection.name: torch.zeros(2, dtype=torch.float64) for projection in self.projections}
-        calls: list[tuple[Tensor, ...]] = []
+        calls: list[Call] = []
 
         def compare(at: Projection, context: Tensor) -> None:
             wanted = at.added(context, self._multiplier) @ at.layer.weight.float().T
@@ -130,7 +134,7 @@ class Probe:
 
         def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if len(calls) < _COMPARED_CALLS:
-                calls.append((args[0], args[1], kwargs["encoder_hidden_states"]))
+                calls.append((args, kwargs))
 
         with _hook(self._model.unet.register_forward_pre_hook(record, with_kwargs=True)):
             self._draw("measure", captions, compare)
@@ -147,15 +151,16 @@ class Probe:
             seeds = [torch_seed(self._seed, f"LoRA {purpose}", index) for index in range(len(captions))]
             generate(self._model, captions, _DRAWING, seeds=seeds, batch_size=_BATCH_SIZE)
 
-    def _noise_errors(
-        self, calls: Sequence[tuple[Tensor, ...]], lora: AbstractContextManager[None]
-    ) -> tuple[float, float, float]:
-        predict = self._model.predict_noise
-        base = torch.cat([predict(*call).float() for call in calls])
+    def _noise_errors(self, calls: Sequence[Call], lora: AbstractContextManager[None]) -> tuple[float, float, float]:
+        def predict(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+            noise_pred: Tensor = self._model.unet(*args, **kwargs)[0]
+            return noise_pred.float()
+
+        base = torch.cat([predict(*call) for call in calls])
         with self._hypernetwork.attach(self._model, self._multiplier):
-            wanted = torch.cat([predict(*call).float() for call in calls])
+            wanted = torch.cat([predict(*call) for call in calls])
         with lora:
-            made = torch.cat([predict(*call).float() for call in calls])
+            made = torch.cat([predict(*call) for call in calls])
         each = [_ratio(_power(m - w), _power(w - b)) for m, w, b in zip(made, wanted, base, strict=True)]
         change = _power(wanted - base)
         return _ratio(_power(made - wanted), change), max(each), _ratio(change, _power(base))

@@ -23,7 +23,9 @@ from transformers.models.clip.tokenization_clip import CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from tincture.errors import ModelError
+from tincture.models.families import SD1, SD2
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.models.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from tincture.workspace import Workspace
@@ -56,10 +58,11 @@ def load_model(
     folder = find_folder(name, workspace)
     _check_parts(folder)
     text_encoder = _load(folder, "text_encoder", lambda path: _text_encoder(path, dtype))
-    positions = text_encoder.config.max_position_embeddings
+    tokenizer = _load(folder, "tokenizer", lambda path: _tokenizer(path, text_encoder.config.max_position_embeddings))
+    family = SD2 if text_encoder.config.hidden_act == "gelu" else SD1
     model = StableDiffusion(
-        tokenizer=_load(folder, "tokenizer", lambda path: _tokenizer(path, positions)),
-        text_encoder=text_encoder,
+        family=family,
+        text_encoders=[TextEncoder(family.text_encoders[0], tokenizer, text_encoder)],
         vae=_load(folder, "vae", lambda path: _diffusers_part(AutoencoderKL, path, torch.float32)),
         unet=_load(folder, "unet", lambda path: _unet(path, dtype)),
         noise_scheduler=_load(folder, "scheduler", lambda path: DDPMScheduler.from_pretrained(path)),
@@ -217,7 +220,7 @@ def _check_fit(model: StableDiffusion, folder: Path) -> None:
             f"In {folder}, the unet takes {unet.in_channels} channels and the vae gives {vae.latent_channels}; "
             "a text-to-picture model is needed (not inpainting or depth)."
         )
-    rows = model.text_encoder.config.vocab_size
+    rows = model.text_encoders[0].module.config.vocab_size
     if len(model.tokenizer) > rows:
         raise ModelError(
             f"In {folder}, the tokenizer knows {len(model.tokenizer)} tokens and the text_encoder only {rows}; "

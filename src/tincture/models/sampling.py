@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tincture.drawing import CompleteDrawing, Drawing
 from tincture.errors import UsageError
+from tincture.models.conditions import Conditions
 from tincture.models.stable_diffusion import StableDiffusion
 
 # What the reference's k-diffusion samplers walk through: steps evenly spread from the last timestep to the first.
@@ -95,16 +96,15 @@ def generate(
         scheduler = make_scheduler(model, drawing.sampler)
         _set_steps(scheduler, drawing, model.device)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[batch]]
-        hidden_states = model.encode_prompts(prompts[batch], drawing.clip_skip, chunks)
+        conditions = model.encode_prompts(prompts[batch], drawing.clip_skip, chunks)
         if drawing.guidance_scale != 1:
-            negative = model.encode_prompts([drawing.negative_prompt], drawing.clip_skip, chunks)
-            hidden_states = torch.cat([negative.expand_as(hidden_states), hidden_states])
+            conditions = Conditions.cat([_negative(model, drawing, chunks).expand(len(conditions)), conditions])
         latents = _start(model, scheduler, generators, drawing)
         extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
         for timestep in scheduler.timesteps:
             if interrupted is not None and interrupted():
                 return torch.cat(done)
-            noise_pred = _predict(model, scheduler, latents, timestep, hidden_states, drawing.guidance_scale)
+            noise_pred = _predict(model, scheduler, latents, timestep, conditions, drawing.guidance_scale)
             latents = scheduler.step(noise_pred, timestep, latents, **extra, return_dict=False)[0]
         done.append(_decode(model, latents))
     return torch.cat(done)
@@ -146,6 +146,11 @@ def _batches(
         start = end
 
 
+def _negative(model: StableDiffusion, drawing: CompleteDrawing, chunks: int) -> Conditions:
+    negative = model.encode_prompts([drawing.negative_prompt], drawing.clip_skip, chunks)
+    return negative.zeros() if model.family.blank_is_zero and not drawing.negative_prompt else negative
+
+
 def _set_steps(scheduler: Any, drawing: Drawing, device: torch.device) -> None:
     try:
         scheduler.set_timesteps(drawing.steps, device=device)
@@ -158,7 +163,7 @@ def _start(
 ) -> Tensor:
     """Pure noise (B, 4, h, w) float32 of the sampler's first noise level."""
     cell = model.vae_scale_factor
-    shape = (model.unet.config.in_channels, drawing.height // cell, drawing.width // cell)
+    shape = (model.latent_channels, drawing.height // cell, drawing.width // cell)
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     started: Tensor = noise.to(model.device) * scheduler.init_noise_sigma
     return started
@@ -169,14 +174,14 @@ def _predict(
     scheduler: Any,
     latents: Tensor,
     timestep: Tensor,
-    hidden_states: Tensor,
+    conditions: Conditions,
     guidance_scale: float,
 ) -> Tensor:
     """The guided prediction in float32: schedulers lose too much in half precision."""
     scaled = scheduler.scale_model_input(latents, timestep)
     if guidance_scale == 1:
-        return model.predict_noise(scaled, timestep, hidden_states).float()
-    negative, positive = model.predict_noise(torch.cat([scaled, scaled]), timestep, hidden_states).float().chunk(2)
+        return model.predict_noise(scaled, timestep, conditions).float()
+    negative, positive = model.predict_noise(torch.cat([scaled, scaled]), timestep, conditions).float().chunk(2)
     return negative + guidance_scale * (positive - negative)
 
 

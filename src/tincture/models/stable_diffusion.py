@@ -14,18 +14,20 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tincture.errors import ModelError, UsageError
 from tincture.models import tokens
+from tincture.models.conditions import Conditions
+from tincture.models.families import Family
+from tincture.models.text_encoder import TextEncoder
 
 
 class StableDiffusion:
     """A frozen base model: nothing requires a gradient, everything is in ``eval()`` mode, no weight is ever written.
 
     Args:
-        tokenizer: transformers' CLIPTokenizer.
-        text_encoder: transformers' CLIPTextModel.
+        family: what anatomy it is of.
+        text_encoders: as ``family`` lists them.
         vae: diffusers' AutoencoderKL.
-        unet: diffusers' UNet2DConditionModel.
+        unet: diffusers' UNet2DConditionModel; one that takes more channels than the VAE gives is an inpainting model.
         noise_scheduler: diffusers' DDPMScheduler with the model's own betas and prediction type.
         name: what files and pictures call the model.
         hash: first 10 hex digits of a sha256 of its weights, "" when unknown.
@@ -33,18 +35,19 @@ class StableDiffusion:
 
     Attributes:
         attached_embeddings: in order of attachment; ``Embedding.attach`` keeps it, ``tokenize`` reads it.
-        text_encoder_name: the key of this text encoder in ``Embedding.vectors``: ``clip_l`` (SD 1), ``clip_h`` (SD 2).
-        text_width: width of the text encoder's hidden states, 768 for SD 1.
+        text_width: width of the joined hidden states, 768 for SD 1.
         default_size: side in pixels of the pictures the model was made for, 512 for SD 1.
         vae_scale_factor: pixels per latent cell along a side, 8.
+        latent_channels: 4.
+        is_inpainting: whether the U-Net also wants a mask and a masked picture.
         prediction_type: what the U-Net predicts: ``epsilon`` or ``v_prediction``.
     """
 
     def __init__(
         self,
         *,
-        tokenizer: Any,
-        text_encoder: Any,
+        family: Family,
+        text_encoders: Sequence[TextEncoder],
         vae: Any,
         unet: Any,
         noise_scheduler: Any,
@@ -52,8 +55,8 @@ class StableDiffusion:
         hash: str = "",
         guidance_scale: float = 7.0,
     ) -> None:
-        self.tokenizer = tokenizer
-        self.text_encoder = text_encoder
+        self.family = family
+        self.text_encoders = tuple(text_encoders)
         self.vae = vae
         self.unet = unet
         self.noise_scheduler = noise_scheduler
@@ -61,14 +64,28 @@ class StableDiffusion:
         self.hash = hash
         self.guidance_scale = guidance_scale
         self.attached_embeddings: list[tokens.Placeholder] = []
-        self.text_width: int = self.text_encoder.config.hidden_size
-        self.text_encoder_name = "clip_h" if self.text_width == 1024 else "clip_l"
-        self.family = "sd2" if self.text_width == 1024 else "sd1"
+        self.text_width = sum(encoder.width for encoder in self.text_encoders)
         self.prediction_type: str = noise_scheduler.config.prediction_type
         self.vae_scale_factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.latent_channels: int = self.vae.config.latent_channels
         self.default_size: int = self.unet.config.sample_size * self.vae_scale_factor
-        for part in (self.text_encoder, self.vae, self.unet):
+        self.is_inpainting: bool = self.unet.config.in_channels > self.latent_channels
+        self._blank_pictures: dict[tuple[int, ...], Tensor] = {}
+        for part in self._parts():
             part.requires_grad_(False).eval()
+
+    def _parts(self) -> list[nn.Module]:
+        return [*(encoder.module for encoder in self.text_encoders), self.vae, self.unet]
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of the first text encoder: all of a family cut prompts alike, and differ in what they fill up with."""
+        return self.text_encoders[0].tokenizer
+
+    @property
+    def embedding_widths(self) -> dict[str, int]:
+        """By text encoder name, the width of its vectors: what an embedding for this model must have."""
+        return {encoder.name: encoder.width for encoder in self.text_encoders}
 
     @property
     def device(self) -> torch.device:
@@ -78,17 +95,17 @@ class StableDiffusion:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The U-Net's (and the text encoder's) precision; the VAE always computes in float32."""
+        """The U-Net's (and the text encoders') precision; the VAE always computes in float32."""
         dtype: torch.dtype = next(self.unet.parameters()).dtype
         return dtype
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> StableDiffusion:
-        """Moves the model, with U-Net and text encoder in ``dtype`` and the VAE in float32; returns itself."""
+        """Moves the model, with U-Net and text encoders in ``dtype`` and the VAE in float32; returns itself."""
         # A half-precision VAE overflows on some pictures of SD 1, and every picture is encoded once only.
-        parts = ((self.unet, dtype), (self.text_encoder, dtype), (self.vae, torch.float32))
-        for part, precision in parts:
+        for part in self._parts():
             # torch's own method: diffusers' one warns at every cast about modules to keep in float32, and names none.
-            nn.Module.to(part, device=device, dtype=precision)
+            nn.Module.to(part, device=device, dtype=torch.float32 if part is self.vae else dtype)
+        self._blank_pictures.clear()
         return self
 
     def context_widths(self) -> list[int]:
@@ -102,7 +119,8 @@ class StableDiffusion:
         """Token ids (B, chunks * 77) int64 on the CPU; names of attached embeddings become their placeholder ids.
 
         Placeholder ids start at ``len(tokenizer)``: ``num_vectors`` consecutive ones per embedding, in order of
-        attachment. A prompt of up to 75 tokens is one chunk; shorter prompts have empty chunks behind them.
+        attachment. A prompt of up to 75 tokens is one chunk; shorter prompts have empty chunks behind them, filled up
+        as the first text encoder has it.
         """
         return tokens.to_tensors(self.tokenizer, self._chunks(prompts))[0].flatten(1)
 
@@ -110,19 +128,13 @@ class StableDiffusion:
         """How many chunks of 77 each prompt takes up, at least 1."""
         return [len(chunks) for chunks in self._chunks(prompts)]
 
-    def token_embeddings(self, text: str) -> Tensor:
-        """A copy of the frozen table's rows for the tokens of ``text`` (no special ones): (tokens, text_width)."""
-        (ids,) = tokens.token_ids(self.tokenizer, [text])
-        table: Tensor = self.text_encoder.get_input_embeddings().weight
-        return table[torch.tensor(ids, dtype=torch.int64, device=table.device)].clone()
-
-    def encode_prompts(self, prompts: Sequence[str], clip_skip: int = 1, at_least: int = 1) -> Tensor:
-        """Hidden states (B, chunks * 77, text_width) for the U-Net, in the text encoder's dtype.
+    def encode_prompts(self, prompts: Sequence[str], clip_skip: int = 1, at_least: int = 1) -> Conditions:
+        """Hidden states (B, chunks * 77, text_width) and pooled texts for the U-Net, in the text encoders' dtype.
 
         Prompts may hold weights and ``BREAK`` and be of any length, see docs/prompts.md. Each chunk is encoded by
         itself; ``chunks`` is that of the longest prompt, and shorter ones have encodings of empty chunks behind them.
-        Gradients reach the vectors of attached embeddings. ``clip_skip`` n takes the n-th hidden layer from the end;
-        the final layer norm always follows.
+        Gradients reach the vectors of attached embeddings. ``clip_skip`` n takes the n-th hidden layer from the end,
+        counted from the one that the family uses.
 
         Args:
             prompts: B texts.
@@ -132,25 +144,23 @@ class StableDiffusion:
         Raises:
             UsageError: ``clip_skip`` is not in 1..number of layers.
         """
-        ids, weights = tokens.to_tensors(self.tokenizer, self._chunks(prompts), at_least)
-        hidden_states = self._encode_ids(ids.flatten(0, 1).to(self.device), clip_skip)
+        chunks = self._chunks(prompts)
+        encoded = [self._encode(encoder, chunks, clip_skip, at_least) for encoder in self.text_encoders]
+        pooled = next((first for _, first in encoded if first is not None), None)
+        return Conditions(torch.cat([states for states, _ in encoded], dim=-1), pooled)
+
+    def _encode(
+        self, encoder: TextEncoder, chunks: Sequence[Sequence[tokens.Chunk]], clip_skip: int, at_least: int
+    ) -> tuple[Tensor, Tensor | None]:
+        ids, weights = tokens.to_tensors(encoder.tokenizer, chunks, at_least)
+        hidden_states, pooled = encoder.encode(ids.flatten(0, 1).to(self.device), clip_skip)
         if not bool((weights == 1).all()):
             hidden_states = tokens.emphasize(hidden_states, weights.flatten(0, 1))
-        return hidden_states.reshape(*ids.flatten(1).shape, self.text_width)
+        hidden_states = hidden_states.reshape(*ids.flatten(1).shape, encoder.width)
+        return hidden_states, None if pooled is None else pooled[:: ids.shape[1]]
 
     def _chunks(self, prompts: Sequence[str]) -> list[list[tokens.Chunk]]:
-        return tokens.make_chunks(self.tokenizer, prompts, self.attached_embeddings, self.text_encoder_name)
-
-    def _encode_ids(self, ids: Tensor, clip_skip: int) -> Tensor:
-        layers = self.text_encoder.config.num_hidden_layers
-        if not 1 <= clip_skip <= layers:
-            raise UsageError(f"clip_skip {clip_skip} is not allowed; this text encoder has layers 1 to {layers}.")
-        output = self.text_encoder(ids, output_hidden_states=clip_skip > 1)
-        hidden_states: Tensor = output.last_hidden_state
-        if clip_skip > 1:
-            # The recorded hidden states are those before the final norm.
-            hidden_states = _final_layer_norm(self.text_encoder)(output.hidden_states[-clip_skip])
-        return hidden_states
+        return tokens.make_chunks(self.tokenizer, prompts, self.attached_embeddings)
 
     # --- pictures ----------------------------------------------------------------------------------------------------
 
@@ -173,21 +183,62 @@ class StableDiffusion:
 
     # --- noise -------------------------------------------------------------------------------------------------------
 
-    def predict_noise(self, noisy_latents: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+    def predict_noise(
+        self, noisy_latents: Tensor, timesteps: Tensor, conditions: Conditions, time_ids: Tensor | None = None
+    ) -> Tensor:
         """The U-Net's output (B, 4, h, w) in ``dtype``: noise or v, as ``prediction_type`` says.
+
+        An inpainting model is told that everything is masked, so that it makes whole pictures.
 
         Args:
             noisy_latents: (B, 4, h, w).
             timesteps: (B,) or scalar, int64 in 0..999.
-            encoder_hidden_states: (B, chunks * 77, text_width).
+            conditions: of B prompts.
+            time_ids: (B, 6), see ``time_ids``; None stands for uncropped pictures of the latents' size. Used by
+                families that know sizes only.
         """
+        added = None
+        if self.family.knows_sizes:
+            if time_ids is None:
+                size = tuple(
+                    side * self.vae_scale_factor for side in (noisy_latents.shape[-1], noisy_latents.shape[-2])
+                )
+                time_ids = self.time_ids(size, (0, 0), size).expand(len(noisy_latents), -1)
+            assert conditions.pooled is not None
+            added = {"text_embeds": conditions.pooled.to(self.dtype), "time_ids": time_ids.to(self.device, self.dtype)}
         noise_pred: Tensor = self.unet(
-            noisy_latents.to(self.dtype),
+            self._unet_input(noisy_latents).to(self.dtype),
             timesteps,
-            encoder_hidden_states=encoder_hidden_states.to(self.dtype),
+            encoder_hidden_states=conditions.hidden_states.to(self.dtype),
+            added_cond_kwargs=added,
             return_dict=False,
         )[0]
         return noise_pred
+
+    @staticmethod
+    def time_ids(original_size: Sequence[int], crop: Sequence[int], size: Sequence[int]) -> Tensor:
+        """What families that know sizes are told of a picture: (1, 6) float32 (Podell et al. 2023, section 2.2).
+
+        Args:
+            original_size: (width, height) in pixels, before it was resized.
+            crop: (left, top) in pixels, what was cut off the resized picture.
+            size: (width, height) in pixels, as the model sees it.
+        """
+        return torch.tensor([[*reversed(original_size), *reversed(crop), *reversed(size)]], dtype=torch.float32)
+
+    def _unet_input(self, noisy_latents: Tensor) -> Tensor:
+        if not self.is_inpainting:
+            return noisy_latents
+        count, _, *grid = noisy_latents.shape
+        mask = noisy_latents.new_ones(count, 1, *grid)
+        return torch.cat([noisy_latents, mask, self.blank_latents(*grid).to(noisy_latents).expand_as(noisy_latents)], 1)
+
+    def blank_latents(self, height: int, width: int) -> Tensor:
+        """Latents (1, 4, h, w) of the grey picture that stands for a wholly masked one; encoded once for each size."""
+        if (height, width) not in self._blank_pictures:
+            size = (1, 3, height * self.vae_scale_factor, width * self.vae_scale_factor)
+            self._blank_pictures[height, width] = self.encode_pictures(torch.zeros(size))[0]
+        return self._blank_pictures[height, width]
 
     def enable_gradient_checkpointing(self) -> None:
         """Recomputes U-Net activations in the backward pass: less memory, about a third more time.
@@ -199,12 +250,3 @@ class StableDiffusion:
     def disable_gradient_checkpointing(self) -> None:
         """Keeps activations again."""
         self.unet.disable_gradient_checkpointing()
-
-
-def _final_layer_norm(text_encoder: Any) -> nn.Module:
-    # transformers 5.6 flattened CLIPTextModel; before, and with a projection, the layers stand under text_model.
-    for owner in (text_encoder, getattr(text_encoder, "text_model", None)):
-        layer = getattr(owner, "final_layer_norm", None)
-        if isinstance(layer, nn.Module):
-            return layer
-    raise ModelError(f"The text encoder {type(text_encoder).__name__} has no final layer norm; a CLIP model is needed.")

@@ -5,7 +5,7 @@ The rules are the webui's: where a chunk ends, and how names of embeddings are f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -30,8 +30,8 @@ class Placeholder(Protocol):
     def name(self) -> str: ...
 
     @property
-    def vectors(self) -> Mapping[str, Tensor]:
-        """By text encoder name: (num_vectors, width)."""
+    def num_vectors(self) -> int:
+        """How many tokens it takes up."""
 
 
 class Chunk(NamedTuple):
@@ -86,7 +86,7 @@ def find_names(tokenizer: Any, prompts: Iterable[str], names: Names[T]) -> list[
     return [meaning for _, meaning in split if meaning is not None]
 
 
-def placeholder_ids(tokenizer: Any, attached: Iterable[Placeholder], text_encoder_name: str) -> Names[range]:
+def placeholder_ids(tokenizer: Any, attached: Iterable[Placeholder]) -> Names[range]:
     """The names of attached embeddings, and the ids that take their place.
 
     Ids are given out from ``len(tokenizer)`` upward, ``num_vectors`` consecutive ones each, in order of attachment.
@@ -95,20 +95,17 @@ def placeholder_ids(tokenizer: Any, attached: Iterable[Placeholder], text_encode
     named: list[tuple[list[int], range]] = []
     first = len(tokenizer)
     for embedding, name_ids in zip(embeddings, token_ids(tokenizer, [e.name for e in embeddings]), strict=True):
-        count = embedding.vectors[text_encoder_name].shape[0]
-        named.append((name_ids, range(first, first + count)))
-        first += count
+        named.append((name_ids, range(first, first + embedding.num_vectors)))
+        first += embedding.num_vectors
     return Names(named)
 
 
-def make_chunks(
-    tokenizer: Any, prompts: Sequence[str], attached: Iterable[Placeholder] = (), text_encoder_name: str = "clip_l"
-) -> list[list[Chunk]]:
+def make_chunks(tokenizer: Any, prompts: Sequence[str], attached: Iterable[Placeholder] = ()) -> list[list[Chunk]]:
     """The chunks of each prompt, at least one.
 
     The vectors of an embedding, of which there are at most 75, are never parted.
     """
-    names = placeholder_ids(tokenizer, attached, text_encoder_name)
+    names = placeholder_ids(tokenizer, attached)
     room = tokenizer.model_max_length - 2
     parsed = [parse_weights(prompt) for prompt in prompts]
     texts = [segment.text for segments in parsed for segment in segments]

@@ -1,4 +1,4 @@
-"""From prompts to hidden states, each distinct prompt encoded once."""
+"""From prompts to conditions, each distinct prompt encoded once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
+from tincture.models.conditions import Conditions
 from tincture.models.stable_diffusion import StableDiffusion
 
 
 class Conditioning:
-    """Encodes the prompts of a micro-batch: (B, chunks * 77, width), with empty chunks behind shorter prompts.
+    """Encodes the prompts of a micro-batch, with empty chunks behind shorter ones.
 
     Where the text side is not trained, an encoding is kept for as long as it may be used again; where it is, it is
     made anew in every step with gradients, though only once for prompts that are alike. Kept ones are encoded one by
@@ -26,34 +26,37 @@ class Conditioning:
     def __init__(self, model: StableDiffusion, *, trains_text: bool, clip_skip: int = 1, capacity: int = 4096) -> None:
         self.model, self.trains_text, self.clip_skip, self.capacity = model, trains_text, clip_skip, capacity
         self.encoded = 0
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._kept: OrderedDict[str, Conditions] = OrderedDict()
 
-    def __call__(self, prompts: Sequence[str]) -> Tensor:
+    def __call__(self, prompts: Sequence[str]) -> Conditions:
+        """What the U-Net is told of B prompts: hidden states (B, chunks * 77, text_width), and pooled texts."""
         distinct = list(dict.fromkeys(prompts))
         if self.trains_text:
             rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
             return self._encode(distinct)[rows.to(self.model.device, non_blocking=True)]
         encodings = {prompt: self._keep(prompt) for prompt in distinct}
-        longest = max(len(states) for states in encodings.values())
-        states = torch.stack([self._lengthen(encodings[prompt], longest) for prompt in prompts])
+        longest = max(one.hidden_states.shape[1] for one in encodings.values())
+        conditions = Conditions.cat([self._lengthen(encodings[prompt], longest) for prompt in prompts])
         while len(self._kept) > self.capacity:
             self._kept.popitem(last=False)
-        return states
+        return conditions
 
-    def _keep(self, prompt: str) -> Tensor:
+    def _keep(self, prompt: str) -> Conditions:
         if prompt not in self._kept:
             with torch.no_grad():
-                self._kept[prompt] = self._encode([prompt])[0]
+                self._kept[prompt] = self._encode([prompt])
         self._kept.move_to_end(prompt)
         return self._kept[prompt]
 
-    def _lengthen(self, states: Tensor, length: int) -> Tensor:
-        """``states`` with encodings of empty chunks behind them, as a batch with a longer prompt gives them."""
-        if len(states) == length:
-            return states
-        empty = self._keep("")
-        return torch.cat([states, *[empty] * ((length - len(states)) // len(empty))])
+    def _lengthen(self, one: Conditions, length: int) -> Conditions:
+        """``one`` prompt's with encodings of empty chunks behind it, as a batch with a longer prompt gives them."""
+        states = one.hidden_states
+        if states.shape[1] == length:
+            return one
+        empty = self._keep("").hidden_states
+        missing = (length - states.shape[1]) // empty.shape[1]
+        return Conditions(torch.cat([states, *[empty] * missing], dim=1), one.pooled)
 
-    def _encode(self, prompts: list[str]) -> Tensor:
+    def _encode(self, prompts: list[str]) -> Conditions:
         self.encoded += len(prompts)
         return self.model.encode_prompts(prompts, clip_skip=self.clip_skip)

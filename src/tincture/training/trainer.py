@@ -41,7 +41,8 @@ class PromptDraw(Protocol):
 class TrainingData:
     """What a step draws from: which samples, their latents, loss weights and prompts.
 
-    ``weights`` holds per sample (1, h, w) loss weights, or None where every cell counts alike.
+    ``weights`` holds per sample (1, h, w) loss weights, or None where every cell counts alike; ``time_ids`` holds per
+    sample (1, 6) what families that know sizes are told, see ``StableDiffusion.time_ids``.
     """
 
     plan: BatchPlan
@@ -49,6 +50,7 @@ class TrainingData:
     prompt: PromptDraw
     latent_sampling_method: Literal["once", "deterministic", "random"] = "once"
     weights: Sequence[Tensor] | None = None
+    time_ids: Sequence[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -166,10 +168,11 @@ class Trainer:
         drawn = [int(randomness.generator(seed, "timestep", step, slot).integers(highest)) for slot in slots]
         prompts = [self.data.prompt(index, step, slot) for index, slot in zip(indices, slots, strict=True)]
         weights = None if self.data.weights is None else torch.stack([self.data.weights[index] for index in indices])
+        time_ids = None if self.data.time_ids is None else torch.cat([self.data.time_ids[index] for index in indices])
         with self._autocast():
-            encoder_hidden_states = self.conditioning(prompts)
+            conditions = self.conditioning(prompts)
             return denoising_loss(
-                lambda noisy, timesteps: self.model.predict_noise(noisy, timesteps, encoder_hidden_states),
+                lambda noisy, timesteps: self.model.predict_noise(noisy, timesteps, conditions, time_ids),
                 self.model.noise_scheduler,
                 latents,
                 noise.to(device, non_blocking=True),

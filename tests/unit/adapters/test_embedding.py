@@ -25,17 +25,17 @@ def embedding(name: str = "zorbo", rows: int = 3, seed: int = 0) -> Embedding:
 
 
 def table(model: StableDiffusion) -> nn.Embedding:
-    found: nn.Embedding = model.text_encoder.get_input_embeddings()
+    found: nn.Embedding = model.text_encoders[0].module.get_input_embeddings()
     return found
 
 
 def hooks(model: StableDiffusion) -> int:
-    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.text_encoder.modules())
+    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.text_encoders[0].module.modules())
 
 
 def with_resized_table(model: StableDiffusion, rows: Tensor) -> tuple[Any, nn.Embedding]:
     """A copy of the text encoder whose table has ``rows`` appended and collects gradients."""
-    text_encoder = copy.deepcopy(model.text_encoder)
+    text_encoder = copy.deepcopy(model.text_encoders[0].module)
     resized = nn.Embedding(VOCABULARY + len(rows), WIDTH)
     with torch.no_grad():
         resized.weight.copy_(torch.cat([table(model).weight, rows]))
@@ -53,7 +53,7 @@ def test_output_and_gradient_are_those_of_a_resized_table(model: StableDiffusion
     text_encoder, resized = with_resized_table(model, made.parameters()[0].detach())
     with made.attach(model):
         ids = model.tokenize(prompts)
-        actual = model.encode_prompts(prompts)
+        actual = model.encode_prompts(prompts).hidden_states
         weight = torch.randn(actual.shape, generator=torch.Generator().manual_seed(1))
         (actual * weight).sum().backward()
     assert (ids >= VOCABULARY).sum() >= rows
@@ -74,7 +74,7 @@ def test_several_embeddings_act_side_by_side(model: StableDiffusion) -> None:
     text_encoder, _ = with_resized_table(model, rows)
     with a.attach(model), b.attach(model), c.attach(model):
         ids = model.tokenize(prompts)
-        actual = model.encode_prompts(prompts)
+        actual = model.encode_prompts(prompts).hidden_states
     assert set(ids[ids >= VOCABULARY].tolist()) == set(range(VOCABULARY, VOCABULARY + 6))
     assert torch.equal(actual, text_encoder(ids).last_hidden_state)
 
@@ -82,38 +82,38 @@ def test_several_embeddings_act_side_by_side(model: StableDiffusion) -> None:
 def test_embeddings_may_leave_in_any_order(model: StableDiffusion) -> None:
     a, b = embedding("zorbo", 2, 1), embedding("quax", 3, 2)
     with b.attach(model):
-        expected = model.encode_prompts(["a quax"])
+        expected = model.encode_prompts(["a quax"]).hidden_states
     first, second = ExitStack(), ExitStack()
     first.enter_context(a.attach(model))
     second.enter_context(b.attach(model))
     first.close()
-    assert torch.equal(model.encode_prompts(["a quax"]), expected)
+    assert torch.equal(model.encode_prompts(["a quax"]).hidden_states, expected)
     second.close()
     assert hooks(model) == 0
 
 
 def test_prompts_without_the_name_stay_as_they_are(model: StableDiffusion) -> None:
-    plain = model.encode_prompts(["a red moon"])
+    plain = model.encode_prompts(["a red moon"]).hidden_states
     with embedding().attach(model):
-        assert torch.equal(model.encode_prompts(["a red moon"]), plain)
+        assert torch.equal(model.encode_prompts(["a red moon"]).hidden_states, plain)
 
 
 def test_changed_vectors_act_at_once(model: StableDiffusion) -> None:
     made = embedding()
     with made.attach(model):
-        before = model.encode_prompts(["a zorbo"])
+        before = model.encode_prompts(["a zorbo"]).hidden_states
         with torch.no_grad():
             made.parameters()[0].add_(0.1)
-        assert not torch.equal(model.encode_prompts(["a zorbo"]), before)
+        assert not torch.equal(model.encode_prompts(["a zorbo"]).hidden_states, before)
 
 
 def test_clip_skip_and_half_precision(model: StableDiffusion) -> None:
     made = embedding()
     with made.attach(model):
-        full = model.encode_prompts(["a zorbo"], clip_skip=2)
+        full = model.encode_prompts(["a zorbo"], clip_skip=2).hidden_states
     model.to("cpu", torch.bfloat16)
     with made.attach(model):
-        half = model.encode_prompts(["a zorbo"], clip_skip=2)
+        half = model.encode_prompts(["a zorbo"], clip_skip=2).hidden_states
         half.float().square().sum().backward()
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), full, atol=0.1, rtol=0.1)
@@ -159,16 +159,16 @@ def test_only_the_new_vectors_are_trained(model: StableDiffusion) -> None:
     assert sum(value.numel() for value in state) == 2 * 3 * WIDTH + 1, "two moments and a step count"
     assert table(model).weight is weight
     assert (weight._version, weight.data_ptr()) == (version, place), "the table was written"
-    assert all(p.grad is None for part in (model.text_encoder, model.unet) for p in part.parameters())
+    assert all(p.grad is None for part in (model.text_encoders[0].module, model.unet) for p in part.parameters())
     after = weights(model)
     assert list(after) == list(before)
     assert all(torch.equal(after[key], before[key]) for key in before)
 
 
 def test_hooks_and_name_go_also_after_an_exception(model: StableDiffusion) -> None:
-    keys = list(model.text_encoder.state_dict())
+    keys = list(model.text_encoders[0].module.state_dict())
     with pytest.raises(KeyboardInterrupt), embedding().attach(model):
-        assert list(model.text_encoder.state_dict()) == keys
+        assert list(model.text_encoders[0].module.state_dict()) == keys
         assert len(model.attached_embeddings) == 1
         assert hooks(model) > 0
         raise KeyboardInterrupt
@@ -234,7 +234,7 @@ def test_it_is_an_adapter() -> None:
 
 
 def test_the_init_text_is_spread_over_the_vectors(model: StableDiffusion) -> None:
-    tokens = model.token_embeddings("a small red moon on the left")
+    tokens = model.text_encoders[0].token_embeddings("a small red moon on the left")
     n = len(tokens)
     assert n >= 5
     for num_vectors in (1, 2, 3, n, n + 3, 75):

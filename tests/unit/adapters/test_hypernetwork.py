@@ -14,6 +14,7 @@ from tests.support import UNET, tiny_model, weights
 from tincture.adapters.adapter import Adapter
 from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
 from tincture.errors import FileFormatError, ModelError, UsageError
+from tincture.models.conditions import Conditions
 from tincture.models.stable_diffusion import StableDiffusion
 
 # Text contexts are 48 wide, so that self- and cross-attention differ: the three widths of this U-Net.
@@ -152,9 +153,9 @@ def test_it_attaches_to_a_whole_model_too(model: StableDiffusion) -> None:
     made = hypernetwork([32, 64])
     latents, timesteps, context = inputs(32)
     with made.attach(model.unet):
-        expected = model.predict_noise(latents, timesteps, context)
+        expected = model.predict_noise(latents, timesteps, Conditions(context))
     with made.attach(model):
-        assert torch.equal(model.predict_noise(latents, timesteps, context), expected)
+        assert torch.equal(model.predict_noise(latents, timesteps, Conditions(context)), expected)
 
 
 # --- the model stays as it was ----------------------------------------------------------------------------------------
@@ -164,18 +165,18 @@ def test_the_model_is_the_same_bit_for_bit_afterwards(model: StableDiffusion) ->
     made = hypernetwork([32, 64]).train()
     before, keys = weights(model), list(model.unet.state_dict())
     latents, timesteps, context = inputs(32)
-    plain = model.predict_noise(latents, timesteps, context)
+    plain = model.predict_noise(latents, timesteps, Conditions(context))
     adamw = torch.optim.AdamW(made.parameters(), lr=0.1)
     with made.attach(model):
         assert list(model.unet.state_dict()) == keys
-        model.predict_noise(latents, timesteps, context).square().mean().backward()
+        model.predict_noise(latents, timesteps, Conditions(context)).square().mean().backward()
         adamw.step()
     assert all(p.grad is None and not p.requires_grad for p in model.unet.parameters())
     after = weights(model)
     assert list(after) == list(before)
     assert all(torch.equal(after[key], before[key]) for key in before)
     assert hooks(model.unet) == 0
-    assert torch.equal(model.predict_noise(latents, timesteps, context), plain)
+    assert torch.equal(model.predict_noise(latents, timesteps, Conditions(context)), plain)
 
 
 def test_hooks_go_also_after_an_exception(unet: UNet2DConditionModel) -> None:
@@ -221,7 +222,7 @@ def gradients(model: StableDiffusion, made: Hypernetwork) -> list[Tensor]:
     latents, timesteps, context = inputs(32)
     with torch.random.fork_rng(devices=[]), made.train().attach(model):
         torch.manual_seed(5)  # of dropout
-        model.predict_noise(latents, timesteps, context).square().mean().backward()
+        model.predict_noise(latents, timesteps, Conditions(context)).square().mean().backward()
     found = [p.grad for p in made.parameters() if p.grad is not None]
     assert len(found) == len(made.parameters())
     for parameter in made.parameters():
@@ -259,7 +260,7 @@ def test_a_half_precision_model_trains_a_float32_hypernetwork(model: StableDiffu
     model.to("cpu", dtype)
     latents, timesteps, context = inputs(32)
     with made.attach(model):
-        assert model.predict_noise(latents, timesteps, context).dtype == dtype
+        assert model.predict_noise(latents, timesteps, Conditions(context)).dtype == dtype
     half = gradients(model, made)
     assert {p.dtype for p in made.parameters()} == {torch.float32}
     assert {gradient.dtype for gradient in half} == {torch.float32}

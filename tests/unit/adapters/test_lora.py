@@ -55,7 +55,7 @@ def noise_errors(model: StableDiffusion, hypernetwork: Hypernetwork, path: Path,
     """How far the merged file is from the hypernetwork, relative to what the hypernetwork changes."""
     generator = torch.Generator().manual_seed(7)
     noisy = torch.randn(2, 4, 8, 8, generator=generator)
-    call = (torch.tensor([100, 800]), model.encode_prompts(["a yellow cross", "blue moon, right"]))
+    call = (torch.tensor([100, 800]), model.encode_prompts(["a yellow cross", "blue moon, right"]).hidden_states)
     before = model.unet(noisy, *call).sample
     with hypernetwork.attach(model, multiplier):
         wanted = model.unet(noisy, *call).sample

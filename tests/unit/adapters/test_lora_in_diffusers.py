@@ -46,7 +46,7 @@ def predict(model: StableDiffusion) -> torch.Tensor:
 def predict_in_diffusers(model: StableDiffusion, folder: Path, name: str) -> torch.Tensor:
     pipeline = StableDiffusionPipeline(
         vae=model.vae,
-        text_encoder=model.text_encoder,
+        text_encoder=model.text_encoders[0].module,
         tokenizer=model.tokenizer,
         unet=model.unet,
         scheduler=model.noise_scheduler,

@@ -276,7 +276,7 @@ class Pipeline(TextualInversionLoaderMixin):
 
     def __init__(self) -> None:
         model = tiny_model()
-        self.tokenizer, self.text_encoder = model.tokenizer, model.text_encoder
+        self.tokenizer, self.text_encoder = model.tokenizer, model.text_encoders[0].module
         self.components: dict[str, Any] = {}
         self.hf_device_map = None
 

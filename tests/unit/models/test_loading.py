@@ -88,8 +88,12 @@ def test_half_precision_files_are_loaded_as_asked(folder: Path, shared_model: St
 
     single, half = load_model(str(folder)), load_model(str(folder), dtype=torch.float16)
 
-    assert (single.dtype, single.text_encoder.dtype, single.vae.dtype) == (torch.float32,) * 3
-    assert (half.dtype, half.text_encoder.dtype, half.vae.dtype) == (torch.float16, torch.float16, torch.float32)
+    assert (single.dtype, single.text_encoders[0].module.dtype, single.vae.dtype) == (torch.float32,) * 3
+    assert (half.dtype, half.text_encoders[0].module.dtype, half.vae.dtype) == (
+        torch.float16,
+        torch.float16,
+        torch.float32,
+    )
     assert torch.equal(single.unet.conv_in.weight, shared_model.unet.conv_in.weight.half().float())
 
 
@@ -180,8 +184,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
 
 def wider_text() -> StableDiffusion:
     model = tiny_model()
-    config = type(model.text_encoder.config)(**{**model.text_encoder.config.to_dict(), "hidden_size": 64})
-    model.text_encoder = type(model.text_encoder)(config)
+    config = type(model.text_encoders[0].module.config)(
+        **{**model.text_encoders[0].module.config.to_dict(), "hidden_size": 64}
+    )
+    model.text_encoders[0].module = type(model.text_encoders[0].module)(config)
     return model
 
 

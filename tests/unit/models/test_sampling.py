@@ -12,6 +12,7 @@ from tests.support import tiny_model, weights
 from tincture.drawing import Drawing
 from tincture.errors import UsageError
 from tincture.models import sampling
+from tincture.models.conditions import Conditions
 from tincture.models.sampling import SAMPLERS, complete, make_scheduler
 from tincture.models.stable_diffusion import StableDiffusion
 
@@ -68,9 +69,9 @@ def record(model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> list[tupl
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
     predict = model.predict_noise
 
-    def recorded(latents: torch.Tensor, timesteps: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
-        calls.append((latents, hidden_states))
-        return predict(latents, timesteps, hidden_states)
+    def recorded(latents: torch.Tensor, timesteps: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        calls.append((latents, conditions.hidden_states))
+        return predict(latents, timesteps, conditions)
 
     monkeypatch.setattr(model, "predict_noise", recorded)
     return calls
@@ -96,7 +97,7 @@ def test_guidance_doubles_the_batch_and_one_leaves_it_out(
 
     (guided, hidden_states), (plain, plain_states) = calls
     assert (len(guided), len(plain)) == (4, 2)
-    assert torch.equal(hidden_states[:2], model.encode_prompts(["blue"]).expand(2, -1, -1))
+    assert torch.equal(hidden_states[:2], model.encode_prompts(["blue"]).hidden_states.expand(2, -1, -1))
     assert torch.equal(hidden_states[2:], plain_states)
 
 
@@ -240,5 +241,5 @@ def test_a_longer_negative_prompt_lengthens_the_prompt(
 
     generate(shared_model, ["blue"], steps=1, negative_prompt="red BREAK moon", seeds=[1])
 
-    expected = shared_model.encode_prompts(["red BREAK moon", "blue"])
+    expected = shared_model.encode_prompts(["red BREAK moon", "blue"]).hidden_states
     torch.testing.assert_close(calls[0][1], expected)

@@ -9,6 +9,7 @@ from torch import nn
 
 from tests.support import tiny_model, weights
 from tincture.errors import UsageError
+from tincture.models.families import SD1
 from tincture.models.stable_diffusion import StableDiffusion
 
 TABLE = 655
@@ -21,9 +22,9 @@ class Hooked:
 
     def __init__(self, model: StableDiffusion, count: int) -> None:
         self.parameter = nn.Parameter(torch.randn(count, 32, generator=torch.Generator().manual_seed(1)))
-        self.vectors = {"clip_l": self.parameter}
+        self.num_vectors = count
         model.attached_embeddings.append(self)
-        table = model.text_encoder.get_input_embeddings()
+        table = model.text_encoders[0].module.get_input_embeddings()
         table.register_forward_pre_hook(self.clamp)
         table.register_forward_hook(self.place)
 
@@ -32,7 +33,7 @@ class Hooked:
         return self.ids.clamp(max=TABLE - 1)
 
     def place(self, module: nn.Module, args: object, rows: torch.Tensor) -> torch.Tensor:
-        own = self.vectors["clip_l"][(self.ids - TABLE).clamp(min=0)]
+        own = self.parameter[(self.ids - TABLE).clamp(min=0)]
         return torch.where((self.ids >= TABLE)[..., None], own, rows)
 
 
@@ -41,14 +42,14 @@ def test_facts(shared_model: StableDiffusion) -> None:
     assert shared_model.vae_scale_factor == 8
     assert shared_model.text_width == 32
     assert shared_model.context_widths() == [32, 64]
-    assert (shared_model.family, shared_model.text_encoder_name) == ("sd1", "clip_l")
+    assert (shared_model.family, shared_model.embedding_widths) == (SD1, {"clip_l": 32})
     assert (shared_model.device.type, shared_model.dtype) == ("cpu", torch.float32)
     assert shared_model.prediction_type == "epsilon"
     assert tiny_model(prediction_type="v_prediction").prediction_type == "v_prediction"
 
 
 def test_everything_is_frozen(shared_model: StableDiffusion) -> None:
-    for part in (shared_model.unet, shared_model.vae, shared_model.text_encoder):
+    for part in (shared_model.unet, shared_model.vae, shared_model.text_encoders[0].module):
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
 
@@ -69,19 +70,19 @@ def test_half_precision_leaves_the_vae_in_float32() -> None:
 
     assert model.dtype == torch.bfloat16
     assert model.vae.dtype == torch.float32
-    hidden_states = model.encode_prompts(["small moon"])
-    assert hidden_states.dtype == torch.bfloat16
+    conditions = model.encode_prompts(["small moon"])
+    assert conditions.hidden_states.dtype == torch.bfloat16
     latents, _ = model.encode_pictures(torch.zeros(1, 3, 64, 64))
     assert latents.dtype == torch.float32
-    assert model.predict_noise(latents, torch.tensor([5]), hidden_states).dtype == torch.bfloat16
+    assert model.predict_noise(latents, torch.tensor([5]), conditions).dtype == torch.bfloat16
 
 
 def test_token_embeddings_are_copies_of_the_tables_rows(model: StableDiffusion) -> None:
-    rows = model.token_embeddings("small moon")
-    table = model.text_encoder.get_input_embeddings().weight
+    rows = model.text_encoders[0].token_embeddings("small moon")
+    table = model.text_encoders[0].module.get_input_embeddings().weight
 
     assert torch.equal(rows, table[model.tokenize(["small moon"])[0, 1:3]])
-    assert model.token_embeddings("").shape == (0, 32)
+    assert model.text_encoders[0].token_embeddings("").shape == (0, 32)
     before = weights(model)
     rows.zero_()
     assert torch.equal(before["text_encoder.embeddings.token_embedding.weight"], table)
@@ -89,9 +90,9 @@ def test_token_embeddings_are_copies_of_the_tables_rows(model: StableDiffusion) 
 
 def test_prompts_become_the_text_encoders_output(shared_model: StableDiffusion) -> None:
     prompts = ["small moon", "a red star"]
-    output = shared_model.text_encoder(shared_model.tokenize(prompts), output_hidden_states=True)
+    output = shared_model.text_encoders[0].module(shared_model.tokenize(prompts), output_hidden_states=True)
 
-    hidden_states = shared_model.encode_prompts(prompts)
+    hidden_states = shared_model.encode_prompts(prompts).hidden_states
 
     assert hidden_states.shape == (2, 77, 32)
     assert torch.equal(hidden_states, output.last_hidden_state)
@@ -100,20 +101,20 @@ def test_prompts_become_the_text_encoders_output(shared_model: StableDiffusion) 
 
 
 def test_clip_skip_takes_an_earlier_layer_through_the_final_norm(shared_model: StableDiffusion) -> None:
-    encoder = shared_model.text_encoder
+    encoder = shared_model.text_encoders[0].module
     seen: list[torch.Tensor] = []
     handle = encoder.encoder.layers[0].register_forward_hook(lambda module, args, output: seen.append(output))
-    skipped = shared_model.encode_prompts(["small moon"], clip_skip=2)
+    skipped = shared_model.encode_prompts(["small moon"], clip_skip=2).hidden_states
     handle.remove()
 
     assert torch.equal(skipped, encoder.final_layer_norm(seen[0]))
-    assert not torch.allclose(skipped, shared_model.encode_prompts(["small moon"]))
+    assert not torch.allclose(skipped, shared_model.encode_prompts(["small moon"]).hidden_states)
 
 
 def test_clip_skip_works_with_layers_one_level_down(model: StableDiffusion) -> None:
     """CLIPTextModelWithProjection, and CLIPTextModel before transformers 5.6, keep their layers under text_model."""
-    expected = model.encode_prompts(["small moon"], clip_skip=2)
-    flat = model.text_encoder
+    expected = model.encode_prompts(["small moon"], clip_skip=2).hidden_states
+    flat = model.text_encoders[0].module
 
     class Nested(nn.Module):
         def __init__(self) -> None:
@@ -124,9 +125,9 @@ def test_clip_skip_works_with_layers_one_level_down(model: StableDiffusion) -> N
         def forward(self, ids: torch.Tensor, **arguments: object) -> object:
             return self.text_model(ids, **arguments)
 
-    model.text_encoder = Nested()
+    model.text_encoders[0].module = Nested()
 
-    assert torch.equal(model.encode_prompts(["small moon"], clip_skip=2), expected)
+    assert torch.equal(model.encode_prompts(["small moon"], clip_skip=2).hidden_states, expected)
 
 
 @pytest.mark.parametrize("clip_skip", [0, -1, 3])
@@ -137,44 +138,44 @@ def test_clip_skip_beyond_the_layers_is_refused(clip_skip: int, shared_model: St
 
 @pytest.mark.parametrize("clip_skip", [1, 2])
 def test_each_chunk_is_encoded_by_itself(clip_skip: int, shared_model: StableDiffusion) -> None:
-    hidden_states = shared_model.encode_prompts(["red BREAK moon", "star"], clip_skip)
-    parts = shared_model.encode_prompts(["red", "moon", "star", ""], clip_skip)
+    hidden_states = shared_model.encode_prompts(["red BREAK moon", "star"], clip_skip).hidden_states
+    parts = shared_model.encode_prompts(["red", "moon", "star", ""], clip_skip).hidden_states
 
     assert hidden_states.shape == (2, 154, 32)
     torch.testing.assert_close(hidden_states, torch.stack([parts[:2].flatten(0, 1), parts[2:].flatten(0, 1)]))
 
 
 def test_empty_chunks_are_added_on_demand(shared_model: StableDiffusion) -> None:
-    longer = shared_model.encode_prompts(["red"], at_least=3)
+    longer = shared_model.encode_prompts(["red"], at_least=3).hidden_states
 
-    torch.testing.assert_close(longer, shared_model.encode_prompts(["red BREAK BREAK"], at_least=3))
-    torch.testing.assert_close(longer[:, :77], shared_model.encode_prompts(["red"]))
+    torch.testing.assert_close(longer, shared_model.encode_prompts(["red BREAK BREAK"], at_least=3).hidden_states)
+    torch.testing.assert_close(longer[:, :77], shared_model.encode_prompts(["red"]).hidden_states)
     assert longer.shape == (1, 231, 32)
 
 
 def test_weights_act_on_hidden_states(model: StableDiffusion) -> None:
-    model.text_encoder.final_layer_norm.bias.data.fill_(0.5)  # a trained encoder's states have a mean
-    plain = model.encode_prompts(["red moon, star"])
-    weighted = model.encode_prompts(["red (moon:2), star"])
+    model.text_encoders[0].module.final_layer_norm.bias.data.fill_(0.5)  # a trained encoder's states have a mean
+    plain = model.encode_prompts(["red moon, star"]).hidden_states
+    weighted = model.encode_prompts(["red (moon:2), star"]).hidden_states
 
     expected = plain.clone()
     expected[:, 2] *= 2
     expected *= plain.mean() / expected.mean()
     torch.testing.assert_close(weighted, expected)
-    assert torch.equal(model.encode_prompts(["(red moon:1), star"]), plain)
+    assert torch.equal(model.encode_prompts(["(red moon:1), star"]).hidden_states, plain)
 
 
 def test_weights_do_not_reach_other_prompts(shared_model: StableDiffusion) -> None:
-    together = shared_model.encode_prompts(["red (moon:2)", "star"])
+    together = shared_model.encode_prompts(["red (moon:2)", "star"]).hidden_states
 
-    assert torch.equal(together[1], shared_model.encode_prompts(["red moon", "star"])[1])
+    assert torch.equal(together[1], shared_model.encode_prompts(["red moon", "star"]).hidden_states[1])
 
 
 @pytest.mark.parametrize("text", ["a zork moon", "a (zork:1.5) moon", "moon BREAK zork"])
 def test_gradients_reach_vectors_in_every_syntax(text: str, model: StableDiffusion) -> None:
     embedding = Hooked(model, 2)
 
-    model.encode_prompts([text]).square().sum().backward()  # type: ignore[no-untyped-call]
+    model.encode_prompts([text]).hidden_states.square().sum().backward()  # type: ignore[no-untyped-call]
 
     gradient = embedding.parameter.grad
     assert gradient is not None and torch.isfinite(gradient).all() and (gradient.abs().sum(dim=1) > 0).all()
@@ -183,13 +184,13 @@ def test_gradients_reach_vectors_in_every_syntax(text: str, model: StableDiffusi
 @pytest.mark.parametrize("clip_skip", [1, 2])
 def test_gradients_reach_attached_vectors_and_nothing_else(clip_skip: int, model: StableDiffusion) -> None:
     embedding = Hooked(model, 2)
-    hidden_states = model.encode_prompts(["a zork moon"], clip_skip)
+    conditions = model.encode_prompts(["a zork moon"], clip_skip)
 
-    model.predict_noise(torch.ones(1, 4, 8, 8), torch.tensor([500]), hidden_states).square().mean().backward()
+    model.predict_noise(torch.ones(1, 4, 8, 8), torch.tensor([500]), conditions).square().mean().backward()
 
     gradient = embedding.parameter.grad
     assert gradient is not None and torch.isfinite(gradient).all() and (gradient.abs().sum(dim=1) > 0).all()
-    for part in (model.unet, model.text_encoder):
+    for part in (model.unet, model.text_encoders[0].module):
         assert all(parameter.grad is None for parameter in part.parameters())
 
 
@@ -234,8 +235,8 @@ def test_gradient_checkpointing_gives_equal_gradients(training: bool, model: Sta
         nonlocal calls
         switch()
         calls, strength.grad = 0, None
-        hidden_states = model.encode_prompts(["small moon"])
-        model.predict_noise(torch.ones(1, 4, 8, 8), torch.tensor([500]), hidden_states).square().mean().backward()
+        conditions = model.encode_prompts(["small moon"])
+        model.predict_noise(torch.ones(1, 4, 8, 8), torch.tensor([500]), conditions).square().mean().backward()
         assert strength.grad is not None
         return strength.grad.clone(), calls
 
@@ -254,7 +255,7 @@ def test_nothing_changes_the_weights(model: StableDiffusion) -> None:
     latents, _ = model.encode_pictures(torch.zeros(1, 3, 64, 64))
     model.predict_noise(latents, torch.tensor([3]), model.encode_prompts(["a moon"], clip_skip=2))
     model.decode_latents(latents)
-    model.token_embeddings("moon").add_(1)
+    model.text_encoders[0].token_embeddings("moon").add_(1)
 
     after = weights(model)
     assert before.keys() == after.keys()

@@ -18,7 +18,7 @@ class Vectors:
     """Stands for an attached embedding."""
 
     def __init__(self, name: str, count: int) -> None:
-        self.name, self.vectors = name, {"clip_l": torch.zeros(count, 32)}
+        self.name, self.num_vectors = name, count
 
 
 def chunks(prompt: str, *attached: Vectors) -> list[Chunk]:

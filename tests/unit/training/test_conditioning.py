@@ -6,18 +6,19 @@ import pytest
 import torch
 
 from tincture.adapters.embedding import create_embedding
+from tincture.models.conditions import Conditions
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.training.conditioning import Conditioning
 
 
 def test_prompts_are_encoded_once_where_text_is_not_trained(shared_model: StableDiffusion) -> None:
     conditioning = Conditioning(shared_model, trains_text=False)
-    states = conditioning(["red", "blue", "red"])
+    states = conditioning(["red", "blue", "red"]).hidden_states
     conditioning(["blue", "red"])
     assert conditioning.encoded == 2
     assert states.shape == (3, 77, 32)
     assert torch.equal(states[0], states[2])
-    torch.testing.assert_close(states, shared_model.encode_prompts(["red", "blue", "red"]))
+    torch.testing.assert_close(states, shared_model.encode_prompts(["red", "blue", "red"]).hidden_states)
     assert not states.requires_grad
 
 
@@ -27,12 +28,12 @@ def test_an_encoding_depends_on_its_prompt_alone(
     """A batched product may differ in its last bits from a single one; here it differs for all to see."""
     encode = shared_model.encode_prompts
 
-    def varying(prompts: Sequence[str], clip_skip: int = 1) -> torch.Tensor:
-        return encode(prompts, clip_skip) + len(prompts)
+    def varying(prompts: Sequence[str], clip_skip: int = 1) -> Conditions:
+        return Conditions(encode(prompts, clip_skip).hidden_states + len(prompts))
 
     monkeypatch.setattr(shared_model, "encode_prompts", varying)
-    together = Conditioning(shared_model, trains_text=False)(["red", "blue"])
-    alone = Conditioning(shared_model, trains_text=False)(["blue"])
+    together = Conditioning(shared_model, trains_text=False)(["red", "blue"]).hidden_states
+    alone = Conditioning(shared_model, trains_text=False)(["blue"]).hidden_states
     assert torch.equal(together[1], alone[0])
 
 
@@ -47,18 +48,18 @@ def test_what_was_used_longest_ago_is_forgotten(shared_model: StableDiffusion) -
 
 def test_a_batch_larger_than_the_capacity_is_whole(shared_model: StableDiffusion) -> None:
     prompts = ["red", "blue", "green"]
-    states = Conditioning(shared_model, trains_text=False, capacity=1)(prompts)
-    torch.testing.assert_close(states, shared_model.encode_prompts(prompts))
+    states = Conditioning(shared_model, trains_text=False, capacity=1)(prompts).hidden_states
+    torch.testing.assert_close(states, shared_model.encode_prompts(prompts).hidden_states)
 
 
 def test_trained_text_is_encoded_anew_once_per_distinct_prompt_with_gradients(model: StableDiffusion) -> None:
     conditioning = Conditioning(model, trains_text=True)
     embedding = create_embedding("cat", model, 2, "moon")
     with embedding.attach(model):
-        states = conditioning(["a cat", "red", "a cat"])
+        states = conditioning(["a cat", "red", "a cat"]).hidden_states
         assert conditioning.encoded == 2
         assert torch.equal(states[0], states[2])
-        torch.testing.assert_close(states, model.encode_prompts(["a cat", "red", "a cat"]))
+        torch.testing.assert_close(states, model.encode_prompts(["a cat", "red", "a cat"]).hidden_states)
         states.sum().backward()  # type: ignore[no-untyped-call]
         conditioning(["red"])
     assert conditioning.encoded == 3
@@ -66,16 +67,16 @@ def test_trained_text_is_encoded_anew_once_per_distinct_prompt_with_gradients(mo
 
 
 def test_clip_skip_is_passed_on(shared_model: StableDiffusion) -> None:
-    states = Conditioning(shared_model, trains_text=False, clip_skip=2)(["red"])
-    torch.testing.assert_close(states, shared_model.encode_prompts(["red"], clip_skip=2))
+    states = Conditioning(shared_model, trains_text=False, clip_skip=2)(["red"]).hidden_states
+    torch.testing.assert_close(states, shared_model.encode_prompts(["red"], clip_skip=2).hidden_states)
 
 
 @pytest.mark.parametrize("trains_text", [False, True])
 def test_prompts_of_unequal_length_become_one_batch(trains_text: bool, shared_model: StableDiffusion) -> None:
     prompts = ["red BREAK moon", "blue"]
     conditioning = Conditioning(shared_model, trains_text=trains_text)
-    assert conditioning(["blue"]).shape == (1, 77, 32)
-    states = conditioning(prompts)
+    assert conditioning(["blue"]).hidden_states.shape == (1, 77, 32)
+    states = conditioning(prompts).hidden_states
     assert states.shape == (2, 154, 32)
-    torch.testing.assert_close(states, shared_model.encode_prompts(prompts))
-    assert conditioning(["blue"]).shape == (1, 77, 32)
+    torch.testing.assert_close(states, shared_model.encode_prompts(prompts).hidden_states)
+    assert conditioning(["blue"]).hidden_states.shape == (1, 77, 32)

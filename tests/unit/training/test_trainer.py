@@ -103,7 +103,7 @@ def test_only_the_adapter_is_trained_and_the_model_stays_bit_for_bit(model: Stab
     make_trainer(model, adapter).run()
     assert not equal(result(adapter), start)
     assert equal(weights(model), before)
-    parts: list[nn.Module] = [model.unet, model.vae, model.text_encoder]
+    parts: list[nn.Module] = [model.unet, model.vae, model.text_encoders[0].module]
     assert not any(p.requires_grad or p.grad is not None for part in parts for p in part.parameters())
 
 
