@@ -14,10 +14,13 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+# numbers for pictures and folders are drawn without loading torch
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
@@ -35,6 +38,8 @@ def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
 
 def normal(shape: Sequence[int], seed: int, purpose: str, *counters: int) -> Tensor:
     """Standard normal numbers of `shape`: float32, on the CPU."""
+    import torch
+
     drawn = generator(seed, purpose, *counters).standard_normal(tuple(shape), dtype=np.float32)
     return torch.from_numpy(np.asarray(drawn))
 

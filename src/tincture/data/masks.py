@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageChops
-from torch import Tensor
 
 from tincture.data.pictures import UnreadablePictureError, read_picture
 from tincture.data.sizes import Fit, Size
 from tincture.errors import DataError
+
+# torch is imported where it is needed: processes that only cut masks start without it.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MASK_FOLDER = "mask"
 """The folder beside the pictures that holds their masks. It is never searched for pictures."""
@@ -100,6 +103,8 @@ def mask_weights(mask: Tensor | None, h: int, w: int, unmasked_weight: float = 0
     Args:
         unmasked_weight: what the darkest place counts against the brightest, 0..1; what lies between follows.
     """
+    import torch
+
     if mask is None:
         return torch.ones(1, h, w)
     # In 8 bits, as the webui does: overshoot is then cut off between the passes too, so that weights come out alike.

@@ -14,12 +14,14 @@ import zipfile
 from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tincture.errors import FileFormatError, StorageError
 from tincture.formats.pickle_check import PARAMETER_DICT, ForbiddenPickleError, names_in_pickles, without_module_source
+
+# torch is imported where it is needed: processes that only write pictures start without it.
+if TYPE_CHECKING:
+    import torch
 
 # The only entries the webui's check of a .pt file lets through: data.pkl, version and data/N in one folder.
 _PORTABLE_ENTRY = re.compile(r"[^/]+/(data\.pkl|version|data/\d+)")
@@ -72,9 +74,9 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], N
             temporary.unlink()
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str, *, durably: bool = True) -> None:
     """Writes ``text`` as UTF-8, whole or not at all; see ``write_atomically``."""
-    write_atomically(path, lambda file: _write_all(file, text.encode()))
+    write_atomically(path, lambda file: _write_all(file, text.encode()), durably=durably)
 
 
 def _write_new(path: Path, write: Callable[[BinaryIO], None], durably: bool) -> None:
@@ -119,6 +121,8 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
 
 
 def _portable_zip(obj: Any) -> bytes:
+    import torch
+
     saved, portable = io.BytesIO(), io.BytesIO()
     torch.save(obj, saved)
     with zipfile.ZipFile(saved) as source, zipfile.ZipFile(portable, "w") as target:
@@ -187,6 +191,8 @@ class _ParameterDict:
 
 
 def _load_plain(content: bytes, names: set[str]) -> Any:
+    import torch
+
     if PARAMETER_DICT not in names:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not content.startswith(b"PK"):
