@@ -22,8 +22,9 @@ LAYERS = (
         "tincture.setting_fields",
         "tincture.workspace",
     ),
+    ("tincture.formats",),
     ("tincture.models",),
-    ("tincture.data", "tincture.formats"),
+    ("tincture.data",),
     ("tincture.adapters",),
     ("tincture.preprocessing", "tincture.preview", "tincture.training"),
     (

@@ -12,7 +12,7 @@ import io
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 PARAMETER_DICT = "torch.nn.modules.container.ParameterDict"
@@ -33,38 +33,48 @@ _LEGACY_PICKLES = 5
 _FOREIGN_NAMINGS = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
 _LARGEST_NUMBER = 2**128  # Python refuses to write out numbers of some thousand digits
 _LARGEST_TUPLE = 100_000  # items within items, each counted as often as it occurs
+_LARGEST_PICKLE = 256 * 2**20  # bytes; of ours and of whole models they have a few megabytes at most
 
 
 class ForbiddenPickleError(Exception):
     """Why a pickle is not loaded, as words that follow the file's name."""
 
 
-def names_in_pickles(content: bytes, most_steps: int | None = None) -> set[str]:
+def names_in_pickles(
+    content: bytes | BinaryIO, most_steps: int | None = None, harmless: Callable[[str], bool] = lambda name: False
+) -> set[str]:
     """The Python objects that the pickles of a torch file, zip or legacy, name as ``module.name``.
 
     Args:
-        content: the file.
+        content: the file, or the file opened; of that only the pickles are read.
         most_steps: steps a pickle may take to build its values; None for any number.
+        harmless: tells of a name whether it may stand there too. The caller must not load what it means.
 
     Raises:
         ForbiddenPickleError: an object that could run code or fill the memory, or a pickle of too many steps.
         ValueError, LookupError, zipfile.BadZipFile, EOFError: damaged.
     """
-    if content.startswith(b"PK"):
-        return {name for stream in _zipped_pickles(content) for name in _checked_names(stream, most_steps)}
-    stream = io.BytesIO(content)
-    return {name for _ in range(_LEGACY_PICKLES) for name in _checked_names(stream, most_steps)}
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    is_zip = file.read(2) == b"PK"
+    file.seek(0)
+    streams = _zipped_pickles(file) if is_zip else (file for _ in range(_LEGACY_PICKLES))
+    return {name for stream in streams for name in _checked_names(stream, most_steps, harmless)}
 
 
-def _zipped_pickles(content: bytes) -> Iterator[BinaryIO]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+def _zipped_pickles(file: BinaryIO) -> Iterator[BinaryIO]:
+    with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
             # torch finds entries whatever their case
             if entry.filename.lower().endswith(".pkl"):
+                if entry.file_size > _LARGEST_PICKLE:
+                    raise ForbiddenPickleError(
+                        f"its entry {ascii(entry.filename[:100])[1:-1]} unpacks to {entry.file_size} bytes, which no "
+                        f"list of tensors needs"
+                    )
                 yield io.BytesIO(archive.read(entry))
 
 
-def _checked_names(stream: BinaryIO, most_steps: int | None) -> Iterator[str]:
+def _checked_names(stream: BinaryIO, most_steps: int | None, harmless: Callable[[str], bool]) -> Iterator[str]:
     sizes = _TupleSizes()
     for step, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         if step == most_steps:
@@ -78,7 +88,7 @@ def _checked_names(stream: BinaryIO, most_steps: int | None) -> Iterator[str]:
             raise ForbiddenPickleError("it holds a whole number of more than 128 bits, which none needs")
         if opcode.name == "GLOBAL":
             name = str(argument).replace(" ", ".")
-            if name not in _ALLOWED and not _STORAGE.fullmatch(name):
+            if name not in _ALLOWED and not _STORAGE.fullmatch(name) and not harmless(name):
                 raise ForbiddenPickleError(
                     f"it holds the Python object {ascii(name[:100])[1:-1]}, which could run code; only plain values "
                     f"and tensors are allowed"

@@ -1,0 +1,90 @@
+"""The sha256 of large files, remembered between runs by path, size and time of change.
+
+One small file per remembered hash lies in ``tincture/hashes`` of the user's cache folder, so that programs that run at
+once do not disturb each other. A folder that cannot be read or written means that hashes are worked out each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from tincture.errors import FileFormatError, StorageError, TinctureError
+from tincture.formats.files import write_text
+
+# Reading a smaller file takes less time than looking its hash up is worth.
+SMALL_FILE = 32 * 2**20
+_BLOCK = 2**20
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def cache_folder() -> Path:
+    """Where hashes are remembered: in XDG_CACHE_HOME, or ``.cache`` of the user's home."""
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        base = Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache"
+    except RuntimeError:  # a user without a home
+        base = Path(".cache")
+    return base / "tincture" / "hashes"
+
+
+def sha256_of(paths: Sequence[Path]) -> str:
+    """The sha256 over the contents of ``paths`` in that order, 64 hex digits.
+
+    Raises:
+        FileFormatError: there is no such file.
+        StorageError: the system refuses to read one.
+    """
+    found = [_state(path) for path in paths]
+    if sum(size for _, size, _ in found) <= SMALL_FILE:
+        return _digest(paths)
+    entry = cache_folder() / hashlib.sha256(repr(found).encode()).hexdigest()
+    remembered = _remembered(entry)
+    if remembered is not None:
+        return remembered
+    digest = _digest(paths)
+    if [_state(path) for path in paths] == found:
+        _remember(entry, digest)
+    return digest
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    """What tells a file apart from what it was: its real path, bytes, and the time of its last change in ns."""
+    try:
+        real = os.path.realpath(path)
+        found = os.stat(real)
+    except FileNotFoundError as error:
+        raise FileFormatError(f"There is no file {path}; check its name and folder.") from error
+    except OSError as error:
+        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    return real, found.st_size, found.st_mtime_ns
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+        except OSError as error:
+            raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    return digest.hexdigest()
+
+
+def _remembered(entry: Path) -> str | None:
+    try:
+        text = entry.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    return text if _HASH.fullmatch(text) else None
+
+
+def _remember(entry: Path, digest: str) -> None:
+    try:
+        write_text(entry, digest)
+    except (TinctureError, OSError):
+        return
