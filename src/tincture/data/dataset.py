@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from tincture.data.captions import caption_for
+from tincture.data.look import Look, look_at
 from tincture.data.masks import MaskFinder, check_mask, read_mask
 from tincture.data.pictures import UnreadablePictureError, read_picture
 from tincture.data.sizes import Buckets, Fit, Size, fitting
@@ -40,6 +41,7 @@ class Sample:
         flip: whether it is mirrored left to right. A mirrored picture is a sample of its own.
         mask: its mask picture, which goes before an alpha channel.
         repeats: how often it comes in an epoch.
+        digest: the sha256 of the picture's file, 64 hex digits; "" where nobody asked.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Sample:
     flip: bool = False
     mask: Path | None = None
     repeats: int = 1
+    digest: str = ""
 
     @property
     def fit(self) -> Fit:
@@ -143,7 +146,8 @@ class PictureDataset(Sequence[Sample]):
             digest_of = functools.cache(_file_digest)  # a picture and its mirrored sample share files
             for sample in self.samples:
                 # The caption is hashed by itself, so that the parts cannot run into each other.
-                total.update(digest_of(sample.path) + hashlib.sha256(sample.caption.encode()).digest())
+                digest = bytes.fromhex(sample.digest) or digest_of(sample.path)
+                total.update(digest + hashlib.sha256(sample.caption.encode()).digest())
                 if sample.mask or sample.flip or sample.repeats != 1:
                     mask = digest_of(sample.mask).hex() if sample.mask else ""
                     total.update(hashlib.sha256(f"{mask} {sample.flip} {sample.repeats}".encode()).digest())
@@ -179,6 +183,7 @@ def load_dataset(
     word_regex: str = "",
     join_string: str = " ",
     caption_encoding: str = "utf-8",
+    look: Callable[[Path], Look] = look_at,
 ) -> PictureDataset:
     """The pictures of one or more folders, with their captions (see `caption_for` and `read_metadata`).
 
@@ -200,6 +205,7 @@ def load_dataset(
         flip: Add every picture mirrored left to right, after it.
         masks: The folder of masks; empty: folders "mask" beside the pictures; None: without masks.
         stride: Pixels per cell of the latents.
+        look: What asks for a picture's size, and decodes it for that; `LatentFiles.look` spares that where it can.
 
     Raises:
         DataError: a folder cannot be read, or there is no picture that can be used.
@@ -210,14 +216,22 @@ def load_dataset(
 
     def sample(found: Found) -> Sample:
         mask = finder.find(found.path, found.root) if finder else None
-        picture, _ = read_picture(found.path)
+        picture = look(found.path)
         fitted = fit(picture.size)
         _check_fit(picture.size, fitted, stride, skip_small)
         if mask:
             check_mask(mask, picture.size, fitted)
         caption = caption_for(found.path, word_regex, join_string, encoding=caption_encoding, otherwise=found.caption)
         return Sample(
-            found.path, caption, *fitted.size, picture.size, fitted.scaled, fitted.crop, False, mask, found.repeats
+            found.path,
+            caption,
+            *fitted.size,
+            original_size=picture.size,
+            scaled_size=fitted.scaled,
+            crop=fitted.crop,
+            mask=mask,
+            repeats=found.repeats,
+            digest=picture.digest,
         )
 
     sources = [Source.parse(text) for text in ([folders] if isinstance(folders, str | Path) else folders)]

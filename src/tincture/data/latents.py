@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tincture import randomness
 from tincture.data.dataset import PictureDataset
+from tincture.data.latent_files import LatentFiles, Moments
 from tincture.errors import UsageError
 
 SAMPLING_METHODS = ("once", "deterministic", "random")
@@ -41,23 +42,34 @@ class LatentCache:
         model: PictureEncoder,
         dataset: PictureDataset,
         *,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         seed: int = 0,
         on_progress: Callable[[int, int], None] | None = None,
+        files: LatentFiles | None = None,
     ) -> LatentCache:
         """Encodes each picture of `dataset` once.
 
         Args:
-            batch_size: Pictures per call of the encoder; those of different sizes never share one.
+            batch_size: Pictures per call of the encoder; those of different sizes never share one. Not given, it is 8,
+                but 1 on a CPU: the last bits of a picture's latents depend on what shares its batch, so on what else is
+                in the folder or already in `files`, and a CPU gains little from batches.
             seed: Of the latents that the sampling method "once" draws.
             on_progress: Is told how many pictures are done, and how many there are.
+            files: Holds latents of earlier runs, which are not encoded again, and keeps the others.
         """
-        encoded: dict[int, tuple[Tensor, Tensor]] = {}
-        for indices in _batches_of_one_size(dataset, batch_size):
+        encoded = {} if files is None else _kept(files, dataset, model.device)
+        if encoded and on_progress:
+            on_progress(len(encoded), len(dataset))
+        missing = [index for index in range(len(dataset)) if index not in encoded]
+        at_once = batch_size or (1 if model.device.type == "cpu" else 8)
+        for indices in _batches_of_one_size(dataset, missing, at_once):
             pixels = torch.stack([dataset.pixels(index) for index in indices])
             with torch.no_grad():
                 mean, std = model.encode_pictures(pixels.to(model.device))
             encoded.update(zip(indices, zip(mean.float(), std.float(), strict=True), strict=True))
+            if files is not None:
+                for index in indices:
+                    files.write(dataset[index], *encoded[index])
             if on_progress:
                 on_progress(len(encoded), len(dataset))
         means, stds = zip(*(encoded[index] for index in range(len(dataset))), strict=True)
@@ -116,8 +128,13 @@ def alpha_weights(alpha: Tensor | None, h: int, w: int) -> Tensor:
     return weights / weights.mean() if weights.any() else torch.ones(1, h, w)
 
 
-def _batches_of_one_size(dataset: PictureDataset, batch_size: int) -> list[list[int]]:
+def _kept(files: LatentFiles, dataset: PictureDataset, device: torch.device) -> dict[int, Moments]:
+    kept = {index: files.read(sample) for index, sample in enumerate(dataset)}
+    return {index: (latents[0].to(device), latents[1].to(device)) for index, latents in kept.items() if latents}
+
+
+def _batches_of_one_size(dataset: PictureDataset, indices: Sequence[int], batch_size: int) -> list[list[int]]:
     groups = defaultdict(list)
-    for index, sample in enumerate(dataset):
-        groups[sample.width, sample.height].append(index)
+    for index in indices:
+        groups[dataset[index].width, dataset[index].height].append(index)
     return [group[at : at + batch_size] for group in groups.values() for at in range(0, len(group), batch_size)]
