@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 PIXELS_AT_ONCE = 2**20
@@ -29,20 +31,52 @@ class UnreadablePictureError(Exception):
     """Why a picture cannot be read, as words that follow its name: "is damaged: …"."""
 
 
-def read_picture(path: Path) -> tuple[Image.Image, Image.Image | None]:
+@dataclass(frozen=True)
+class PictureFacts:
+    """What a picture file says of itself before its pixels are read: (width, height) upright, and how many frames."""
+
+    size: tuple[int, int]
+    frames: int
+
+
+def read_picture(path: Path, enough: tuple[int, int] | None = None) -> tuple[Image.Image, Image.Image | None]:
     """The picture (mode RGB) and its alpha (mode L, None for a picture without), both upright and of the same size.
+
+    Args:
+        path: the file.
+        enough: (width, height) in pixels that suffice, upright. A large JPEG then comes at a half, a quarter or an
+            eighth of its size, but not below `enough`, which is faster by far.
 
     Raises:
         UnreadablePictureError: the file is missing, not a picture, damaged, cut off or unreasonably large.
     """
+    with _faults_told(), _open(path) as image:
+        if enough:
+            image.draft(None, enough[::-1] if _is_lying(image) else enough)
+        image.load()
+        return _split_alpha(_upright(image))
+
+
+def picture_facts(path: Path) -> PictureFacts:
+    """What the head of a picture file says; the pixels behind it may be damaged all the same.
+
+    Raises:
+        UnreadablePictureError: as `read_picture`.
+    """
+    with _faults_told(), _open(path) as image:
+        # A MPO's further frames are previews and depth maps, which phones put into what is a JPEG otherwise.
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        return PictureFacts(image.size[::-1] if _is_lying(image) else image.size, frames)
+
+
+@contextlib.contextmanager
+def _faults_told() -> Iterator[None]:
     # Pillow warns of odd metadata and of more than 89 million pixels, which cameras do make. What is twice as large it
     # refuses with an error.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with _open(path) as image:
-                image.load()
-                return _split_alpha(_upright(image))
+            yield
         except UnreadablePictureError:
             raise
         except UnidentifiedImageError:
@@ -53,6 +87,16 @@ def read_picture(path: Path) -> tuple[Image.Image, Image.Image | None]:
         except Exception as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else f"is damaged: {error}"
             raise UnreadablePictureError(reason) from error
+
+
+def _is_lying(image: Image.Image) -> bool:
+    """Whether EXIF says that the picture is to be turned by a quarter, and Pillow will not do so by itself."""
+    if image.format == "TIFF":
+        return False
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except Exception:  # broken metadata say nothing about the pixels
+        return False
 
 
 def _open(path: Path) -> Image.Image:

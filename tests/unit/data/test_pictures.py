@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from tincture.data.pictures import UnreadablePictureError, read_picture
+from tincture.data.pictures import PictureFacts, UnreadablePictureError, picture_facts, read_picture
 
 LOSSLESS = ["png", "bmp", "tiff", "tga", "ppm", "gif"]
 LOSSY = ["jpg", "webp", "avif", "jp2"]
@@ -239,3 +239,46 @@ def test_reasons_follow_the_name_of_the_file(tmp_path: Path) -> None:
 
 def chunk(kind: bytes, data: bytes = b"") -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_jpeg_comes_smaller_but_never_below_what_is_enough(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    scene().resize((800, 480)).save(tmp_path / "scene.jpg", exif=exif)
+    wide = orientation in (1, 3)
+    whole, _ = read_picture(tmp_path / "scene.jpg")
+    small, _ = read_picture(tmp_path / "scene.jpg", (150, 100) if wide else (100, 150))
+    assert small.size == ((200, 120) if wide else (120, 200))
+    assert difference(small, whole.resize(small.size, Image.Resampling.BOX)) < 3
+    assert read_picture(tmp_path / "scene.jpg", (500, 500))[0].size == whole.size
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "tiff"])
+def test_other_formats_come_whole(tmp_path: Path, ending: str) -> None:
+    scene().save(tmp_path / f"scene.{ending}")
+    assert read_picture(tmp_path / f"scene.{ending}", (5, 3))[0].size == (40, 24)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tiff"])
+def test_the_size_is_told_without_the_pixels(tmp_path: Path, ending: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = tmp_path / f"scene.{ending}"
+    scene().save(path, exif=exif)
+    assert picture_facts(path) == PictureFacts((24, 40), 1)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert ending == "webp" or picture_facts(path).size == (24, 40)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png", "tiff"])
+def test_frames_are_counted(tmp_path: Path, ending: str) -> None:
+    frames = [scene(), Image.new("RGB", (40, 24), "white")]
+    frames[0].save(tmp_path / f"moving.{ending}", save_all=True, append_images=frames[1:])
+    assert picture_facts(tmp_path / f"moving.{ending}") == PictureFacts((40, 24), 2)
+
+
+def test_facts_of_what_is_no_picture_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(UnreadablePictureError, match="not a picture of a known format"):
+        picture_facts(tmp_path / "text.png")
