@@ -6,6 +6,7 @@ Below this module everything takes flat parameters.
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,9 @@ from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.data import captions
 from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset, Sample, load_dataset
-from tincture.data.latents import LatentCache, alpha_weights
+from tincture.data.latents import LatentCache
+from tincture.data.masks import mask_weights
+from tincture.data.sizes import Buckets
 from tincture.devices import PRECISIONS, resolve_device
 from tincture.errors import DataError, ModelError, UsageError
 from tincture.events import Callback, Progressed
@@ -79,6 +82,8 @@ def prepare(
     check(settings, model, adapter, lines, dataset)
     for path, reason in dataset.skipped:
         warnings.warn(f"{path} is skipped: {reason}", stacklevel=2)
+    for remark in dataset.remarks:
+        warnings.warn(remark, stacklevel=2)
     adapter.to(model.device)
     trainer = Trainer(
         model,
@@ -110,15 +115,31 @@ def load_base(settings: TrainSettings, workspace: Workspace) -> StableDiffusion:
 
 def load_data(settings: TrainSettings, model: StableDiffusion) -> PictureDataset:
     """The pictures, at the settings' size or the model's own; DataError when none can be used."""
+    width, height = settings.width or model.default_size, settings.height or model.default_size
+    stride = model.vae_scale_factor
     return load_dataset(
-        Path(settings.data),
-        width=settings.width or model.default_size,
-        height=settings.height or model.default_size,
+        settings.folders,
+        width=width,
+        height=height,
+        resize=settings.resize,
         varsize=settings.varsize,
-        stride=model.vae_scale_factor,
+        buckets=_buckets(settings, width * height, stride) if settings.buckets else None,
+        skip_small=settings.small_pictures == "skip",
+        recursive=settings.recursive,
+        folder_repeats=settings.folder_repeats,
+        flip=settings.flip,
+        masks=settings.masks if settings.use_weight else None,
+        stride=stride,
         word_regex=settings.word_regex,
         join_string=settings.join_string,
+        caption_encoding=settings.caption_encoding,
     )
+
+
+def _buckets(settings: TrainSettings, area: int, stride: int) -> Buckets:
+    side = math.isqrt(area)
+    step = settings.bucket_step or max(stride, min(64, side // 8 // stride * stride))
+    return Buckets.of_area(area, step, settings.bucket_min or side // 2, settings.bucket_max or side * 2)
 
 
 def load_adapter(kind: str, path: Path, name: str) -> Adapter:
@@ -149,7 +170,8 @@ def _check_unchanged(
 ) -> None:
     if dataset.digest() != record["data_hash"]:
         raise DataError(
-            f"The pictures or captions in {settings.data} have changed since the run began; put them back to resume."
+            f"The pictures, captions or masks in {', '.join(settings.folders)} have changed since the run began; put "
+            "them back to resume."
         )
     if model.hash != record["model_hash"]:
         raise ModelError(
@@ -163,10 +185,10 @@ def check(
     """What can be wrong only between settings, model, adapter and data."""
     if settings.preview_sampler not in SAMPLERS:
         raise UsageError(f"There is no sampler {settings.preview_sampler!r}; known are {', '.join(SAMPLERS)}.")
-    if settings.batch_size > len(dataset):
+    if settings.batch_size > sum(dataset.repeats()):
         raise UsageError(
-            f"--batch-size is {settings.batch_size}, but {settings.data} has {len(dataset)} usable pictures; give at "
-            "most that many, or use --gradient-accumulation-steps for a larger batch."
+            f"--batch-size is {settings.batch_size}, but {', '.join(settings.folders)} has {sum(dataset.repeats())} "
+            "usable pictures; give at most that many, or use --gradient-accumulation-steps for a larger batch."
         )
     layers = min(encoder.layers for encoder in model.text_encoders)
     if settings.clip_skip > layers:
@@ -204,11 +226,11 @@ def _training_data(
 
     latents = LatentCache.encode(model, dataset, seed=settings.seed, on_progress=told)
     return TrainingData(
-        plan=BatchPlan(dataset.sizes(), settings.batch_size, settings.seed),
+        plan=BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats()),
         latents=latents,
         prompt=_prompt_draw(settings, name, dataset, lines),
         latent_sampling_method=settings.latent_sampling_method,
-        weights=_loss_weights(model, dataset, latents) if settings.use_weight else None,
+        weights=_loss_weights(settings, model, dataset, latents) if settings.use_weight else None,
         time_ids=[_time_ids(model, sample) for sample in dataset] if model.family.knows_sizes else None,
     )
 
@@ -226,6 +248,7 @@ def _prompt_draw(settings: TrainSettings, name: str, dataset: PictureDataset, li
             name,
             randomness.generator(settings.seed, "prompt", global_step, slot),
             shuffle_tags=settings.shuffle_tags,
+            keep_tags=settings.keep_tags,
             tag_drop_out=settings.tag_drop_out,
             caption_drop_out=settings.caption_drop_out,
         )
@@ -233,9 +256,11 @@ def _prompt_draw(settings: TrainSettings, name: str, dataset: PictureDataset, li
     return draw
 
 
-def _loss_weights(model: StableDiffusion, dataset: PictureDataset, latents: LatentCache) -> list[Tensor]:
+def _loss_weights(
+    settings: TrainSettings, model: StableDiffusion, dataset: PictureDataset, latents: LatentCache
+) -> list[Tensor]:
     weights = []
     for index in range(len(dataset)):
         _, height, width = latents.shape(index)
-        weights.append(alpha_weights(dataset.alpha(index), height, width).to(model.device))
+        weights.append(mask_weights(dataset.mask(index), height, width, settings.unmasked_weight).to(model.device))
     return weights

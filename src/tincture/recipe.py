@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import threading
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from tincture.components import (
     prepare,
 )
 from tincture.data.batches import BatchPlan
+from tincture.data.dataset import PictureDataset
 from tincture.errors import UsageError
 from tincture.events import Callback, RunEnded
 from tincture.models.loading import load_model
@@ -196,27 +198,26 @@ def resume(
 
 
 def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
-    """What ``train`` would do, with nothing written: settings, pictures, epochs, trained numbers, memory in MiB."""
+    """What ``train`` would do, with nothing written: settings, pictures, sizes, epochs, trained numbers, MiB needed."""
     settings = settings.resolved()
     path = find_adapter(settings, workspace)
     adapter = load_adapter(settings.kind, path, path.stem)
     model = load_base(settings, workspace)
     dataset = load_data(settings, model)
-    batches = BatchPlan(dataset.sizes(), settings.batch_size, settings.seed)
+    batches = BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats())
     check(settings, model, adapter, load_template(settings, workspace), dataset)
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     remaining = max(0, settings.steps - adapter.step)
-    sizes: dict[str, int] = {}
-    for sample in dataset:
-        sizes[f"{sample.width}x{sample.height}"] = sizes.get(f"{sample.width}x{sample.height}", 0) + 1
     frozen = sum(_bytes(part) for part in (model.unet, model.vae, *(encoder.module for encoder in model.text_encoders)))
     cells = sum(sample.width * sample.height for sample in dataset) // model.vae_scale_factor**2
     return {
         "settings": settings.to_dict(),
         "model": {"name": model.name, "hash": model.hash, "family": model.family.title},
-        "pictures": len(dataset),
+        "pictures": sum(not sample.flip for sample in dataset),
+        "samples_per_epoch": sum(dataset.repeats()),
         "skipped": {str(path): reason for path, reason in dataset.skipped},
-        "sizes": sizes,
+        "remarks": dataset.remarks,
+        "buckets": _buckets(dataset),
         "micro_batches_per_epoch": batches.micro_batches_per_epoch,
         "steps": remaining,
         "epochs": round(remaining * settings.gradient_accumulation_steps / batches.micro_batches_per_epoch, 2),
@@ -228,6 +229,20 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
             "latents": round(cells * 2 * 4 * 4 / 2**20, 3),
         },
     }
+
+
+def _buckets(dataset: PictureDataset) -> list[dict[str, Any]]:
+    """For each size in pixels: how many pictures have it, and what share of them is cut off on average."""
+    samples = sorted((sample for sample in dataset if not sample.flip), key=lambda sample: sample.fit.size)
+    grouped = [(size, list(group)) for size, group in itertools.groupby(samples, lambda sample: sample.fit.size)]
+    return [
+        {
+            "size": f"{width}x{height}",
+            "pictures": len(group),
+            "cropped": round(sum(sample.fit.cropped for sample in group) / len(group), 4),
+        }
+        for (width, height), group in grouped
+    ]
 
 
 def find_adapter(settings: TrainSettings, workspace: Workspace) -> Path:

@@ -10,6 +10,7 @@ from tincture import version
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.components import Components
+from tincture.data.sources import Source
 from tincture.drawing import Drawing
 from tincture.models.loading import find_folder
 from tincture.models.sampling import complete
@@ -21,7 +22,9 @@ from tincture.workspace import Workspace
 def write_records(run: Components, folder: RunFolder, path: Path, workspace: Workspace) -> None:
     """Writes what a resume needs, and the webui's settings file."""
     settings = run.settings.replace(
-        data=str(Path(run.settings.data).resolve()), model=_anywhere(run.settings.model, workspace)
+        data=tuple(str(Source.parse(folder).resolved()) for folder in run.settings.folders),
+        masks=run.settings.masks and str(Path(run.settings.masks).resolve()),
+        model=_anywhere(run.settings.model, workspace),
     )
     run.adapter.save(folder.start, model_name=run.model.name, model_hash=run.model.hash)
     record = {

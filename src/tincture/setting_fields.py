@@ -63,6 +63,21 @@ def filled(value: str) -> str | None:
     return None if value.strip() else "a text that is not empty"
 
 
+def filled_each(value: str | tuple[str, ...]) -> str | None:
+    """A text with something in it, or at least one of them."""
+    texts = (value,) if isinstance(value, str) else value
+    return None if texts and all(text.strip() for text in texts) else "a text that is not empty, or several"
+
+
+def text_encoding(value: str) -> str | None:
+    """An encoding of texts by Python's name."""
+    try:
+        bytes(4).decode(value)
+    except (LookupError, ValueError):
+        return "an encoding of texts, such as utf-8, latin-1, cp1252 or shift_jis"
+    return None
+
+
 def regular_expression(value: str) -> str | None:
     """A text that `re` can compile."""
     try:
@@ -176,6 +191,7 @@ class FieldSpec:
     optional: bool  # None is allowed
     repeated: bool
     choices: tuple[str, ...]
+    lone: bool  # of repeated ones: a single item may stand alone
     number: bool
     strip: bool
     check: Check | None
@@ -191,8 +207,10 @@ def specs_of(settings: type[CheckedSettings]) -> Mapping[str, FieldSpec]:
 
 def _spec(field: dataclasses.Field[Any], annotation: Any) -> FieldSpec:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    optional = origin is types.UnionType
-    repeated = origin is tuple
+    # "str | tuple[str, ...]": one text, or several
+    lone = origin is types.UnionType and any(typing.get_origin(argument) is tuple for argument in arguments)
+    optional = origin is types.UnionType and not lone
+    repeated = origin is tuple or lone
     choices = arguments if origin is Literal else ()
     base = str if choices else arguments[0] if optional or repeated else annotation
     required = field.default is dataclasses.MISSING
@@ -203,18 +221,21 @@ def _spec(field: dataclasses.Field[Any], annotation: Any) -> FieldSpec:
         type=base,
         optional=optional,
         repeated=repeated,
+        lone=lone,
         choices=choices,
         **field.metadata,
     )
 
 
 def _converted(spec: FieldSpec, value: Any) -> Any:
-    """Take the spellings that mean the same: 1 for 1.0, 1e-4 for "1e-4", a list for a tuple."""
+    """Take the spellings that mean the same: 1 for 1.0, 1e-4 for "1e-4", a list for a tuple, or for its lone item."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if spec.type is float and is_number:
         return float(value)
     if spec.number and is_number:
         return repr(value)
+    if spec.lone and isinstance(value, list | tuple) and len(value) == 1:
+        return value[0]
     if spec.repeated and isinstance(value, list):
         return tuple(value)
     if spec.strip and isinstance(value, str):
@@ -236,7 +257,7 @@ def _fault(spec: FieldSpec, value: Any) -> str | None:
 
 
 def _has_type(spec: FieldSpec, value: Any) -> bool:
-    if spec.repeated:
+    if spec.repeated and not (spec.lone and isinstance(value, str)):
         return isinstance(value, tuple) and all(isinstance(item, spec.type) for item in value)
     return isinstance(value, spec.type) and (spec.type is bool or not isinstance(value, bool))
 
@@ -244,7 +265,7 @@ def _has_type(spec: FieldSpec, value: Any) -> bool:
 def _type_words(spec: FieldSpec) -> str:
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[spec.type]
     if spec.repeated:
-        return "a list of texts"
+        return "a text or a list of texts" if spec.lone else "a list of texts"
     return f"{words} or a number" if spec.number else words
 
 

@@ -19,11 +19,13 @@ from tincture.setting_fields import (
     at_least,
     device_name,
     filled,
+    filled_each,
     multiple_of_8,
     regular_expression,
     setting,
     share,
     specs_of,
+    text_encoding,
 )
 from tincture.workspace import MAX_NAME_LENGTH, clean_name
 
@@ -39,6 +41,10 @@ def _name(value: str) -> str | None:
     except UsageError:
         return f"made of letters, digits, blanks and . _ - only, and at most {MAX_NAME_LENGTH} characters long"
     return None
+
+
+def _sides(value: int) -> str | None:
+    return None if value >= 0 and value % 8 == 0 else "0 (chosen for you) or a multiple of 8"
 
 
 ADAPTER, OPTIMIZER, DATA, MACHINE, OUTPUT, PREVIEW = (
@@ -70,10 +76,32 @@ class TrainSettings(CheckedSettings):
     )
     model: str = setting("picto", ADAPTER, "Base model: picto, a diffusers folder, or a name in the workspace.", filled)
 
-    data: str = setting(dataclasses.MISSING, DATA, "Folder of pictures.", filled)
+    data: str | tuple[str, ...] = setting(
+        dataclasses.MISSING,
+        DATA,
+        "Folder of pictures; FOLDER:3 for each 3 times an epoch; repeat for several folders.",
+        filled_each,
+    )
+    recursive: bool = setting(False, DATA, "Take the pictures in inner folders too.")
+    folder_repeats: bool = setting(False, DATA, "A folder called 10_rex gives each of its pictures 10 times an epoch.")
+    flip: bool = setting(False, DATA, "Train each picture mirrored left to right too.")
     width: int = setting(0, DATA, "Width in pixels; 0: the model's own size.", multiple_of_8)
     height: int = setting(0, DATA, "Height in pixels; 0: the model's own size.", multiple_of_8)
+    resize: Literal["stretch", "crop"] = setting(
+        "stretch", DATA, "Bring pictures of other proportions to width and height by stretching or by cropping."
+    )
     varsize: bool = setting(False, DATA, "Keep each picture's own size; a batch holds pictures of one size.")
+    buckets: bool = setting(
+        False, DATA, "Crop each picture as little as sizes of the same area (width times height) allow."
+    )
+    bucket_step: int = setting(
+        0, DATA, "Sides of buckets are multiples of this; 0: 64, or less for small models.", _sides
+    )
+    bucket_min: int = setting(0, DATA, "Shortest side of a bucket in pixels; 0: half a square's.", _sides)
+    bucket_max: int = setting(0, DATA, "Longest side of a bucket in pixels; 0: twice a square's.", _sides)
+    small_pictures: Literal["enlarge", "skip"] = setting(
+        "enlarge", DATA, "What becomes of pictures that are smaller than they are to be trained."
+    )
     template: str = setting(
         "", DATA, "Prompt template, by name or path; empty: subject_filewords (embedding) or hypernetwork."
     )
@@ -81,7 +109,11 @@ class TrainSettings(CheckedSettings):
         "", DATA, "Regular expression that finds the words of a caption in a file name.", regular_expression
     )
     join_string: str = setting(" ", DATA, "What joins the words found by --word-regex.")
+    caption_encoding: str = setting(
+        "utf-8", DATA, "Encoding of caption files that don't begin with a byte order mark.", text_encoding
+    )
     shuffle_tags: bool = setting(False, DATA, "Shuffle a caption's comma-separated tags each time it is used.")
+    keep_tags: int = setting(0, DATA, "So many first tags stay in their place and are never left out.", at_least(0))
     tag_drop_out: float = setting(0.0, DATA, "Probability of leaving out a tag each time it is used.", share)
     caption_drop_out: float = setting(
         0.0, DATA, "Probability of training a picture without its caption each time it is used.", share
@@ -89,7 +121,9 @@ class TrainSettings(CheckedSettings):
     latent_sampling_method: Literal["once", "deterministic", "random"] = setting(
         "once", DATA, "Latents of a picture: one sample kept, the mean, or a new sample at every use."
     )
-    use_weight: bool = setting(False, DATA, "Weigh the loss by the pictures' alpha channel.")
+    use_weight: bool = setting(False, DATA, "Weigh the loss by mask pictures, or by the pictures' alpha channel.")
+    masks: str = setting("", DATA, "Folder of mask pictures; empty: folders called mask beside the pictures.")
+    unmasked_weight: float = setting(0.0, DATA, "What counts where a mask is black, when white counts 1.", share)
 
     steps: int = setting(1000, OPTIMIZER, "Optimizer steps in all, those of earlier runs included.", at_least(1))
     learning_rate: str = setting(
@@ -141,11 +175,13 @@ class TrainSettings(CheckedSettings):
 
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
-        if "steps" in faulty:
-            return []
-        steps = values.get("steps", FIELDS["steps"].default)
-        texts = {name: value for name, value in values.items() if FIELDS[name].number and name not in faulty and value}
-        return [fault for name, text in texts.items() if (fault := _schedule_fault(name, text, steps))]
+        sound = {name: value for name, value in values.items() if name not in faulty}
+        return _data_faults(sound) + ([] if "steps" in faulty else _schedule_faults(sound))
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of pictures, as `data` says them."""
+        return (self.data,) if isinstance(self.data, str) else self.data
 
     def resolved(self) -> TrainSettings:
         """A copy in which what depends on the kind (rate, template, an embedding's weight decay) is filled in."""
@@ -157,6 +193,23 @@ class TrainSettings(CheckedSettings):
 
 
 FIELDS: Mapping[str, FieldSpec] = specs_of(TrainSettings)
+
+
+def _data_faults(values: Mapping[str, Any]) -> list[str]:
+    faults = []
+    if values.get("varsize") and values.get("buckets"):
+        faults.append("varsize and buckets are both on, but a picture has its own size or a bucket's; give one of them")
+    if 0 < values.get("bucket_max", 0) < values.get("bucket_min", 0):
+        faults.append(f"bucket_min is {values['bucket_min']}, but must be at most bucket_max, {values['bucket_max']}")
+    if values.get("masks") and not values.get("use_weight"):
+        faults.append(f"masks is {values['masks']!r}, but use_weight is off, so that no mask would count; give it too")
+    return faults
+
+
+def _schedule_faults(values: Mapping[str, Any]) -> list[str]:
+    steps = values.get("steps", FIELDS["steps"].default)
+    texts = {name: value for name, value in values.items() if FIELDS[name].number and value}
+    return [fault for name, text in texts.items() if (fault := _schedule_fault(name, text, steps))]
 
 
 def _schedule_fault(name: str, text: str, steps: int) -> str | None:

@@ -303,10 +303,10 @@ def test_pictures_of_several_sizes(bench: Bench) -> None:
     Image.open(bench.data / "wide.png").resize((32, 16)).save(bench.data / "wide.png")
     result = bench.train("embedding", varsize=True, batch_size=2, steps=6)
     assert result.global_step == 6
-    assert recipe.plan(bench.settings("embedding", varsize=True, steps=9), bench.workspace)["sizes"] == {
-        "16x16": 5,
-        "32x16": 1,
-    }
+    assert recipe.plan(bench.settings("embedding", varsize=True, steps=9), bench.workspace)["buckets"] == [
+        {"size": "16x16", "pictures": 5, "cropped": 0.0},
+        {"size": "32x16", "pictures": 1, "cropped": 0.0},
+    ]
 
 
 def test_gradient_checkpointing_gives_the_same_weights(new_bench: Callable[[str], Bench]) -> None:

@@ -48,6 +48,20 @@ def test_every_setting_has_help_and_a_group() -> None:
         ("name", "a/b", "letters"),
         ("name", "x" * 101, "100"),
         ("data", "", "not empty"),
+        ("data", [], "not empty"),
+        ("data", ["d", " "], "not empty"),
+        ("data", ["d", 1], "a text or a list of texts"),
+        ("data", 1, "a text or a list of texts"),
+        ("data", None, "a text or a list of texts"),
+        ("resize", "squeeze", "stretch or crop"),
+        ("small_pictures", "drop", "enlarge or skip"),
+        ("bucket_step", 12, "0 (chosen for you) or a multiple of 8"),
+        ("bucket_min", -8, "multiple of 8"),
+        ("keep_tags", -1, "at least 0"),
+        ("caption_encoding", "klingon", "such as utf-8"),
+        ("caption_encoding", "base64", "such as utf-8"),
+        ("caption_encoding", "", "such as utf-8"),
+        ("unmasked_weight", 1.0, "below 1"),
         ("steps", 0, "at least 1"),
         ("steps", True, "a whole number"),
         ("steps", 1.5, "a whole number"),
@@ -80,6 +94,40 @@ def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: object, t
     message = refusal({**REQUIRED, name: value})
     assert f"{name} is {value!r}" in message or f"{name} is {tuple(value)!r}" in message  # type: ignore[arg-type]
     assert told in message
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"varsize": True, "buckets": True}, "varsize and buckets are both on"),
+        ({"bucket_min": 64, "bucket_max": 32}, "bucket_min is 64, but must be at most bucket_max, 32"),
+        ({"masks": "m"}, "masks is 'm', but use_weight is off"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(values: dict[str, Any], told: str) -> None:
+    assert told in refusal({**REQUIRED, **values})
+    for name, value in values.items():
+        if name != "masks":
+            assert getattr(TrainSettings.from_dict({**REQUIRED, name: value}), name) == value
+
+
+def test_a_fault_of_one_setting_does_not_hide_behind_another() -> None:
+    message = refusal({**REQUIRED, "steps": 0, "bucket_min": "a", "bucket_max": 8, "masks": 3, "varsize": 2})
+    assert all(f"{name} is" in message for name in ("steps", "bucket_min", "masks", "varsize"))
+
+
+@pytest.mark.parametrize("given", ["d", ["d"], ("d",)])
+def test_one_folder_is_a_text_however_it_is_given(given: object) -> None:
+    settings = TrainSettings.from_dict({**REQUIRED, "data": given})
+    assert (settings.data, settings.folders) == ("d", ("d",))
+
+
+def test_several_folders_survive_json_and_toml(tmp_path: Path) -> None:
+    settings = TrainSettings.from_dict({**REQUIRED, "data": ["pictures/rex:3", "pictures/dogs"]})
+    assert settings.folders == ("pictures/rex:3", "pictures/dogs")
+    assert TrainSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    (tmp_path / "run.toml").write_text(settings.to_toml())
+    assert TrainSettings.from_toml(tmp_path / "run.toml") == settings
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -16,7 +16,7 @@ def flag(spec: FieldSpec, *, hidden: bool = False) -> inspect.Parameter:
     """The command-line option of one setting; None when it was not given, so that a run file can say it."""
     name = f"--{spec.name.replace('_', '-')}"
     names = [f"{name}/--no-{name[2:]}"] if spec.type is bool else [name]
-    if spec.repeated:
+    if spec.repeated and name.endswith("s"):
         names.append(name.removesuffix("s"))
     value_type: Any = typing.Literal[spec.choices] if spec.choices else spec.type
     value_type = list[value_type] if spec.repeated else value_type

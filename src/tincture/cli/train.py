@@ -102,10 +102,15 @@ def _train(session: Session, config: Path | None, dry_run: bool, flags: Mapping[
 
 def _show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any]) -> None:
     """As text: a run file that can be used as it is, with the plan as comments."""
-    remarks = [f"# {key.replace('_', ' ')}: {_plan_value(value)}" for key, value in plan.items() if key != "settings"]
     resolved = settings.resolved()
     shown = {"settings": resolved.to_dict(), **plan}
+    told = {key: [_bucket(**item) for item in value] if key == "buckets" else value for key, value in plan.items()}
+    remarks = [f"# {key.replace('_', ' ')}: {_plan_value(value)}" for key, value in told.items() if key != "settings"]
     session.show(shown, "\n".join([*remarks, "", resolved.to_toml().rstrip()]))
+
+
+def _bucket(size: str, pictures: int, cropped: float) -> str:
+    return f"{size} {pictures}" + (f" ({cropped:.1%} cropped)" if cropped else "")
 
 
 def _plan_value(value: Any) -> str:

@@ -36,9 +36,21 @@ def trained(recipe: FakeRecipe, function: str = "train") -> TrainSettings:
 VALUES: dict[str, tuple[list[str], Any]] = {
     "model": (["m"], "m"),
     "data": (["d"], "d"),
+    "recursive": ([], True),
+    "folder_repeats": ([], True),
+    "flip": ([], True),
     "width": (["128"], 128),
     "height": (["64"], 64),
-    "varsize": ([], True),
+    "resize": (["crop"], "crop"),
+    "buckets": ([], True),
+    "bucket_step": (["16"], 16),
+    "bucket_min": (["32"], 32),
+    "bucket_max": (["256"], 256),
+    "small_pictures": (["skip"], "skip"),
+    "caption_encoding": (["latin-1"], "latin-1"),
+    "keep_tags": (["1"], 1),
+    "masks": (["m"], "m"),
+    "unmasked_weight": (["0.1"], 0.1),
     "template": (["style"], "style"),
     "word_regex": (["[a-z]+"], "[a-z]+"),
     "join_string": ([", "], ", "),
@@ -78,12 +90,24 @@ VALUES: dict[str, tuple[list[str], Any]] = {
 
 
 def test_every_setting_is_a_flag(recipe: FakeRecipe) -> None:
-    assert set(VALUES) == set(FIELDS) - {"kind", "name"}
+    assert set(VALUES) == set(FIELDS) - {"kind", "name", "varsize"}
     words = [word for name, (given, _) in VALUES.items() for word in (f"--{name.replace('_', '-')}", *given)]
     assert main(["train", "embedding", "cat", *words]) == 0
     assert trained(recipe) == TrainSettings(
         kind="embedding", name="cat", **{name: value for name, (_, value) in VALUES.items()}
     )
+
+
+def test_varsize_is_a_flag_but_not_with_buckets(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "embedding", "cat", "--data", "d", "--varsize", "--buckets"]) == 2
+    assert "varsize and buckets are both on" in capsys.readouterr().err
+    assert main(["train", "embedding", "cat", "--data", "d", "--varsize", "--no-buckets"]) == 0
+    assert trained(recipe).varsize
+
+
+def test_data_may_be_several_folders(recipe: FakeRecipe, run_file: str) -> None:
+    assert main(["train", "--config", run_file, "--data", "d", "--data", "e:3"]) == 0
+    assert trained(recipe).folders == ("d", "e:3")
 
 
 def test_without_flags_the_defaults_stand(recipe: FakeRecipe) -> None:
@@ -148,12 +172,17 @@ def test_dry_run_shows_a_run_file_and_trains_nothing(
         "settings": {"steps": 99},
         "pictures": 5,
         "skipped": {"x.png": "truncated\nfile"},
+        "buckets": [
+            {"size": "512x512", "pictures": 3, "cropped": 0.0},
+            {"size": "448x576", "pictures": 2, "cropped": 0.0312},
+        ],
         "micro_batches_per_epoch": 3,
     }
     assert main(["train", "embedding", "cat", "--data", "d", "--dry-run"]) == 0
     settings = trained(recipe, "plan")
     shown = capsys.readouterr().out
-    assert "# pictures: 5\n# skipped: x.png truncated file\n# micro batches per epoch: 3\n" in shown
+    assert "# pictures: 5\n# skipped: x.png truncated file\n" in shown
+    assert "# buckets: 512x512 3, 448x576 2 (3.1% cropped)\n# micro batches per epoch: 3\n" in shown
     (tmp_path / "again.toml").write_text(shown)
     assert TrainSettings.from_toml(tmp_path / "again.toml") == settings.resolved()
 
