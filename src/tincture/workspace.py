@@ -2,7 +2,8 @@
 
     embeddings/                       textual-inversion embeddings, NAME.pt or NAME.safetensors
     models/hypernetworks/             hypernetworks, NAME.pt or NAME.safetensors
-    models/Stable-diffusion/          base models: diffusers folders
+    models/Stable-diffusion/          base models: NAME.safetensors, NAME.ckpt, or diffusers folders
+    models/VAE/                       VAEs in files of their own
     textual_inversion_templates/      the user's own prompt templates, NAME.txt
     textual_inversion/DATE/NAME/      logs, copies and previews of runs
 
@@ -24,6 +25,8 @@ from tincture.errors import UsageError
 ROOT_VARIABLE = "TINCTURE_ROOT"
 ADAPTER_SUFFIX = ".pt"
 TRAINABLE_SUFFIXES = frozenset({ADAPTER_SUFFIX, ".safetensors"})
+MODEL_SUFFIXES = frozenset({".safetensors", ".ckpt"})
+VAE_SUFFIXES = MODEL_SUFFIXES | {".pt"}
 MAX_NAME_LENGTH = 100
 MAX_NAME_BYTES = 200  # file systems allow 255 bytes, and "-STEP.pt.optim" comes behind the name
 
@@ -90,6 +93,10 @@ class Workspace:
         return self.root / "models" / "Stable-diffusion"
 
     @property
+    def vaes(self) -> Path:
+        return self.root / "models" / "VAE"
+
+    @property
     def templates(self) -> Path:
         return self.root / "textual_inversion_templates"
 
@@ -114,10 +121,16 @@ class Workspace:
         return [path for path, _ in adapter_files([self.hypernetworks], TRAINABLE_SUFFIXES)]
 
     def list_models(self) -> list[Path]:
-        """Diffusers folders (those with a model_index.json) directly in the models folder; sorted."""
-        if not self.models.is_dir():
-            return []
-        return sorted(path for path in self.models.iterdir() if (path / "model_index.json").is_file())
+        """Checkpoint files and diffusers folders (with a model_index.json) at any depth, links followed; sorted.
+
+        Left out are empty files, and VAEs that lie beside checkpoints (``NAME.vae.safetensors``).
+        """
+        seen: set[str] = set()
+        return sorted(_walk_models(self.models, seen)) if _is_new(str(self.models), seen) else []
+
+    def list_vaes(self) -> list[Path]:
+        """Files of VAEs at any depth, links followed, empty files left out; sorted."""
+        return [path for path, _ in adapter_files([self.vaes], VAE_SUFFIXES)]
 
     def find_embedding(self, name: str) -> Path:
         """The file of the embedding called `name`; UsageError names what comes near."""
@@ -128,8 +141,15 @@ class Workspace:
         return _find("hypernetwork", name, self.list_hypernetworks(), self.hypernetworks)
 
     def find_model(self, name: str) -> Path:
-        """The folder of the base model called `name`; UsageError names what comes near."""
+        """The file or folder of the base model called `name`; UsageError names what comes near.
+
+        `name` is the file's name with or without suffix, or its path from the models folder.
+        """
         return _find("model", name, self.list_models(), self.models)
+
+    def find_vae(self, name: str) -> Path:
+        """The file of the VAE called `name`, which may be one of a base model too; UsageError names what comes near."""
+        return _find("VAE", name, [*self.list_vaes(), *self.list_models()], self.vaes)
 
 
 def adapter_files(folders: Iterable[Path], suffixes: Collection[str]) -> Iterator[tuple[Path, os.stat_result]]:
@@ -157,6 +177,22 @@ def _walk(folder: Path, suffixes: Collection[str], seen: set[str]) -> Iterator[t
                     yield Path(path), found
 
 
+def _walk_models(folder: Path, seen: set[str]) -> Iterator[Path]:
+    for directory, subdirectories, names in os.walk(folder, followlinks=True):
+        subdirectories[:] = [name for name in subdirectories if _is_new(os.path.join(directory, name), seen)]
+        if "model_index.json" in names:
+            subdirectories.clear()  # its weights are parts of a model
+            yield Path(directory)
+            continue
+        for name in names:
+            path = Path(directory, name)
+            if path.suffix.lower() in MODEL_SUFFIXES and not path.stem.lower().endswith(".vae"):
+                with contextlib.suppress(OSError):
+                    found = path.stat()
+                    if stat.S_ISREG(found.st_mode) and found.st_size > 0:
+                        yield path
+
+
 def _is_new(directory: str, seen: set[str]) -> bool:
     real = os.path.realpath(directory)
     if real in seen:
@@ -167,7 +203,9 @@ def _is_new(directory: str, seen: set[str]) -> bool:
 
 def _find(kind: str, name: str, candidates: list[Path], folder: Path) -> Path:
     named = {_without_suffix(path.name): path for path in reversed(candidates)}
-    found = {path.name: path for path in reversed(candidates)} | named
+    inner = {path.relative_to(folder).as_posix(): path for path in candidates if path.is_relative_to(folder)}
+    found = {path.name: path for path in reversed(candidates)} | named | inner
+    found |= {_without_suffix(path): inner[path] for path in reversed(inner)}
     if name in found:
         return found[name]
     near = difflib.get_close_matches(_without_suffix(name), named, n=3, cutoff=0.5)
@@ -182,4 +220,4 @@ def _find(kind: str, name: str, candidates: list[Path], folder: Path) -> Path:
 
 def _without_suffix(file_name: str) -> str:
     stem, suffix = os.path.splitext(file_name)
-    return stem if suffix.lower() in TRAINABLE_SUFFIXES else file_name
+    return stem if suffix.lower() in TRAINABLE_SUFFIXES | VAE_SUFFIXES else file_name

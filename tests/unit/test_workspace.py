@@ -93,13 +93,61 @@ def test_lists_walk_folders_and_links_and_leave_out_what_is_no_adapter(tmp_path:
     assert workspace.list_hypernetworks() == []
 
 
-def test_models_are_folders_with_an_index(tmp_path: Path) -> None:
+def test_models_are_files_and_folders_with_an_index(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    (workspace.models / "mine").mkdir(parents=True)
-    (workspace.models / "mine" / "model_index.json").write_text("{}")
-    (workspace.models / "half").mkdir()
-    assert workspace.list_models() == [workspace.models / "mine"]
-    assert workspace.find_model("mine") == workspace.models / "mine"
+    mine = workspace.models / "mine"
+    for path in (
+        mine / "model_index.json",
+        mine / "unet" / "diffusion_pytorch_model.safetensors",
+        workspace.models / "half" / "config.json",
+        workspace.models / "anime" / "b.safetensors",
+        workspace.models / "A.ckpt",
+        workspace.models / "A.vae.safetensors",
+        workspace.models / "A.vae.pt",
+        workspace.models / "A.yaml",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    (workspace.models / "empty.safetensors").touch()
+    (workspace.models / "ring").symlink_to(workspace.models)
+
+    found = workspace.list_models()
+
+    assert [path.relative_to(workspace.models).as_posix() for path in found] == [
+        "A.ckpt",
+        "anime/b.safetensors",
+        "mine",
+    ]
+    assert workspace.find_model("mine") == mine
+    for name in ("b", "b.safetensors", "anime/b", "anime/b.safetensors"):
+        assert workspace.find_model(name) == workspace.models / "anime" / "b.safetensors"
+    with pytest.raises(UsageError, match=r"There is no model 'A\.vae' in .*; there are: A, b, mine"):
+        workspace.find_model("A.vae")
+
+
+def test_of_models_of_one_name_the_path_tells(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    paths = [workspace.models / "x" / "a.safetensors", workspace.models / "y" / "a.safetensors"]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+
+    assert [workspace.find_model(f"{folder}/a") for folder in "xy"] == paths
+    assert workspace.find_model("a") == paths[0]
+
+
+def test_vaes_have_a_folder_and_may_be_checkpoints(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for path in (workspace.vaes / "soft.pt", workspace.models / "a.safetensors"):
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+
+    assert workspace.list_vaes() == [workspace.vaes / "soft.pt"]
+    assert workspace.find_vae("soft") == workspace.vaes / "soft.pt"
+    assert workspace.find_vae("a") == workspace.models / "a.safetensors"
+    with pytest.raises(UsageError, match=r"There is no VAE 'sift' in .*; did you mean soft"):
+        workspace.find_vae("sift")
+    assert Workspace(tmp_path / "none").list_models() == []
 
 
 def test_find_takes_the_name_or_the_file_name_and_suggests(tmp_path: Path) -> None:
