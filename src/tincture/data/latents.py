@@ -6,9 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from tincture import randomness
@@ -111,21 +109,6 @@ class LatentCache:
             noise = randomness.normal(self.shape(index), self.seed, "latents drawn once", index)
             self._once[index] = self.means[index] + self.stds[index] * noise.to(self.means[index].device)
         return self._once[index]
-
-
-def alpha_weights(alpha: Tensor | None, h: int, w: int) -> Tensor:
-    """Loss weights (1, h, w) float32 on the latent grid, with mean 1, from a picture's alpha (H, W) in 0..1.
-
-    Alpha is resized to the grid, its minimum becomes 0, and the whole is divided by its mean. Where alpha is None or
-    the same everywhere, all weights are 1. They hold for every channel of the latents.
-    """
-    if alpha is None:
-        return torch.ones(1, h, w)
-    # In 8 bits, as the webui does: overshoot is then cut off between the passes too, so that weights come out alike.
-    image = Image.fromarray(np.round(alpha.numpy() * 255).astype(np.uint8))
-    grid = torch.from_numpy(np.array(image.resize((w, h), Image.Resampling.BICUBIC))).float()[None]
-    weights = grid - grid.min()
-    return weights / weights.mean() if weights.any() else torch.ones(1, h, w)
 
 
 def _kept(files: LatentFiles, dataset: PictureDataset, device: torch.device) -> dict[int, Moments]:

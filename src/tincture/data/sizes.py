@@ -63,13 +63,17 @@ def fitting(
         stride: Pixels per cell of the latents; width and height must be multiples.
 
     Raises:
-        UsageError: a side is not a multiple of `stride`.
+        UsageError: a side, of a bucket too, is not a multiple of `stride`.
     """
     _check_size("width", width, stride)
     _check_size("height", height, stride)
     if varsize:
         return lambda original: own(original, stride)
     if buckets:
+        if any(side % stride for size in buckets.sizes for side in size):
+            raise UsageError(
+                f"The buckets' sides don't suit the model; give a bucket_step that is a multiple of {stride}."
+            )
         return buckets.fit
     size = width, height
     return (lambda original: cover(original, size)) if resize == "crop" else (lambda _: stretch(size))

@@ -1,22 +1,17 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
 from tincture.data.dataset import PictureDataset, load_dataset
-from tincture.data.latents import LatentCache, alpha_weights
+from tincture.data.latents import LatentCache
 from tincture.errors import UsageError
 from tincture.models.stable_diffusion import StableDiffusion
-
-GOLDEN = Path(__file__).parents[2] / "golden" / "data"
-ALPHA = json.loads((GOLDEN / "alpha_weights.json").read_text())
 
 
 class CountingModel:
@@ -123,41 +118,3 @@ def test_an_unknown_sampling_method_is_refused(dataset: PictureDataset) -> None:
     cache = LatentCache.encode(CountingModel(), dataset)
     with pytest.raises(UsageError, match=r"'often'.*once, deterministic, random"):
         cache.sample([0], "often", no_noise)
-
-
-@pytest.mark.parametrize("case", ALPHA, ids=lambda case: case["file"])
-def test_alpha_weights_are_the_webuis(tmp_path: Path, case: dict[str, object]) -> None:
-    (tmp_path / "a.png").write_bytes((GOLDEN / str(case["file"])).read_bytes())
-    alpha = load_dataset(tmp_path, width=64, height=64).alpha(0)
-    weights = alpha_weights(alpha, 8, 8)
-    assert (weights.shape, weights.dtype) == ((1, 8, 8), torch.float32)
-    assert np.abs(weights[0].numpy() - np.array(case["weight"])).max() < 0.02
-
-
-@pytest.mark.parametrize("value", [0.0, 100 / 255, 0.5, 1.0])
-@pytest.mark.parametrize("size", [(64, 64), (40, 72), (3, 5)])
-def test_a_flat_alpha_weighs_one(value: float, size: tuple[int, int]) -> None:
-    assert torch.equal(alpha_weights(torch.full(size, value), 8, 6), torch.ones(1, 8, 6))
-
-
-def test_no_alpha_weighs_one() -> None:
-    assert torch.equal(alpha_weights(None, 2, 3), torch.ones(1, 2, 3))
-
-
-def test_weights_of_any_alpha_are_finite_and_average_to_one() -> None:
-    generator = torch.Generator().manual_seed(0)
-    masks = [torch.rand(48, 64, generator=generator) for _ in range(20)]
-    masks += [(mask > 0.98).float() for mask in masks] + [(mask > 0.5).float() for mask in masks]
-    for mask in masks:
-        weights = alpha_weights(mask, 6, 8)
-        assert torch.isfinite(weights).all()
-        assert weights.min() == 0
-        assert weights.mean().item() == pytest.approx(1)
-
-
-def test_a_single_step_of_alpha_counts() -> None:
-    alpha = torch.full((64, 64), 254 / 255)
-    alpha[:, 32:] = 1.0
-    weights = alpha_weights(alpha, 8, 8)
-    assert weights[0, :, 6:].mean() > 1.9
-    assert weights[0, :, :2].mean() < 0.1
