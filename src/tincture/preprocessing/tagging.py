@@ -1,0 +1,121 @@
+"""Tags of booru sites for pictures, by the taggers that people have on their disks.
+
+- The WD14 family: ``model.onnx`` and ``selected_tags.csv`` in a folder or on the hub, or NAME.onnx and NAME.csv side
+  by side, as ComfyUI's node for it keeps them.
+- DeepDanbooru as the webui uses it: ``model-resnet_custom_v3.pt``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tincture.errors import ModelError, UsageError
+from tincture.preprocessing.booru_labels import Label, Order, TagStyle
+from tincture.preprocessing.captioning import DEFAULT_BATCH_SIZE, Captioner
+from tincture.preprocessing.model_files import find_model
+from tincture.preprocessing.wd_tagger import LABELS_FILE, MODEL_FILE, WdTagger
+
+WD_THRESHOLD, WD_CHARACTER_THRESHOLD = 0.35, 0.85
+DEEPDANBOORU_THRESHOLD = 0.5
+_WHAT = f"a folder with {MODEL_FILE} and {LABELS_FILE}, or DeepDanbooru's .pt file"
+
+
+class _Network(Protocol):
+    @property
+    def labels(self) -> Sequence[Label]: ...
+
+    def probabilities(self, pictures: Sequence[Image.Image]) -> list[NDArray[np.float32]]: ...
+
+
+class Tagger:
+    """A ``Captioner`` whose texts are tags."""
+
+    def __init__(self, network: _Network, style: TagStyle) -> None:
+        self._network = network
+        self._style = style
+
+    def __call__(self, pictures: Sequence[Image.Image]) -> list[str]:
+        found = self._network.probabilities(pictures)
+        return [self._style.caption(self._network.labels, values.tolist()) for values in found]
+
+
+def load_tagger(
+    model: str,
+    *,
+    threshold: float | None = None,
+    character_threshold: float | None = None,
+    replace_underscores: bool = True,
+    escape_brackets: bool = True,
+    order: Order = "score",
+    exclude: Sequence[str] = (),
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    device: str = "auto",
+) -> Captioner:
+    """A captioner that writes the tags a picture would have on a booru site, joined by commas; ratings are left out.
+
+    Args:
+        model: a folder, a file (.onnx or .pt), or a model of the hub such as SmilingWolf/wd-vit-tagger-v3.
+        threshold: lowest probability of a tag, 0..1; None for what is usual: 0.35, for DeepDanbooru 0.5.
+        character_threshold: the same for names of characters; None for 0.85. DeepDanbooru does not tell them apart.
+        replace_underscores: write blanks for underscores, but not in emoticons such as ^_^.
+        escape_brackets: write \\( and \\) for brackets, so that prompts do not take them for weights.
+        order: ``score`` for the likeliest tag first, or ``alphabet``.
+        exclude: tags that are never written, with blanks or underscores.
+        batch_size: pictures at a time; halved by itself where memory runs out.
+        device: ``auto`` for the best there is; ``cpu``, ``cuda`` or ``cuda:N``; for DeepDanbooru any device of torch.
+
+    Raises:
+        UsageError: an argument that is not allowed, or a device that is not there.
+        ModelError: there is no such model, it cannot be read, is of another kind, or needs the extra ``tag``.
+    """
+    place = find_model(model, [MODEL_FILE, LABELS_FILE], _WHAT)
+    deepdanbooru = _deepdanbooru_file(place)
+    if deepdanbooru and character_threshold is not None:
+        raise UsageError(
+            f"{deepdanbooru} does not tell names of characters from other tags, so it takes no threshold for them; "
+            "leave that out."
+        )
+    usual = (DEEPDANBOORU_THRESHOLD, DEEPDANBOORU_THRESHOLD) if deepdanbooru else (WD_THRESHOLD, WD_CHARACTER_THRESHOLD)
+    style = TagStyle(
+        threshold=usual[0] if threshold is None else threshold,
+        character_threshold=usual[1] if character_threshold is None else character_threshold,
+        replace_underscores=replace_underscores,
+        escape_brackets=escape_brackets,
+        order=order,
+        exclude=frozenset(exclude),
+    )
+    if deepdanbooru:
+        from tincture.preprocessing.deepdanbooru import DeepDanbooru
+
+        return Tagger(DeepDanbooru(deepdanbooru, device=device, batch_size=batch_size), style)
+    onnx, labels = _wd_files(place)
+    return Tagger(WdTagger(onnx, labels, device=device, batch_size=batch_size), style)
+
+
+def _deepdanbooru_file(place: Path) -> Path | None:
+    """The .pt file that ``place`` is, or the only one in the folder ``place`` where no ONNX model is."""
+    if place.suffix == ".pt" and place.is_file():
+        return place
+    files = [] if not place.is_dir() or (place / MODEL_FILE).exists() else sorted(place.glob("*.pt"))
+    return files[0] if len(files) == 1 else None
+
+
+def _wd_files(place: Path) -> tuple[Path, Path]:
+    model = place / MODEL_FILE if place.is_dir() else place
+    beside = model.with_suffix(".csv")
+    labels = beside if beside.is_file() else model.with_name(LABELS_FILE)
+    if model.suffix == ".onnx" and model.is_file() and labels.is_file():
+        return model, labels
+    if (place / "project.json").is_file():
+        raise ModelError(
+            f"{place} is a project of the original DeepDanbooru, which runs by TensorFlow and is not supported; give "
+            f"{_WHAT} that the webui uses."
+        )
+    missing = MODEL_FILE if not model.is_file() or model.suffix != ".onnx" else f"{LABELS_FILE} beside it"
+    raise ModelError(f"{place} is no tagger: it has no {missing}; give {_WHAT}.")
