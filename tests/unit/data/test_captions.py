@@ -36,6 +36,40 @@ def test_a_caption_file_goes_before_the_file_name(tmp_path: Path) -> None:
     assert caption_for(tmp_path / "2-fox.png") == "fox"
 
 
+def test_where_a_caption_is_looked_for(tmp_path: Path) -> None:
+    path = tmp_path / "1-a fox.png"
+    assert caption_for(path) == "a fox"
+    assert caption_for(path, otherwise="from a list") == "from a list"
+    assert caption_for(path, otherwise="") == ""
+    path.with_suffix(".caption").write_text("caption")
+    assert caption_for(path, otherwise="from a list") == "caption"
+    path.with_suffix(".txt").write_text("txt")
+    assert caption_for(path, otherwise="from a list") == "txt"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content"),
+    [
+        ("latin-1", "café".encode("latin-1")),
+        ("utf-16-le", "café".encode("utf-16-le")),
+        ("latin-1", b"\xef\xbb\xbf" + "café".encode()),
+        ("latin-1", "café".encode("utf-16")),
+        ("utf-8", "café".encode()),
+    ],
+)
+def test_an_encoding_may_be_given_and_a_byte_order_mark_goes_before_it(
+    tmp_path: Path, encoding: str, content: bytes
+) -> None:
+    (tmp_path / "fox.txt").write_bytes(content)
+    assert caption_for(tmp_path / "fox.png", encoding=encoding) == "café"
+
+
+def test_an_unknown_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "fox.txt").write_bytes(b"a fox")
+    with pytest.raises(UsageError, match="no encoding 'klingon'"):
+        caption_for(tmp_path / "fox.png", encoding="klingon")
+
+
 @pytest.mark.parametrize(
     ("content", "caption"),
     [
@@ -52,10 +86,12 @@ def test_caption_files_as_editors_write_them(tmp_path: Path, content: bytes, cap
     assert caption_for(tmp_path / "fox.png") == caption
 
 
-@pytest.mark.parametrize("content", ["a café".encode("latin-1"), "a fox".encode("utf-16-le"), b"\xff\xfea"])
+@pytest.mark.parametrize(
+    "content", ["a café".encode("latin-1"), "a fox".encode("utf-16-le"), b"\xff\xfea", bytes(range(256)), b"a\0b"]
+)
 def test_a_caption_in_another_encoding_is_an_error_that_names_the_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "fox.txt").write_bytes(content)
-    with pytest.raises(DataError, match=r"fox\.txt cannot be read.*UTF-8"):
+    with pytest.raises(DataError, match=r"fox\.txt cannot be read.*UTF-8.*--caption-encoding"):
         caption_for(tmp_path / "fox.png")
 
 
@@ -149,6 +185,26 @@ def test_each_tag_is_dropped_with_the_given_probability_and_the_others_keep_thei
     kept = [prompt.split(", ") for prompt in prompts]
     assert all(tags == sorted(tags) for tags in kept)
     assert 0.67 < sum(map(len, kept)) / 5000 < 0.73
+
+
+def test_the_first_tags_keep_their_place_and_are_never_dropped() -> None:
+    def prompts(keep_tags: int, **chances: float) -> set[str]:
+        options = {"shuffle_tags": True, "keep_tags": keep_tags, **chances}
+        return {prompt_for("rex, b, c", ["[filewords]"], "x", rng(seed), **options) for seed in range(100)}  # type: ignore[arg-type]
+
+    assert prompts(1) == {"rex, b, c", "rex, c, b"}
+    assert prompts(2) == prompts(3) == prompts(9) == {"rex, b, c"}
+    assert prompts(1, tag_drop_out=0.5) == {"rex, b, c", "rex, c, b", "rex, b", "rex, c", "rex"}
+    assert prompts(2, caption_drop_out=1.0) == {"rex, b"}
+    assert len(prompts(0)) == 6
+
+
+def test_keeping_no_tags_draws_as_ever() -> None:
+    drawn = [
+        prompt_for("a, b, c, d", ["[filewords]"], "x", rng(seed), shuffle_tags=True, tag_drop_out=0.3)
+        for seed in range(5)
+    ]
+    assert drawn == ["a", "d, a, b", "c", "d, c", "a, b, c"]
 
 
 def test_the_placeholder_is_never_dropped() -> None:

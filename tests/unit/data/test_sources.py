@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tincture.data.sources import Source, list_pictures, name_some
+from tincture.errors import DataError, UsageError
+
+
+def make(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def names(root: Path, **options: bool) -> list[str]:
+    listing = list_pictures(Source(root), **options)
+    assert listing.remarks == []
+    return [found.path.relative_to(root).as_posix() for found in listing.found]
+
+
+@pytest.mark.parametrize(
+    ("text", "folder", "repeats"),
+    [
+        ("rex", "rex", 1),
+        ("a/rex:3", "a/rex", 3),
+        ("C:\\rex", "C:\\rex", 1),
+        ("C:\\rex:12", "C:\\rex", 12),
+        (":", ":", 1),
+    ],
+)
+def test_a_source_may_say_how_often(text: str, folder: str, repeats: int) -> None:
+    assert Source.parse(text) == Source(Path(folder), repeats)
+    assert str(Source.parse(text)) == text
+
+
+def test_a_folder_that_is_called_so_is_taken_by_its_name(tmp_path: Path) -> None:
+    assert Source.parse(f"{tmp_path}/rex:3") == Source(tmp_path / "rex", 3)
+    (tmp_path / "rex:3").mkdir()
+    assert Source.parse(f"{tmp_path}/rex:3") == Source(tmp_path / "rex:3", 1)
+    assert Source.parse(f"{tmp_path}/rex:3:2") == Source(tmp_path / "rex:3", 2)
+
+
+@pytest.mark.parametrize("repeats", ["0", "10001", "9" * 5000])
+def test_repeats_out_of_bounds_are_refused(repeats: str) -> None:
+    with pytest.raises(UsageError, match=rf"'rex:{repeats[:9]}.* repeats; give 1 to 10000\."):
+        Source.parse(f"rex:{repeats}")
+
+
+def test_a_source_can_be_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert str(Source.parse("rex:3").resolved()) == f"{tmp_path / 'rex'}:3"
+
+
+def test_inner_folders_are_searched_when_asked_and_masks_and_hidden_ones_never(tmp_path: Path) -> None:
+    make(tmp_path, "b.png", "a.png", "z/d.png", "y/c.png", "y/x/e.png", "y/a.txt")
+    make(tmp_path, ".hidden/f.png", "mask/a.png", "y/mask/c.png")
+    assert names(tmp_path) == ["a.png", "b.png"]
+    assert names(tmp_path, recursive=True) == ["a.png", "b.png", "y/c.png", "y/x/e.png", "z/d.png"]
+
+
+def test_links_to_folders_are_followed_once_and_do_not_go_round(tmp_path: Path) -> None:
+    root = make(tmp_path / "root", "a/1.png")
+    make(tmp_path / "far", "2.png")
+    (root / "a" / "up").symlink_to(root)
+    (root / "b").symlink_to(tmp_path / "far")
+    (root / "c").symlink_to(tmp_path / "far")
+    (root / "nowhere").symlink_to(tmp_path / "missing")
+    assert names(root, recursive=True) == ["nowhere", "a/1.png", "b/2.png"]
+
+
+def test_the_mask_folder_itself_may_be_given(tmp_path: Path) -> None:
+    make(tmp_path, "mask/a.png")
+    assert names(tmp_path / "mask") == ["a.png"]
+
+
+def test_an_inner_folder_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a.png", "in/b.png")
+    iterdir = Path.iterdir
+
+    def refuse(path: Path) -> object:
+        if path.name == "in":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    listing = list_pictures(Source(tmp_path), recursive=True)
+    assert [found.path.name for found in listing.found] == ["a.png"]
+    assert listing.remarks == [f"The folder {tmp_path / 'in'} cannot be read: Permission denied."]
+    with pytest.raises(DataError, match=r"in cannot be read: Permission denied\."):
+        list_pictures(Source(tmp_path / "in"))
+
+
+def repeats(root: Path, times: int = 1, **options: bool) -> dict[str, int]:
+    found = list_pictures(Source(root, times), recursive=True, **options).found
+    return {file.path.relative_to(root).as_posix(): file.repeats for file in found}
+
+
+def test_numbers_of_folders_are_repeats_only_when_asked(tmp_path: Path) -> None:
+    root = make(tmp_path / "5_root", "a.png", "10_rex/b.png", "10_rex/more/c.png", "2_dogs/3_big/d.png", "0_x/e.png")
+    make(root, "12345_x/f.png", "7/g.png", "8_/h.png", "1x_a/i.png")
+    assert set(repeats(root).values()) == {1}
+    assert repeats(root, folder_repeats=True) == {
+        "a.png": 5,
+        "10_rex/b.png": 10,
+        "10_rex/more/c.png": 10,
+        "2_dogs/3_big/d.png": 3,
+        "0_x/e.png": 1,
+        "12345_x/f.png": 5,
+        "7/g.png": 5,
+        "8_/h.png": 5,
+        "1x_a/i.png": 5,
+    }
+    assert repeats(root, 2, folder_repeats=True)["10_rex/b.png"] == 20
+    assert repeats(root / "2_dogs", folder_repeats=True) == {"3_big/d.png": 3}
+
+
+def test_the_number_of_the_current_folder_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(make(tmp_path / "4_rex", "a.png"))
+    assert [found.repeats for found in list_pictures(Source(Path(".")), folder_repeats=True).found] == [4]
+
+
+def test_pictures_that_metadata_name_are_found_with_their_captions(tmp_path: Path) -> None:
+    make(tmp_path, "a.png", "b.png", "in/c.png", "in/d.png")
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"file_name": "in/c.png", "text": "c"}\n{"file_name": "a.png", "text": "a"}\n'
+    )
+    (tmp_path / "in" / "metadata.csv").write_text("file_name,text\nc.png,nearer\n")
+
+    def captions(recursive: bool) -> dict[str, str | None]:
+        found = list_pictures(Source(tmp_path), recursive=recursive).found
+        return {file.path.relative_to(tmp_path).as_posix(): file.caption for file in found}
+
+    assert captions(False) == {"a.png": "a", "b.png": None, "in/c.png": "c"}
+    assert captions(True) == {"a.png": "a", "b.png": None, "in/c.png": "nearer", "in/d.png": None}
+    assert list_pictures(Source(tmp_path)).remarks == [f"The metadata file in {tmp_path} does not name b.png."]
+
+
+def test_some_of_many_names() -> None:
+    assert name_some(["a", "b"]) == "a, b"
+    assert name_some(list("abcdefg")) == "a, b, c, d, e and 2 more"
