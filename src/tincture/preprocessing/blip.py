@@ -23,6 +23,7 @@ from tincture.preprocessing.model_files import find_model
 _WHAT = "a folder of a BLIP model with config.json"
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _SMALL_FILES = ("config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.txt", *_PROCESSOR_FILES)
+_EXAMPLE = "Salesforce/blip-image-captioning-base of the hub"
 _ARCHITECTURE = "BlipForConditionalGeneration"
 # BLIP, the large one above all, puts this word without meaning before many a noun ("arafed woman in a dress").
 _ARTEFACT = re.compile(r"\baraff?ed\b")
@@ -135,17 +136,18 @@ def _check_length(positions: int, prompt_length: int, max_new_tokens: int) -> No
 
 def _check_config(folder: Path) -> None:
     path = folder / "config.json"
+    if folder.is_file():
+        raise ModelError(f"{folder} is a file; BLIP needs transformers' layout: give {_WHAT}, or {_EXAMPLE}.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kinds = config.get("architectures") or [config.get("model_type", "model of an unknown kind")]
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(
-            f"{folder} holds no BLIP model: its config.json is missing or broken; give {_WHAT}."
+            f"{folder} holds no BLIP model: its config.json is missing or broken; give {_WHAT}, or {_EXAMPLE}."
         ) from error
     if config.get("model_type") != "blip" or kinds not in ([_ARCHITECTURE], ["blip"]):
         raise ModelError(
-            f"{folder} holds a {', '.join(map(str, kinds))}; captions need a {_ARCHITECTURE}, such as "
-            "Salesforce/blip-image-captioning-base of the hub."
+            f"{folder} holds a {', '.join(map(str, kinds))}; captions need a {_ARCHITECTURE}, such as {_EXAMPLE}."
         )
 
 

@@ -12,7 +12,7 @@ from tincture.errors import UsageError
 Kind = Literal["general", "character", "rating"]
 Order = Literal["score", "alphabet"]
 
-_SPECIAL = re.compile(r"[\\()]")
+_SPECIAL = re.compile(r"[\\()\[\]]")  # what a prompt takes for weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class TagStyle:
         threshold: lowest probability of a tag, 0..1.
         character_threshold: the same for names of characters.
         replace_underscores: write blanks for underscores, but not in emoticons such as ^_^.
-        escape_brackets: write \\( and \\) for brackets, so that prompts do not take them for weights.
+        escape_brackets: write \\( for ( and so on, so that prompts do not take brackets for weights.
         order: the likeliest tag first, or by alphabet.
         exclude: tags that are never written, with blanks or underscores.
     """

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tincture.errors import UsageError
+from tincture.models.prompt import parse_weights
 from tincture.preprocessing.booru_labels import Label, TagStyle, is_emoticon
 
 LABELS = [
@@ -53,8 +54,14 @@ def test_no_tag_is_likely() -> None:
     assert style(threshold=1.0, character_threshold=1.0).caption(LABELS, PROBABILITIES) == ""
 
 
-def test_a_backslash_is_escaped_like_brackets() -> None:
-    assert style().caption([Label(r"\m/")], [1.0]) == r"\\m/"
+@pytest.mark.parametrize(
+    ("name", "written"), [(r"\m/", r"\\m/"), ("fox_(b)", r"fox \(b\)"), ("[_]", r"\[_\]"), ("<o>_<o>", "<o>_<o>")]
+)
+def test_a_prompt_reads_a_tag_as_it_is(name: str, written: str) -> None:
+    text = style().caption([Label(name)], [1.0])
+    assert text == written
+    unescaped = style(escape_brackets=False).caption([Label(name)], [1.0])
+    assert parse_weights(text) == [(unescaped, 1.0)]
 
 
 @pytest.mark.parametrize("name", ["^_^", "o_o", ">_o", "0_0", "|_|", "(o)_(o)", "<|>_<|>", ";_;"])
