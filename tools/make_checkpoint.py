@@ -30,10 +30,8 @@ from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelW
 from tincture.formats.safetensors_file import modelspec
 from tincture.models.families import FAMILIES
 
-try:
-    from tools.original_layout import original_state_dict
-except ImportError:  # run as a program
-    from original_layout import original_state_dict
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when run as a program
+from tools.original_layout import original_state_dict
 
 FAMILY_KINDS = {"sd1": ("sd1", "epsilon"), "sd2": ("sd2", "epsilon"), "sd2-v": ("sd2", "v_prediction")}
 FAMILY_KINDS |= {"sdxl": ("sdxl", "epsilon")}

@@ -12,8 +12,8 @@ from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.components import Components
 from tincture.data.sources import Source
 from tincture.drawing import Drawing
-from tincture.models.loading import find_folder
 from tincture.models.sampling import complete
+from tincture.models.sources import find_source
 from tincture.run_folder import RunFolder, write_json
 from tincture.settings import TrainSettings
 from tincture.workspace import Workspace
@@ -45,7 +45,7 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
 
 def _anywhere(model: str, workspace: Workspace) -> str:
     """A model's name or path so that it is found from any current directory."""
-    return model if model == "picto" else str(find_folder(model, workspace))
+    return str(find_source(model, workspace))
 
 
 def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) -> dict[str, Any]:

@@ -34,6 +34,8 @@ def build(
             module = make()
     except Exception as error:  # the libraries raise errors of many families for configurations that make no sense
         raise cannot_be_loaded(place, error) from error
+    if hasattr(module, "_fix_state_dict_keys_on_load"):
+        module._fix_state_dict_keys_on_load(weights)  # diffusers' own, for names of 2022
     expected = module.state_dict()
     _check(expected, weights, place)
     own = {name: _own(weights.pop(name), device, dtype) for name in expected}

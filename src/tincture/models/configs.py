@@ -165,25 +165,35 @@ def vae_config(sizes: Sizes, family: str) -> dict[str, Any]:
         ShapeError: a tensor is missing that tells a width.
     """
     levels = _count(sizes, r"encoder\.down\.(\d+)\.block\.0\.conv1\.weight")
+    widths = [_size(sizes, f"encoder.down.{n}.block.0.conv1.weight")[0] for n in range(levels)]
+    layers = _count(sizes, r"encoder\.down\.0\.block\.(\d+)\.conv1\.weight")
+    return _vae_config(sizes, family, widths, layers, "encoder.mid.attn_1.q.weight" in sizes)
+
+
+def diffusers_vae_config(sizes: Sizes, family: str) -> dict[str, Any]:
+    """The same of a VAE whose tensors have diffusers' own names."""
+    levels = _count(sizes, r"encoder\.down_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
+    widths = [_size(sizes, f"encoder.down_blocks.{n}.resnets.0.conv1.weight")[0] for n in range(levels)]
+    layers = _count(sizes, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.conv1\.weight")
+    has_attention = any(name.startswith("encoder.mid_block.attentions.0.") for name in sizes)
+    return _vae_config(sizes, family, widths, layers, has_attention)
+
+
+def _vae_config(sizes: Sizes, family: str, widths: list[int], layers: int, has_attention: bool) -> dict[str, Any]:
     return {
         "sample_size": max(PUBLISHED[family].sides.values()),
         "in_channels": _size(sizes, "encoder.conv_in.weight")[1],
         "out_channels": _size(sizes, "decoder.conv_out.weight")[0],
-        "latent_channels": latent_channels(sizes),
-        "block_out_channels": [_size(sizes, f"encoder.down.{n}.block.0.conv1.weight")[0] for n in range(levels)],
-        "layers_per_block": _count(sizes, r"encoder\.down\.0\.block\.(\d+)\.conv1\.weight"),
-        "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "mid_block_add_attention": "encoder.mid.attn_1.q.weight" in sizes,
+        "latent_channels": _size(sizes, "decoder.conv_in.weight")[1],
+        "block_out_channels": widths,
+        "layers_per_block": layers,
+        "down_block_types": ["DownEncoderBlock2D"] * len(widths),
+        "up_block_types": ["UpDecoderBlock2D"] * len(widths),
+        "mid_block_add_attention": has_attention,
         "use_quant_conv": "quant_conv.weight" in sizes,
         "use_post_quant_conv": "post_quant_conv.weight" in sizes,
         "scaling_factor": PUBLISHED[family].scaling_factor,
     }
-
-
-def latent_channels(sizes: Sizes) -> int:
-    """Channels of the latents that a VAE gives; ShapeError where its decoder's first layer is missing."""
-    return _size(sizes, "decoder.conv_in.weight")[1]
 
 
 # --- text encoders ----------------------------------------------------------------------------------------------------

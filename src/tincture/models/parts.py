@@ -20,7 +20,6 @@ class Wishes:
     Attributes:
         device: where the weights shall lie.
         dtype: of U-Net and text encoders; the VAE is float32.
-        vae: name or path of a VAE to take instead of the model's own; "" for its own.
         family: ``sd1``, ``sd2`` or ``sdxl``; None for what its weights say.
         prediction_type: ``epsilon`` or ``v_prediction``; None for what its files say.
         zero_terminal_snr: see ``Prediction``; None for what its files say.
@@ -30,7 +29,6 @@ class Wishes:
 
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
-    vae: str = ""
     family: str | None = None
     prediction_type: str | None = None
     zero_terminal_snr: bool | None = None

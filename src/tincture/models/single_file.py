@@ -6,7 +6,7 @@ the package. Nothing is downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +38,7 @@ from tincture.models.families import FAMILIES, Family, TextEncoderSpec
 from tincture.models.parts import Parts, Wishes
 from tincture.models.prediction import Prediction, find_prediction, override, probe
 from tincture.models.text_encoder import TextEncoder
-from tincture.models.vae_file import load_vae, open_model_file, original_vae
+from tincture.models.vae_file import open_model_file, original_vae
 
 _PIXELS_PER_LATENT = 8
 _KNOWN = "Stable Diffusion 1, 2 and XL checkpoints can be used"
@@ -46,13 +46,13 @@ _PROJECTION = "text_projection.weight"
 _CLIP_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
 
 
-def load_single_file(path: Path, wishes: Wishes, vae: Path | None = None) -> Parts:
+def load_single_file(path: Path, wishes: Wishes, load_other_vae: Callable[[Family], Any] | None = None) -> Parts:
     """The parts of the checkpoint ``path``, a .safetensors or .ckpt file.
 
     Args:
         path: the file.
         wishes: see ``Wishes``.
-        vae: file or folder of the VAE to take instead of the checkpoint's own.
+        load_other_vae: gives the VAE to take instead of the checkpoint's own, for a family.
 
     Raises:
         ModelError: the file is no checkpoint, of a family that is not known, or lacks something.
@@ -61,10 +61,14 @@ def load_single_file(path: Path, wishes: Wishes, vae: Path | None = None) -> Par
     file = open_model_file(path)
     found = require_checkpoint(file)
     family = FAMILIES[wishes.family or found.family]
-    if vae is None and found.vae_prefix is None:
+    if load_other_vae is None and found.vae_prefix is None:
         raise ModelError(f"{path} has no VAE; give the file of one for {family.title} by --vae.")
     stated = find_prediction(path, file.shapes, file.metadata)
     encoders = _text_encoders(file, found, family, wishes)
+    if load_other_vae:
+        vae = load_other_vae(family)
+    else:
+        vae = original_vae(file, found.vae_prefix or "", family, wishes.device, wishes.configs)
     unet, unused = _unet(file, family, encoders, wishes)
     prediction = override(
         stated or _unstated(family, unet, encoders, wishes), wishes.prediction_type, wishes.zero_terminal_snr
@@ -75,7 +79,7 @@ def load_single_file(path: Path, wishes: Wishes, vae: Path | None = None) -> Par
     return Parts(
         family=family,
         text_encoders=tuple(encoders),
-        vae=load_vae(vae, family, wishes) if vae else original_vae(file, found.vae_prefix or "", family, wishes),
+        vae=vae,
         unet=unet,
         scheduler_config=prediction.scheduler_config(_scheduler(wishes)),
         prediction=prediction,

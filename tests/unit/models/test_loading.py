@@ -6,16 +6,16 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
-from tests.support import save_folder, tiny_model, weights
+from tests.support import save_folder, tiny_model, tiny_sdxl, weights
 from tincture.errors import ModelError
-from tincture.models.loading import find_folder, load_model
+from tincture.models.loading import load_model
 from tincture.models.stable_diffusion import StableDiffusion
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -70,14 +70,6 @@ def test_the_libraries_talk_again_after_loading(saved: Path) -> None:
     assert transformers_logging.is_progress_bar_enabled() == shows_progress
 
 
-def test_a_name_is_looked_up_in_the_workspace(saved: Path) -> None:
-    workspace = SimpleNamespace(models=saved.parent)
-
-    assert find_folder("tiny", workspace) == saved.resolve()
-    with pytest.raises(ModelError, match=r"no model 'huge'; give 'picto', .* or a folder in "):
-        find_folder("huge", workspace)
-
-
 def halve(file: Path) -> None:
     save_file({key: value.half() for key, value in load_file(file).items()}, file, {"format": "pt"})
 
@@ -130,17 +122,44 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "no index": (lambda f: (f / "model_index.json").unlink(), "has no model_index.json"),
     "index is no JSON": (lambda f: (f / "model_index.json").write_text("{"), "model_index.json .*cannot be read"),
     "index is a list": (lambda f: (f / "model_index.json").write_text("[]"), "model_index.json .*no JSON object"),
-    "SDXL": (
-        lambda f: edit(f / "model_index.json", _class_name="XL", text_encoder_2=["transformers", "C"]),
-        "holds a XL; only Stable Diffusion 1 and 2",
+    "Stable Diffusion 3": (
+        lambda f: edit(
+            f / "model_index.json", _class_name="StableDiffusion3Pipeline", unet=None, transformer=["d", "S"]
+        ),
+        "holds a StableDiffusion3Pipeline; only Stable Diffusion 1, 2 and XL",
+    ),
+    "the refiner": (
+        lambda f: edit(f / "model_index.json", text_encoder=[None, None], text_encoder_2=["transformers", "C"]),
+        "holds the refiner of Stable Diffusion XL; only",
+    ),
+    "a second text encoder is missing": (
+        lambda f: edit(f / "model_index.json", text_encoder_2=["transformers", "C"]),
+        "has no text_encoder_2, tokenizer_2; it needs unet",
     ),
     "no vae, no tokenizer": (
         lambda f: [shutil.rmtree(f / "vae"), shutil.rmtree(f / "tokenizer")],
         "has no vae, tokenizer; it needs unet, vae",
     ),
     "no unet weights": (lambda f: (f / UNET).unlink(), "The unet in .* has no weights"),
-    "no unet config": (lambda f: (f / "unet/config.json").unlink(), "The unet in .* cannot be loaded"),
-    "broken unet config": (lambda f: (f / "unet/config.json").write_text("{"), "The unet in .* cannot be loaded"),
+    "no unet config": (lambda f: (f / "unet/config.json").unlink(), "unet has no config.json"),
+    "broken unet config": (lambda f: (f / "unet/config.json").write_text("{"), "unet/config.json .*cannot be read"),
+    "senseless unet config": (
+        lambda f: edit(f / "unet/config.json", down_block_types=["Other"]),
+        "The unet in .* cannot be loaded",
+    ),
+    "senseless text config": (
+        lambda f: edit(f / "text_encoder/config.json", num_attention_heads=5),
+        "The text_encoder in .* cannot be loaded",
+    ),
+    "pieces": (
+        lambda f: (f / UNET).rename(f / "unet/diffusion_pytorch_model-00001-of-00003.safetensors"),
+        "The unet in .* has 1 of 3 pieces",
+    ),
+    "another vae": (
+        lambda f: edit(f / "vae/config.json", _class_name="AutoencoderTiny"),
+        "The vae in .* is of the kind AutoencoderTiny",
+    ),
+    "code in weights": (lambda f: with_code(f / "unet"), "unet .*could run code"),
     "truncated unet": (lambda f: truncate(f / UNET), "The unet in .* cannot be loaded"),
     "empty unet": (lambda f: (f / UNET).write_bytes(b""), "The unet in .* cannot be loaded"),
     "truncated vae": (lambda f: truncate(f / VAE), "The vae in .* cannot be loaded"),
@@ -151,7 +170,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "text encoder lacks a weight": (lambda f: without_weight(f / TEXT), "The text_encoder in .* lacks 1 weights"),
     "other unet": (
         lambda f: edit(f / "unet/config.json", block_out_channels=[32, 32]),
-        "The unet in .* cannot be loaded",
+        r"The unet in .* its weight .* has the shape \(64,.*\), and \(32,.*\) is needed",
     ),
     "other text encoder": (
         lambda f: edit(f / "text_encoder/config.json", hidden_size=64),
@@ -159,10 +178,14 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "text width": (
         lambda f: save_folder(wider_text(), f),
-        "the unet expects a text width of 32 and the text_encoder gives 64",
+        "the unet expects a text width of 32 and the text encoders of Stable Diffusion 1 give 64",
+    ),
+    "senseless scheduler": (
+        lambda f: edit(f / "scheduler/scheduler_config.json", beta_schedule="curly"),
+        "The scheduler of .* cannot be loaded",
     ),
     "no sample size": (lambda f: edit(f / "unet/config.json", sample_size=None), "The unet .*sample_size is None"),
-    "inpainting": (lambda f: save_folder(inpainting(), f), "the unet takes 9 channels and the vae gives 4"),
+    "depth": (lambda f: save_folder(tiny_model(in_channels=5), f), "the unet takes 5 channels and the vae gives 4"),
     "no vocabulary": (
         lambda f: [(f / "tokenizer" / name).unlink() for name in ("tokenizer.json",)],
         "The tokenizer in .* lacks vocab.json or merges.txt",
@@ -173,7 +196,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "no scheduler config": (
         lambda f: (f / "scheduler/scheduler_config.json").unlink(),
-        "The scheduler in .* cannot be loaded",
+        "scheduler has no scheduler_config.json",
     ),
     "prediction type": (
         lambda f: edit(f / "scheduler/scheduler_config.json", prediction_type="sample"),
@@ -182,18 +205,23 @@ BROKEN: dict[str, tuple[Break, str]] = {
 }
 
 
+def with_code(part: Path) -> None:
+    for file in part.glob("*.safetensors"):
+        file.unlink()
+    torch.save({"conv_in.weight": Call()}, part / "diffusion_pytorch_model.bin")
+
+
+class Call:
+    def __reduce__(self) -> Any:
+        return print, ("pwned",)
+
+
 def wider_text() -> StableDiffusion:
     model = tiny_model()
     config = type(model.text_encoders[0].module.config)(
         **{**model.text_encoders[0].module.config.to_dict(), "hidden_size": 64}
     )
     model.text_encoders[0].module = type(model.text_encoders[0].module)(config)
-    return model
-
-
-def inpainting() -> StableDiffusion:
-    model = tiny_model()
-    model.unet = type(model.unet)(**{**model.unet.config, "in_channels": 9})
     return model
 
 
@@ -223,9 +251,78 @@ def test_more_tokens_than_rows_are_refused(folder: Path) -> None:
         load_model(str(folder))
 
 
-def test_no_such_model_and_a_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="There is no model 'nothing'; give 'picto', the path of a diffusers folder"):
-        load_model("nothing")
-    (tmp_path / "model.safetensors").touch()
-    with pytest.raises(ModelError, match="is a file; give a diffusers folder"):
-        load_model(str(tmp_path / "model.safetensors"))
+def test_the_scheduler_of_a_folder_is_kept_or_overridden(folder: Path) -> None:
+    config = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "beta_end": 0.02}
+    edit(folder / "scheduler/scheduler_config.json", **config)
+
+    kept, changed = load_model(str(folder)), load_model(str(folder), prediction_type="epsilon")
+
+    assert (kept.prediction_type, kept.noise_scheduler.config.beta_end) == ("v_prediction", 0.02)
+    assert kept.noise_scheduler.alphas_cumprod[-1] == 0
+    assert (changed.prediction_type, changed.noise_scheduler.config.beta_end) == ("epsilon", 0.02)
+    assert changed.noise_scheduler.alphas_cumprod[-1] > 0
+
+
+@pytest.mark.parametrize("variant", ["", ".fp16"])
+def test_weights_in_pieces_are_put_together(variant: str, folder: Path, shared_model: StableDiffusion) -> None:
+    state = load_file(folder / UNET)
+    (folder / UNET).unlink()
+    names = sorted(state)
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        path = folder / f"unet/diffusion_pytorch_model{variant}-0000{number}-of-00002.safetensors"
+        save_file({name: state[name] for name in part}, path)
+
+    assert_equal(load_model(str(folder)), shared_model)
+
+
+def test_the_usual_weights_come_before_variants(folder: Path, shared_model: StableDiffusion) -> None:
+    for variant in ("fp16", "non_ema"):
+        shutil.copy(folder / TEXT, folder / UNET.replace(".safetensors", f".{variant}.safetensors"))
+
+    assert_equal(load_model(str(folder)), shared_model)
+
+
+def test_vae_attention_of_2022_is_read(folder: Path, shared_model: StableDiffusion) -> None:
+    """Its layers were called query, key, value and proj_attn."""
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = load_file(folder / VAE)
+    for name in [name for name in state if "attentions" in name]:
+        for new, former in old.items():
+            if f".{new}." in name:
+                state[name.replace(new, former)] = state.pop(name)
+    save_file(state, folder / VAE)
+
+    assert_equal(load_model(str(folder)), shared_model)
+
+
+def test_sdxl_folders_are_read(tmp_path: Path) -> None:
+    model = tiny_sdxl()
+
+    loaded = load_model(str(save_folder(model, tmp_path / "xl")))
+
+    assert_equal(loaded, model)
+    assert loaded.family.name == "sdxl"
+    assert [encoder.tokenizer.pad_token for encoder in loaded.text_encoders] == ["<|endoftext|>", "!"]
+
+
+def test_inpainting_folders_are_read(tmp_path: Path) -> None:
+    model = load_model(str(save_folder(tiny_model(in_channels=9), tmp_path / "inpainting")))
+
+    assert model.is_inpainting
+
+
+def test_an_end_token_that_is_none_is_put_right(folder: Path, shared_model: StableDiffusion) -> None:
+    edit(folder / "text_encoder/config.json", eos_token_id=2)
+
+    assert load_model(str(folder)).text_encoders[0].module.config.eos_token_id == 654
+
+
+def test_a_folder_that_is_written_anew_does_not_change_a_loaded_model(folder: Path) -> None:
+    model = load_model(str(folder))
+    expected = weights(model)
+    content = bytearray((folder / UNET).read_bytes())
+    content[-4000:] = bytes(4000)
+    with (folder / UNET).open("r+b") as file:
+        file.write(content)
+
+    assert all(torch.equal(value, expected[key]) for key, value in weights(model).items())
