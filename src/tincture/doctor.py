@@ -20,7 +20,8 @@ from tincture.devices import PRECISIONS
 from tincture.workspace import Workspace
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
-OPTIONAL_PARTS = ("tensorboard",)  # named as the extras of the package
+OPTIONAL_PARTS = {"tensorboard": "tensorboard", "preprocess": "cv2", "tag": "onnxruntime"}
+"""For each extra of the package for users, the module that it brings."""
 PICTO_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 LITTLE_SPACE = 1 << 30  # bytes; a run with copies and training state of an SD 1 hypernetwork needs about that
 
@@ -37,7 +38,9 @@ def examine(workspace: Workspace) -> dict[str, Any]:
         "system": platform.platform(),
         "cpu_threads": torch.get_num_threads(),
         "libraries": {name: _version(name) for name in LIBRARIES},
-        "optional_parts": {name: importlib.util.find_spec(name) is not None for name in OPTIONAL_PARTS},
+        "optional_parts": {
+            name: importlib.util.find_spec(module) is not None for name, module in OPTIONAL_PARTS.items()
+        },
         "devices": [_device(device) for device in _devices()],
         "picto_complete": not _missing_from_picto(),
         "models": [path.name for path in workspace.list_models()],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ def test_a_machine_that_is_well(tmp_path: Path, whole_picto: None) -> None:
     text = doctor.as_text(report)
     for part in ("device cpu", "fp32", "mine", str(tmp_path), "1 embeddings", f"torch {torch.__version__}"):
         assert part in text
+
+
+def test_every_extra_for_users_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(doctor.OPTIONAL_PARTS) == set(project["optional-dependencies"]) - {"dev", "fuzz"}
+    monkeypatch.setattr(doctor, "OPTIONAL_PARTS", {"there": "json", "missing": "no_such_module"})
+    report = doctor.examine(Workspace(tmp_path))
+    assert report["optional_parts"] == {"there": True, "missing": False}
+    assert "extra missing" in doctor.as_text(report)
 
 
 def test_examining_leaves_nothing_behind(tmp_path: Path, whole_picto: None) -> None:
