@@ -29,6 +29,25 @@ def projections(unet: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
     return found
 
 
+def cross_attentions(unet: nn.Module) -> list[nn.Module]:
+    """The attentions of a U-Net that look at the text, in the order of ``unet.modules()``.
+
+    Every attention processor of diffusers calls their ``to_q`` and ``to_k`` as modules, unless they are fused.
+
+    Raises:
+        ModelError: they are fused, or there are none.
+    """
+    found = [module for module in unet.modules() if getattr(module, "is_cross_attention", False)]
+    if not found:
+        raise ModelError("This model has no cross-attention, so it cannot be seen where it looks for a word.")
+    if any(_is_fused(attention) for attention in found):
+        raise ModelError(
+            "The attention projections of this model are fused, so it cannot be seen where it looks for a word; call "
+            "unfuse_qkv_projections() on its U-Net first."
+        )
+    return found
+
+
 def _is_fused(attention: nn.Module) -> bool:
     # diffusers' unfuse_qkv_projections() puts the processors back and leaves the flag, so the processor decides.
     processor = getattr(attention, "processor", None)

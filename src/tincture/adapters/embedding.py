@@ -112,6 +112,21 @@ class Embedding:
             for handle in handles:
                 handle.remove()
 
+    def placeholder_ids(self, model: StableDiffusion) -> range:
+        """The ids that stand for the vectors in what ``model.tokenize`` gives, while attached.
+
+        They are given out in order of attachment, so they change when another embedding goes.
+
+        Raises:
+            ModelError: it is not attached to ``model``.
+        """
+        first = len(model.tokenizer)
+        for attached in model.attached_embeddings:
+            if attached is self:
+                return range(first, first + self.num_vectors)
+            first += attached.num_vectors
+        raise ModelError(f"Embedding {self.name!r} is not attached to this model.")
+
     def require_fit(self, model: StableDiffusion) -> None:
         """Makes sure that ``attach`` can place the vectors.
 
@@ -226,7 +241,7 @@ class _Placement:
     def before(self, table: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Takes the own ids (first, first + num_vectors) out of ``args``: (B, tokens) int64."""
         ids = args[0]
-        positions = ids - self._first_id()
+        positions = ids - self.embedding.placeholder_ids(self.model).start
         own = (positions >= 0) & (positions < self.embedding.num_vectors)
         # Any row of the table will do, it is replaced afterwards.
         self.positions = torch.where(own, positions, -1)
@@ -238,15 +253,6 @@ class _Placement:
         positions, self.positions = self.positions, None
         rows = nn.functional.embedding(positions.clamp(min=0), self.vectors).to(output.dtype)
         return torch.where((positions >= 0)[..., None], rows, output)
-
-    def _first_id(self) -> int:
-        """Ids are given out in order of attachment, so the place in the list, which may change, decides."""
-        first = len(self.model.tokenizer)
-        for attached in self.model.attached_embeddings:
-            if attached is self.embedding:
-                break
-            first += attached.num_vectors
-        return first
 
 
 def create_embedding(name: str, model: StableDiffusion, num_vectors: int = 1, init_text: str = "*") -> Embedding:

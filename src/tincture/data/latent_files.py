@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import PIL
@@ -55,7 +56,7 @@ class LatentFiles:
         self.encoder = f"{encoder}, torch {torch.__version__}, Pillow {PIL.__version__}"
         self.latent_channels, self.stride = latent_channels, stride
         self._looks: dict[str, Look] = {}
-        self._listed: dict[Path, dict[str, list[Path]]] = {}
+        self._listed: dict[Path, defaultdict[str, list[Path]]] = {}
         self._damaged = 0
         self._failure = ""
 
@@ -127,9 +128,9 @@ class LatentFiles:
     def _kept_look(self, digest: str) -> Look | None:
         shard = self.folder / digest[:2]
         if shard not in self._listed:
-            self._listed[shard] = listed = {}
+            self._listed[shard] = defaultdict(list)
             for name in _names_in(shard):
-                listed.setdefault(name[: len(digest)], []).append(shard / name)
+                self._listed[shard][name[: len(digest)]].append(shard / name)
         for path in self._listed[shard].get(digest, []):
             try:
                 _, metadata = read_checked(path, _LARGEST)

@@ -26,7 +26,7 @@ from tincture.errors import DivergedError
 from tincture.events import Callback, Event, RunEnded, RunStarted, StepEnd, StepRecord, StepsDone
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.training.conditioning import Conditioning
-from tincture.training.loss import denoising_loss
+from tincture.training.loss import AuxiliaryLoss, denoising_loss
 from tincture.training.lr_schedule import Schedule
 from tincture.training.metrics import LossWindow
 
@@ -70,6 +70,7 @@ class Trainer:
         gradient_accumulation_steps: micro-batches that make up a step.
         precision: of the frozen model's arithmetic; the trained weights stay float32.
         log_every: losses are read from the device once in so many steps, so that no step waits for it.
+        auxiliary_loss: is added to the denoising loss.
     """
 
     def __init__(
@@ -88,11 +89,12 @@ class Trainer:
         precision: str = "fp32",
         seed: int = 0,
         log_every: int = 10,
+        auxiliary_loss: AuxiliaryLoss | None = None,
     ) -> None:
         self.model, self.adapter, self.data, self.conditioning = model, adapter, data, conditioning
         self.optimizer, self.learning_rate, self.clipping = optimizer, learning_rate, clipping
         self.steps, self.global_step, self.seed, self.log_every = steps, global_step, seed, log_every
-        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.gradient_accumulation_steps, self.auxiliary_loss = gradient_accumulation_steps, auxiliary_loss
         self.dtype = PRECISIONS[precision]
         self.grad_scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
         self.window = LossWindow(len(data.latents))
@@ -169,9 +171,10 @@ class Trainer:
         prompts = [self.data.prompt(index, step, slot) for index, slot in zip(indices, slots, strict=True)]
         weights = None if self.data.weights is None else torch.stack([self.data.weights[index] for index in indices])
         time_ids = None if self.data.time_ids is None else torch.cat([self.data.time_ids[index] for index in indices])
-        with self._autocast():
+        watching = contextlib.nullcontext() if self.auxiliary_loss is None else self.auxiliary_loss.watching()
+        with self._autocast(), watching:
             conditions = self.conditioning(prompts)
-            return denoising_loss(
+            loss = denoising_loss(
                 lambda noisy, timesteps: self.model.predict_noise(noisy, timesteps, conditions, time_ids),
                 self.model.noise_scheduler,
                 latents,
@@ -179,6 +182,7 @@ class Trainer:
                 torch.tensor(drawn).to(device, non_blocking=True),
                 weights,
             )
+        return loss if self.auxiliary_loss is None else loss + self.auxiliary_loss.value(indices, prompts)
 
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
         enabled = self.dtype is not torch.float32
