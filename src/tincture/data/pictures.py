@@ -7,7 +7,8 @@
   transparent pixels is arbitrary, and would otherwise be trained, and bleed over the edge when the picture is resized.
 - Of animations, the first frame counts.
 
-A picture in memory takes 4 bytes a pixel, with alpha 10, and has at most some 180 million of them.
+A picture takes 4 bytes of memory for a pixel, 5 with alpha, and up to 12 while it is read. It has at most some 180
+million of them, which is Pillow's own limit.
 """
 
 from __future__ import annotations
@@ -123,6 +124,7 @@ def _open_heif(path: Path) -> Image.Image:
     image: Image.Image = HeifImageFile(path)
     # What Image.open would do; pillow-heif's own way there is to change Pillow for the whole process.
     if Image.MAX_IMAGE_PIXELS and image.width * image.height > 2 * Image.MAX_IMAGE_PIXELS:
+        image.close()
         raise Image.DecompressionBombError
     return image
 
@@ -136,11 +138,22 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB"), None
+        return _split_deep(np.asarray(image), image.info.get("transparency"))
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB"), None
     rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    picture, alpha = rgba.convert("RGB"), rgba.getchannel("A")
+    return _whitened(rgba.convert("RGB"), rgba.getchannel("A"))
+
+
+def _split_deep(values: NDArray[np.generic], transparent: object) -> tuple[Image.Image, Image.Image | None]:
+    """Of grey values of more than 8 bits, one of which may be `transparent`."""
+    picture = Image.fromarray(_eight_bits(values)).convert("RGB")
+    if not isinstance(transparent, int):
+        return picture, None
+    return _whitened(picture, Image.fromarray((values != transparent).astype(np.uint8) * np.uint8(255)))
+
+
+def _whitened(picture: Image.Image, alpha: Image.Image) -> tuple[Image.Image, Image.Image]:
     picture.paste("white", mask=alpha.point(lambda value: 255 if value == 0 else 0))
     return picture, alpha
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from tincture.data.pictures import PictureFacts, UnreadablePictureError, picture_facts, read_picture
 
@@ -107,12 +110,8 @@ def test_float_grey_with_nan_is_read(tmp_path: Path) -> None:
 
 
 def test_16_bit_colour(tmp_path: Path) -> None:
-    rows = b"".join(b"\0" + struct.pack(">6H", 65535, 32768, 0, 0, 256, 65535) for _ in range(2))
     path = tmp_path / "deep.png"
-    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND")
-    )
+    path.write_bytes(deep_colour())
     assert np.asarray(read_picture(path)[0])[0].tolist() == [[255, 128, 0], [0, 1, 255]]
 
 
@@ -143,6 +142,110 @@ def test_palette_transparency_is_read_as_alpha(tmp_path: Path) -> None:
     _, alpha = read_picture(tmp_path / "one.gif")
     assert alpha is not None
     assert np.asarray(alpha)[0].tolist() == [255, 255, 0, 255]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16"])
+def test_a_transparent_grey_is_read_as_alpha(tmp_path: Path, mode: str) -> None:
+    grey = Image.new(mode, (4, 2))
+    grey.paste(255, (2, 0, 4, 2))
+    grey.save(tmp_path / "grey.png", transparency=0)
+    picture, alpha = read_picture(tmp_path / "grey.png")
+    assert alpha is not None
+    assert (alpha.mode, np.asarray(alpha)[0].tolist()) == ("L", [0, 0, 255, 255])
+    assert picture.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_transparent_16_bit_colour_does_not_spoil_the_picture(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    path.write_bytes(deep_colour(transparent=struct.pack(">3H", 65535, 32768, 0)))
+    picture, _ = read_picture(path)
+    assert picture.size == (2, 2)
+
+
+def test_a_palette_with_alpha(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 4), (255, 0, 0, 128)).convert("PA").save(tmp_path / "palette.tiff")
+    picture, alpha = read_picture(tmp_path / "palette.tiff")
+    assert picture.getpixel((0, 0)) == (255, 0, 0)
+    assert alpha is not None
+    assert alpha.getpixel((0, 0)) == 128
+
+
+def test_the_lab_colours_of_a_tiff(tmp_path: Path) -> None:
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    rose = Image.new("RGB", (8, 8), (200, 40, 90))
+    stored = ImageCms.profileToProfile(rose, srgb, lab, outputMode="LAB")
+    assert stored is not None
+    stored.save(tmp_path / "rose.tiff")
+    assert difference(read_picture(tmp_path / "rose.tiff")[0], rose) < 2
+
+
+# --- HEIC ------------------------------------------------------------------------------------------------------------
+
+
+def heic(path: Path, picture: Image.Image, **options: object) -> Path:
+    pillow_heif.from_pillow(picture).save(path, quality=95, **options)
+    return path
+
+
+@pytest.mark.parametrize("name", ["scene.heic", "scene.HEIF", "scene.jpg", "scene"])
+def test_heic(tmp_path: Path, name: str) -> None:
+    picture, alpha = read_picture(heic(tmp_path / name, scene()))
+    assert (picture.mode, picture.size, alpha) == ("RGB", (40, 24), None)
+    assert difference(picture, scene()) < 12
+
+
+def test_heic_with_alpha(tmp_path: Path) -> None:
+    rgba = scene().convert("RGBA")
+    rgba.putalpha(Image.linear_gradient("L").resize(rgba.size))
+    _, alpha = read_picture(heic(tmp_path / "scene.heic", rgba))
+    assert alpha is not None
+    assert difference(alpha, rgba.getchannel("A")) < 3
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_heic_turned_by_exif(tmp_path: Path, orientation: int) -> None:
+    turned = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored = scene().transpose(turned[orientation])
+    picture, _ = read_picture(heic(tmp_path / "scene.heic", stored, exif=exif.tobytes()))
+    assert picture.size == (40, 24)
+    assert difference(picture, scene()) < 12
+    assert picture_facts(tmp_path / "scene.heic").size == (40, 24)
+
+
+def test_reading_heic_leaves_pillow_as_it_was(tmp_path: Path) -> None:
+    path = heic(tmp_path / "scene.heic", scene())
+    read_picture(path)
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(path)
+
+
+def test_heic_without_its_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = heic(tmp_path / "scene.heic", scene())
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UnreadablePictureError, match=r"is a HEIC picture, .*pip install 'tincture\[heic\]'"):
+        read_picture(path)
+
+
+def test_a_cut_off_or_damaged_heic_is_unreadable(tmp_path: Path) -> None:
+    content = heic(tmp_path / "scene.heic", scene().resize((200, 200))).read_bytes()
+    for part in (12, 40, len(content) // 2, len(content) - 1):
+        (tmp_path / "cut.heic").write_bytes(content[:part])
+        with pytest.raises(UnreadablePictureError):
+            read_picture(tmp_path / "cut.heic")
+
+
+def test_a_heic_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = heic(tmp_path / "scene.heic", scene())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 24 // 2)
+    assert read_picture(path)[0].size == (40, 24)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 24 // 2 - 1)
+    with pytest.raises(UnreadablePictureError, match="too many pixels"):
+        read_picture(path)
+
+
+# --- transparency ----------------------------------------------------------------------------------------------------
 
 
 def test_a_transparent_colour_is_read_as_alpha(tmp_path: Path) -> None:
@@ -235,6 +338,43 @@ def test_reasons_follow_the_name_of_the_file(tmp_path: Path) -> None:
         read_picture(tmp_path / "text.png")
     with pytest.raises(UnreadablePictureError, match=r"^No such file or directory$"):
         read_picture(tmp_path / "missing.png")
+
+
+def deep_colour(transparent: bytes = b"") -> bytes:
+    """A PNG of 16 bits per colour: an orange and a blue pixel, twice."""
+    rows = b"".join(b"\0" + struct.pack(">6H", 65535, 32768, 0, 0, 256, 65535) for _ in range(2))
+    chunks = [
+        chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)),
+        chunk(b"tRNS", transparent) if transparent else b"",
+        chunk(b"IDAT", zlib.compress(rows)),
+        chunk(b"IEND"),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("ending", [*LOSSLESS, *LOSSY, "heic"])
+def test_a_picture_outlives_its_file(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"scene.{ending}"
+    heic(path, scene()) if ending == "heic" else scene().save(path)
+    picture, _ = read_picture(path)
+    path.unlink()
+    assert difference(picture.resize((20, 12)).resize((40, 24)), scene()) < 25
+    assert picture.copy().getpixel((5, 20)) == picture.getpixel((5, 20))
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "deep"])
+def test_memory_is_bounded_by_the_number_of_pixels(tmp_path: Path, kind: str) -> None:
+    side, path = 3000, tmp_path / ("a.jpg" if kind == "jpg" else "a.png")
+    Image.new("I;16" if kind == "deep" else "RGB" if kind == "jpg" else "RGBA", (side, side), 9).save(path)
+    code = (
+        "import resource, sys, pathlib\n"
+        "from tincture.data.pictures import read_picture\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); read_picture(pathlib.Path(sys.argv[1])); print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    scale = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * scale < 12 * side * side + 16 * 2**20
 
 
 def chunk(kind: bytes, data: bytes = b"") -> bytes:
