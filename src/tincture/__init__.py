@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tincture.inspection import inspect_file
     from tincture.models.loading import load_model
     from tincture.models.sampling import generate
+    from tincture.preprocessing.pipeline import preprocess
+    from tincture.preprocessing.settings import PreprocessSettings
     from tincture.recipe import create_embedding, create_hypernetwork, resume, train
     from tincture.settings import TrainSettings
     from tincture.training.lr_schedule import LearnRateScheduler
@@ -29,6 +31,7 @@ __all__ = [
     "Hypernetwork",
     "HypernetworkModule",
     "LearnRateScheduler",
+    "PreprocessSettings",
     "TrainSettings",
     "convert_file",
     "create_embedding",
@@ -36,6 +39,7 @@ __all__ = [
     "generate",
     "inspect_file",
     "load_model",
+    "preprocess",
     "resume",
     "train",
 ]
@@ -53,6 +57,7 @@ def __getattr__(name: str) -> Any:
         "Hypernetwork": "tincture.adapters.hypernetwork",
         "HypernetworkModule": "tincture.adapters.hypernetwork_module",
         "LearnRateScheduler": "tincture.training.lr_schedule",
+        "PreprocessSettings": "tincture.preprocessing.settings",
         "TrainSettings": "tincture.settings",
         "convert_file": "tincture.conversion",
         "create_embedding": "tincture.recipe",
@@ -60,6 +65,7 @@ def __getattr__(name: str) -> Any:
         "generate": "tincture.models.sampling",
         "inspect_file": "tincture.inspection",
         "load_model": "tincture.models.loading",
+        "preprocess": "tincture.preprocessing.pipeline",
         "resume": "tincture.recipe",
         "train": "tincture.recipe",
     }.get(name)

@@ -12,15 +12,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stop_on_interrupt(say: Callable[[str], None]) -> Iterator[threading.Event]:
-    """Give an event that the first SIGINT or SIGTERM sets; the handlers from before stand again afterwards."""
+def stop_on_interrupt(say: Callable[[str], None], finishing: str = "this step") -> Iterator[threading.Event]:
+    """Give an event that the first SIGINT or SIGTERM sets; the handlers from before stand again afterwards.
+
+    `finishing` are words for what is still done then.
+    """
     stop = threading.Event()
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        say("stopping after this step and saving; once more to stop at once")
+        say(f"stopping after {finishing} and saving; once more to stop at once")
 
     before = [signal.signal(each, ask_to_stop) for each in SIGNALS]
     try:

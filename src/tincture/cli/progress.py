@@ -83,6 +83,8 @@ class Lines:
 
     def on_event(self, event: Event) -> None:
         match event:
+            case Progressed() if self._due():
+                self._print(f"{event.stage} {event.done}/{event.total}")
             case RunStarted():
                 self.last_step = (event.global_step, time.monotonic())
                 self._print(f"training from step {event.global_step} to {event.steps} on {event.samples} pictures")

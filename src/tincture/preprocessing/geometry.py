@@ -96,9 +96,13 @@ def _spread(length: int, tile: int, overlap: float) -> list[int]:
 def split_crops(original: Size, size: Size, overlap: float) -> list[Crop]:
     """The tiles of `split_tiles` as parts of the source picture."""
     scaled, tiles = split_tiles(original, size, overlap)
-    # multiplied before divided, so that the picture's far edge is hit exactly
-    x, y = (lambda edge: edge * original[0] / scaled[0]), (lambda edge: edge * original[1] / scaled[1])
-    return [Crop("split", (x(left), y(top), x(right), y(bottom)), size) for left, top, right, bottom in tiles]
+    return [Crop("split", _stretched(tile, scaled, original), size) for tile in tiles]
+
+
+def _stretched(box: Box, size: Size, to: Size) -> Box:
+    """The box in a picture that is resized; multiplied before divided, so that the far edges are hit exactly."""
+    left, top, right, bottom = box
+    return left * to[0] / size[0], top * to[1] / size[1], right * to[0] / size[0], bottom * to[1] / size[1]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""Near-duplicates: pictures that show the same, up to size, compression, brightness, a slight crop, or mirroring.
+
+Each picture is remembered by a thumbnail of 9 x 9 pixels. From it comes a difference hash (N. Krawetz, "Kind of like
+that", 2013), here along rows and columns: a bit says whether a pixel is brighter than its neighbour. Two pictures are
+near-duplicates when few bits differ, and the colours of the thumbnails too: pictures with much empty background have
+hashes with few bits set, which are alike though the pictures are not.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SIDE = 9
+BITS = 2 * SIDE * (SIDE - 1)
+CLEARLY_BRIGHTER = 4 * 3
+"""Of the sum of red, green and blue: less than that is noise of compression."""
+MOST_COLOUR_DIFFERENCE = 10.0
+"""Root mean square over the thumbnails, each less its mean colour, in steps of 0..255."""
+ROWS_AT_ONCE = 512
+
+Thumbnails = NDArray[np.uint8]  # (pictures, SIDE, SIDE, 3)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two near-duplicates by name: how many bits differ, and whether the second shows the first mirrored."""
+
+    first: str
+    second: str
+    distance: int
+    mirrored: bool
+
+
+def thumbnail(picture: Image.Image) -> str:
+    """What is remembered of an RGB picture, as text."""
+    return base64.b64encode(picture.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()).decode()
+
+
+def near_duplicates(thumbnails: Mapping[str, str], most_bits: int) -> list[Pair]:
+    """Every pair of near-duplicates, in the order of `thumbnails` (text of `thumbnail` by the picture's name).
+
+    Args:
+        most_bits: bits of 144 that may differ.
+    """
+    names = list(thumbnails)
+    pixels = _decoded(list(thumbnails.values()))
+    mirrored = pixels[:, :, ::-1]
+    found: dict[tuple[int, int], Pair] = {}
+    for turned, others in ((False, pixels), (True, mirrored)):
+        for one, other, distance in _alike(pixels, others, most_bits):
+            if one < other and (one, other) not in found:
+                found[one, other] = Pair(names[one], names[other], distance, turned)
+    return [found[key] for key in sorted(found)]
+
+
+def groups(names: Sequence[str], pairs: Sequence[Pair]) -> list[list[str]]:
+    """The names in groups, so that near-duplicates, and near-duplicates of these, are together; order is kept."""
+    leader = {name: name for name in names}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            name = leader[name]
+        return name
+
+    for pair in pairs:
+        leader[find(pair.second)] = find(pair.first)
+    grouped: dict[str, list[str]] = {}
+    for name in names:
+        grouped.setdefault(find(name), []).append(name)
+    return list(grouped.values())
+
+
+def _decoded(texts: Sequence[str]) -> Thumbnails:
+    content = b"".join(base64.b64decode(text) for text in texts)
+    return np.frombuffer(content, np.uint8).reshape(-1, SIDE, SIDE, 3)
+
+
+def _alike(pixels: Thumbnails, others: Thumbnails, most_bits: int) -> Iterator[tuple[int, int, int]]:
+    """(index, index of the other, differing bits) of all that are alike."""
+    one, other = _hashes(pixels), _hashes(others)
+    for start in range(0, len(pixels), ROWS_AT_ONCE):
+        differing = one[start : start + ROWS_AT_ONCE, None] ^ other[None]
+        distances = np.bitwise_count(differing).sum(axis=2, dtype=np.int64)
+        for row, column in np.argwhere(distances <= most_bits):
+            index = start + int(row)
+            if _colour_difference(pixels[index], others[column]) <= MOST_COLOUR_DIFFERENCE:
+                yield index, int(column), int(distances[row, column])
+
+
+def _hashes(pixels: Thumbnails) -> NDArray[np.uint64]:
+    """(pictures, 3): 144 bits each, the rest 0."""
+    light = pixels.sum(axis=3, dtype=np.int64)
+    rows = light[:, :, 1:] - light[:, :, :-1] > CLEARLY_BRIGHTER
+    columns = light[:, 1:] - light[:, :-1] > CLEARLY_BRIGHTER
+    bits = np.concatenate([rows.reshape(len(pixels), -1), columns.reshape(len(pixels), -1)], axis=1)
+    padded = np.pad(bits, ((0, 0), (0, -BITS % 64)))
+    return np.packbits(padded, axis=1).view(np.uint64)
+
+
+def _colour_difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Without what brightness and tint do to the whole picture."""
+    change = one.astype(np.float64) - other
+    return float(np.sqrt(np.square(change - change.mean(axis=(0, 1))).mean()))
