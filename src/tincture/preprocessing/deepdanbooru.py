@@ -154,6 +154,7 @@ def _read(file: Path) -> tuple[list[str], Network]:
         content = safe_torch_load(file)
         tags = [str(tag) for tag in content["tags"]]
         network = Network(content).requires_grad_(False)
+        network(torch.zeros(1, 64, 64, 3))  # whether each layer takes what the one before it gives
     except FileFormatError as error:
         raise ModelError(str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:

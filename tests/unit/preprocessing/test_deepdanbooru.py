@@ -95,6 +95,10 @@ def test_pictures_are_fitted_in_and_their_edges_repeated() -> None:
     assert square_pixels(Image.new("RGB", (3000, 1)), 80).shape == (80, 80, 3)
 
 
+def _wider_layer(weights: dict[str, object]) -> None:
+    weights["n_Conv_5.weight"] = torch.zeros(2, 9, 1, 1)
+
+
 def _other_tags(weights: dict[str, object]) -> None:
     weights["tags"] = TAGS[:2]
 
@@ -109,15 +113,25 @@ def _wider_kernel(weights: dict[str, object]) -> None:
         (lambda weights: weights.pop("n_Conv_100.weight"), "no DeepDanbooru model"),
         (lambda weights: weights.pop("tags"), "no DeepDanbooru model"),
         (_wider_kernel, "no DeepDanbooru model"),
+        (_wider_layer, "no DeepDanbooru model"),
+        (lambda weights: weights.update({"n_Conv_3.weight": 3}), "no DeepDanbooru model"),
+        (lambda weights: weights.update({"n_Conv_3.bias": torch.zeros(7)}), "no DeepDanbooru model"),
+        (lambda weights: weights.update({"tags": 5}), "no DeepDanbooru model"),
         (_other_tags, "lists 2 tags and knows 5; copy it again"),
     ],
-    ids=["weight", "tags", "kernel", "other tags"],
+    ids=["no weight", "no tags", "kernel", "width", "number", "bias", "tags", "other tags"],
 )
 def test_broken_content(tmp_path: Path, change: Callable[[dict[str, object]], object], message: str) -> None:
     weights = deepdanbooru_weights(TAGS)
     change(weights)
     torch.save(weights, tmp_path / "model.pt")
     with pytest.raises(ModelError, match=message):
+        DeepDanbooru(tmp_path / "model.pt", device="cpu", batch_size=1)
+
+
+def test_an_embedding_is_no_tagger(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "model.pt")
+    with pytest.raises(ModelError, match="no DeepDanbooru model of the kind the webui uses"):
         DeepDanbooru(tmp_path / "model.pt", device="cpu", batch_size=1)
 
 
