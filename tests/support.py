@@ -13,7 +13,7 @@ from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-from tincture.models.families import SD1, SDXL
+from tincture.models.families import SD1, SD2, SDXL
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.models.text_encoder import TextEncoder
 
@@ -78,6 +78,23 @@ def tiny_model(seed: int = 0, prediction_type: str = "epsilon", in_channels: int
             unet=UNet2DConditionModel(**{**UNET, "in_channels": in_channels}),
             noise_scheduler=DDPMScheduler(**SCHEDULER, prediction_type=prediction_type),
             name="tiny",
+            hash="0123456789",
+        )
+
+
+def tiny_sd2(seed: int = 0) -> StableDiffusion:
+    """The same of the anatomy of SD 2: another activation, prompts filled up with "!", v prediction."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, pad_token="!")
+        module = CLIPTextModel(CLIPTextConfig(**{**TEXT_ENCODER, "hidden_act": "gelu"}))
+        return StableDiffusion(
+            family=SD2,
+            text_encoders=[TextEncoder(SD2.text_encoders[0], tokenizer, module)],
+            vae=AutoencoderKL(**VAE),
+            unet=UNet2DConditionModel(**UNET, use_linear_projection=True),
+            noise_scheduler=DDPMScheduler(**SCHEDULER, prediction_type="v_prediction"),
+            name="tiny-2",
             hash="0123456789",
         )
 
