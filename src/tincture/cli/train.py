@@ -104,7 +104,11 @@ def _show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any
     """As text: a run file that can be used as it is, with the plan as comments."""
     resolved = settings.resolved()
     shown = {"settings": resolved.to_dict(), **plan}
-    told = {key: [_bucket(**item) for item in value] if key == "buckets" else value for key, value in plan.items()}
+    told = dict(plan)
+    if "buckets" in plan:
+        told["buckets"] = [_bucket(**bucket) for bucket in plan["buckets"]]
+    if "remarks" in plan:
+        told["remarks"] = " ".join(plan["remarks"]) or "none"
     remarks = [f"# {key.replace('_', ' ')}: {_plan_value(value)}" for key, value in told.items() if key != "settings"]
     session.show(shown, "\n".join([*remarks, "", resolved.to_toml().rstrip()]))
 

@@ -172,6 +172,7 @@ def test_dry_run_shows_a_run_file_and_trains_nothing(
         "settings": {"steps": 99},
         "pictures": 5,
         "skipped": {"x.png": "truncated\nfile"},
+        "remarks": ["One.", "Two."],
         "buckets": [
             {"size": "512x512", "pictures": 3, "cropped": 0.0},
             {"size": "448x576", "pictures": 2, "cropped": 0.0312},
@@ -182,6 +183,7 @@ def test_dry_run_shows_a_run_file_and_trains_nothing(
     settings = trained(recipe, "plan")
     shown = capsys.readouterr().out
     assert "# pictures: 5\n# skipped: x.png truncated file\n" in shown
+    assert "# remarks: One. Two.\n" in shown
     assert "# buckets: 512x512 3, 448x576 2 (3.1% cropped)\n# micro batches per epoch: 3\n" in shown
     (tmp_path / "again.toml").write_text(shown)
     assert TrainSettings.from_toml(tmp_path / "again.toml") == settings.resolved()
