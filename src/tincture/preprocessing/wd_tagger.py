@@ -102,7 +102,7 @@ def read_labels(path: Path) -> list[Label]:
             f"The table of tags {path} cannot be read: it must be a CSV file with the columns name and category. "
             "Copy the tagger again."
         ) from error
-    if not labels or any(label.name is None for label in labels):
+    if not labels or not all(label.name for label in labels):
         raise ModelError(f"The table of tags {path} has rows without a tag, or none at all; copy the tagger again.")
     return labels
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.unit.preprocessing.tiny import WD_SIZE, WD_TAGS, write_onnx, write_wd
@@ -90,6 +92,18 @@ def test_broken_table(tmp_path: Path, content: str) -> None:
     table.write_bytes(content.encode("latin-1"))
     with pytest.raises(ModelError, match=r"table of tags .*tags\.csv"):
         read_labels(table)
+
+
+@settings(deadline=None)
+@given(st.binary() | st.text('tag_id,name0\n\r"\0;ü').map(lambda text: f"name,category\n{text}".encode()))
+def test_any_bytes_are_a_table_or_a_clear_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    table = tmp_path_factory.getbasetemp() / "any.csv"
+    table.write_bytes(content)
+    try:
+        labels = read_labels(table)
+    except ModelError:
+        return
+    assert labels and all(label.name for label in labels)
 
 
 def test_table_of_another_model(folder: Path, tmp_path: Path) -> None:
