@@ -29,7 +29,8 @@ LABELS_FILE = "selected_tags.csv"
 _KINDS: dict[str, Kind] = {"4": "character", "9": "rating"}
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
-# What an installation of onnxruntime may bring for GPUs; one for Apple's chips is left out: it fails on some models.
+# What an installation of onnxruntime may bring for GPUs. The one for Apple's chips is left out: it may crash on models
+# that take any number of pictures (https://github.com/microsoft/onnxruntime/issues/21227).
 _GPUS = (_CUDA, "MIGraphXExecutionProvider", "ROCMExecutionProvider", "DmlExecutionProvider")
 _ROUNDING = 1e-3
 
@@ -57,7 +58,7 @@ class WdTagger:
         self._session = _open(model, device)
         self.labels = read_labels(labels)
         self._fixed_batch, self._size = _input_shape(self._session, model)
-        if self._fixed_batch:
+        if self._fixed_batch:  # as the second generation of the family has it
             self._batches = Batches(self._fixed_batch)
         known = self._session.get_outputs()[0].shape[-1]
         if isinstance(known, int) and known != len(self.labels):
