@@ -27,6 +27,7 @@ SMALLEST_FACE = 24
 NEIGHBOURS = 7
 """A cascade fires at many places around a real face; so many at least make one."""
 YUNET_SCORE = 0.8
+NAMES: dict[Detector, str] = {"yunet": "YuNet", "haar": "Haar cascades", "none": "none"}
 
 
 class Face(NamedTuple):
@@ -83,11 +84,13 @@ def choose_detector(wanted: Literal["auto", "yunet", "haar", "none"], yunet_mode
     for detector in chain:
         try:
             load_detector(detector, yunet_model)
-            return Chosen(detector, tuple(remarks))
         except UnavailableError as error:
+            told = f"The face detector {NAMES[detector]} {error}."
             if wanted != "auto":
-                raise UsageError(f"The face detector {detector} {error}.") from None
-            remarks.append(f"The face detector {detector} {error}.")
+                raise UsageError(told) from None
+            remarks.append(told)
+        else:
+            return Chosen(detector, (*remarks, f"Faces are found by {NAMES[detector]} instead.") if remarks else ())
     return Chosen("none", (*remarks, "No face detector is left, so faces do not count for the crops."))
 
 
@@ -150,8 +153,8 @@ def _yunet(cv2: Any, model: str) -> FindFaces:
         network = cv2.FaceDetectorYN.create(model, "", (320, 320), YUNET_SCORE)
         network.detect(np.zeros((320, 320, 3), np.uint8))
     except cv2.error as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UnavailableError(f"cannot use {model!r} as YuNet's ONNX file ({reason})") from None
+        reason = " ".join(str(error).split()).partition(" error: ")[2][:160]
+        raise UnavailableError(f"cannot use {model!r} as its ONNX file ({reason})") from None
 
     def find(pixels: Pixels) -> list[Face]:
         network.setInputSize((pixels.shape[1], pixels.shape[0]))
