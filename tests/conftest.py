@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.checkpoints import Checkpoints
 from tests.support import tiny_model
 from tincture.models.stable_diffusion import StableDiffusion
 
@@ -22,3 +23,9 @@ def model() -> StableDiffusion:
 def shared_model() -> StableDiffusion:
     """One tiny model for tests that only read it."""
     return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    """Checkpoints of every family, for tests that only read them."""
+    return Checkpoints(tmp_path_factory.mktemp("checkpoints"))

@@ -19,6 +19,7 @@ Shapes = Mapping[str, Shape]
 UNET_PREFIX = "model.diffusion_model."
 _EMA_PREFIX = "model_ema.diffusion_model"
 _VAE_PREFIXES = ("first_stage_model.", "vae.", "")
+_VAE_MARK = "encoder.down.0.block.0.norm1.weight"
 _FIRST_LAYER = "input_blocks.0.0.weight"
 _SIZES_TOLD = "label_emb.0.0.weight"
 _CLIP_MARK, _CLIP_TABLE = "embeddings.position_embedding.weight", "embeddings.token_embedding.weight"
@@ -153,7 +154,7 @@ def names_under(shapes: Shapes, prefix: str) -> dict[str, str]:
 
 def vae_prefix(shapes: Shapes) -> str | None:
     """What the names of a VAE's tensors begin with; None without a VAE in the original layout."""
-    return next((prefix for prefix in _VAE_PREFIXES if f"{prefix}encoder.conv_in.weight" in shapes), None)
+    return next((prefix for prefix in _VAE_PREFIXES if f"{prefix}{_VAE_MARK}" in shapes), None)
 
 
 def _text_encoders(shapes: Shapes) -> Iterator[FoundTextEncoder]:

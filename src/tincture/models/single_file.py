@@ -25,8 +25,6 @@ from tincture.models.checkpoint_kind import (
     UNET_PREFIX,
     Checkpoint,
     FoundTextEncoder,
-    describe_other,
-    find_checkpoint,
     names_under,
     sizes_under,
     unet_names,
@@ -35,13 +33,13 @@ from tincture.models.clip_tokenizer import clip_tokenizer, load_tokenizer
 from tincture.models.config_files import config_of, read_config
 from tincture.models.configs import PUBLISHED, SCHEDULER, clip_config, unet_config
 from tincture.models.families import FAMILIES, Family, TextEncoderSpec
+from tincture.models.model_file import open_model_file, require_checkpoint
 from tincture.models.parts import Parts, Wishes
 from tincture.models.prediction import Prediction, find_prediction, override, probe
 from tincture.models.text_encoder import TextEncoder
-from tincture.models.vae_file import open_model_file, original_vae
+from tincture.models.vae_file import original_vae
 
 _PIXELS_PER_LATENT = 8
-_KNOWN = "Stable Diffusion 1, 2 and XL checkpoints can be used"
 _PROJECTION = "text_projection.weight"
 _CLIP_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
 
@@ -85,18 +83,6 @@ def load_single_file(path: Path, wishes: Wishes, load_other_vae: Callable[[Famil
         prediction=prediction,
         notes=tuple(_notes(found, unused)),
     )
-
-
-def require_checkpoint(file: TensorFile) -> Checkpoint:
-    """What the file holds; ModelError where it is no checkpoint of a known family."""
-    found = find_checkpoint(file.shapes)
-    if found is not None:
-        return found
-    what = describe_other(file.shapes)
-    if what is None:
-        example = next(iter(file.shapes))
-        raise ModelError(f"{file.path} is no checkpoint (it holds {example}, for example); {_KNOWN}.")
-    raise ModelError(f"{file.path} is {what}; {_KNOWN}.")
 
 
 def _scheduler(wishes: Wishes) -> Mapping[str, Any]:

@@ -10,26 +10,19 @@ from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
-from tincture.errors import FileFormatError, ModelError
-from tincture.formats.tensor_file import TensorFile, open_tensors
+from tincture.errors import ModelError
+from tincture.formats.tensor_file import TensorFile
 from tincture.models.building import build
-from tincture.models.checkpoint_kind import describe_other, find_checkpoint, names_under, sizes_under, vae_prefix
+from tincture.models.checkpoint_kind import find_checkpoint, names_under, sizes_under, vae_prefix
 from tincture.models.config_files import config_of
 from tincture.models.configs import PUBLISHED, diffusers_vae_config, vae_config
 from tincture.models.diffusers_folder import load_vae_folder
 from tincture.models.families import FAMILIES, Family
+from tincture.models.model_file import describe_file, open_model_file
 
 LATENT_CHANNELS = 4
 _OF_VAE = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 _DIFFUSERS_MARK = "encoder.down_blocks.0.resnets.0.conv1.weight"
-
-
-def open_model_file(path: Path) -> TensorFile:
-    """Opens a file of weights; ModelError says why it cannot be read."""
-    try:
-        return open_tensors(path)
-    except FileFormatError as error:
-        raise ModelError(str(error)) from error
 
 
 def original_vae(
@@ -72,10 +65,8 @@ def load_vae(path: Path, family: Family, device: torch.device | str) -> Any:
         return original_vae(file, prefix, family, device)
     if _DIFFUSERS_MARK in file.shapes:
         return _diffusers_vae(file, family, device)
-    what = describe_other(file.shapes)
-    raise ModelError(
-        f"{path} is {what or 'no VAE that is known'}; give the file or folder of a VAE for {family.title}."
-    )
+    what = describe_file(file) or "no VAE that is known"
+    raise ModelError(f"{path} is {what}; give the file or folder of a VAE for {family.title}.")
 
 
 def _diffusers_vae(file: TensorFile, family: Family, device: torch.device | str) -> Any:
