@@ -56,8 +56,8 @@ class MaskFinder:
     """Finds the mask picture of a picture: the file of the same name but for the ending, in the folder of masks.
 
     Args:
-        folder: where masks lie, with folders inside it like those of the pictures; empty: in a folder "mask" beside
-            each picture.
+        folder: where masks lie, with folders inside it like those of the pictures. Those of several data folders may
+            lie in a folder of each data folder's name. Empty: they lie in a folder "mask" beside each picture.
 
     Raises:
         DataError: the folder does not exist.
@@ -72,14 +72,19 @@ class MaskFinder:
 
     def find(self, picture: Path, root: Path) -> Path | None:
         """The mask of a picture that was found in `root`, or in a folder inside it; None where there is none."""
-        beside = picture.parent
-        folder = Path(self._folder, beside.relative_to(root)) if self._folder else beside / MASK_FOLDER
+        folder = self._place(picture.parent, root)
         if folder not in self._listed:
             self._listed[folder] = _files_by_stem(folder)
             self._unused |= set(self._listed[folder].values())
         mask = self._listed[folder].get(picture.stem)
         self._unused -= {mask} if mask else set()
         return mask
+
+    def _place(self, beside: Path, root: Path) -> Path:
+        if not self._folder:
+            return beside / MASK_FOLDER
+        named = Path(self._folder, root.resolve().name)
+        return (named if named.is_dir() else Path(self._folder)) / beside.relative_to(root)
 
     def unused(self) -> list[Path]:
         """Files in the folders that were looked into, which are no picture's mask."""

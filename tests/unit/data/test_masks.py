@@ -85,6 +85,16 @@ def test_a_folder_of_masks_has_the_pictures_inner_folders(tmp_path: Path) -> Non
     assert finder.unused() == [tmp_path / "m" / "in" / "z.png", tmp_path / "m" / "y.png"]
 
 
+def test_a_folder_of_masks_may_have_folders_of_the_data_folders_names(tmp_path: Path) -> None:
+    for name in ["m/a.png", "m/rex/a.png", "m/rex/in/b.png"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    finder, rex, dogs = MaskFinder(tmp_path / "m"), tmp_path / "rex", tmp_path / "dogs"
+    assert finder.find(rex / "a.png", rex) == tmp_path / "m" / "rex" / "a.png"
+    assert finder.find(rex / "in" / "b.png", rex) == tmp_path / "m" / "rex" / "in" / "b.png"
+    assert finder.find(dogs / "a.png", dogs) == tmp_path / "m" / "a.png"
+
+
 def test_a_missing_folder_of_masks_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ["missing", "file"]:
