@@ -125,7 +125,11 @@ def test_masks_elsewhere_and_a_run_that_is_resumed_from_another_place(
     (bench.data / "mask").rename(bench.data.parent / "masks")
     (bench.data / "2_wide" / "mask").rename(bench.data.parent / "masks" / "2_wide")
     monkeypatch.chdir(bench.data.parent)
-    settings = {"data": [f"{bench.data.name}:2", f"{bench.data.name}/2_wide"], "use_weight": True, "steps": 4}
+    settings: dict[str, Any] = {
+        "data": [f"{bench.data.name}:2", f"{bench.data.name}/2_wide"],
+        "use_weight": True,
+        "steps": 4,
+    }
     result = bench.train("embedding", stop_after=2, masks="masks", **settings)
     recorded = json.loads((result.run_dir / "run.json").read_text())["settings"]
     assert recorded["data"] == [f"{bench.data}:2", str(bench.data / "2_wide")]

@@ -44,7 +44,7 @@ class BatchPlan:
             raise UsageError(
                 f"The batch size is {batch_size}, but must be from 1 to the number of pictures, which is {sum(times)}."
             )
-        groups = defaultdict(list)
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, (size, count) in enumerate(zip(sizes, times, strict=True)):
             groups[size] += [index] * count
         self.batch_size, self.seed = batch_size, seed

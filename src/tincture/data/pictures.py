@@ -121,7 +121,7 @@ def _open_heif(path: Path) -> Image.Image:
         from pillow_heif import HeifImageFile
     except ImportError:
         raise UnreadablePictureError("is a HEIC picture, which needs an extra: pip install 'tincture[heic]'") from None
-    image: Image.Image = HeifImageFile(path)
+    image: Image.Image = HeifImageFile(path)  # type: ignore[no-untyped-call]
     # What Image.open would do; pillow-heif's own way there is to change Pillow for the whole process.
     if Image.MAX_IMAGE_PIXELS and image.width * image.height > 2 * Image.MAX_IMAGE_PIXELS:
         image.close()

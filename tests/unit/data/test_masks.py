@@ -200,7 +200,7 @@ def test_a_mask_has_the_very_geometry_of_its_picture(tmp_path: Path) -> None:
     (tmp_path / "mask").mkdir()
     grey.save(tmp_path / "mask" / "a.png")
     for way in ({"resize": "stretch"}, {"resize": "crop"}, {"varsize": True}):
-        dataset = load_dataset(tmp_path, width=24, height=40, masks="", flip=True, **way)  # type: ignore[arg-type]
+        dataset = load_dataset(tmp_path, width=24, height=40, masks="", flip=True, **way)
         assert [sample.flip for sample in dataset] == [False, True]
         for index in range(2):
             mask = dataset.mask(index)
