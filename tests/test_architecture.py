@@ -18,6 +18,7 @@ LAYERS = (
         "tincture.drawing",
         "tincture.errors",
         "tincture.events",
+        "tincture.model_overrides",
         "tincture.randomness",
         "tincture.setting_fields",
         "tincture.workspace",

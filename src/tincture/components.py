@@ -6,35 +6,27 @@ Below this module everything takes flat parameters.
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from tincture import randomness
 from tincture.adapters.adapter import Adapter
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
-from tincture.data import captions
-from tincture.data.batches import BatchPlan
-from tincture.data.dataset import PictureDataset, Sample, load_dataset
-from tincture.data.latents import LatentCache
-from tincture.data.masks import mask_weights
-from tincture.data.sizes import Buckets
+from tincture.data.dataset import PictureDataset
 from tincture.devices import PRECISIONS, resolve_device
 from tincture.errors import DataError, ModelError, UsageError
-from tincture.events import Callback, Progressed
+from tincture.events import Callback
 from tincture.models.loading import load_model
 from tincture.models.sampling import SAMPLERS
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.run_data import attention_mask_loss, load_data, open_latents, require_masks, training_data
 from tincture.settings import TrainSettings
 from tincture.training.conditioning import Conditioning
 from tincture.training.lr_schedule import Schedule
 from tincture.training.optimizer import create_optimizer
-from tincture.training.trainer import Clipping, PromptDraw, Trainer, TrainingData
+from tincture.training.trainer import Clipping, Trainer
 from tincture.workspace import Workspace
 
 
@@ -76,7 +68,8 @@ def prepare(
         settings.optimizer, adapter.parameters(), learning_rate.at(adapter.step), settings.weight_decay
     )
     model = load_base(settings, workspace)
-    dataset = load_data(settings, model)
+    files = open_latents(settings, model)
+    dataset = load_data(settings, model, files)
     if record is not None:
         _check_unchanged(settings, model, dataset, record)
     check(settings, model, adapter, lines, dataset)
@@ -88,7 +81,7 @@ def prepare(
     trainer = Trainer(
         model,
         adapter,
-        _training_data(settings, model, adapter.name, dataset, lines, callbacks),
+        training_data(settings, model, adapter.name, dataset, lines, callbacks, files),
         Conditioning(model, trains_text=adapter.trains_text, clip_skip=settings.clip_skip),
         optimizer,
         learning_rate=learning_rate,
@@ -100,6 +93,7 @@ def prepare(
         precision=settings.precision,
         seed=settings.seed,
         log_every=settings.log_every,
+        auxiliary_loss=attention_mask_loss(settings, model, adapter, dataset),
     )
     return Components(settings, model, adapter, dataset, lines, trainer)
 
@@ -113,45 +107,11 @@ def load_base(settings: TrainSettings, workspace: Workspace) -> StableDiffusion:
     return model
 
 
-def load_data(settings: TrainSettings, model: StableDiffusion) -> PictureDataset:
-    """The pictures, at the settings' size or the model's own; DataError when none can be used."""
-    width, height = settings.width or model.default_size, settings.height or model.default_size
-    stride = model.vae_scale_factor
-    return load_dataset(
-        settings.folders,
-        width=width,
-        height=height,
-        resize=settings.resize,
-        varsize=settings.varsize,
-        buckets=_buckets(settings, width * height, stride) if settings.buckets else None,
-        skip_small=settings.small_pictures == "skip",
-        recursive=settings.recursive,
-        folder_repeats=settings.folder_repeats,
-        flip=settings.flip,
-        masks=settings.masks if settings.use_weight else None,
-        stride=stride,
-        word_regex=settings.word_regex,
-        join_string=settings.join_string,
-        caption_encoding=settings.caption_encoding,
-    )
-
-
-def _buckets(settings: TrainSettings, area: int, stride: int) -> Buckets:
-    side = math.isqrt(area)
-    step = settings.bucket_step or max(stride, min(64, side // 8 // stride * stride))
-    return Buckets.of_area(area, step, settings.bucket_min or side // 2, settings.bucket_max or side * 2)
-
-
 def load_adapter(kind: str, path: Path, name: str) -> Adapter:
     """The adapter in ``path``, called ``name``: as in the webui its file's name counts, not what stands in the file."""
     adapter: Adapter = Embedding.load(path) if kind == "embedding" else Hypernetwork.load(path)
     adapter.name = name
     return adapter
-
-
-def load_template(settings: TrainSettings, workspace: Workspace) -> list[str]:
-    """The lines of the prompt template; UsageError when there is no such template."""
-    return captions.load_template(settings.template, workspace.templates)
 
 
 def check_steps(settings: TrainSettings, adapter: Adapter) -> None:
@@ -194,6 +154,7 @@ def check(
     if settings.clip_skip > layers:
         raise UsageError(f"--clip-skip is {settings.clip_skip}, but the text encoder has {layers} layers.")
     _check_adapter(settings, model, adapter, lines)
+    require_masks(settings, dataset)
 
 
 def _check_adapter(settings: TrainSettings, model: StableDiffusion, adapter: Adapter, lines: list[str]) -> None:
@@ -210,57 +171,3 @@ def _check_adapter(settings: TrainSettings, model: StableDiffusion, adapter: Ada
             f"The hypernetwork {adapter.name!r} has layers for widths {sorted(adapter.sizes)}, none of which "
             f"{model.name} has ({', '.join(map(str, model.context_widths()))}); create one for this model."
         )
-
-
-def _training_data(
-    settings: TrainSettings,
-    model: StableDiffusion,
-    name: str,
-    dataset: PictureDataset,
-    lines: list[str],
-    callbacks: Sequence[Callback],
-) -> TrainingData:
-    def told(done: int, total: int) -> None:
-        for callback in callbacks:
-            callback.on_event(Progressed("latents", done, total))
-
-    latents = LatentCache.encode(model, dataset, seed=settings.seed, on_progress=told)
-    return TrainingData(
-        plan=BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats()),
-        latents=latents,
-        prompt=_prompt_draw(settings, name, dataset, lines),
-        latent_sampling_method=settings.latent_sampling_method,
-        weights=_loss_weights(settings, model, dataset, latents) if settings.use_weight else None,
-        time_ids=[_time_ids(model, sample) for sample in dataset] if model.family.knows_sizes else None,
-    )
-
-
-def _time_ids(model: StableDiffusion, sample: Sample) -> Tensor:
-    size = (sample.width, sample.height)
-    return model.time_ids(sample.original_size or size, sample.crop, size).to(model.device)
-
-
-def _prompt_draw(settings: TrainSettings, name: str, dataset: PictureDataset, lines: list[str]) -> PromptDraw:
-    def draw(index: int, global_step: int, slot: int) -> str:
-        return captions.prompt_for(
-            dataset[index].caption,
-            lines,
-            name,
-            randomness.generator(settings.seed, "prompt", global_step, slot),
-            shuffle_tags=settings.shuffle_tags,
-            keep_tags=settings.keep_tags,
-            tag_drop_out=settings.tag_drop_out,
-            caption_drop_out=settings.caption_drop_out,
-        )
-
-    return draw
-
-
-def _loss_weights(
-    settings: TrainSettings, model: StableDiffusion, dataset: PictureDataset, latents: LatentCache
-) -> list[Tensor]:
-    weights = []
-    for index in range(len(dataset)):
-        _, height, width = latents.shape(index)
-        weights.append(mask_weights(dataset.mask(index), height, width, settings.unmasked_weight).to(model.device))
-    return weights

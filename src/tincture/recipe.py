@@ -13,16 +13,7 @@ from typing import Any
 import torch
 
 from tincture.adapters import embedding, hypernetwork
-from tincture.components import (
-    Components,
-    check,
-    check_steps,
-    load_adapter,
-    load_base,
-    load_data,
-    load_template,
-    prepare,
-)
+from tincture.components import Components, check, check_steps, load_adapter, load_base, prepare
 from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
 from tincture.errors import UsageError
@@ -30,6 +21,7 @@ from tincture.events import Callback, RunEnded
 from tincture.models.loading import load_model
 from tincture.optimizer_file import load_optimizer, save_optimizer
 from tincture.preview import Previewer
+from tincture.run_data import load_data, load_template, open_latents
 from tincture.run_folder import Checkpointer, RunFolder, read_record
 from tincture.run_records import preview_drawing, provenance, software, write_records
 from tincture.settings import TrainSettings
@@ -203,7 +195,7 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
     path = find_adapter(settings, workspace)
     adapter = load_adapter(settings.kind, path, path.stem)
     model = load_base(settings, workspace)
-    dataset = load_data(settings, model)
+    dataset = load_data(settings, model, open_latents(settings, model))
     batches = BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats())
     check(settings, model, adapter, load_template(settings, workspace), dataset)
     trained = sum(parameter.numel() for parameter in adapter.parameters())

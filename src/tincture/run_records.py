@@ -24,6 +24,7 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
     settings = run.settings.replace(
         data=tuple(str(Source.parse(folder).resolved()) for folder in run.settings.folders),
         masks=run.settings.masks and str(Path(run.settings.masks).resolve()),
+        cache_dir=run.settings.cache_dir and str(Path(run.settings.cache_dir).resolve()),
         model=_anywhere(run.settings.model, workspace),
     )
     run.adapter.save(folder.start, model_name=run.model.name, model_hash=run.model.hash)

@@ -121,9 +121,16 @@ class TrainSettings(CheckedSettings):
     latent_sampling_method: Literal["once", "deterministic", "random"] = setting(
         "once", DATA, "Latents of a picture: one sample kept, the mean, or a new sample at every use."
     )
+    cache_dir: str = setting("", DATA, "Folder that keeps the pictures' latents for later runs; empty: none are kept.")
     use_weight: bool = setting(False, DATA, "Weigh the loss by mask pictures, or by the pictures' alpha channel.")
     masks: str = setting("", DATA, "Folder of mask pictures; empty: folders called mask beside the pictures.")
     unmasked_weight: float = setting(0.0, DATA, "What counts where a mask is black, when white counts 1.", share)
+    attention_mask_weight: float = setting(
+        0.0,
+        DATA,
+        "Weight of a loss that holds the attention to an embedding's name to the masks; 0: none.",
+        at_least(0),
+    )
 
     steps: int = setting(1000, OPTIMIZER, "Optimizer steps in all, those of earlier runs included.", at_least(1))
     learning_rate: str = setting(
@@ -201,8 +208,17 @@ def _data_faults(values: Mapping[str, Any]) -> list[str]:
         faults.append("varsize and buckets are both on, but a picture has its own size or a bucket's; give one of them")
     if 0 < values.get("bucket_max", 0) < values.get("bucket_min", 0):
         faults.append(f"bucket_min is {values['bucket_min']}, but must be at most bucket_max, {values['bucket_max']}")
-    if values.get("masks") and not values.get("use_weight"):
-        faults.append(f"masks is {values['masks']!r}, but use_weight is off, so that no mask would count; give it too")
+    attention = values.get("attention_mask_weight")
+    if values.get("masks") and not values.get("use_weight") and not attention:
+        faults.append(
+            f"masks is {values['masks']!r}, but use_weight is off and attention_mask_weight is 0, so that no mask "
+            "would count; give one of them"
+        )
+    if attention and values.get("kind") == "hypernetwork":
+        faults.append(
+            f"attention_mask_weight is {attention}, but a hypernetwork has no name in the prompt whose attention could "
+            "be held to a mask; leave it out, or use masks by use_weight"
+        )
     return faults
 
 
