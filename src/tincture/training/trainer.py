@@ -143,16 +143,14 @@ class Trainer:
 
     def _accumulate_gradients(self) -> Tensor:
         """Adds up the gradients of one step's micro-batches; returns the step's mean loss, still on the device."""
-        first = self.global_step * self.gradient_accumulation_steps
-        micro_batches = [self.data.plan.micro_batch(first + n) for n in range(self.gradient_accumulation_steps)]
+        micro_batches = self.data.plan.step(self.global_step, self.gradient_accumulation_steps)
         # The last micro-batch of an epoch may be smaller: weighed by size, every sample of a step counts alike.
-        total = sum(len(indices) for indices in micro_batches)
-        losses, slot = [], 0
-        for indices in micro_batches:
-            loss = self._micro_batch_loss(indices, slot) * (len(indices) / total)
+        total = sum(len(indices) for indices, _ in micro_batches)
+        losses = []
+        for indices, first_slot in micro_batches:
+            loss = self._micro_batch_loss(indices, first_slot) * (len(indices) / total)
             self.grad_scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-            slot += len(indices)
         return torch.stack(losses).sum()
 
     def _micro_batch_loss(self, indices: Sequence[int], first_slot: int) -> Tensor:
