@@ -16,6 +16,13 @@ class Event:
 
 
 @dataclass(frozen=True)
+class ModelLoaded(Event):
+    """The base model is there; ``description`` says in one line what it is."""
+
+    description: str
+
+
+@dataclass(frozen=True)
 class Progressed(Event):
     """Preparation before the first step went on: ``done`` of ``total`` (pictures, say) in ``stage``."""
 

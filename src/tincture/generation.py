@@ -5,6 +5,7 @@ A prompt names a hypernetwork by ``<hypernet:NAME:0.8>`` and an embedding by its
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from tincture.devices import PRECISIONS, resolve_device
 from tincture.drawing import CompleteDrawing, Drawing
 from tincture.errors import UsageError
 from tincture.formats.picture_text import parameters_text, save_png
+from tincture.model_overrides import ModelOverrides
 from tincture.models.loading import load_model
 from tincture.models.prompt import ExtraNetwork, parse_extra_networks
 from tincture.models.sampling import complete, generate
@@ -38,6 +40,7 @@ def generate_pictures(
     out: Path,
     seeds: Sequence[int],
     model: str = "picto",
+    overrides: ModelOverrides | None = None,
     device: str = "auto",
     precision: str = "fp32",
     drawing: Drawing | None = None,
@@ -47,13 +50,14 @@ def generate_pictures(
     Numbers go on behind those that are there; nothing is overwritten.
 
     Args:
+        overrides: what counts instead of what the model's files say.
         device: see ``resolve_device``.
         precision: ``fp32``, ``bf16`` or ``fp16``, of U-Net and text encoder.
 
     Raises:
         UsageError: a hypernetwork is not in the workspace, or a value is not allowed.
     """
-    base = load_model(model, workspace=workspace, device=resolve_device(device), dtype=PRECISIONS[precision])
+    base = _load_base(model, overrides, workspace, device, precision)
     drawing = complete(drawing or Drawing(), base)
     database = _embeddings(base, workspace)
     numbers = _free_numbers(out)
@@ -80,6 +84,7 @@ def generate_grid(
     strengths: Sequence[float],
     checkpoints: Sequence[Path] = (),
     model: str = "picto",
+    overrides: ModelOverrides | None = None,
     device: str = "auto",
     precision: str = "fp32",
     drawing: Drawing | None = None,
@@ -93,7 +98,7 @@ def generate_grid(
     Raises:
         UsageError: a hypernetwork is not in the workspace, or a checkpoint is not of anything the prompt names.
     """
-    base = load_model(model, workspace=workspace, device=resolve_device(device), dtype=PRECISIONS[precision])
+    base = _load_base(model, overrides, workspace, device, precision)
     drawing = complete(drawing or Drawing(), base)
     database = _embeddings(base, workspace)
     text, networks = parse_extra_networks(prompt)
@@ -112,6 +117,13 @@ def generate_grid(
     path = out / f"grid-{next(_free_numbers(out)):05}-{seed}.png"
     save_sheet(path, rows, columns=[f"{strength:g}" for strength in columns] if networks else ())
     return path
+
+
+def _load_base(
+    model: str, overrides: ModelOverrides | None, workspace: Workspace, device: str, precision: str
+) -> StableDiffusion:
+    chosen = dataclasses.asdict(overrides or ModelOverrides())
+    return load_model(model, workspace=workspace, device=resolve_device(device), dtype=PRECISIONS[precision], **chosen)
 
 
 def _check_named(instead: Mapping[str, Path], text: str, networks: Sequence[ExtraNetwork]) -> None:

@@ -22,7 +22,18 @@ def generate(
         list[str], typer.Argument(metavar="PROMPT...", help="Prompts; embeddings by name, <hypernet:NAME:0.8>.")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures; else outputs in the workspace.")] = None,
-    model: Annotated[str, typer.Option(help="Base model: picto, a diffusers folder, or a workspace name.")] = "picto",
+    model: Annotated[str, typer.Option(help="Base model: picto, a name in the workspace, a path, a hub id.")] = "picto",
+    vae: Annotated[str, typer.Option(help="VAE to use instead of the model's: a name in the workspace, a path.")] = "",
+    family: Annotated[
+        Literal["auto", "sd1", "sd2", "sdxl"], typer.Option(help="Family of the model, if its weights are not to say.")
+    ] = "auto",
+    prediction_type: Annotated[
+        Literal["auto", "epsilon", "v_prediction"],
+        typer.Option(help="What the model predicts, if its files are not to say."),
+    ] = "auto",
+    zero_terminal_snr: Annotated[
+        bool | None, typer.Option(help="Whether its last timestep is pure noise, if its files are not to say.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps, xpu.")] = "auto",
     precision: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Precision of the model.")] = "fp32",
     negative_prompt: Annotated[str, typer.Option(help="What the pictures must not show.")] = "",
@@ -57,6 +68,7 @@ def generate(
     workspace = session.workspace()
     from tincture import generation
     from tincture.drawing import Drawing
+    from tincture.model_overrides import ModelOverrides
 
     drawing = Drawing(
         negative_prompt=negative_prompt,
@@ -71,6 +83,12 @@ def generate(
         "workspace": workspace,
         "out": out or workspace.root / "outputs",
         "model": model,
+        "overrides": ModelOverrides(
+            vae=vae,
+            family=None if family == "auto" else family,
+            prediction_type=None if prediction_type == "auto" else prediction_type,
+            zero_terminal_snr=zero_terminal_snr,
+        ),
         "device": device,
         "precision": precision,
         "drawing": drawing,

@@ -10,7 +10,17 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from tincture.events import Callback, CheckpointSaved, Event, PreviewReady, Progressed, RunStarted, StepEnd, StepsDone
+from tincture.events import (
+    Callback,
+    CheckpointSaved,
+    Event,
+    ModelLoaded,
+    PreviewReady,
+    Progressed,
+    RunStarted,
+    StepEnd,
+    StepsDone,
+)
 
 LINE_EVERY_SECONDS = 15.0
 
@@ -48,6 +58,8 @@ class Bar:
 
     def on_event(self, event: Event) -> None:
         match event:
+            case ModelLoaded():
+                self.shown.console.print(event.description, highlight=False, markup=False, soft_wrap=True)
             case Progressed():
                 self._move(event.stage, event.done, event.total)
             case RunStarted():
@@ -85,6 +97,8 @@ class Lines:
         match event:
             case Progressed() if self._due():
                 self._print(f"{event.stage} {event.done}/{event.total}")
+            case ModelLoaded():
+                self._print(event.description)
             case RunStarted():
                 self.last_step = (event.global_step, time.monotonic())
                 self._print(f"training from step {event.global_step} to {event.steps} on {event.samples} pictures")

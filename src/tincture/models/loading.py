@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,7 +107,10 @@ def assemble(source: Source, parts: Parts, wishes: Wishes) -> StableDiffusion:
         name=source.name,
         hash="" if source.path is None else short_hash(source.path),
         guidance_scale=PICTO_GUIDANCE_SCALE if is_picto else 7.0,
+        told_by=parts.prediction.told_by,
     )
+    for note in parts.notes:
+        warnings.warn(f"{source}: {note}", stacklevel=3)
     _check_fit(model, source)
     return model.to(wishes.device, wishes.dtype)
 

@@ -32,6 +32,7 @@ class StableDiffusion:
         name: what files and pictures call the model.
         hash: first 10 hex digits of a sha256 of its weights, "" when unknown.
         guidance_scale: what pictures are drawn with when nothing else is asked for.
+        told_by: where it was found out what the U-Net predicts, in words.
 
     Attributes:
         attached_embeddings: in order of attachment; ``Embedding.attach`` keeps it, ``tokenize`` reads it.
@@ -54,6 +55,7 @@ class StableDiffusion:
         name: str = "",
         hash: str = "",
         guidance_scale: float = 7.0,
+        told_by: str = "",
     ) -> None:
         self.family = family
         self.text_encoders = tuple(text_encoders)
@@ -63,6 +65,7 @@ class StableDiffusion:
         self.name = name
         self.hash = hash
         self.guidance_scale = guidance_scale
+        self.told_by = told_by
         self.attached_embeddings: list[tokens.Placeholder] = []
         self.text_width = sum(encoder.width for encoder in self.text_encoders)
         self.prediction_type: str = noise_scheduler.config.prediction_type
@@ -73,6 +76,18 @@ class StableDiffusion:
         self._blank_pictures: dict[tuple[int, ...], Tensor] = {}
         for part in self._parts():
             part.requires_grad_(False).eval()
+
+    @property
+    def predicts(self) -> str:
+        """What the U-Net predicts and who says so, in words: "v with zero terminal SNR (its metadata)"."""
+        what = "v" if self.prediction_type == "v_prediction" else "noise"
+        zero = " with zero terminal SNR" if self.noise_scheduler.config.get("rescale_betas_zero_snr") else ""
+        return f"{what}{zero}{f' ({self.told_by})' if self.told_by else ''}"
+
+    def describe(self) -> str:
+        """The model in one line: name, hash, family and what was found out about it."""
+        kind = f"{self.family.title} for inpainting" if self.is_inpainting else self.family.title
+        return f"{self.name}{f' [{self.hash}]' if self.hash else ''}: {kind}, predicts {self.predicts}"
 
     def _parts(self) -> list[nn.Module]:
         return [*(encoder.module for encoder in self.text_encoders), self.vae, self.unet]

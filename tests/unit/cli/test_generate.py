@@ -9,6 +9,7 @@ import pytest
 from tests.unit.cli.conftest import FakeRecipe, replace_module
 from tincture.cli import main
 from tincture.drawing import Drawing
+from tincture.model_overrides import ModelOverrides
 from tincture.workspace import Workspace
 
 
@@ -24,13 +25,15 @@ def generation(recipe: FakeRecipe, monkeypatch: pytest.MonkeyPatch) -> FakeRecip
 def test_flags_reach_the_job(generation: FakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["a cat", "a dog <hypernet:ink:0.8>", "--out", "o", "--model", "m", "--negative-prompt", "n", "--seed", "5"]
     words += ["--count", "3", "--steps", "9", "--sampler", "DDIM", "--guidance-scale", "2", "--width", "64"]
-    words += ["--device", "cuda:1", "--precision", "bf16"]
+    words += ["--device", "cuda:1", "--precision", "bf16", "--vae", "v", "--prediction-type", "v_prediction"]
+    words += ["--family", "sd2", "--no-zero-terminal-snr"]
     assert main(["generate", *words, "--clip-skip", "2", "--json"]) == 0
     ((name, arguments, keywords),) = generation.calls
     assert (name, arguments) == ("generate_pictures", (["a cat", "a dog <hypernet:ink:0.8>"],))
     assert keywords == {
         "workspace": Workspace(tmp_path),
         "model": "m",
+        "overrides": ModelOverrides("v", "sd2", "v_prediction", False),
         "device": "cuda:1",
         "precision": "bf16",
         "out": Path("o"),
@@ -47,6 +50,7 @@ def test_pictures_go_to_the_workspace_unless_told(
 ) -> None:
     assert main(["generate", "a cat"]) == 0
     assert generation.calls[0][2]["out"] == tmp_path / "outputs"
+    assert generation.calls[0][2]["overrides"] == ModelOverrides()
     assert capsys.readouterr().out == "o/1.png\n"
 
 

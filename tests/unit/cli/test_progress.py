@@ -8,7 +8,17 @@ from rich.console import Console
 
 from tincture.cli import progress as module
 from tincture.cli.progress import progress
-from tincture.events import CheckpointSaved, Event, PreviewReady, Progressed, RunStarted, StepEnd, StepRecord, StepsDone
+from tincture.events import (
+    CheckpointSaved,
+    Event,
+    ModelLoaded,
+    PreviewReady,
+    Progressed,
+    RunStarted,
+    StepEnd,
+    StepRecord,
+    StepsDone,
+)
 
 
 def steps_done(global_step: int, steps: int) -> StepsDone:
@@ -17,6 +27,7 @@ def steps_done(global_step: int, steps: int) -> StepsDone:
 
 
 RUN: list[Event] = [
+    ModelLoaded("tiny [0123456789]: Stable Diffusion 1, predicts noise"),
     Progressed("latents", 1, 2),
     Progressed("latents", 2, 2),
     RunStarted(global_step=10, steps=20, samples=5, micro_batches_per_epoch=5),
@@ -41,6 +52,7 @@ def test_a_terminal_sees_a_bar_with_loss_rate_and_epoch() -> None:
     text = shown(RUN, terminal=True)
     for part in ("latents", "training", "20/20", "0.1234±0.0100", "rate 0.005", "epoch 3"):
         assert part in text
+    assert "tiny [0123456789]: Stable Diffusion 1, predicts noise" in text
     assert "saved copies/cat-15.pt" in text
     assert "1 previews in images" in text
 
@@ -48,6 +60,7 @@ def test_a_terminal_sees_a_bar_with_loss_rate_and_epoch() -> None:
 def test_a_log_file_gets_few_plain_lines() -> None:
     lines = shown(RUN, terminal=False).splitlines()
     assert lines == [
+        "tiny [0123456789]: Stable Diffusion 1, predicts noise",
         "training from step 10 to 20 on 5 pictures",
         "saved copies/cat-15.pt",
         "step 20/20  loss 0.1234±0.0100  rate 0.005  epoch 3",
@@ -57,7 +70,7 @@ def test_a_log_file_gets_few_plain_lines() -> None:
 def test_a_long_run_tells_a_log_file_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 20))
     monkeypatch.setattr(module.time, "monotonic", lambda: float(next(clock)))
-    lines = shown([RUN[2], steps_done(12, 20)], terminal=False).splitlines()
+    lines = shown([RUN[3], steps_done(12, 20)], terminal=False).splitlines()
     assert lines[1].startswith("step 12/20")
     assert lines[1].endswith(" s left")
 

@@ -72,6 +72,9 @@ def test_what_is_found_out(kind: str, checkpoints: Checkpoints) -> None:
     assert model.family.name == kind[:3].rstrip("-") if kind[:4] != "sdxl" else model.family.name == "sdxl"
     assert model.prediction_type == ("v_prediction" if kind == "sd2-v" else "epsilon")
     assert model.is_inpainting == kind.endswith("inpainting")
+    assert (
+        model.describe().endswith(" (its metadata)") and (" for inpainting," in model.describe()) == model.is_inpainting
+    )
     assert model.default_size == {"sd1": 512, "sd2": 512, "sd2-v": 768, "sdxl": 1024}[kind.removesuffix("-inpainting")]
     scaling = 0.13025 if kind.startswith("sdxl") else 0.18215
     assert (model.vae.config.scaling_factor, model.vae_scale_factor) == (scaling, 8)
@@ -248,6 +251,8 @@ def test_the_running_mean_is_used_where_nothing_else_is_there(
     assert all(torch.equal(value, plain.unet.state_dict()[name]) for name, value in parts.unet.state_dict().items())
     assert parts.notes == ("The plain weights of its U-Net are missing; the running mean of them (EMA) is used.",)
     assert plain.notes == ()
+    with pytest.warns(UserWarning, match=r"model\.safetensors: The plain weights of its U-Net are missing"):
+        load_model(str(path))
 
 
 def test_weights_without_a_place_are_told(checkpoints: Checkpoints, tmp_path: Path) -> None:
@@ -288,6 +293,8 @@ def test_markers_of_v_and_zero_terminal_snr(checkpoints: Checkpoints, tmp_path: 
     assert model.prediction_type == "v_prediction"
     assert model.noise_scheduler.alphas_cumprod[-1] == 0
     assert model.noise_scheduler.config.timestep_spacing == "trailing"
+    text = "Stable Diffusion XL, predicts v with zero terminal SNR (its marker v_pred)"
+    assert model.describe() == f"noob [{model.hash}]: {text}"
     assert load_model(str(path), zero_terminal_snr=False).noise_scheduler.alphas_cumprod[-1] > 0
 
 
