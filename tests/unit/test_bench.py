@@ -10,6 +10,7 @@ import torch
 from bench import machine, report, run
 from bench.embeddings import measure_database
 from bench.floor import Floors
+from bench.latents import make_encoder, measure_latents
 from bench.material import make_workspace
 from bench.measure import Case, Kind, count_encodings, measure_attention, measure_speed
 
@@ -111,3 +112,10 @@ def test_a_document_without_marks_is_left_alone(tmp_path: Path) -> None:
 def test_the_embedding_database_is_timed(tmp_path: Path) -> None:
     measured = measure_database(tiny_model(), tmp_path, files=3)
     assert measured["rescan"] > 0 and measured["read"] > 0
+
+
+def test_latents_are_timed_with_and_without_a_cache(tmp_path: Path) -> None:
+    results = measure_latents(make_encoder("picto"), tmp_path, count=2, size=(96, 64), rounds=2)
+    assert set(results) == {"no cache", "cold", "warm", "warm/cold"}
+    assert all(len(rounds) == 2 and min(rounds) > 0 for rounds in results.values())
+    assert len(list(tmp_path.rglob("*.latents"))) == 4
