@@ -284,9 +284,8 @@ def _save(run: Components, path: Path, adapter_path: Path) -> None:
 
 def _previewer(run: Components, folder: Path) -> Previewer:
     settings, data = run.settings, run.trainer.data
-    prompts = settings.preview_prompts or tuple(
-        dict.fromkeys(data.prompt(index, 0, index) for index in range(min(MAX_PREVIEWS, len(run.dataset))))
-    )
+    pictures = [index for index, sample in enumerate(run.dataset) if not sample.flip][:MAX_PREVIEWS]
+    prompts = settings.preview_prompts or tuple(dict.fromkeys(data.prompt(index, 0, index) for index in pictures))
     seed, every, emit = settings.preview_seed, settings.preview_every, run.trainer.emit
     return Previewer(run.model, run.adapter, prompts, preview_drawing(settings), seed, folder, every, emit)
 

@@ -137,10 +137,14 @@ def _prompt_draw(settings: TrainSettings, name: str, dataset: PictureDataset, li
 def _loss_weights(
     settings: TrainSettings, model: StableDiffusion, dataset: PictureDataset, latents: LatentCache
 ) -> list[Tensor]:
-    weights = []
+    weights, masked = [], False
     for index in range(len(dataset)):
         _, height, width = latents.shape(index)
-        weights.append(mask_weights(dataset.mask(index), height, width, settings.unmasked_weight).to(model.device))
+        mask = dataset.mask(index)
+        masked = masked or mask is not None
+        weights.append(mask_weights(mask, height, width, settings.unmasked_weight).to(model.device))
+    if not masked:
+        warnings.warn("use_weight is on, but no picture has a mask or an alpha channel; all count wholly", stacklevel=2)
     return weights
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from tests.runs import RANDOM, Bench, equal, trained, write_pictures
+from tests.runs import CAPTIONS, RANDOM, Bench, equal, trained, write_pictures
 from tincture import recipe
 from tincture.data.latents import LatentCache
 from tincture.errors import DataError, UsageError
@@ -82,6 +82,18 @@ def test_what_is_odd_is_warned_of_and_trained(bench: Bench) -> None:
     told = [str(warning.message) for warning in warned]
     assert any("broken.png is skipped: is not a picture" in text for text in told)
     assert any("enlarged: 0.png, 1.png" in text for text in told)
+
+
+def test_weights_without_a_mask_anywhere_are_warned_of(bench: Bench) -> None:
+    with pytest.warns(UserWarning, match="no picture has a mask or an alpha channel"):
+        bench.train("embedding", use_weight=True, steps=1)
+
+
+def test_previews_by_the_data_show_each_picture_once(bench: Bench) -> None:
+    result = bench.train("embedding", flip=True, steps=1, preview_every=1, preview_steps=1)
+    texts = [path.read_bytes().decode("latin-1") for path in (result.run_dir / "images").glob("cat-1-?.png")]
+    assert len(texts) == 4
+    assert all(sum(caption in text for text in texts) == 1 for caption in CAPTIONS[:4])
 
 
 def test_mirrored_pictures_have_latents_of_their_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

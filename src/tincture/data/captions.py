@@ -143,6 +143,7 @@ def _decode(data: bytes, encoding: str = "utf-8") -> str:
     elif data.startswith(codecs.BOM_UTF8):
         encoding = "utf-8-sig"
     text = data.decode(encoding)
+    text.encode()  # refuses lone surrogates, which some encodings can spell and no tokenizer takes
     if "\0" in text:
         raise ValueError("it holds zero bytes, so it is no text or in another encoding")
     return text

@@ -64,6 +64,12 @@ def test_an_encoding_may_be_given_and_a_byte_order_mark_goes_before_it(
     assert caption_for(tmp_path / "fox.png", encoding=encoding) == "café"
 
 
+def test_lone_surrogates_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "fox.txt").write_bytes(b"a \\ud800 fox")
+    with pytest.raises(DataError, match=r"fox\.txt cannot be read.*surrogates"):
+        caption_for(tmp_path / "fox.png", encoding="unicode_escape")
+
+
 def test_an_unknown_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "fox.txt").write_bytes(b"a fox")
     with pytest.raises(UsageError, match="no encoding 'klingon'"):
