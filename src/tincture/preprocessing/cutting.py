@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,10 +40,11 @@ THUMBNAIL_SOURCE = 64
 def look(path: Path) -> Looked | Skipped:
     """Whether a picture can be read, and what near-duplicates and the split for validation need of it."""
     try:
+        digest = _digest(path)
         facts = picture_facts(path)
         shrink = min(1.0, THUMBNAIL_SOURCE / min(facts.size))
         picture, _ = read_picture(path, _scaled(facts.size, shrink))
-        return Looked(_digest(path), thumbnail(picture))
+        return Looked(digest, thumbnail(picture))
     except UnreadablePictureError as error:
         return Skipped(str(error))
 
@@ -153,6 +155,8 @@ def _write_crops(job: Job, layers: Layers, crops: list[Crop]) -> tuple[list[CutF
                 write_picture(path, turned(picture))
                 if mask:
                     write_picture(mask_path(path), turned(mask))
+                else:
+                    mask_path(path).unlink(missing_ok=True)  # of an earlier run, when there was one
                 if job.write_captions:
                     write_caption(path, job.existing)
     return files, notes
@@ -193,6 +197,8 @@ def _fingerprint(job: Job) -> str:
 def _digest(path: Path) -> str:
     try:
         with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                raise UnreadablePictureError("is empty (0 bytes)")
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UnreadablePictureError(error.strerror or str(error)) from error

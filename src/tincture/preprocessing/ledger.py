@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tincture.errors import UsageError
-from tincture.preprocessing.crop_files import remove_crop
+from tincture.preprocessing.crop_files import caption_path, remove_crop
 from tincture.preprocessing.jobs import Cut, CutFile
 from tincture.preprocessing.places import check_emptiness, leftovers
 from tincture.preprocessing.records import CropRecord, Report, SourceRecord, read_report
@@ -82,12 +82,16 @@ class Ledger:
 
     def take(self, record: SourceRecord, cut: Cut, captions: Iterable[str]) -> None:
         """Note the crops of a source, which are all there, each with its caption or ""."""
-        before = {crop.path for crop in record.crops}
+        before = record.crops
         record.crops = tuple(self._crop(file, caption) for file, caption in zip(cut.files, captions, strict=True))
         record.fingerprint, record.size = cut.fingerprint, cut.size
         record.thumbnail, record.notes = cut.thumbnail, cut.notes
-        for path in before - {crop.path for crop in record.crops}:
-            remove_crop(self.destination / path)
+        now = {crop.path: crop for crop in record.crops}
+        for crop in before:
+            if crop.path not in now:
+                remove_crop(self.destination / crop.path)
+            elif crop.caption is not None and now[crop.path].caption is None:
+                caption_path(self.destination / crop.path).unlink(missing_ok=True)
 
     def skip(self, record: SourceRecord, reason: str) -> None:
         """Note why a source has no crops; those that it had before are removed."""

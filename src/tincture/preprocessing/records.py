@@ -136,19 +136,23 @@ def read_report(destination: Path) -> Report | None:
         raise UsageError(f"The report {path} cannot be read: {error}. Remove it, or choose another folder.") from None
     try:
         plain = json.loads(text)
-        if plain["format"] != FORMAT:
-            raise UsageError(f"The report {path} is of another version of tincture; choose another folder.")
-        records = [_record(item) for item in plain["sources"]]
-        pairs = [Pair(**item) for item in plain["near_duplicates"]]
-        return Report(
-            settings=dict(plain["settings"]),
-            records={record.source: record for record in records},
-            face_detector=str(plain["face_detector"]),
-            near_duplicates=pairs,
-            complete=bool(plain["complete"]),
-        )
+        report = _report(plain) if plain["format"] == FORMAT else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UsageError(f"The report {path} is damaged; remove it, or choose another folder.") from None
+    if report is None:
+        raise UsageError(f"The report {path} is of another version of tincture; choose another folder.")
+    return report
+
+
+def _report(plain: Mapping[str, Any]) -> Report:
+    records = [_record(item) for item in plain["sources"]]
+    return Report(
+        settings=dict(plain["settings"]),
+        records={record.source: record for record in records},
+        face_detector=str(plain["face_detector"]),
+        near_duplicates=[Pair(**item) for item in plain["near_duplicates"]],
+        complete=bool(plain["complete"]),
+    )
 
 
 def _record(plain: Mapping[str, Any]) -> SourceRecord:
