@@ -17,7 +17,7 @@ from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.data.dataset import PictureDataset
 from tincture.devices import PRECISIONS, resolve_device
 from tincture.errors import DataError, ModelError, UsageError
-from tincture.events import Callback
+from tincture.events import Callback, ModelLoaded
 from tincture.models.loading import load_model
 from tincture.models.sampling import SAMPLERS
 from tincture.models.stable_diffusion import StableDiffusion
@@ -68,6 +68,8 @@ def prepare(
         settings.optimizer, adapter.parameters(), learning_rate.at(adapter.step), settings.weight_decay
     )
     model = load_base(settings, workspace)
+    for callback in callbacks:
+        callback.on_event(ModelLoaded(model.describe()))
     files = open_latents(settings, model)
     dataset = load_data(settings, model, files)
     if record is not None:
@@ -101,7 +103,9 @@ def prepare(
 def load_base(settings: TrainSettings, workspace: Workspace) -> StableDiffusion:
     """The frozen model, on the device and in the precision of the settings."""
     device = resolve_device(settings.device)
-    model = load_model(settings.model, workspace=workspace, device=device, dtype=PRECISIONS[settings.precision])
+    chosen = dataclasses.asdict(settings.overrides())
+    dtype = PRECISIONS[settings.precision]
+    model = load_model(settings.model, workspace=workspace, device=device, dtype=dtype, **chosen)
     if settings.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     return model
@@ -166,8 +170,5 @@ def _check_adapter(settings: TrainSettings, model: StableDiffusion, adapter: Ada
                 f"The template {settings.template!r} has a line without [name] ({unnamed[0]!r}): nothing in it can be "
                 "trained. Use subject, subject_filewords, style, style_filewords or a template of your own with [name]."
             )
-    elif isinstance(adapter, Hypernetwork) and not set(adapter.sizes) & set(model.context_widths()):
-        raise ModelError(
-            f"The hypernetwork {adapter.name!r} has layers for widths {sorted(adapter.sizes)}, none of which "
-            f"{model.name} has ({', '.join(map(str, model.context_widths()))}); create one for this model."
-        )
+    elif isinstance(adapter, Hypernetwork):
+        adapter.require_fit(model)

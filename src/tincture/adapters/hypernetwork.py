@@ -140,9 +140,11 @@ class Hypernetwork:
         device, works with a U-Net in half precision, and stacks: each one transforms what those attached before left.
 
         Raises:
-            ModelError: no context width of the U-Net has a pair, or its key and value projections are fused, which
-                would pass the hypernetwork by in silence.
+            ModelError: it does not fit the model, see ``require_fit``, or no context width of the U-Net has a pair, or
+                its key and value projections are fused, which would pass the hypernetwork by in silence.
         """
+        if not isinstance(model, nn.Module):
+            self.require_fit(model)
         unet: nn.Module = model if isinstance(model, nn.Module) else model.unet
         attentions = projections(unet)
         widths = {context_width(to_k) for to_k, _ in attentions}
@@ -151,7 +153,7 @@ class Hypernetwork:
                 f"Hypernetwork {self.name!r} has layers for the widths {_listed(self.pairs)}, but the attentions of "
                 f"this model take {_listed(widths) or 'none'}; choose one made for this kind of model."
             )
-        self.to(next(unet.parameters()).device)
+        self.to(next(unet.parameters()).device if unet is model else model.device)
         with ExitStack() as hooks:
             shared = _TextContext(self, multiplier, _text_context(unet))
             hooks.callback(unet.register_forward_pre_hook(shared.before, with_kwargs=True).remove)
@@ -161,6 +163,23 @@ class Hypernetwork:
                     handle = projection.register_forward_pre_hook(_pre_hook(module, multiplier, shared))
                     hooks.callback(handle.remove)
             yield
+
+    def require_fit(self, model: StableDiffusion) -> None:
+        """Makes sure that it was made for models of this family.
+
+        Families share widths of self-attention, so a common width alone says nothing: one that has layers for widths
+        which the model lacks, and none for its text, was made for another.
+
+        Raises:
+            ModelError: it was not.
+        """
+        widths, own = model.context_widths(), set(self.pairs)
+        if own.isdisjoint(widths) or (model.text_width not in own and not own.issubset(widths)):
+            raise ModelError(
+                f"Hypernetwork {self.name!r} has layers for the widths {_listed(own)}, but the attentions of this "
+                f"model ({model.family.title}) take {_listed(widths)}, of which {model.text_width} is the text's; "
+                "choose one made for this kind of model."
+            )
 
     # --- training ----------------------------------------------------------------------------------------------------
 

@@ -33,10 +33,12 @@ from tincture.formats.metadata import json_object, text_of
 
 # A key of ours in the webui's dict, which every other reader passes over: provenance as JSON text.
 _PROVENANCE_KEY = "tincture"
+# Another one: the text encoder, where its width does not tell.
+_ENCODER_KEY = "tincture_text_encoder"
 # The id of "*" in CLIP's vocabulary, which the webui writes into every file.
 _STAR_TOKEN = 265
-# Readers know text encoders only by the width of their vectors; narrower ones are like CLIP-L.
-_ENCODER_OF_WIDTH = {1024: "clip_h", 1280: "clip_g"}
+# Readers know text encoders by the width of their vectors; those of other widths are like CLIP-L unless the file tells.
+_ENCODER_OF_WIDTH = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}
 _CLIP_L_WIDTH, _JOINED_WIDTH = 768, 2048
 _XTI_LAYERS = ("IN01", "IN02", "IN04", "IN05", "IN07", "IN08", "MID", *(f"OUT{n:02}" for n in range(3, 12)))
 # Of files with one tensor; any other key is a placeholder token, as diffusers writes it.
@@ -116,6 +118,8 @@ def webui_content(file: EmbeddingFile) -> dict[str, Any]:
         "sd_checkpoint": file.model_hash or None,
         "sd_checkpoint_name": file.model_name or None,
     }
+    if told := untold_encoder(file.vectors):
+        content[_ENCODER_KEY] = told
     if file.provenance:
         content[_PROVENANCE_KEY] = json.dumps(file.provenance, sort_keys=True)
     return content
@@ -134,6 +138,18 @@ def only_vectors(file: EmbeddingFile, format_name: str) -> Tensor:
         )
     (vectors,) = file.vectors.values()
     return vectors.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def untold_encoder(vectors: Mapping[str, Tensor]) -> str:
+    """The name of the only text encoder of ``vectors`` if readers could not tell it from the width, else ""."""
+    told = [name for name, rows in vectors.items() if encoder_of(rows) != name]
+    return told[0] if len(vectors) == 1 and told else ""
+
+
+def encoder_of(vectors: Tensor, told: object = None) -> str:
+    """The text encoder that ``vectors`` (num_vectors, width) are for; ``told`` counts where the width says nothing."""
+    named = told if isinstance(told, str) and told in _ENCODER_OF_WIDTH.values() else "clip_l"
+    return _ENCODER_OF_WIDTH.get(vectors.shape[1], named)
 
 
 def placeholder(file: EmbeddingFile) -> str:
@@ -164,7 +180,7 @@ def _webui(path: str | os.PathLike[str], content: Mapping[Any, Any]) -> Embeddin
     joined = vectors.shape[1] == _JOINED_WIDTH
     step = content.get("step")
     return EmbeddingFile(
-        vectors=_split(vectors) if joined else {_encoder_of(vectors): vectors},
+        vectors=_split(vectors) if joined else {encoder_of(vectors, content.get(_ENCODER_KEY)): vectors},
         name=text_of(content.get("name")) or Path(path).stem,
         step=step if isinstance(step, int) and step >= 0 else 0,
         model_name=text_of(content.get("sd_checkpoint_name")),
@@ -178,13 +194,13 @@ def _single(path: str | os.PathLike[str], key: object, value: object) -> Embeddi
     vectors = _rows(path, str(key), value)
     layout = _LAYOUT_OF_KEY.get(str(key), "diffusers")
     name = "" if key == "*" or key in _LAYOUT_OF_KEY else text_of(key)
-    return EmbeddingFile({_encoder_of(vectors): vectors}, name or Path(path).stem, layout=layout)
+    return EmbeddingFile({encoder_of(vectors): vectors}, name or Path(path).stem, layout=layout)
 
 
 def _two_encoders(path: str | os.PathLike[str], content: Mapping[str, object]) -> dict[str, Tensor]:
     vectors = {key: _rows(path, key, content[key]) for key in sorted(content, reverse=True)}
     for key, rows in vectors.items():
-        if _encoder_of(rows) != key:
+        if encoder_of(rows, key) != key:
             raise _no_embedding(
                 path, f"{key} has vectors of width {rows.shape[1]}, which does not fit that text encoder"
             )
@@ -206,15 +222,11 @@ def _xti(path: str | os.PathLike[str], content: Mapping[str, object]) -> Embeddi
         f"Vectors of its own for each of {len(layers)} layers of the U-Net: their mean is kept, {gone:.1%} of their "
         f"energy is lost."
     )
-    return EmbeddingFile({_encoder_of(mean): mean}, Path(path).stem, layout="kohya-xti", lost=(lost,))
+    return EmbeddingFile({encoder_of(mean): mean}, Path(path).stem, layout="kohya-xti", lost=(lost,))
 
 
 def _split(vectors: Tensor) -> dict[str, Tensor]:
     return {"clip_l": vectors[:, :_CLIP_L_WIDTH].contiguous(), "clip_g": vectors[:, _CLIP_L_WIDTH:].contiguous()}
-
-
-def _encoder_of(vectors: Tensor) -> str:
-    return _ENCODER_OF_WIDTH.get(vectors.shape[1], "clip_l")
 
 
 def _rows(path: str | os.PathLike[str], key: str, value: object) -> Tensor:

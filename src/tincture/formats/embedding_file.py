@@ -16,7 +16,15 @@ from typing import Any
 from torch import Tensor
 
 from tincture.errors import UsageError
-from tincture.formats.embedding_content import EmbeddingFile, embedding_of, only_vectors, placeholder, webui_content
+from tincture.formats.embedding_content import (
+    EmbeddingFile,
+    embedding_of,
+    encoder_of,
+    only_vectors,
+    placeholder,
+    untold_encoder,
+    webui_content,
+)
 from tincture.formats.embedding_picture import is_picture, parse_picture, write_embedding_png, write_embedding_webp
 from tincture.formats.files import atomic_torch_save, parse_torch, read_bytes
 from tincture.formats.metadata import json_object, metadata_of, provenance_of, text_of
@@ -56,6 +64,9 @@ def _parse_safetensors(path: str | os.PathLike[str], content: bytes) -> Embeddin
     description = json_object(metadata.get(_METADATA_DESCRIPTION))
     step = description.get("step")
     file.name = text_of(description.get("name")) or file.name
+    if len(file.vectors) == 1 and file.layout != "sdxl":
+        (vectors,) = file.vectors.values()
+        file.vectors = {encoder_of(vectors, description.get("text_encoder")): vectors}
     file.step = step if isinstance(step, int) and step >= 0 else 0
     file.model_name = text_of(description.get("sd_checkpoint_name"))
     file.model_hash = text_of(description.get("sd_checkpoint"))
@@ -165,4 +176,6 @@ def _write_safetensors(
         "sd_checkpoint": file.model_hash or None,
         "sd_checkpoint_name": file.model_name or None,
     }
+    if told := untold_encoder(file.vectors):
+        description["text_encoder"] = told
     write_safetensors(path, tensors, {**metadata, _METADATA_DESCRIPTION: json.dumps(description)})

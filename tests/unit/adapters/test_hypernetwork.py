@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from tincture.adapters.adapter import Adapter
 from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
 from tincture.errors import FileFormatError, ModelError, UsageError
 from tincture.models.conditions import Conditions
+from tincture.models.families import FAMILIES, Family
 from tincture.models.stable_diffusion import StableDiffusion
 
 # Text contexts are 48 wide, so that self- and cross-attention differ: the three widths of this U-Net.
@@ -213,6 +214,37 @@ def test_a_model_without_a_fitting_attention_is_refused(unet: UNet2DConditionMod
     words = "widths 768, but the attentions of this model take 32, 48, 64"
     with pytest.raises(ModelError, match=words), hypernetwork([768]).attach(unet):
         pass
+
+
+class Sizes(NamedTuple):
+    """A published model, by its widths."""
+
+    family: Family
+
+    @property
+    def text_width(self) -> int:
+        return self.family.text_width
+
+    def context_widths(self) -> list[int]:
+        return sorted(self.family.context_widths)
+
+
+@pytest.mark.parametrize("model", FAMILIES.values(), ids=FAMILIES.keys())
+@pytest.mark.parametrize("made_for", FAMILIES.values(), ids=FAMILIES.keys())
+def test_one_made_for_another_family_is_refused_by_name_and_width(made_for: Family, model: Family) -> None:
+    made = Hypernetwork("ink", made_for.context_widths, (1, 0.01, 1))
+    if made_for is model:
+        made.require_fit(Sizes(model))  # type: ignore[arg-type]
+        return
+    with pytest.raises(ModelError, match=f"'ink' .*{made_for.text_width}.*{model.title}.*{model.text_width}"):
+        made.require_fit(Sizes(model))  # type: ignore[arg-type]
+
+
+def test_one_for_several_families_or_for_self_attention_alone_fits() -> None:
+    for widths in ((768, 1024, 320, 640, 1280), (320, 640)):
+        Hypernetwork("ink", widths, (1, 0.01, 1)).require_fit(Sizes(FAMILIES["sd1"]))  # type: ignore[arg-type]
+    with pytest.raises(ModelError):
+        Hypernetwork("ink", (320, 640), (1, 0.01, 1)).require_fit(Sizes(FAMILIES["sdxl"]))  # type: ignore[arg-type]
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
