@@ -204,7 +204,13 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
     cells = sum(sample.width * sample.height for sample in dataset) // model.vae_scale_factor**2
     return {
         "settings": settings.to_dict(),
-        "model": {"name": model.name, "hash": model.hash, "family": model.family.title},
+        "model": {
+            "name": model.name,
+            "hash": model.hash,
+            "family": model.family.title,
+            "inpainting": model.is_inpainting,
+            "predicts": model.predicts,
+        },
         "pictures": sum(not sample.flip for sample in dataset),
         "samples_per_epoch": sum(dataset.repeats()),
         "skipped": {str(path): reason for path, reason in dataset.skipped},

@@ -12,6 +12,7 @@ from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.components import Components
 from tincture.data.sources import Source
 from tincture.drawing import Drawing
+from tincture.models.loading import find_vae
 from tincture.models.sampling import complete
 from tincture.models.sources import find_source
 from tincture.run_folder import RunFolder, write_json
@@ -26,6 +27,10 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
         masks=run.settings.masks and str(Path(run.settings.masks).resolve()),
         cache_dir=run.settings.cache_dir and str(Path(run.settings.cache_dir).resolve()),
         model=_anywhere(run.settings.model, workspace),
+        vae=run.settings.vae and str(find_vae(run.settings.vae, workspace)),
+        # Found out once: a file beside the model that comes or goes does not change this run.
+        prediction_type=run.model.prediction_type,
+        zero_terminal_snr=bool(run.model.noise_scheduler.config.get("rescale_betas_zero_snr")),
     )
     run.adapter.save(folder.start, model_name=run.model.name, model_hash=run.model.hash)
     record = {

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tincture.errors import UsageError
+from tincture.model_overrides import ModelOverrides
 from tincture.setting_fields import (
     CheckedSettings,
     FieldSpec,
@@ -47,8 +48,9 @@ def _sides(value: int) -> str | None:
     return None if value >= 0 and value % 8 == 0 else "0 (chosen for you) or a multiple of 8"
 
 
-ADAPTER, OPTIMIZER, DATA, MACHINE, OUTPUT, PREVIEW = (
+ADAPTER, MODEL, OPTIMIZER, DATA, MACHINE, OUTPUT, PREVIEW = (
     "What is trained",
+    "Base model",
     "Optimization",
     "Pictures and captions",
     "Precision and device",
@@ -74,7 +76,20 @@ class TrainSettings(CheckedSettings):
     name: str = setting(
         dataclasses.MISSING, ADAPTER, "Name of the embedding or hypernetwork, made by create.", _name, strip=True
     )
-    model: str = setting("picto", ADAPTER, "Base model: picto, a diffusers folder, or a name in the workspace.", filled)
+
+    model: str = setting(
+        "picto", MODEL, "Base model: picto, a name or hash in the workspace, a path, or a hub id (owner/name).", filled
+    )
+    vae: str = setting("", MODEL, "VAE to use instead of the model's own: a name in the workspace, or a path.")
+    family: Literal["auto", "sd1", "sd2", "sdxl"] = setting(
+        "auto", MODEL, "Family of the model; auto: what its weights say."
+    )
+    prediction_type: Literal["auto", "epsilon", "v_prediction"] = setting(
+        "auto", MODEL, "What the model predicts; auto: what its files say."
+    )
+    zero_terminal_snr: bool | None = setting(
+        None, MODEL, "Whether its last timestep is pure noise; not given: what its files say."
+    )
 
     data: str | tuple[str, ...] = setting(
         dataclasses.MISSING,
@@ -189,6 +204,15 @@ class TrainSettings(CheckedSettings):
     def folders(self) -> tuple[str, ...]:
         """The folders of pictures, as `data` says them."""
         return (self.data,) if isinstance(self.data, str) else self.data
+
+    def overrides(self) -> ModelOverrides:
+        """What counts instead of what the model's files say."""
+        return ModelOverrides(
+            vae=self.vae,
+            family=None if self.family == "auto" else self.family,
+            prediction_type=None if self.prediction_type == "auto" else self.prediction_type,
+            zero_terminal_snr=self.zero_terminal_snr,
+        )
 
     def resolved(self) -> TrainSettings:
         """A copy in which what depends on the kind (rate, template, an embedding's weight decay) is filled in."""
