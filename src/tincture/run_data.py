@@ -114,8 +114,7 @@ def training_data(
 
 
 def _time_ids(model: StableDiffusion, sample: Sample) -> Tensor:
-    size = (sample.width, sample.height)
-    return model.time_ids(sample.original_size or size, sample.crop, size).to(model.device)
+    return model.time_ids(sample.original_size, sample.crop, sample.fit.size).to(model.device)
 
 
 def _prompt_draw(settings: TrainSettings, name: str, dataset: PictureDataset, lines: list[str]) -> PromptDraw:
