@@ -57,8 +57,6 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "unmasked_weight": (["0.1"], 0.1),
     "cache_dir": (["c"], "c"),
     "attention_mask_weight": (["0.5"], 0.5),
-    "cache_dir": (["c"], "c"),
-    "attention_mask_weight": (["0.5"], 0.5),
     "template": (["style"], "style"),
     "word_regex": (["[a-z]+"], "[a-z]+"),
     "join_string": ([", "], ", "),
