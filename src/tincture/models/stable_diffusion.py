@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from tincture.models import tokens
 from tincture.models.conditions import Conditions
 from tincture.models.families import Family
+from tincture.models.placement import TEXT_ENCODERS, UNET, VAE, Placement
 from tincture.models.text_encoder import TextEncoder
 
 
@@ -35,6 +36,7 @@ class StableDiffusion:
         told_by: where it was found out what the U-Net predicts, in words.
 
     Attributes:
+        placement: which parts lie on the device.
         attached_embeddings: in order of attachment; ``Embedding.attach`` keeps it, ``tokenize`` reads it.
         text_width: width of the joined hidden states, 768 for SD 1.
         default_size: side in pixels of the pictures the model was made for, 512 for SD 1.
@@ -73,6 +75,9 @@ class StableDiffusion:
         self.latent_channels: int = self.vae.config.latent_channels
         self.default_size: int = self.unet.config.sample_size * self.vae_scale_factor
         self.is_inpainting: bool = self.unet.config.in_channels > self.latent_channels
+        self.placement = Placement(
+            {TEXT_ENCODERS: [encoder.module for encoder in self.text_encoders], VAE: [vae], UNET: [unet]}
+        )
         self._blank_pictures: dict[tuple[int, ...], Tensor] = {}
         for part in self._parts():
             part.requires_grad_(False).eval()
@@ -104,18 +109,18 @@ class StableDiffusion:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
-        device: torch.device = next(self.unet.parameters()).device
-        return device
+        """Where it computes, and where the weights lie or come when they are needed."""
+        return self.placement.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The U-Net's (and the text encoders') precision; the VAE always computes in float32."""
-        dtype: torch.dtype = next(self.unet.parameters()).dtype
+        dtype: torch.dtype = self.unet.conv_in.weight.dtype
         return dtype
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> StableDiffusion:
         """Moves the model, with U-Net and text encoders in ``dtype`` and the VAE in float32; returns itself."""
+        self.placement.forget()
         # A half-precision VAE overflows on some pictures of SD 1, and every picture is encoded once only.
         for part in self._parts():
             # torch's own method: diffusers' one warns at every cast about modules to keep in float32, and names none.
@@ -160,7 +165,8 @@ class StableDiffusion:
             UsageError: ``clip_skip`` is not in 1..number of layers.
         """
         chunks = self._chunks(prompts)
-        encoded = [self._encode(encoder, chunks, clip_skip, at_least) for encoder in self.text_encoders]
+        with self.placement.acting(TEXT_ENCODERS):
+            encoded = [self._encode(encoder, chunks, clip_skip, at_least) for encoder in self.text_encoders]
         pooled = next((first for _, first in encoded if first is not None), None)
         return Conditions(torch.cat([states for states, _ in encoded], dim=-1), pooled)
 
@@ -169,7 +175,7 @@ class StableDiffusion:
     ) -> tuple[Tensor, Tensor | None]:
         ids, weights = tokens.to_tensors(encoder.tokenizer, chunks, at_least)
         hidden_states, pooled = encoder.encode(ids.flatten(0, 1).to(self.device), clip_skip)
-        if not bool((weights == 1).all()):
+        if any(weight != 1 for prompt in chunks for chunk in prompt for weight in chunk.weights):
             hidden_states = tokens.emphasize(hidden_states, weights.flatten(0, 1))
         hidden_states = hidden_states.reshape(*ids.flatten(1).shape, encoder.width)
         return hidden_states, None if pooled is None else pooled[:: ids.shape[1]]
@@ -185,7 +191,8 @@ class StableDiffusion:
 
         Both (B, 4, h, w) float32, in the U-Net's scale (times the VAE's scaling factor).
         """
-        posterior = self.vae.encode(pixels.to(self.device, torch.float32)).latent_dist
+        with self.placement.acting(VAE, alone=True):
+            posterior = self.vae.encode(pixels.to(self.device, torch.float32)).latent_dist
         scaling_factor: float = self.vae.config.scaling_factor
         return posterior.mean * scaling_factor, posterior.std * scaling_factor
 
@@ -193,7 +200,8 @@ class StableDiffusion:
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) float32 in -1..1 from latents (B, 4, h, w) in the U-Net's scale."""
         latents = latents.to(self.device, torch.float32) / self.vae.config.scaling_factor
-        pixels: Tensor = self.vae.decode(latents).sample
+        with self.placement.acting(VAE, alone=True):
+            pixels: Tensor = self.vae.decode(latents).sample
         return pixels.clamp(-1, 1)
 
     # --- noise -------------------------------------------------------------------------------------------------------
@@ -221,13 +229,15 @@ class StableDiffusion:
                 time_ids = self.time_ids(size, (0, 0), size).expand(len(noisy_latents), -1)
             assert conditions.pooled is not None
             added = {"text_embeds": conditions.pooled.to(self.dtype), "time_ids": time_ids.to(self.device, self.dtype)}
-        noise_pred: Tensor = self.unet(
-            self._unet_input(noisy_latents).to(self.dtype),
-            timesteps,
-            encoder_hidden_states=conditions.hidden_states.to(self.dtype),
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0]
+        unet_input = self._unet_input(noisy_latents).to(self.dtype)
+        with self.placement.acting(UNET):
+            noise_pred: Tensor = self.unet(
+                unet_input,
+                timesteps,
+                encoder_hidden_states=conditions.hidden_states.to(self.dtype),
+                added_cond_kwargs=added,
+                return_dict=False,
+            )[0]
         return noise_pred
 
     @staticmethod
