@@ -18,6 +18,7 @@ from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
 from tincture.errors import UsageError
 from tincture.events import Callback, RunEnded
+from tincture.models.families import FAMILIES
 from tincture.models.loading import load_model
 from tincture.optimizer_file import load_optimizer, save_optimizer
 from tincture.preview import Previewer
@@ -78,7 +79,7 @@ def create_hypernetwork(
     *,
     workspace: Workspace,
     model: str = "picto",
-    sizes: Sequence[int] | None = None,
+    sizes: Sequence[int] | str | None = None,
     layer_structure: Sequence[float] = (1, 2, 1),
     activation_func: str = "linear",
     weight_init: str = "Normal",
@@ -91,17 +92,18 @@ def create_hypernetwork(
     """Writes a new hypernetwork into the workspace and returns its path.
 
     Args:
-        sizes: context widths to have a pair for; None takes every width of ``model``.
+        sizes: context widths to have a pair for, or the name of a family for all of its widths; then no model is
+            loaded. None takes every width of ``model``.
 
     Raises:
-        UsageError: the name is not allowed or taken, or the structure makes no sense.
+        UsageError: the name is not allowed or taken, there is no such family, or the structure makes no sense.
     """
     path = workspace.hypernetwork_path(name)
     _refuse_existing(path, overwrite)
-    base = load_model(model, workspace=workspace)
+    base = None if sizes else load_model(model, workspace=workspace)
     made = hypernetwork.create_hypernetwork(
         path.stem,
-        sizes or base.context_widths(),
+        base.context_widths() if base else _widths(sizes or ()),
         layer_structure=layer_structure,
         activation_func=activation_func,
         weight_init=weight_init,
@@ -110,8 +112,17 @@ def create_hypernetwork(
         dropout_structure=dropout_structure,
         seed=seed,
     )
-    made.save(path, model_name=base.name, model_hash=base.hash, provenance=software())
+    told = {"model_name": base.name, "model_hash": base.hash} if base else {}
+    made.save(path, **told, provenance=software())
     return path
+
+
+def _widths(sizes: Sequence[int] | str) -> Sequence[int]:
+    if not isinstance(sizes, str):
+        return sizes
+    if sizes not in FAMILIES:
+        raise UsageError(f"There is no family {sizes!r} to take the sizes of; known are {', '.join(FAMILIES)}.")
+    return FAMILIES[sizes].context_widths
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:

@@ -11,7 +11,9 @@ from tincture.cli.session import Session, command, new_group, show_help
 from tincture.cli.values import number_list, whole_number_list
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name; also the file's name.")]
-Model = Annotated[str, typer.Option(help="Base model: picto, a diffusers folder, or a name in the workspace.")]
+Model = Annotated[
+    str, typer.Option(help="Base model: picto, a checkpoint file, a diffusers folder, or a name in the workspace.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file of that name.")]
 
 
@@ -54,7 +56,11 @@ def create_hypernetwork(
     session: Session,
     name: Name,
     sizes: Annotated[
-        str, typer.Option(help="Context widths that get a pair of modules, like 768,320; empty: all of the model.")
+        str,
+        typer.Option(
+            help="Context widths that get a pair of modules, like 768,320, or those of a family: sd1, sd2 or sdxl; no "
+            "model is loaded then. Empty: all of the model."
+        ),
     ] = "",
     layer_structure: Annotated[
         str, typer.Option(help="Widths of the layers as factors; first and last must be 1.")
@@ -79,7 +85,7 @@ def create_hypernetwork(
     """Make a new hypernetwork in ROOT/models/hypernetworks."""
     workspace = session.workspace()
     workspace.hypernetwork_path(name)
-    widths = whole_number_list("--sizes", sizes) if sizes else None
+    widths = _sizes(sizes)
     structure = number_list("--layer-structure", layer_structure)
     dropout = number_list("--dropout-structure", dropout_structure) if dropout_structure else None
     from tincture import recipe
@@ -99,6 +105,13 @@ def create_hypernetwork(
         overwrite=overwrite,
     )
     _show(session, "hypernetwork", path)
+
+
+def _sizes(text: str) -> list[int] | str | None:
+    """Numbers, or a word: the name of a family."""
+    if not text or text[0].isalpha():
+        return text or None
+    return whole_number_list("--sizes", text)
 
 
 def _show(session: Session, kind: str, path: Path) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.unit.cli.conftest import FakeRecipe
+from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.cli import main
 
 
@@ -47,6 +49,16 @@ def test_sizes_and_dropout_not_given_are_left_to_the_recipe(recipe: FakeRecipe) 
     assert main(["create", "hypernetwork", "ink"]) == 0
     ((_, _, keywords),) = recipe.calls
     assert (keywords["sizes"], keywords["dropout_structure"]) == (None, None)
+
+
+def test_sizes_may_be_those_of_a_family(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    create = ["create", "hypernetwork", "ink", "--sizes", "sdxl", "--layer-structure", "1,0.01,1"]
+    assert main([*create, "--model", "none such", "--root", str(tmp_path)]) == 0
+    made = Hypernetwork.load(tmp_path / "models" / "hypernetworks" / "ink.pt")
+    assert (sorted(made.sizes), made.model_name) == ([640, 1280, 2048], "")
+    capsys.readouterr()
+    assert main(["create", "hypernetwork", "other", "--sizes", "sdx", "--root", str(tmp_path)]) == 2
+    assert "no family 'sdx' to take the sizes of; known are sd1, sd2, sdxl" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
