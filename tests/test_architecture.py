@@ -32,6 +32,7 @@ LAYERS = (
         "tincture.conversion",
         "tincture.generation",
         "tincture.inspection",
+        "tincture.model_inspection",
         "tincture.oddities",
         "tincture.optimizer_file",
         "tincture.run_folder",

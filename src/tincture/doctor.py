@@ -17,6 +17,7 @@ from torch import Tensor
 
 import tincture
 from tincture.devices import PRECISIONS
+from tincture.model_inspection import describe_model
 from tincture.workspace import Workspace
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
@@ -43,7 +44,9 @@ def examine(workspace: Workspace) -> dict[str, Any]:
         },
         "devices": [_device(device) for device in _devices()],
         "picto_complete": not _missing_from_picto(),
-        "models": [path.name for path in workspace.list_models()],
+        "models": {
+            path.relative_to(workspace.models).as_posix(): describe_model(path) for path in workspace.list_models()
+        },
         "workspace": _workspace(workspace),
     }
     return {**report, "problems": list(_problems(report))}
@@ -59,7 +62,7 @@ def as_text(report: Mapping[str, Any]) -> str:
         *((f"extra {name}", "installed" if there else "not installed") for name, there in extras),
         *((f"device {device['name']}", _device_text(device)) for device in report["devices"]),
         ("model picto", "embedded, complete" if report["picto_complete"] else "not complete"),
-        *(("model", name) for name in report["models"]),
+        *(("model", f"{name}: {words}") for name, words in report["models"].items()),
         ("workspace", workspace["root"]),
         ("", f"{'writable' if workspace['writable'] else 'not writable'}, {workspace['free'] / 1e9:.1f} GB free"),
         ("", f"{workspace['embeddings']} embeddings, {workspace['hypernetworks']} hypernetworks"),

@@ -16,11 +16,13 @@ from tincture.formats.contents import Contents, look_into
 from tincture.formats.embedding_file import read_embedding_file
 from tincture.formats.embedding_optimizer import checksum
 from tincture.formats.files import sha256_file
+from tincture.formats.hash_cache import sha256_of
 from tincture.formats.hypernetwork_file import read_hypernetwork_file
 from tincture.formats.layer_structure import legacy_dropout_structure
 from tincture.formats.lora_file import describe_lora
 from tincture.formats.metadata import json_object, provenance_of, text_of
 from tincture.formats.picture_text import read_parameters
+from tincture.model_inspection import inspect_model
 
 # As far as known from the code and documentation of these programs; docs/files.md says more.
 _READERS = {
@@ -44,7 +46,7 @@ _LAST = ("bytes", "sha256", "short_hash", "read_by", "provenance", "lost", "note
 
 
 def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Says what the file ``path`` is: an embedding, hypernetwork, LoRA, optimizer state or picture.
+    """Says what the file ``path`` is: an embedding, hypernetwork, LoRA, optimizer state, picture, checkpoint or VAE.
 
     Returns:
         plain values for JSON; docs/files.md lists the keys. ``lost`` holds what our reader passes over, ``notes`` what
@@ -54,21 +56,22 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileFormatError: no such file, damaged, or of no known kind.
         StorageError: the system refuses to read it.
     """
+    model = inspect_model(path)
+    if model is not None:
+        return _report(path, model, sha256_of([Path(path)]))
     found = look_into(path)
     describe = {"embedding": _embedding, "hypernetwork": _hypernetwork, "lora": _lora, "optimizer": _optimizer}
     own = describe[found.kind](Path(path), found)
-    sha256 = sha256_file(path)
-    report: dict[str, Any] = {
-        **own,
-        "path": os.fspath(path),
-        "container": found.container,
-        "bytes": os.path.getsize(path),
-        "sha256": sha256,
-        "short_hash": sha256[:10],
-        "notes": [*own.get("notes", ()), *oddities.of_container(Path(path), found)],
-    }
+    own["notes"] = [*own.get("notes", ()), *oddities.of_container(Path(path), found)]
     if found.refused_entries:
-        report["read_by"] = [program for program in report["read_by"] if program not in ("webui", "Forge")]
+        own["read_by"] = [program for program in own["read_by"] if program not in ("webui", "Forge")]
+    return _report(path, {**own, "container": found.container}, sha256_file(path))
+
+
+def _report(path: str | os.PathLike[str], own: dict[str, Any], sha256: str) -> dict[str, Any]:
+    """``own`` with what is told of every file."""
+    size = os.path.getsize(path)
+    report = {**own, "path": os.fspath(path), "bytes": size, "sha256": sha256, "short_hash": sha256[:10]}
     return {key: _plain(report[key]) for key in sorted(report, key=_place)}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.checkpoints import Checkpoints
 from tincture import doctor
 from tincture.cli import main
 from tincture.workspace import Workspace
@@ -19,10 +20,11 @@ def whole_picto(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_missing_from_picto", list)
 
 
-def test_a_machine_that_is_well(tmp_path: Path, whole_picto: None) -> None:
+def test_a_machine_that_is_well(tmp_path: Path, whole_picto: None, checkpoints: Checkpoints) -> None:
     workspace = Workspace(tmp_path)
     (workspace.models / "mine").mkdir(parents=True)
     (workspace.models / "mine" / "model_index.json").write_text("{}")
+    (workspace.models / "anime.safetensors").symlink_to(checkpoints.path("sd2-v"))
     workspace.embeddings.mkdir()
     (workspace.embeddings / "cat.pt").write_bytes(b"x")
 
@@ -33,7 +35,8 @@ def test_a_machine_that_is_well(tmp_path: Path, whole_picto: None) -> None:
     cpu = report["devices"][0]
     assert (cpu["name"], cpu["precisions"][0]) == ("cpu", "fp32")
     assert report["picto_complete"] is True
-    assert report["models"] == ["mine"]
+    assert report["models"]["anime.safetensors"] == "Stable Diffusion 2, predicts v"
+    assert "holds a another kind" not in report["models"]["mine"] and "cannot be used" in report["models"]["mine"]
     assert (report["workspace"]["embeddings"], report["workspace"]["hypernetworks"]) == (1, 0)
     assert report["workspace"]["free"] > 0
     assert json.loads(json.dumps(report)) == report

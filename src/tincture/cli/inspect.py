@@ -24,7 +24,8 @@ def register(app: typer.Typer) -> None:
 def inspect(
     session: Session,
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Embeddings, hypernetworks, LoRA, .optim files, pictures.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Embeddings, hypernetworks, LoRA, .optim files, pictures, models."),
     ],
 ) -> None:
     """Say what files are: kind, format, traits, hashes, which programs read them, what is odd about them."""

@@ -28,6 +28,7 @@ _LONGEST_HEADER = 32 * 2**20
 # What training programs leave in a checkpoint beside the weights. It is not loaded: an empty object stands for it.
 _HARMLESS_PACKAGES = ("pytorch_lightning", "lightning", "lightning_fabric", "numpy", "omegaconf")
 _HARMLESS_NAMES = ("_codecs.encode", "argparse.Namespace", "collections.defaultdict", "typing.Any")
+_MOST_STEPS = 5_000_000  # of a pickle; a checkpoint with two sets of weights takes some fifty thousand
 _DEEPEST_STATE = 4  # levels of "state_dict" within "state_dict"
 _SAFE_DTYPES = {
     "F64": torch.float64,
@@ -141,7 +142,7 @@ def _open_torch(path: Path, head: bytes) -> TensorFile:
     is_zip = head.startswith(b"PK")
     try:
         with path.open("rb") as file:
-            names = names_in_pickles(file, harmless=_is_harmless)
+            names = names_in_pickles(file, _MOST_STEPS, _is_harmless)
         ignored: list[Any] = [(_Nothing, name) for name in names if _is_harmless(name)]
         with torch.serialization.safe_globals(ignored):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)

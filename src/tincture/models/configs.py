@@ -184,7 +184,7 @@ def _vae_config(sizes: Sizes, family: str, widths: list[int], layers: int, has_a
         "sample_size": max(PUBLISHED[family].sides.values()),
         "in_channels": _size(sizes, "encoder.conv_in.weight")[1],
         "out_channels": _size(sizes, "decoder.conv_out.weight")[0],
-        "latent_channels": _size(sizes, "decoder.conv_in.weight")[1],
+        "latent_channels": latent_channels(sizes),
         "block_out_channels": widths,
         "layers_per_block": layers,
         "down_block_types": ["DownEncoderBlock2D"] * len(widths),
@@ -194,6 +194,11 @@ def _vae_config(sizes: Sizes, family: str, widths: list[int], layers: int, has_a
         "use_post_quant_conv": "post_quant_conv.weight" in sizes,
         "scaling_factor": PUBLISHED[family].scaling_factor,
     }
+
+
+def latent_channels(sizes: Sizes) -> int:
+    """Channels of the latents of a VAE, in either layout; ShapeError where its decoder's first layer is missing."""
+    return _size(sizes, "decoder.conv_in.weight")[1]
 
 
 # --- text encoders ----------------------------------------------------------------------------------------------------

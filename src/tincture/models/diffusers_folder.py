@@ -60,7 +60,7 @@ def family_of(folder: Path, wished: str | None = None) -> Family:
         ModelError: a part is missing, or it is of a family that is not known.
     """
     index = read_config(folder / INDEX)
-    kind = index.get("_class_name", "another kind of model")
+    kind = index.get("_class_name", "model of another kind")
     if (index.get("unet") or [None, None])[1] != "UNet2DConditionModel":
         raise ModelError(f"The model folder {folder} holds a {kind}; {_KNOWN}.")
     # A null entry, or [null, null], stands for a part that is left out.
