@@ -53,14 +53,23 @@ def make_scheduler(model: StableDiffusion, sampler: str) -> Any:
     """A fresh diffusers scheduler for ``sampler`` with the model's betas and prediction type.
 
     Raises:
-        UsageError: an unknown sampler.
+        UsageError: an unknown sampler, or one that cannot begin at pure noise for a model that was taught to.
     """
     if sampler not in SAMPLERS:
         near = difflib.get_close_matches(sampler, SAMPLERS, n=1, cutoff=0)[0]
         raise UsageError(f"There is no sampler {sampler!r}; did you mean {near!r}? Known: {', '.join(SAMPLERS)}.")
     name, overrides = SAMPLERS[sampler]
+    kind, config = getattr(diffusers, name), model.noise_scheduler.config
+    if config.get("rescale_betas_zero_snr"):
+        if "rescale_betas_zero_snr" not in inspect.signature(kind.__init__).parameters:
+            raise UsageError(
+                f"The sampler {sampler!r} cannot begin at pure noise, as this model (zero terminal SNR) needs it; "
+                "use Euler, Euler a, DPM++ 2M, DDIM, UniPC or LCM."
+            )
+        # Lin et al. 2023, arXiv:2305.08891, section 3.3: the first step must be the last timestep.
+        overrides = {**overrides, "timestep_spacing": "trailing"}
     # Latents are not bound to -1..1, so no predicted sample may be clipped, whatever a class's default says.
-    return getattr(diffusers, name).from_config(model.noise_scheduler.config, clip_sample=False, **overrides)
+    return kind.from_config(config, clip_sample=False, **overrides)
 
 
 @torch.no_grad()

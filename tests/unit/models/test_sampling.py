@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from tests.support import tiny_model, weights
 from tincture.drawing import Drawing
@@ -243,3 +244,29 @@ def test_a_longer_negative_prompt_lengthens_the_prompt(
 
     expected = shared_model.encode_prompts(["red BREAK moon", "blue"]).hidden_states
     torch.testing.assert_close(calls[0][1], expected)
+
+
+ZERO_TERMINAL_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+
+
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in ("Heun", "DPM2", "DPM2 a", "PLMS")])
+def test_a_model_of_zero_terminal_snr_is_drawn_from_pure_noise(sampler: str) -> None:
+    model = tiny_model(prediction_type="v_prediction")
+    model.noise_scheduler = DDPMScheduler.from_config(model.noise_scheduler.config, **ZERO_TERMINAL_SNR)
+
+    scheduler = make_scheduler(model, sampler)
+    scheduler.set_timesteps(4)
+
+    assert int(scheduler.timesteps[0]) == 999
+    assert scheduler.alphas_cumprod[-1] < 1e-6
+    pictures = generate(model, ["small moon"], seeds=[1], steps=2, sampler=sampler)
+    assert pictures.float().std() > 0
+
+
+@pytest.mark.parametrize("sampler", ["Heun", "DPM2", "DPM2 a", "PLMS"])
+def test_a_sampler_that_cannot_is_refused_for_it(sampler: str) -> None:
+    model = tiny_model(prediction_type="v_prediction")
+    model.noise_scheduler = DDPMScheduler.from_config(model.noise_scheduler.config, **ZERO_TERMINAL_SNR)
+
+    with pytest.raises(UsageError, match=f"{sampler!r} cannot begin at pure noise.*use Euler"):
+        make_scheduler(model, sampler)
