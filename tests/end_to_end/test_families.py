@@ -20,6 +20,7 @@ from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.drawing import Drawing
 from tincture.errors import ModelError
 from tincture.generation import generate_pictures
+from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings import TrainSettings
 from tincture.workspace import Workspace
 
@@ -40,11 +41,10 @@ def settings(kind: str, model: Path, data: Path, **changes: Any) -> TrainSetting
         data=str(data),
         width=64,
         height=64,
-        batch_size=2,
         learning_rate="0.01",
         template="subject" if kind == "embedding" else "hypernetwork",
         device="cpu",
-        **{"steps": 2, "preview_every": 0, "save_every": 0, **changes},
+        **{"steps": 2, "preview_every": 0, "save_every": 0, "batch_size": 2, **changes},
     )
 
 
@@ -119,3 +119,25 @@ def test_an_embedding_of_another_family_is_refused_by_name_and_width(checkpoints
     create("embedding", workspace, checkpoints.path("sdxl"))
     with pytest.raises(ModelError, match=r"'zork' .*clip_l 32, clip_g 48.* clip_l 32 \(Stable Diffusion 1\)"):
         recipe.train(settings("embedding", checkpoints.path("sd1"), data), workspace)
+
+
+def test_an_xl_model_is_told_the_size_and_the_crop_of_each_picture(
+    checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(height, width) of the picture, (top, left) of the crop, (height, width) as trained: Podell et al. 2023."""
+    workspace, data, told = Workspace(tmp_path), tmp_path / "pictures", list[list[float]]()
+    data.mkdir()
+    Image.new("RGB", (256, 128), "red").save(data / "wide.png")
+    create("hypernetwork", workspace, checkpoints.path("sdxl"))
+    predict = StableDiffusion.predict_noise
+
+    def recorded(self: StableDiffusion, *args: Any) -> torch.Tensor:
+        told.extend(args[3].tolist())
+        return predict(self, *args)
+
+    monkeypatch.setattr(StableDiffusion, "predict_noise", recorded)
+    recipe.train(
+        settings("hypernetwork", checkpoints.path("sdxl"), data, steps=1, batch_size=1, resize="crop"), workspace
+    )
+
+    assert told == [[128, 256, 0, 32, 64, 64]]
