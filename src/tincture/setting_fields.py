@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import json
 import math
 import re
@@ -197,7 +196,6 @@ class FieldSpec:
     check: Check | None
 
 
-@functools.cache
 def specs_of(settings: type[CheckedSettings]) -> Mapping[str, FieldSpec]:
     """Every setting of the class, by name and in order."""
     hints = typing.get_type_hints(settings)
