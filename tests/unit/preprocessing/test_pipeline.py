@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 import tincture
 from tests.unit.preprocessing.pictures import portrait, texture
+from tests.unit.preprocessing.tiny import write_blip, write_wd
 from tincture.errors import DataError, ModelError, StorageError, UsageError
 from tincture.events import Event, Progressed
 from tincture.preprocessing import pipeline
@@ -485,3 +486,11 @@ def test_names_of_any_kind_survive(source: Path, out: Path) -> None:
     assert result.counts["used"] == 8 and not result.skipped
     assert len(list(out.glob("*.png"))) == 8
     assert crop(source, out).new == 0
+
+
+def test_captioner_and_tagger_are_loaded_from_folders(source: Path, out: Path, tmp_path: Path) -> None:
+    blip, wd = write_blip(tmp_path / "blip"), write_wd(tmp_path / "wd")
+    with_both = crop(source, out, captioner=str(blip), tagger=str(wd), tag_threshold=0.0, device="cpu")
+    assert with_both.counts["captions"] == 3
+    assert files(out)["00001-0-b.txt"] == b"a bear"
+    assert b", " in files(out)["00002-0-c.txt"]
