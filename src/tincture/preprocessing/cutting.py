@@ -181,7 +181,7 @@ def _notes(facts: PictureFacts, crops: list[Crop]) -> Iterator[str]:
     if facts.frames > 1:
         yield f"has {facts.frames} frames, of which only the first is used"
     enlarged = max(crop.scale for crop in crops)
-    if enlarged > 1:
+    if enlarged >= 1.05:
         yield f"is {facts.size[0]}×{facts.size[1]}, so that a crop is enlarged {enlarged:.1f} times"
 
 
