@@ -12,6 +12,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from tincture.errors import ModelError, UsageError
 from tincture.models.configs import SCHEDULER
+from tincture.models.loading import load_model
 from tincture.models.prediction import Prediction, find_prediction, override, probe
 
 EPSILON, V = "epsilon", "v_prediction"
@@ -128,6 +129,15 @@ class UNet:
         assert timestep == 999 and sample.shape[1] == self.config.in_channels and encoder_hidden_states.shape[0] == 1
         noise = sample[:, :4] / (1 - self.alpha_bar).sqrt()
         return (noise if self.predicts == EPSILON else self.alpha_bar.sqrt() * noise - torch.randn(noise.shape),)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_picto_gives_back_the_noise_it_is_shown(dtype: torch.dtype) -> None:
+    model = load_model("picto", dtype=dtype)
+
+    found = probe(model.unet, model.encode_prompts([""]).hidden_states)
+
+    assert (found.prediction_type, model.unet.dtype) == (EPSILON, dtype)
 
 
 @pytest.mark.parametrize("in_channels", [4, 9])
