@@ -17,7 +17,7 @@ MAX_REPEATS = 10_000
 # What lies beside pictures without being meant as one. Everything else is tried: an ending says little of a content.
 NO_PICTURES = frozenset(
     {".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".md", ".toml", ".yaml", ".yml", ".xml", ".html", ".log"}
-    | {".py", ".ini", ".db", ".zip", ".npy", ".npz", ".pt", ".safetensors", ".ckpt", ".bin", ".optim"}
+    | {".py", ".ini", ".db", ".zip", ".npy", ".npz", ".pt", ".safetensors", ".ckpt", ".bin", ".optim", ".latents"}
 )
 
 

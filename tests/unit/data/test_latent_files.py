@@ -281,3 +281,12 @@ def test_a_file_says_what_it_is_for(pictures: Path, folder: Path) -> None:
     assert tensors.keys() == {"mean", "std"}
     assert "the hash of a VAE" in metadata["what"]
     assert json.loads(metadata["size"]) in ([24, 16], [16, 24], [16, 16])
+
+
+def test_a_folder_within_the_pictures_is_not_taken_for_pictures(pictures: Path) -> None:
+    for _ in range(2):
+        files = LatentFiles(pictures / "cache", "vae")
+        dataset = load(pictures, files, recursive=True)
+        LatentCache.encode(Model(), dataset, files=files)
+        assert (len(dataset), dataset.skipped) == (5, [])
+    assert len(entries(pictures)) == 5
