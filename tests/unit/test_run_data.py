@@ -181,3 +181,12 @@ def test_pictures_of_several_sizes_have_masks_of_theirs(bench: Bench) -> None:
     with pytest.warns(UserWarning, match="Without a mask picture, unlike others: 4.png"):
         result = bench.train("embedding", varsize=True, batch_size=2, steps=6, attention_mask_weight=1)
     assert result.global_step == 6
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_masked_attention_in_half_precision(bench: Bench, precision: str) -> None:
+    write_masks(bench)
+    before = trained(bench.path("embedding"))
+    result = bench.train("embedding", precision=precision, attention_mask_weight=1, gradient_checkpointing=True)
+    assert np.isfinite(result.loss)
+    assert not equal(trained(result.adapter_path), before)
