@@ -65,7 +65,7 @@ def create_embedding(
     """
     path = workspace.embedding_path(name)
     _refuse_existing(path, overwrite)
-    base = load_model(model, workspace=workspace)
+    base = load_model(model, workspace=workspace, text_only=True)
     made = embedding.create_embedding(path.stem, base, num_vectors, init_text)
     if len(made.vectors) > 1:  # the webui's format has no place for a second text encoder
         path = path.with_suffix(".safetensors")
@@ -100,7 +100,7 @@ def create_hypernetwork(
     """
     path = workspace.hypernetwork_path(name)
     _refuse_existing(path, overwrite)
-    base = None if sizes else load_model(model, workspace=workspace)
+    base = None if sizes else load_model(model, workspace=workspace, text_only=True)
     made = hypernetwork.create_hypernetwork(
         path.stem,
         base.context_widths() if base else _widths(sizes or ()),

@@ -25,6 +25,7 @@ def build(
         make: is called where nothing is allocated.
         weights: by the module's own names; what is used is taken out, so that it can be freed once it is copied.
         place: what the module is and where it came from, for messages: "The unet in FILE".
+        device: ``meta`` leaves the module without values, its weights checked all the same.
 
     Raises:
         ModelError: weights are missing, or not of the module's shapes.
@@ -40,7 +41,8 @@ def build(
     _check(expected, weights, place)
     own = {name: _own(weights.pop(name), device, dtype) for name in expected}
     module.load_state_dict(own, strict=False, assign=True)
-    _fill_buffers(module, device)
+    if torch.device(device).type != "meta":
+        _fill_buffers(module, device)
     return module.eval()
 
 

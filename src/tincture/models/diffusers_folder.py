@@ -46,7 +46,7 @@ def load_folder(folder: Path, wishes: Wishes, load_other_vae: Callable[[Family],
     return Parts(
         family=family,
         text_encoders=tuple(_text_encoder(folder, spec, wishes) for spec in family.text_encoders),
-        vae=load_other_vae(family) if load_other_vae else load_vae_folder(folder / "vae", wishes.device),
+        vae=load_other_vae(family) if load_other_vae else load_vae_folder(folder / "vae", wishes.picture_device),
         unet=_unet(folder / "unet", wishes),
         scheduler_config=prediction.scheduler_config({**SCHEDULER, **scheduler}),
         prediction=prediction,
@@ -103,7 +103,11 @@ def _unet(folder: Path, wishes: Wishes) -> Any:
         )
     place = f"The unet in {folder}"
     return build(
-        lambda: UNet2DConditionModel.from_config(config), open_weights(folder), place, wishes.device, wishes.dtype
+        lambda: UNet2DConditionModel.from_config(config),
+        open_weights(folder),
+        place,
+        wishes.picture_device,
+        wishes.dtype,
     )
 
 

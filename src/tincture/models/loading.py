@@ -39,6 +39,7 @@ def load_model(
     family: str | None = None,
     prediction_type: str | None = None,
     zero_terminal_snr: bool | None = None,
+    text_only: bool = False,
 ) -> StableDiffusion:
     """The frozen model ``name``. Nothing is downloaded, unless ``name`` is an id of the hub.
 
@@ -52,6 +53,7 @@ def load_model(
         family: ``sd1``, ``sd2`` or ``sdxl``; None for what the files say.
         prediction_type: what the U-Net predicts, ``epsilon`` or ``v_prediction``; None for what the files say.
         zero_terminal_snr: whether the last timestep is pure noise; None for what the files say.
+        text_only: leaves U-Net and VAE without values, for what needs the text encoders and the model's shape alone.
 
     Raises:
         ModelError: no such model, or a part of it is missing, broken or does not fit the others.
@@ -59,7 +61,7 @@ def load_model(
     """
     if family not in (None, *FAMILIES):
         raise UsageError(f"The family {family!r} is not known; give {', '.join(FAMILIES)}.")
-    wishes = Wishes(device, dtype, family, prediction_type, zero_terminal_snr)
+    wishes = Wishes(device, dtype, family, prediction_type, zero_terminal_snr, text_only)
     source = _local(find_source(name, workspace))
     parts = load_parts(source, wishes, find_vae(vae, workspace) if vae else None)
     return assemble(source, parts, wishes)
@@ -84,7 +86,7 @@ def load_parts(source: Source, wishes: Wishes, vae: Path | None = None) -> Parts
         ModelError: see ``load_model``, as UsageError.
     """
     assert source.path is not None
-    load_other_vae = partial(load_vae, vae, device=wishes.device) if vae else None
+    load_other_vae = partial(load_vae, vae, device=wishes.picture_device) if vae else None
     if source.path.is_dir():
         return load_folder(source.path, wishes, load_other_vae)
     return load_single_file(source.path, wishes, load_other_vae)
@@ -112,7 +114,7 @@ def assemble(source: Source, parts: Parts, wishes: Wishes) -> StableDiffusion:
     for note in parts.notes:
         warnings.warn(f"{source}: {note}", stacklevel=3)
     _check_fit(model, source)
-    return model.to(wishes.device, wishes.dtype)
+    return model  # its parts were put on their device and into their precision one by one
 
 
 def find_vae(name: str, workspace: Workspace | None = None) -> Path:

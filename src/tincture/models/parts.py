@@ -23,6 +23,7 @@ class Wishes:
         family: ``sd1``, ``sd2`` or ``sdxl``; None for what its weights say.
         prediction_type: ``epsilon`` or ``v_prediction``; None for what its files say.
         zero_terminal_snr: see ``Prediction``; None for what its files say.
+        text_only: whether U-Net and VAE may stay without values.
         configs: diffusers folder whose configurations and tokenizers a single file is loaded with; None for those that
             follow from its shapes and family.
     """
@@ -32,7 +33,13 @@ class Wishes:
     family: str | None = None
     prediction_type: str | None = None
     zero_terminal_snr: bool | None = None
+    text_only: bool = False
     configs: Path | None = None
+
+    @property
+    def picture_device(self) -> torch.device | str:
+        """Where U-Net and VAE go."""
+        return "meta" if self.text_only else self.device
 
 
 @dataclass(frozen=True)

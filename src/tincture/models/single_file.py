@@ -35,7 +35,7 @@ from tincture.models.configs import PUBLISHED, SCHEDULER, clip_config, unet_conf
 from tincture.models.families import FAMILIES, Family, TextEncoderSpec
 from tincture.models.model_file import open_model_file, require_checkpoint
 from tincture.models.parts import Parts, Wishes
-from tincture.models.prediction import Prediction, find_prediction, override, probe
+from tincture.models.prediction import EPSILON, Prediction, find_prediction, override, probe
 from tincture.models.text_encoder import TextEncoder
 from tincture.models.vae_file import original_vae
 
@@ -66,7 +66,7 @@ def load_single_file(path: Path, wishes: Wishes, load_other_vae: Callable[[Famil
     if load_other_vae:
         vae = load_other_vae(family)
     else:
-        vae = original_vae(file, found.vae_prefix or "", family, wishes.device, wishes.configs)
+        vae = original_vae(file, found.vae_prefix or "", family, wishes.picture_device, wishes.configs)
     unet, unused = _unet(file, family, encoders, wishes)
     prediction = override(
         stated or _unstated(family, unet, encoders, wishes), wishes.prediction_type, wishes.zero_terminal_snr
@@ -103,6 +103,8 @@ def _unstated(family: Family, unet: Any, encoders: list[TextEncoder], wishes: Wi
     usual = wishes.prediction_type or PUBLISHED[family.name].usual_prediction
     if usual is not None:
         return Prediction(usual, False, "usual for its family")
+    if wishes.text_only:
+        return Prediction(EPSILON, False, "not tried")
     tokenizer = encoders[0].tokenizer
     padding = [tokenizer.pad_token_id] * (tokenizer.model_max_length - 2)
     ids = torch.tensor([[tokenizer.bos_token_id, tokenizer.eos_token_id, *padding]], device=wishes.device)
@@ -126,7 +128,7 @@ def _unet(file: TensorFile, family: Family, encoders: list[TextEncoder], wishes:
         weights: dict[str, Tensor] = convert_ldm_unet_checkpoint(originals, config)
     except (KeyError, ValueError) as error:
         raise cannot_be_loaded(place, error) from error
-    unet = build(lambda: UNet2DConditionModel.from_config(config), weights, place, wishes.device, wishes.dtype)
+    unet = build(lambda: UNet2DConditionModel.from_config(config), weights, place, wishes.picture_device, wishes.dtype)
     return unet, list(weights)
 
 

@@ -281,6 +281,21 @@ def test_slimmed_models_are_read(checkpoints: Checkpoints, tmp_path: Path) -> No
     assert model.predict_noise(torch.randn(1, 4, 8, 8), torch.tensor([9]), model.encode_prompts([""])).isfinite().all()
 
 
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_texts_alone_need_no_unet_and_no_vae(kind: str, checkpoints: Checkpoints, tmp_path: Path) -> None:
+    whole = load_model(str(checkpoints.path(kind)))
+    silent = checkpoints.edited("sd2", tmp_path / "silent.safetensors", dict, metadata={})
+    folder = save_folder(whole, tmp_path / "folder")
+
+    for path in (checkpoints.path(kind), folder):
+        model = load_model(str(path), text_only=True)
+        assert all(value.is_meta for part in (model.unet, model.vae) for value in part.parameters())
+        for encoder, other in zip(model.text_encoders, whole.text_encoders, strict=True):
+            assert torch.equal(encoder.token_embeddings("a cat"), other.token_embeddings("a cat"))
+        assert model.context_widths() == whole.context_widths()
+    assert load_model(str(silent), text_only=True).told_by == "not tried"
+
+
 # --- prediction -------------------------------------------------------------------------------------------------------
 
 
