@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from targets import TARGETS
+from targets import TARGETS, kept_latents
 
 from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.formats.checked_file import write_checked
 from tincture.formats.embedding_content import EmbeddingFile
 from tincture.formats.embedding_file import EMBEDDING_WRITERS
 from tincture.formats.embedding_optimizer import write_embedding_optimizer
@@ -55,6 +56,10 @@ def _files(folder: Path) -> Iterator[Path]:
         network.save(folder / name)
     state = torch.optim.AdamW(network.parameters()).state_dict()
     write_hypernetwork_optimizer(folder / "hypernetwork.pt", "AdamW", state)
+    latents, sample, _ = kept_latents(folder)
+    moments = {"mean": torch.zeros(4, 1, 2), "std": torch.ones(4, 1, 2)}
+    about = {"digest": sample.digest, "what": latents._what(sample), "size": "[16, 8]"}
+    write_checked(folder / "latents", moments, about)
     save_png(torch.zeros(2, 2, 3).byte().numpy(), folder / "picture.png", PARAMETERS.decode())
     return folder.iterdir()
 
@@ -95,17 +100,23 @@ def _inputs(target: str, files: dict[str, bytes]) -> Iterator[tuple[str, bytes]]
     for name, content in files.items():
         if not _is_for(reader, name):
             continue
+        if name == "latents" and wrapping == "safetensors":
+            content = content[32:]  # without the checksum
         if wrapping == "file":
             yield name, content
         elif wrapping == "pickle" and content.startswith(b"PK"):
             yield name, _pickle_in(content)
-        elif wrapping == "safetensors" and name.endswith(("safetensors", "kohya")):
+        elif wrapping == "safetensors" and name.endswith(("safetensors", "kohya", "latents")):
             start = 8 + int.from_bytes(content[:8], "little")
             yield name, content[8:start] + b"\n" + content[start:]
 
 
 def _is_for(reader: str, name: str) -> bool:
-    kinds = {"embedding": ("embedding", "onetrainer"), "hypernetwork": ("hypernetwork",)}
+    kinds = {
+        "embedding": ("embedding", "onetrainer"),
+        "hypernetwork": ("hypernetwork",),
+        "latents": ("latents",),
+    }
     return name.startswith(kinds.get(reader, ""))
 
 

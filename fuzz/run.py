@@ -14,7 +14,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["tincture.formats", "tincture.inspection", "tincture.oddities"]):
+with atheris.instrument_imports(
+    include=["tincture.data.latent_files", "tincture.formats", "tincture.inspection", "tincture.oddities"]
+):
     from targets import TARGETS, target
 
 HERE = Path(__file__).parent

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import io
 import json
 import struct
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from tincture.data.dataset import Sample
+from tincture.data.latent_files import LatentFiles
 from tincture.errors import TinctureError
 from tincture.formats.embedding_file import read_embedding_file
 from tincture.formats.embedding_optimizer import read_embedding_optimizer
@@ -72,6 +75,12 @@ def headed(data: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + values
 
 
+def checked(data: bytes) -> bytes:
+    """As a file of latents: a checksum, then the safetensors file of ``headed``."""
+    content = headed(data)
+    return hashlib.sha256(content).digest() + content
+
+
 def in_text(data: bytes) -> bytes:
     """As the JSON in the text chunk of a picture card."""
     body = b"sd-ti-embedding\0" + base64.b64encode(data)
@@ -108,6 +117,24 @@ def _parameters(path: Path) -> object:
     return parse_parameters(path.read_bytes().decode(errors="replace"))
 
 
+def kept_latents(folder: Path) -> tuple[LatentFiles, Sample, Path]:
+    """A cache, a sample of 16 x 8 pixels, and where its latents would lie, the same with every release of torch."""
+    files = LatentFiles(folder / "cache", "vae")
+    files.encoder = "vae"
+    sample = Sample(folder / "picture.png", "", 16, 8, (16, 8), (16, 8), digest="0" * 64)
+    return files, sample, files._path(sample)
+
+
+def _latents(path: Path) -> object:
+    files, sample, place = kept_latents(path.parent)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(path.read_bytes())
+    look, moments = files._kept_look(sample.digest), files.read(sample)
+    assert look is None or len(look.size) == 2
+    assert moments is None or all(part.shape == (4, 1, 2) and part.isfinite().all() for part in moments)
+    return moments
+
+
 TARGETS: dict[str, tuple[Callable[[bytes], bytes], Reader]] = {
     "embedding-file": (plain, read_embedding_file),
     "embedding-pickle": (pickled, read_embedding_file),
@@ -116,6 +143,8 @@ TARGETS: dict[str, tuple[Callable[[bytes], bytes], Reader]] = {
     "hypernetwork-file": (plain, read_hypernetwork_file),
     "hypernetwork-pickle": (pickled, read_hypernetwork_file),
     "hypernetwork-safetensors": (headed, read_hypernetwork_file),
+    "latents-file": (plain, _latents),
+    "latents-safetensors": (checked, _latents),
     "optimizer-pickle": (pickled, _optimizer),
     "inspect-file": (plain, _inspected),
     "inspect-pickle": (pickled, _inspected),
