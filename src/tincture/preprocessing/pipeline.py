@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tincture.data.masks import MaskFinder
-from tincture.data.sources import Found, name_some
+from tincture.data.sources import Found, Listing, name_some
 from tincture.errors import DataError, StorageError
 from tincture.events import Callback, Progressed
 from tincture.preprocessing.captioning import Captioner
@@ -27,6 +27,7 @@ from tincture.preprocessing.duplicates import Pair, groups, near_duplicates
 from tincture.preprocessing.faces import choose_detector, opencv
 from tincture.preprocessing.jobs import Cut, CutRules, Job, Looked, Skipped, Unchanged
 from tincture.preprocessing.ledger import Ledger, open_report
+from tincture.preprocessing.lock import sole_use
 from tincture.preprocessing.places import check_places, list_sources, relative_name, stem_of
 from tincture.preprocessing.processes import Crashed, process_count, run_jobs
 from tincture.preprocessing.records import DEBUG, REPORT, SourceRecord
@@ -96,19 +97,27 @@ def preprocess(
     """
     places = {"source": str(source), "destination": str(destination)}
     settings = PreprocessSettings.from_dict({**places, **options})
-    run = _open(settings, overwrite)
-    run.callbacks, run.captioners = tuple(callbacks), captioners
-    run.stop = stop or run.stop
-    return run.execute()
+    listing = _listing(settings)
+    with sole_use(Path(destination)):
+        run = _open(settings, listing, overwrite)
+        run.callbacks, run.captioners = tuple(callbacks), captioners
+        run.stop = stop or run.stop
+        return run.execute()
 
 
-def _open(settings: PreprocessSettings, overwrite: bool) -> _Run:
-    """Look at the places, find the sources, and number those that are new."""
+def _listing(settings: PreprocessSettings) -> Listing:
+    """The sources, when both places are in order."""
     source, destination = Path(settings.source), Path(settings.destination)
     check_places(source, destination, recursive=settings.recursive)
     listing = list_sources(source, destination, recursive=settings.recursive)
     if not listing.found:
         raise DataError(f"There are no pictures in the folder {source}. Put some into it (PNG, JPEG, WebP, ...).")
+    return listing
+
+
+def _open(settings: PreprocessSettings, listing: Listing, overwrite: bool) -> _Run:
+    """Number the sources that are new, choose the detector, and tell what is odd."""
+    destination = Path(settings.destination)
     found = {relative_name(each): each for each in listing.found}
     ledger = Ledger(open_report(settings, destination, overwrite=overwrite), destination)
     ledger.enter({name: stem_of(each.path) for name, each in found.items()})
@@ -119,7 +128,7 @@ def _open(settings: PreprocessSettings, overwrite: bool) -> _Run:
     for remark in ledger.report.remarks:
         warnings.warn(remark, stacklevel=3)
     ledger.report.complete = False
-    ledger.save()  # tells now, and not after an hour, that the folder may not be written
+    ledger.save()
     return _Run(settings, cut_rules(settings, chosen.detector), ledger, found)
 
 

@@ -85,11 +85,12 @@ def stem_of(path: Path) -> str:
 
 
 def leftovers(destination: Path, stems: Mapping[int, str]) -> Iterator[Path]:
-    """Crops of the sources with these numbers and stems, which a killed run left without telling its report."""
+    """What a killed run left without telling its report: crops of these numbers and stems, and files half written."""
     for folder in FOLDERS[:3]:
         for name in _names_in(destination / folder):
             match = re.fullmatch(r"(\d{5,})-\d+-(.*)\.png", name, re.DOTALL)
-            if match and stems.get(int(match[1])) == match[2]:
+            half_written = re.fullmatch(r"\.tincture-[0-9a-f]+\.tmp", name)
+            if half_written or (match and stems.get(int(match[1])) == match[2]):
                 yield destination / folder / name
 
 

@@ -326,7 +326,7 @@ def test_a_destination_that_cannot_be_written_is_told_before_work(
 
     monkeypatch.setattr(Path, "mkdir", read_only)
     monkeypatch.setattr(pipeline, "run_jobs", lambda *_: pytest.fail("work was begun"))
-    with pytest.raises(StorageError, match="there is no permission to write there"):
+    with pytest.raises(StorageError, match=r"cannot be written: Permission denied\. Choose another"):
         crop(source, out)
 
 
@@ -494,3 +494,13 @@ def test_captioner_and_tagger_are_loaded_from_folders(source: Path, out: Path, t
     assert with_both.counts["captions"] == 3
     assert files(out)["00001-0-b.txt"] == b"a bear"
     assert b", " in files(out)["00002-0-c.txt"]
+
+
+def test_two_runs_at_once_are_refused(source: Path, out: Path) -> None:
+    class Second:
+        def on_event(self, event: Event) -> None:
+            with pytest.raises(UsageError, match="Another run is writing to"):
+                crop(source, out)
+
+    assert crop(source, out, callbacks=[Second()]).new == 3
+    assert crop(source, out).new == 0

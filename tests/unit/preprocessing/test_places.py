@@ -101,7 +101,12 @@ def test_names_of_any_kind_become_stems_that_files_can_have(tmp_path: Path) -> N
 
 
 def test_leftovers_are_only_crops_of_the_sources_asked_for(tmp_path: Path) -> None:
-    names = ["00003-0-fox.png", "train/00003-12-fox.png", "validation/00004-0-a-b.png"]
+    names = [
+        "train/.tincture-0123456789abcdef.tmp",
+        "00003-0-fox.png",
+        "train/00003-12-fox.png",
+        "validation/00004-0-a-b.png",
+    ]
     others = [
         "00003-0-cat.png",
         "00005-0-fox.png",

@@ -1,0 +1,56 @@
+"""One run at a time in a folder. The system frees the lock when its holder ends, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tincture.errors import StorageError, UsageError
+
+LOCK = ".preprocess.lock"
+
+
+@contextlib.contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Hold the folder, which is made if it is not there, against other runs; where the system has no locks, do nothing.
+
+    Raises:
+        UsageError: another run holds it.
+        StorageError: it cannot be written.
+    """
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(f"The destination {folder} cannot be written: {reason}. Choose another folder.") from error
+    try:
+        if not _lock(file):
+            raise UsageError(f"Another run is writing to {folder}; wait until it ends, or choose another folder.")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    finally:
+        os.close(file)
+
+
+def _lock(file: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return True
