@@ -4,10 +4,10 @@ python bench/attention_mask.py                     6 subjects, each by every met
 python bench/attention_mask.py --show clutter.png  only draws the teaching pictures and masks of the first subject
 
 Each subject is taught from five pictures that also show other things, which no caption names: a companion, the same in
-all five, and strangers, others in each. A method is a pair of settings: whether the loss is weighed by the masks
-(use_weight), and the weight of the attention loss (attention_mask_weight). Judged is as in the demo: by the oracle, on
-prompts that were not trained on. What is learned of the companion shows as pictures that the oracle cannot read, or
-reads as something else.
+all five, and strangers, others in each. The methods are to use no masks (none), to weigh the loss by them (loss, the
+setting use_weight), to hold the attention to them (attention=WEIGHT, the setting attention_mask_weight), and both. The
+oracle judges as in the demo, on prompts that were not trained on. What is learned of the other things shows as pictures
+that it cannot read, or reads as something else.
 """
 
 from __future__ import annotations
@@ -43,13 +43,7 @@ from tincture.workspace import Workspace  # noqa: E402
 
 RADII = (7.0, 11.0)
 TRIES = 12
-METHODS: dict[str, dict[str, Any]] = {
-    "no masks": {},
-    "loss mask": {"use_weight": True},
-    "attention 0.01": {"attention_mask_weight": 0.01},
-    "attention 0.1": {"attention_mask_weight": 0.1},
-    "both 0.1": {"use_weight": True, "attention_mask_weight": 0.1},
-}
+METHODS = ("none", "loss", "attention=0.1", "both=0.1")
 
 Picture = NDArray[np.uint8]
 
@@ -160,7 +154,7 @@ def teach(lesson: Lesson) -> dict[str, Any]:
         folder = workspace.root / "data"
         write_lesson(folder, scenes, clutter(scenes, lesson.others, lesson.companion, lesson.seed))
         path = recipe.create_embedding(demo.EMBEDDING_NAME, workspace=workspace, num_vectors=demo.NUM_VECTORS)
-        settings = {**demo.EMBEDDING_SETTINGS, **METHODS[lesson.method], "seed": lesson.seed, "preview_every": 0}
+        settings = {**demo.EMBEDDING_SETTINGS, **settings_of(lesson.method), "seed": lesson.seed, "preview_every": 0}
         if lesson.steps:
             settings["steps"] = lesson.steps
         started = time.monotonic()
@@ -176,6 +170,18 @@ def teach(lesson: Lesson) -> dict[str, Any]:
         "clear": judged.share(()),
         "seconds": round(seconds, 1),
     }
+
+
+def settings_of(method: str) -> dict[str, Any]:
+    """The settings of none, loss, attention=WEIGHT or both=WEIGHT; ValueError for another method."""
+    name, _, weight = method.partition("=")
+    held = {"attention_mask_weight": float(weight)} if weight else {}
+    known: dict[str, dict[str, Any]] = {"none": {}, "loss": {"use_weight": True}}
+    if held:
+        known = {"attention": held, "both": {"use_weight": True, **held}}
+    if name not in known:
+        raise ValueError(f"There is no method {method!r}; give none, loss, attention=WEIGHT or both=WEIGHT.")
+    return known[name]
 
 
 def draw(embedding: Embedding, subject: world.Subject, pairs: Sequence[tuple[str, str]], seed: int) -> demo.Judged:
@@ -274,7 +280,13 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
+    made.add_argument(
+        "--methods",
+        nargs="+",
+        default=METHODS,
+        metavar="METHOD",
+        help=f"none, loss, attention=WEIGHT or both=WEIGHT (default {' '.join(METHODS)})",
+    )
     made.add_argument("--subjects", type=int, default=6)
     made.add_argument("--others", type=int, default=2, help="things beside the subject in each picture (default 2)")
     made.add_argument("--no-companion", action="store_true", help="no thing is the same in all pictures")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bench import attention_mask
-from bench.attention_mask import METHODS, Lesson, clutter, paint, pairs, table, teach, write_lesson
+from bench.attention_mask import METHODS, Lesson, clutter, paint, pairs, settings_of, table, teach, write_lesson
 from PIL import Image
 
 from tincture import demo
@@ -57,6 +57,12 @@ def test_a_lesson_runs_by_every_method(method: str) -> None:
     assert all(0 <= record[name] <= 1 for name in ("fidelity", "editability", "clear"))
 
 
+@pytest.mark.parametrize("method", ["", "all", "loss=1", "attention", "none=0"])
+def test_an_unknown_method_is_refused(method: str) -> None:
+    with pytest.raises(ValueError, match="give none, loss, attention=WEIGHT or both=WEIGHT"):
+        settings_of(method)
+
+
 def test_figures_are_compared_by_subject() -> None:
     found = [
         {
@@ -68,16 +74,16 @@ def test_figures_are_compared_by_subject() -> None:
             "clear": 1,
             "seconds": 9,
         }
-        for method, shares in {"no masks": (0.1, 0.5, 0.3), "loss mask": (0.4, 0.4, 0.6)}.items()
+        for method, shares in {"none": (0.1, 0.5, 0.3), "loss": (0.4, 0.4, 0.6)}.items()
         for subject, share in zip("abc", shares, strict=True)
     ]
-    assert "| no masks | 3 | 0.30 (0.10 to 0.50) |" in table(found, ["no masks", "loss mask"])
-    compared = pairs(found, "no masks", "loss mask")
-    assert compared.startswith("loss mask against no masks, 3 pairs: fidelity +0.167 ± 0.133, better in 2, worse in 1")
-    assert pairs(found[:4], "no masks", "loss mask") == ""
+    assert "| none | 3 | 0.30 (0.10 to 0.50) |" in table(found, ["none", "loss"])
+    compared = pairs(found, "none", "loss")
+    assert compared.startswith("loss against none, 3 pairs: fidelity +0.167 ± 0.133, better in 2, worse in 1")
+    assert pairs(found[:4], "none", "loss") == ""
 
 
 def test_the_sheet_shows_pictures_above_masks(tmp_path: Path) -> None:
-    attention_mask.show(tmp_path / "sheet.png", Lesson(str(SUBJECT), 0, "no masks", 2, True, 1, 1))
+    attention_mask.show(tmp_path / "sheet.png", Lesson(str(SUBJECT), 0, "none", 2, True, 1, 1))
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (5 * 64 * 4, 2 * 64 * 4)

@@ -64,9 +64,10 @@ class LatentFiles:
         """What went wrong so far, in sentences."""
         remarks = [f"No more latents are kept for later runs: {self._failure}"] if self._failure else []
         if self._damaged:
+            pictures = f"{self._damaged} picture" + ("s" if self._damaged > 1 else "")
             remarks.append(
-                f"The folder {self.folder} had damaged latents of {self._damaged} pictures, which were encoded again; "
-                "if that happens more than once, check the disk."
+                f"The folder {self.folder} had damaged latents of {pictures}, which were encoded again; if that "
+                "happens more than once, check the disk."
             )
         return remarks
 
