@@ -21,8 +21,8 @@ BITS = 2 * SIDE * (SIDE - 1)
 CLEARLY_BRIGHTER = 4 * 3
 """Of the sum of red, green and blue: less than that is noise of compression."""
 # Bounds for two thumbnails of colours 0..255. Copies of 400 pictograms and 48 photographs that were compressed, made
-# smaller, brighter or paler keep them in 98 of 100 cases or more. So do 8 of 79,800 pairs of pictograms, which differ in
-# texture or are mirrored, and no pair of the photographs.
+# smaller, brighter or paler keep them in 98 of 100 cases or more. So do 8 of 79,800 pairs of pictograms, which differ
+# in texture or are mirrored, and no pair of the photographs.
 MOST_BRIGHTER = 40.0
 """Of one as a whole."""
 MOST_DIFFERENT = 12.0
