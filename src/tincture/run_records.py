@@ -28,9 +28,7 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
         cache_dir=run.settings.cache_dir and str(Path(run.settings.cache_dir).resolve()),
         model=_anywhere(run.settings.model, workspace),
         vae=run.settings.vae and str(find_vae(run.settings.vae, workspace)),
-        # Found out once: a file beside the model that comes or goes does not change this run.
-        prediction_type=run.model.prediction_type,
-        zero_terminal_snr=bool(run.model.noise_scheduler.config.get("rescale_betas_zero_snr")),
+        **_found_out(run),
     )
     run.adapter.save(folder.start, model_name=run.model.name, model_hash=run.model.hash)
     record = {
@@ -47,6 +45,14 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
     now = datetime.datetime.now()
     write_json(folder.path / f"settings-{now:%Y-%m-%d-%H-%M-%S}.json", _webui_settings(run, folder, now))
     write_json(folder.record, record)
+
+
+def _found_out(run: Components) -> dict[str, Any]:
+    """What the model's files say, as settings: a file beside it that comes or goes does not change this run."""
+    return {
+        "prediction_type": run.model.prediction_type,
+        "zero_terminal_snr": bool(run.model.noise_scheduler.config.get("rescale_betas_zero_snr")),
+    }
 
 
 def _anywhere(model: str, workspace: Workspace) -> str:
@@ -111,7 +117,8 @@ def software() -> dict[str, str]:
 
 def provenance(run: Components) -> dict[str, Any]:
     """What an adapter's file says of how it was made, with what it said before the run of author, licence and so on."""
-    made = {**software(), "settings": run.settings.to_dict(), "data_hash": run.dataset.digest()}
+    settings = run.settings.replace(**_found_out(run))
+    made = {**software(), "settings": settings.to_dict(), "data_hash": run.dataset.digest()}
     people = {"author": run.settings.author, "license": run.settings.license}
     return {**run.adapter.provenance, **{key: text for key, text in people.items() if text}, **made}
 
