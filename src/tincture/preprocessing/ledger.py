@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tincture.errors import UsageError
@@ -98,10 +98,11 @@ class Ledger:
         record.forget(self.destination)
         record.skipped = reason
 
-    def drop(self, files: Sequence[CutFile]) -> None:
-        """Remove crops that will not be finished in this run."""
-        for file in files:
+    def drop(self, record: SourceRecord, cut: Cut) -> None:
+        """Remove the crops of a source that will not be finished in this run, and what they took the place of."""
+        for file in cut.files:
             remove_crop(file.path)
+        record.forget(self.destination)
 
     def save(self) -> None:
         """Write the report; StorageError when the system refuses."""

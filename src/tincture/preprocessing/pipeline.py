@@ -116,13 +116,13 @@ def _listing(settings: PreprocessSettings) -> Listing:
 
 
 def _open(settings: PreprocessSettings, listing: Listing, overwrite: bool) -> _Run:
-    """Number the sources that are new, choose the detector, and tell what is odd."""
+    """Choose the detector, number the sources that are new, and tell what is odd."""
     destination = Path(settings.destination)
+    faces_count = settings.focal_crop and settings.focal_face_weight > 0
+    chosen = choose_detector(settings.face_detector if faces_count else "none", settings.yunet_model)
     found = {relative_name(each): each for each in listing.found}
     ledger = Ledger(open_report(settings, destination, overwrite=overwrite), destination)
     ledger.enter({name: stem_of(each.path) for name, each in found.items()})
-    faces_count = settings.focal_crop and settings.focal_face_weight > 0
-    chosen = choose_detector(settings.face_detector if faces_count else "none", settings.yunet_model)
     ledger.report.face_detector = chosen.detector
     ledger.report.remarks = [*listing.remarks, *chosen.remarks, *_missing_corners(settings), *_vanished(ledger, found)]
     for remark in ledger.report.remarks:
@@ -174,8 +174,8 @@ class _Run:
         return self._result(time.monotonic() - started)
 
     def _close(self) -> None:
-        for cut_source in self.undescribed.values():
-            self.ledger.drop(cut_source.files)
+        for name, cut_source in self.undescribed.items():
+            self.ledger.drop(self.ledger.records[name], cut_source)
         self.ledger.save()
 
     def _result(self, seconds: float) -> PreprocessResult:

@@ -504,3 +504,25 @@ def test_two_runs_at_once_are_refused(source: Path, out: Path) -> None:
 
     assert crop(source, out, callbacks=[Second()]).new == 3
     assert crop(source, out).new == 0
+
+
+def test_a_wrong_setting_costs_no_crops(source: Path, out: Path) -> None:
+    crop(source, out)
+    before = files(out)
+    with pytest.raises(UsageError, match="YuNet"):
+        crop(source, out, focal_crop=True, face_detector="yunet", overwrite=True)
+    assert files(out) == before
+
+
+def test_a_changed_source_that_was_not_described_again_has_no_crops(source: Path, out: Path) -> None:
+    def failing(pictures: Sequence[Image.Image]) -> list[str]:
+        raise ModelError("no memory")
+
+    crop(source, out, captioners=[Namer()], flip=True)
+    texture(50, 50, seed=9).save(source / "c.webp")
+    with pytest.raises(ModelError):
+        crop(source, out, captioners=[failing], flip=True)
+    named = {entry["path"] for record in report(out)["sources"] for entry in record["crops"]}
+    assert {name for name in files(out) if name.endswith(".png")} == named
+    assert not list(out.glob("00002-*"))
+    assert crop(source, out, captioners=[Namer()], flip=True).new == 1
