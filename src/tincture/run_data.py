@@ -33,7 +33,7 @@ def open_latents(settings: TrainSettings, model: StableDiffusion) -> LatentFiles
     """Where latents are kept from run to run, if the settings name a place; UsageError when it is a file."""
     if not settings.cache_dir:
         return None
-    encoder = f"{vae_hash(model.vae)} on {model.device.type}"
+    encoder = f"{vae_hash(model.vae)} on {model.device.type}{' in slices' if model.slicing else ''}"
     return LatentFiles(
         settings.cache_dir, encoder, latent_channels=model.latent_channels, stride=model.vae_scale_factor
     )

@@ -42,6 +42,7 @@ class StableDiffusion:
         default_size: side in pixels of the pictures the model was made for, 512 for SD 1.
         vae_scale_factor: pixels per latent cell along a side, 8.
         latent_channels: 4.
+        slicing: see ``enable_slicing``.
         is_inpainting: whether the U-Net also wants a mask and a masked picture.
         prediction_type: what the U-Net predicts: ``epsilon`` or ``v_prediction``.
     """
@@ -78,6 +79,7 @@ class StableDiffusion:
         self.placement = Placement(
             {TEXT_ENCODERS: [encoder.module for encoder in self.text_encoders], VAE: [vae], UNET: [unet]}
         )
+        self.slicing = False
         self._blank_pictures: dict[tuple[int, ...], Tensor] = {}
         for part in self._parts():
             part.requires_grad_(False).eval()
@@ -191,6 +193,7 @@ class StableDiffusion:
 
         Both (B, 4, h, w) float32, in the U-Net's scale (times the VAE's scaling factor).
         """
+        self._choose_tiles(pixels.shape[-2] * pixels.shape[-1])
         with self.placement.acting(VAE, alone=True):
             posterior = self.vae.encode(pixels.to(self.device, torch.float32)).latent_dist
         scaling_factor: float = self.vae.config.scaling_factor
@@ -200,9 +203,24 @@ class StableDiffusion:
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) float32 in -1..1 from latents (B, 4, h, w) in the U-Net's scale."""
         latents = latents.to(self.device, torch.float32) / self.vae.config.scaling_factor
+        self._choose_tiles(latents.shape[-2] * latents.shape[-1] * self.vae_scale_factor**2)
         with self.placement.acting(VAE, alone=True):
             pixels: Tensor = self.vae.decode(latents).sample
         return pixels.clamp(-1, 1)
+
+    def enable_slicing(self) -> None:
+        """Sends pictures through the VAE one at a time, and larger ones than the model was made for in tiles.
+
+        Less memory. Tiles overlap and are blended: what is larger than ``default_size`` squared differs a little.
+        """
+        self.slicing = True
+        self.vae.enable_slicing()
+        self.vae.tile_sample_min_size = self.default_size
+        self.vae.tile_latent_min_size = self.default_size // self.vae_scale_factor
+
+    def _choose_tiles(self, pixels_each: int) -> None:
+        if self.slicing:
+            self.vae.use_tiling = pixels_each > self.default_size**2
 
     # --- noise -------------------------------------------------------------------------------------------------------
 

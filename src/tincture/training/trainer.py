@@ -109,22 +109,13 @@ class Trainer:
         """
         self._callbacks = callbacks
         started, stop = time.monotonic(), stop or threading.Event()
-        parameters = self.adapter.parameters()
         with self._training():
             self.emit(
                 RunStarted(self.global_step, self.steps, len(self.data.latents), self.data.plan.micro_batches_per_epoch)
             )
             while self.global_step < self.steps and not stop.is_set():
                 rate = self.learning_rate.at(self.global_step)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
-                loss = self._accumulate_gradients()
-                self.grad_scaler.unscale_(self.optimizer)
-                if self.clipping is not None:
-                    self._clip(parameters, self.clipping)
-                self.grad_scaler.step(self.optimizer)
-                self.grad_scaler.update()
-                self.optimizer.zero_grad(set_to_none=True)
+                loss = self.make_step(rate)
                 self.global_step += 1
                 self.adapter.step += 1
                 self._unread.append((self.global_step, rate, loss))
@@ -135,6 +126,19 @@ class Trainer:
         interrupted = self.global_step < self.steps
         self.emit(RunEnded(self.global_step, interrupted, time.monotonic() - started))
         return interrupted
+
+    def make_step(self, rate: float) -> Tensor:
+        """Makes one step, the adapter being attached; returns its mean loss, still on the device. Counts nothing."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._accumulate_gradients()
+        self.grad_scaler.unscale_(self.optimizer)
+        if self.clipping is not None:
+            self._clip(self.adapter.parameters(), self.clipping)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss
 
     def emit(self, event: Event) -> None:
         """Tells every callback, in their order."""

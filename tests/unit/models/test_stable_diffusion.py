@@ -3,6 +3,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,8 @@ from torch import nn
 from tests.support import tiny_model, weights
 from tincture.errors import UsageError
 from tincture.models.families import SD1
+from tincture.models.loading import load_model
+from tincture.models.picto import world
 from tincture.models.stable_diffusion import StableDiffusion
 
 TABLE = 655
@@ -214,6 +217,38 @@ def test_latents_become_pictures_in_range(shared_model: StableDiffusion) -> None
     assert pixels.shape == (2, 3, 64, 48) and not pixels.requires_grad
     assert pixels.min() >= -1 and pixels.max() <= 1
     assert torch.equal(pixels, shared_model.vae.decode(latents / 0.18215).sample.clamp(-1, 1))
+
+
+def test_slicing_takes_pictures_one_by_one(model: StableDiffusion, shared_model: StableDiffusion) -> None:
+    model.enable_slicing()
+    pixels = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    means, _ = model.encode_pictures(pixels)
+    assert torch.equal(means, torch.cat([shared_model.encode_pictures(one[None])[0] for one in pixels]))
+    drawn = model.decode_latents(means)
+    assert torch.equal(drawn, torch.cat([shared_model.decode_latents(one[None]) for one in means]))
+
+
+def test_slicing_takes_pictures_above_the_models_size_in_tiles() -> None:
+    whole, sliced = load_model(), load_model()
+    sliced.enable_slicing()
+    rng = np.random.default_rng(0)
+    scenes = np.concatenate([world.render(world.random_scene(rng)) for _ in range(2)], axis=1)
+    pixels = torch.from_numpy(scenes).permute(2, 0, 1)[None] / 127.5 - 1
+    latents = [model.encode_pictures(pixels)[0] for model in (whole, sliced)]
+    assert latents[0].shape == latents[1].shape and not torch.equal(*latents)
+    assert (latents[0] - latents[1]).norm() < 0.3 * latents[0].norm()
+    assert (sliced.decode_latents(latents[1]) - pixels).abs().mean() < 0.1
+    # As many pixels as the model's own size, though longer than it.
+    flat = torch.zeros(1, 3, 32, 128)
+    assert torch.equal(sliced.encode_pictures(flat)[0], whole.encode_pictures(flat)[0])
+
+
+def test_attention_is_torchs_own_kernel(shared_model: StableDiffusion) -> None:
+    """It never holds the table of all pairs of cells."""
+    for part in (shared_model.unet, shared_model.vae):
+        processors = {type(processor).__name__ for processor in part.attn_processors.values()}
+        assert processors == {"AttnProcessor2_0"}
+    assert {encoder.module.config._attn_implementation for encoder in shared_model.text_encoders} == {"sdpa"}
 
 
 @pytest.mark.parametrize("training", [False, True])
