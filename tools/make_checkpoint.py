@@ -93,7 +93,17 @@ def shapes_of(kind: str, full: bool = False) -> dict[str, tuple[int, ...]]:
             for spec, config in zip(FAMILIES[family].text_encoders, anatomy["text"], strict=True)
         ]
         state = original_state_dict(family, unet, vae, encoders)
-    return {name: tuple(value.shape) for name, value in state.items()}
+    width = anatomy["text"][-1]["hidden_size"]
+    return {**{name: tuple(value.shape) for name, value in state.items()}, **_unused(family, width)}
+
+
+def _unused(family: str, width: int) -> dict[str, tuple[int, ...]]:
+    """What OpenCLIP's text encoder has in published checkpoints, and what no picture needs."""
+    return {
+        "sd1": {},
+        "sd2": {"cond_stage_model.model.text_projection": (width, width), "cond_stage_model.model.logit_scale": ()},
+        "sdxl": {"conditioner.embedders.1.model.logit_scale": ()},
+    }[family]
 
 
 # --- anatomies --------------------------------------------------------------------------------------------------------
@@ -198,7 +208,7 @@ def _write_safetensors(
 def _bytes(shapes: Mapping[str, tuple[int, ...]], seed: int, dtype: torch.dtype) -> Iterator[memoryview]:
     for name, shape in shapes.items():
         tensor = random_tensor(name, shape, seed).to(dtype)
-        yield memoryview(tensor.contiguous().view(torch.uint8).reshape(-1).numpy())
+        yield memoryview(tensor.reshape(-1).contiguous().view(torch.uint8).numpy())
 
 
 if __name__ == "__main__":

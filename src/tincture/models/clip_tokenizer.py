@@ -57,4 +57,11 @@ def load_tokenizer(folder: Path, positions: int = POSITIONS) -> Any:
     in_one = (folder / "tokenizer.json").is_file()
     if not in_one and not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
         raise ModelError(f"The tokenizer in {folder} lacks vocab.json or merges.txt; copy it again.")
-    return CLIPTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=positions)
+    options = {"local_files_only": True, "model_max_length": positions}
+    tokenizer = CLIPTokenizer.from_pretrained(folder, **options)
+    padding, end = tokenizer.pad_token, tokenizer.eos_token
+    if padding not in (end, tokenizer.bos_token, tokenizer.unk_token):
+        # As above: "!" shall fill up, and be a letter of prompts all the same.
+        tokenizer = CLIPTokenizer.from_pretrained(folder, pad_token=end, **options)
+        tokenizer.pad_token = padding
+    return tokenizer

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
-from tincture.models.clip_tokenizer import MERGES, clip_tokenizer
+import pytest
+
+from tincture.models.clip_tokenizer import MERGES, clip_tokenizer, load_tokenizer
 
 
 def test_the_merges_are_those_that_clip_was_published_with() -> None:
@@ -30,3 +33,15 @@ def test_padding_with_an_exclamation_mark_leaves_those_of_the_prompt_alone() -> 
     assert padded(texts)["input_ids"] == plain(texts)["input_ids"]
     padded_ids = padded("a!", padding="max_length")["input_ids"]
     assert padded_ids == [49406, 320, 256, 49407, *[0] * 73]
+
+
+@pytest.mark.parametrize("pad_token", [None, "!"])
+def test_a_folder_gives_the_same_ids(pad_token: str | None, tmp_path: Path) -> None:
+    tokenizer = clip_tokenizer(pad_token)
+    tokenizer.save_pretrained(tmp_path)
+
+    loaded = load_tokenizer(tmp_path)
+
+    texts = ["wow! a cat!! (and) !dog", "a photo of <|endoftext|>"]
+    assert loaded(texts)["input_ids"] == tokenizer(texts)["input_ids"]
+    assert (loaded.pad_token_id, loaded.model_max_length) == (tokenizer.pad_token_id, 77)
