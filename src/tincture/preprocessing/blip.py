@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +17,8 @@ from tincture.devices import PRECISIONS, resolve_device
 from tincture.errors import ModelError, UsageError
 from tincture.models.quiet import quiet_libraries
 from tincture.preprocessing.batching import Batches
-from tincture.preprocessing.model_files import find_model
+from tincture.preprocessing.blip_files import PROCESSOR_FILES, find_blip
 
-_WHAT = "a folder of a BLIP model with config.json"
-_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-_SMALL_FILES = ("config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.txt", *_PROCESSOR_FILES)
-_EXAMPLE = "Salesforce/blip-image-captioning-base of the hub"
-_ARCHITECTURE = "BlipForConditionalGeneration"
 # BLIP, the large one above all, puts this word without meaning before many a noun ("arafed woman in a dress").
 _ARTEFACT = re.compile(r"\baraff?ed\b")
 
@@ -97,10 +91,7 @@ def load_blip(
     """See ``captioning.load_captioner``."""
     _check_arguments(precision, max_new_tokens, min_new_tokens, num_beams)
     place = resolve_device(device)
-    folder = find_model(model, [*_SMALL_FILES, "model*.safetensors", "model.safetensors.index.json"], _WHAT)
-    _check_config(folder)
-    if not list(folder.glob("model*.safetensors")) and not list(folder.glob("pytorch_model*.bin")):
-        folder = find_model(model, [*_SMALL_FILES, "pytorch_model*.bin", "pytorch_model.bin.index.json"], _WHAT)
+    folder = find_blip(model)
     blip = _load_model(folder, PRECISIONS[precision]).to(place).eval()
     return BlipCaptioner(
         blip,
@@ -134,23 +125,6 @@ def _check_length(positions: int, prompt_length: int, max_new_tokens: int) -> No
         )
 
 
-def _check_config(folder: Path) -> None:
-    path = folder / "config.json"
-    if folder.is_file():
-        raise ModelError(f"{folder} is a file; BLIP needs transformers' layout: give {_WHAT}, or {_EXAMPLE}.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        kinds = config.get("architectures") or [config.get("model_type", "model of an unknown kind")]
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(
-            f"{folder} holds no BLIP model: its config.json is missing or broken; give {_WHAT}, or {_EXAMPLE}."
-        ) from error
-    if config.get("model_type") != "blip" or kinds not in ([_ARCHITECTURE], ["blip"]):
-        raise ModelError(
-            f"{folder} holds a {', '.join(map(str, kinds))}; captions need a {_ARCHITECTURE}, such as {_EXAMPLE}."
-        )
-
-
 def _load_model(folder: Path, dtype: torch.dtype) -> Any:
     try:
         with quiet_libraries():
@@ -169,9 +143,6 @@ def _load_model(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _load_tokenizer(folder: Path) -> Any:
-    # Without these files transformers makes a tokenizer that knows no word, and says nothing.
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        raise ModelError(f"The BLIP model in {folder} has no tokenizer.json or vocab.txt; copy it again.")
     try:
         with quiet_libraries():
             return BertTokenizer.from_pretrained(folder, local_files_only=True)
@@ -182,7 +153,7 @@ def _load_tokenizer(folder: Path) -> Any:
 def _load_image_processor(folder: Path, size: int) -> Any:
     """Pictures are squeezed into a square of the model's ``size``, whatever the processor's own file says of it."""
     square = {"height": size, "width": size}
-    if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
+    if not any((folder / name).is_file() for name in PROCESSOR_FILES):
         return BlipImageProcessorPil(size=square)
     try:
         return BlipImageProcessorPil.from_pretrained(folder, local_files_only=True, size=square)

@@ -9,11 +9,24 @@ from typing import Generic, TypeVar
 
 from PIL import Image
 
+from tincture.preprocessing.blip_files import find_blip
 from tincture.preprocessing.captioning import Captioner, load_captioner
 from tincture.preprocessing.settings import PreprocessSettings
-from tincture.preprocessing.tagging import load_tagger
+from tincture.preprocessing.tagging import find_tagger, load_tagger
 
 KeyT = TypeVar("KeyT")
+
+
+def find_models(settings: PreprocessSettings) -> None:
+    """Whether the captioner and the tagger that the settings name are there; those of the hub are fetched.
+
+    Raises:
+        ModelError, UsageError: one of them cannot be had.
+    """
+    if settings.captioner:
+        find_blip(settings.captioner)
+    if settings.tagger:
+        find_tagger(settings.tagger, character_threshold=settings.tag_character_threshold)
 
 
 def load_models(settings: PreprocessSettings) -> list[Captioner]:
@@ -27,6 +40,7 @@ def load_models(settings: PreprocessSettings) -> list[Captioner]:
         models.append(
             load_captioner(
                 settings.captioner,
+                precision=settings.captioner_precision,
                 prompt=settings.captioner_prompt,
                 num_beams=settings.captioner_beams,
                 min_new_tokens=settings.captioner_min_tokens,
@@ -57,7 +71,7 @@ class Describer(Generic[KeyT]):
     """Describes the crops of one source after the other, in batches.
 
     Attributes:
-        load: makes the models when the first crop comes.
+        load: makes the models, by ``prepare`` or when the first crop comes.
         batch_size: crops that wait for a batch.
     """
 
@@ -65,6 +79,11 @@ class Describer(Generic[KeyT]):
     batch_size: int
     models: Sequence[Captioner] | None = None
     waiting: list[tuple[KeyT, Sequence[Path]]] = field(default_factory=list)
+
+    def prepare(self) -> None:
+        """Load the models now."""
+        if self.models is None:
+            self.models = self.load()
 
     def add(self, key: KeyT, crops: Sequence[Path]) -> Iterator[tuple[KeyT, list[list[str]]]]:
         """Take the crops of a source; gives back the sources that got their words by this, see `flush`."""
@@ -77,8 +96,7 @@ class Describer(Generic[KeyT]):
         waiting, self.waiting = self.waiting, []
         if not waiting:
             return
-        if self.models is None:
-            self.models = self.load()
+        self.prepare()
         said = self._describe([crop for _, crops in waiting for crop in crops])
         for key, crops in waiting:
             yield key, [next(said) for _ in crops]

@@ -10,7 +10,7 @@ from pathlib import Path
 from tincture.errors import UsageError
 from tincture.preprocessing.crop_files import caption_path, remove_crop
 from tincture.preprocessing.jobs import Cut, CutFile
-from tincture.preprocessing.places import check_emptiness, leftovers
+from tincture.preprocessing.places import check_emptiness, leftovers, stem_of
 from tincture.preprocessing.records import CropRecord, Report, SourceRecord, read_report
 from tincture.preprocessing.settings import PreprocessSettings
 
@@ -18,7 +18,7 @@ SAVE_EVERY_SECONDS = 10.0
 
 
 def open_report(settings: PreprocessSettings, destination: Path, *, overwrite: bool) -> Report:
-    """The report of an earlier run with the same settings, or a new one.
+    """The report of an earlier run with the same settings, or a new one, also where the earlier run made no crops.
 
     With `overwrite` an earlier run's crops are removed, whatever its settings.
 
@@ -31,16 +31,23 @@ def open_report(settings: PreprocessSettings, destination: Path, *, overwrite: b
         if not overwrite:
             check_emptiness(destination)
         return Report(making)
-    if overwrite:
-        for record in earlier.records.values():
-            record.forget(destination)
-        return Report(making)
-    if changed := [name for name in making if earlier.settings.get(name) != json.loads(json.dumps(making[name]))]:
+    changed = [name for name in making if earlier.settings.get(name) != json.loads(json.dumps(making[name]))]
+    if not changed and not overwrite:
+        return earlier
+    if not overwrite and any(record.crops for record in earlier.records.values()):
         raise UsageError(
             f"The destination {destination} holds crops made with other settings (another {', '.join(changed)}); "
             "choose another folder, or give --overwrite to make them anew."
         )
-    return earlier
+    _clear(earlier, destination)
+    return Report(making)
+
+
+def _clear(report: Report, destination: Path) -> None:
+    for crop in leftovers(destination, {record.index: stem_of(Path(name)) for name, record in report.records.items()}):
+        remove_crop(crop)
+    for record in report.records.values():
+        record.forget(destination)
 
 
 def _earlier_report(destination: Path, overwrite: bool) -> Report | None:

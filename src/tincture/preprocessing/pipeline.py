@@ -22,7 +22,7 @@ from tincture.events import Callback, Progressed
 from tincture.preprocessing.captioning import Captioner
 from tincture.preprocessing.crop_files import write_caption
 from tincture.preprocessing.cutting import cut, look
-from tincture.preprocessing.describing import Describer, load_models
+from tincture.preprocessing.describing import Describer, find_models, load_models
 from tincture.preprocessing.duplicates import Pair, groups, near_duplicates
 from tincture.preprocessing.faces import choose_detector, opencv
 from tincture.preprocessing.jobs import Cut, CutRules, Job, Looked, Skipped, Unchanged
@@ -98,6 +98,8 @@ def preprocess(
     places = {"source": str(source), "destination": str(destination)}
     settings = PreprocessSettings.from_dict({**places, **options})
     listing = _listing(settings)
+    if captioners is None:
+        find_models(settings)  # before anything is written: a mistyped name shall not bind the destination
     with sole_use(Path(destination)):
         run = _open(settings, listing, overwrite)
         run.callbacks, run.captioners = tuple(callbacks), captioners
@@ -218,6 +220,9 @@ class _Run:
         describer: Describer[str] = Describer(
             lambda: load_models(self.settings) if models is None else models, self.settings.caption_batch_size
         )
+        # Cutting is in vain if they cannot be loaded. What may be unchanged is no reason to load them.
+        if any(not job.known and self._wants_words(job.existing) for _, job in jobs.values()):
+            describer.prepare()
         for job, outcome in self._spread(cut, [job for _, job in jobs.values()]):
             name = jobs[job.path][0]
             if isinstance(outcome, Cut) and self._wants_words(job.existing):

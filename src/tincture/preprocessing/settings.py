@@ -112,6 +112,7 @@ class PreprocessSettings(CheckedSettings):
     captioner_beams: int = setting(3, CAPTIONS, "How many beginnings of a caption are followed up.", at_least(1))
     captioner_min_tokens: int = setting(0, CAPTIONS, "Shortest caption in tokens.", at_least(0))
     captioner_max_tokens: int = setting(40, CAPTIONS, "Longest caption in tokens; a word is one to three.", at_least(1))
+    captioner_precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", CAPTIONS, "Precision of the captioner.")
     tagger: str = setting("", CAPTIONS, "Booru tagger that tags crops: a folder or file, or a name on the hub.")
     tag_threshold: float | None = setting(
         None, CAPTIONS, "How probable a tag must be; not given: 0.35, for DeepDanbooru 0.5.", _part
@@ -145,10 +146,13 @@ class PreprocessSettings(CheckedSettings):
         sound = {name: spec.default for name, spec in PREPROCESS_FIELDS.items()}
         sound |= {name: value for name, value in values.items() if name not in faulty}
         faults = []
-        for kind in ("dim", "area"):
-            low, high = sound[f"multicrop_min_{kind}"], sound[f"multicrop_max_{kind}"]
-            if low > high:
-                faults.append(f"multicrop_min_{kind} is {low}, but must be at most multicrop_max_{kind}, {high}")
+        for least, most in (
+            ("multicrop_min_dim", "multicrop_max_dim"),
+            ("multicrop_min_area", "multicrop_max_area"),
+            ("captioner_min_tokens", "captioner_max_tokens"),
+        ):
+            if sound[least] > sound[most]:
+                faults.append(f"{least} is {sound[least]}, but must be at most {most}, {sound[most]}")
         weights = [sound[f"focal_{kind}_weight"] for kind in ("face", "entropy", "corner")]
         if sound["focal_crop"] and not any(weights):
             faults.append(

@@ -74,14 +74,8 @@ def load_tagger(
         UsageError: an argument that is not allowed, or a device that is not there.
         ModelError: there is no such model, it cannot be read, is of another kind, or needs the extra ``tag``.
     """
-    place = find_model(model, [MODEL_FILE, LABELS_FILE], _WHAT)
-    deepdanbooru = _deepdanbooru_file(place)
-    if deepdanbooru and character_threshold is not None:
-        raise UsageError(
-            f"{deepdanbooru} does not tell names of characters from other tags, so it takes no threshold for them; "
-            "leave that out."
-        )
-    usual = (DEEPDANBOORU_THRESHOLD, DEEPDANBOORU_THRESHOLD) if deepdanbooru else (WD_THRESHOLD, WD_CHARACTER_THRESHOLD)
+    file, labels = find_tagger(model, character_threshold=character_threshold)
+    usual = (WD_THRESHOLD, WD_CHARACTER_THRESHOLD) if labels else (DEEPDANBOORU_THRESHOLD, DEEPDANBOORU_THRESHOLD)
     style = TagStyle(
         threshold=usual[0] if threshold is None else threshold,
         character_threshold=usual[1] if character_threshold is None else character_threshold,
@@ -90,12 +84,34 @@ def load_tagger(
         order=order,
         exclude=frozenset(exclude),
     )
-    if deepdanbooru:
-        from tincture.preprocessing.deepdanbooru import DeepDanbooru
+    if labels:
+        return Tagger(WdTagger(file, labels, device=device, batch_size=batch_size), style)
+    from tincture.preprocessing.deepdanbooru import DeepDanbooru
 
-        return Tagger(DeepDanbooru(deepdanbooru, device=device, batch_size=batch_size), style)
-    onnx, labels = _wd_files(place)
-    return Tagger(WdTagger(onnx, labels, device=device, batch_size=batch_size), style)
+    return Tagger(DeepDanbooru(file, device=device, batch_size=batch_size), style)
+
+
+def find_tagger(model: str, *, character_threshold: float | None = None) -> tuple[Path, Path | None]:
+    """The file of the network, and its table of tags, which DeepDanbooru has none of; nothing heavy is imported.
+
+    Args:
+        model: as ``load_tagger`` takes it; one of the hub is fetched.
+        character_threshold: likewise.
+
+    Raises:
+        UsageError: DeepDanbooru has no such threshold.
+        ModelError: there is no such model, or it is of another kind.
+    """
+    place = find_model(model, [MODEL_FILE, LABELS_FILE], _WHAT)
+    deepdanbooru = _deepdanbooru_file(place)
+    if deepdanbooru is None:
+        return _wd_files(place)
+    if character_threshold is not None:
+        raise UsageError(
+            f"{deepdanbooru} does not tell names of characters from other tags, so it takes no threshold for them; "
+            "leave that out."
+        )
+    return deepdanbooru, None
 
 
 def _deepdanbooru_file(place: Path) -> Path | None:

@@ -81,6 +81,7 @@ def test_settings_become_models(monkeypatch: pytest.MonkeyPatch) -> None:
         captioner_beams=1,
         captioner_min_tokens=3,
         captioner_max_tokens=9,
+        captioner_precision="bf16",
         tagger="wd",
         tag_threshold=0.5,
         tag_character_threshold=0.6,
@@ -99,6 +100,7 @@ def test_settings_become_models(monkeypatch: pytest.MonkeyPatch) -> None:
         "num_beams": 1,
         "min_new_tokens": 3,
         "max_new_tokens": 9,
+        "precision": "bf16",
         "device": "cpu",
         "batch_size": 3,
     }

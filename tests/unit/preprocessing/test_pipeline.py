@@ -386,9 +386,39 @@ def test_a_failing_model_leaves_only_what_is_whole(source: Path, out: Path) -> N
     assert crop(source, out, captioners=[Namer()]).new == 2
 
 
-def test_a_model_that_is_not_there_is_told(source: Path, out: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", ["captioner", "tagger"])
+def test_a_model_that_is_not_there_is_told_before_anything_is_written(
+    source: Path, out: Path, tmp_path: Path, setting: str
+) -> None:
     with pytest.raises(ModelError, match="no-such-folder"):
-        crop(source, out, captioner=str(tmp_path / "no-such-folder"))
+        crop(source, out, **{setting: str(tmp_path / "no-such-folder")})
+    assert not out.exists()
+
+
+def test_models_that_cannot_be_loaded_leave_no_crops_and_the_corrected_command_works(
+    source: Path, out: Path, tmp_path: Path
+) -> None:
+    tagger = write_wd(tmp_path / "wd")
+    whole = (tagger / "model.onnx").read_bytes()
+    (tagger / "model.onnx").write_bytes(b"no network")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        crop(source, out, tagger=str(tagger), device="cpu")
+    assert not files(out)
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "model.onnx").write_bytes(whole)
+    (tmp_path / "good" / "selected_tags.csv").write_bytes((tagger / "selected_tags.csv").read_bytes())
+    assert crop(source, out, tagger=str(tmp_path / "good"), device="cpu").new == 3
+
+
+def test_a_run_that_made_nothing_binds_nobody_and_what_it_left_is_swept_away(source: Path, out: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    assert crop(source, out, stop=stop).interrupted
+    (out / "00000-0-a red fox.png").write_bytes(b"left by a run that was killed")
+    for name in ("a red fox.png", "b.jpg"):
+        (source / name).unlink()
+    assert crop(source, out, width=40).new == 1
+    assert set(files(out)) == {"00000-0-c.png"}
 
 
 def sides(out: Path) -> dict[str, str]:

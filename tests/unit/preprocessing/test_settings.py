@@ -55,6 +55,19 @@ def test_a_value_that_is_not_allowed_is_told(name: str, value: Any, allowed: str
     assert allowed in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("least", "most"),
+    [
+        ("multicrop_min_dim", "multicrop_max_dim"),
+        ("multicrop_min_area", "multicrop_max_area"),
+        ("captioner_min_tokens", "captioner_max_tokens"),
+    ],
+)
+def test_the_least_is_not_above_the_most(least: str, most: str) -> None:
+    with pytest.raises(UsageError, match=rf"{least} is 64, but must be at most {most}, 32"):
+        PreprocessSettings(source="in", destination="out", **{least: 64, most: 32})
+
+
 def test_weights_that_are_all_0_leave_nothing_to_aim_at() -> None:
     none = {f"focal_{kind}_weight": 0 for kind in ("face", "entropy", "corner")}
     settings(**none)
