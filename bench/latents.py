@@ -22,10 +22,10 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from bench.material import SD15_VAE  # noqa: E402
 from bench.measure import spread  # noqa: E402
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: E402
 from PIL import Image  # noqa: E402
+from tools.make_checkpoint import anatomy  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from tincture.data.dataset import load_dataset  # noqa: E402
@@ -58,7 +58,7 @@ def make_encoder(name: str) -> Encoder:
         return Encoder(load_model("picto").vae, 64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Encoder(AutoencoderKL(**SD15_VAE).eval(), 512)
+        return Encoder(AutoencoderKL(**anatomy("sd1", full=True)["vae"]).eval(), 512)
 
 
 def write_photographs(folder: Path, count: int, width: int, height: int) -> None:

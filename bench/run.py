@@ -100,7 +100,7 @@ def measure(parts: list[str], root: Path, model: str, rounds: int | None, quick:
         measure_cases(picto_cases(model, count(9), quick), root / "picto", PICTO_PICTURES, results)
     if {"sd15", "cuda"} & set(parts):
         tell("writing SD 1.5 with random weights")
-        sd15 = str(write_random_sd15(root / "sd15-random"))
+        sd15 = str(write_random_sd15(root / "sd15-random.safetensors"))
         if "sd15" in parts:
             measure_cases(sd15_cases(sd15, count(3)), root / "sd15", SD15_PICTURES, results)
         if "cuda" in parts:

@@ -60,7 +60,7 @@ def write_checkpoint(
     if path.suffix == ".ckpt":
         between = path.with_suffix(".partial")
         _write_safetensors(between, shapes, metadata_of(kind), seed, dtype)
-        with safe_open(between, "pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(between, "pt") as file:
             torch.save({"global_step": 0, "state_dict": {name: file.get_tensor(name) for name in shapes}}, path)
         between.unlink()
     else:
@@ -83,33 +83,34 @@ def metadata_of(kind: str) -> dict[str, str]:
 def shapes_of(kind: str, full: bool = False) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors of a checkpoint of ``kind``."""
     family, _ = FAMILY_KINDS[kind.removesuffix("-inpainting")]
-    anatomy = _anatomy(family, full)
+    made = anatomy(family, full)
     channels = 9 if kind.endswith("-inpainting") else 4
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**anatomy["unet"], in_channels=channels)
-        vae = AutoencoderKL(**anatomy["vae"])
+        unet = UNet2DConditionModel(**made["unet"], in_channels=channels)
+        vae = AutoencoderKL(**made["vae"])
         encoders = [
             (CLIPTextModelWithProjection if spec.projected else CLIPTextModel)(CLIPTextConfig(**config))
-            for spec, config in zip(FAMILIES[family].text_encoders, anatomy["text"], strict=True)
+            for spec, config in zip(FAMILIES[family].text_encoders, made["text"], strict=True)
         ]
         state = original_state_dict(family, unet, vae, encoders)
-    width = anatomy["text"][-1]["hidden_size"]
+    width = made["text"][-1]["hidden_size"]
     return {**{name: tuple(value.shape) for name, value in state.items()}, **_unused(family, width)}
 
 
 def _unused(family: str, width: int) -> dict[str, tuple[int, ...]]:
     """What OpenCLIP's text encoder has in published checkpoints, and what no picture needs."""
-    return {
+    unused: dict[str, dict[str, tuple[int, ...]]] = {
         "sd1": {},
         "sd2": {"cond_stage_model.model.text_projection": (width, width), "cond_stage_model.model.logit_scale": ()},
         "sdxl": {"conditioner.embedders.1.model.logit_scale": ()},
-    }[family]
+    }
+    return unused[family]
 
 
 # --- anatomies --------------------------------------------------------------------------------------------------------
 
 
-def _anatomy(family: str, full: bool) -> dict[str, Any]:
+def anatomy(family: str, full: bool) -> dict[str, Any]:
     """Configurations: the published ones, or the same with less of everything."""
     texts = {
         "sd1": [_text(768, 12) if full else _text(32, 2)],
@@ -184,8 +185,8 @@ def random_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
         return values * 0.02
     if len(shape) < 2:
         return values * 0.01 + (1 if name.endswith("weight") else 0)
-    inputs = values[0].numel()
-    return values * inputs**-0.5
+    scale: float = values[0].numel() ** -0.5
+    return values * scale
 
 
 def _write_safetensors(
@@ -205,10 +206,10 @@ def _write_safetensors(
             file.write(part)
 
 
-def _bytes(shapes: Mapping[str, tuple[int, ...]], seed: int, dtype: torch.dtype) -> Iterator[memoryview]:
+def _bytes(shapes: Mapping[str, tuple[int, ...]], seed: int, dtype: torch.dtype) -> Iterator[bytes]:
     for name, shape in shapes.items():
         tensor = random_tensor(name, shape, seed).to(dtype)
-        yield memoryview(tensor.reshape(-1).contiguous().view(torch.uint8).numpy())
+        yield tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
 
 
 if __name__ == "__main__":
