@@ -27,7 +27,7 @@ from tincture.formats.files import sha256_file
 
 SUFFIX = ".latents"
 # To be counted up whenever one and the same file gives other pixels than it did.
-_PIXELS_VERSION = 1
+_PIXELS_VERSION = 2
 # No model is trained on anything near: latents of 16,384 × 16,384 pixels are 128 MiB.
 _LARGEST = 512 * 2**20
 
@@ -135,12 +135,18 @@ class LatentFiles:
         for path in self._listed[shard].get(digest, []):
             try:
                 _, metadata = read_checked(path, _LARGEST)
-                width, height = json.loads(metadata["size"])
+                width, height = (_positive(side) for side in json.loads(metadata["size"]))
             except (FileFormatError, StorageError, KeyError, ValueError, TypeError):
                 continue
             if metadata.get("digest") == digest:
                 return Look((width, height), digest)
         return None
+
+
+def _positive(side: object) -> int:
+    if type(side) is not int or side < 1:
+        raise ValueError(f"{side!r} is no number of pixels")
+    return side
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@
 - Colours are kept as they are stored, also behind partly transparent pixels: alpha may serve as a loss weight, and then
   the picture behind it still counts. Only where alpha is 0 the colour becomes white: what an editor left behind fully
   transparent pixels is arbitrary, and would otherwise be trained, and bleed over the edge when the picture is resized.
+- Colours become those of sRGB where the file brings a colour profile for RGB or CMYK.
 - Of animations, the first frame counts.
 
 A picture takes 4 bytes of memory for a pixel, 5 with alpha, and up to 12 while it is read. It has at most some 180
@@ -22,6 +23,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from tincture.data.profiles import to_srgb
 
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 PIXELS_AT_ONCE = 2**20
@@ -55,7 +58,10 @@ def read_picture(path: Path, enough: tuple[int, int] | None = None) -> tuple[Ima
         if enough:
             image.draft(None, enough[::-1] if _is_lying(image) else enough)
         image.load()
-        return _split_alpha(_upright(image))
+        picture, alpha = _split_alpha(_upright(image))
+        # Pillow would write it on: a profile that no longer fits, most of all.
+        picture.info = {}
+        return picture, alpha
 
 
 def picture_facts(path: Path) -> PictureFacts:
@@ -104,6 +110,8 @@ def _open(path: Path) -> Image.Image:
     try:
         return Image.open(path)
     except UnidentifiedImageError:
+        if not path.stat().st_size:
+            raise UnreadablePictureError("is empty (0 bytes)") from None
         if not _is_heif(path):
             raise
     return _open_heif(path)
@@ -140,9 +148,9 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if image.mode == "F" or image.mode.startswith("I"):
         return _split_deep(np.asarray(image), image.info.get("transparency"))
     if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB"), None
+        return to_srgb(image), None
     rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    return _whitened(rgba.convert("RGB"), rgba.getchannel("A"))
+    return _whitened(to_srgb(rgba), rgba.getchannel("A"))
 
 
 def _split_deep(values: NDArray[np.generic], transparent: object) -> tuple[Image.Image, Image.Image | None]:

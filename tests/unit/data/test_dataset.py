@@ -130,7 +130,7 @@ def spoil(folder: Path) -> dict[str, str]:
     (folder / "latin.txt").write_bytes("café".encode("latin-1"))
     return {
         "cut.png": "damaged",
-        "empty.jpg": "not a picture",
+        "empty.jpg": "is empty (0 bytes)",
         "text.webp": "not a picture",
         "nowhere.png": "No such file",
         "latin.png": "latin.txt",

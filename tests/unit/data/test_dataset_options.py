@@ -197,7 +197,7 @@ def spoil(folder: Path) -> dict[str, str]:
     return {
         "bomb.png": "has too many pixels; make it smaller",
         "cut.png": "is damaged",
-        "empty.png": "is not a picture of a known format",
+        "empty.png": "is empty (0 bytes)",
         "latin.png": "latin.txt cannot be read",
         "link.png": "No such file or directory",
         "loop.png": "Too many levels of symbolic links",
@@ -242,7 +242,7 @@ def test_when_nothing_is_left_one_sentence_says_why(tmp_path: Path) -> None:
 def test_of_many_useless_files_the_first_are_named(tmp_path: Path) -> None:
     for number in range(50):
         (tmp_path / f"{number:02}.png").touch()
-    with pytest.raises(DataError, match=r"00\.png.*19\.png: is not a picture of a known format; and 30 more\.$"):
+    with pytest.raises(DataError, match=r"00\.png.*19\.png: is empty \(0 bytes\); and 30 more\.$"):
         load_dataset(tmp_path, width=16, height=16)
 
 

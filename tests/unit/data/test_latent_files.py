@@ -290,3 +290,15 @@ def test_a_folder_within_the_pictures_is_not_taken_for_pictures(pictures: Path) 
         LatentCache.encode(Model(), dataset, files=files)
         assert (len(dataset), dataset.skipped) == (5, [])
     assert len(entries(pictures)) == 5
+
+
+@pytest.mark.parametrize("size", ['["16", "16"]', "[16]", "[16, 0]", "[16.0, 16.0]", "[16, true]", "null", "16"])
+def test_a_size_that_is_none_is_not_believed(pictures: Path, folder: Path, size: str) -> None:
+    encode(pictures, folder, Model())
+    for path in folder.rglob("*.latents"):
+        tensors, metadata = read_checked(path)
+        write_checked(path, tensors, {**metadata, "size": size})
+    assert (
+        load(pictures, LatentFiles(folder, "vae")).sizes()
+        == load_dataset(pictures, width=16, height=16, varsize=True).sizes()
+    )

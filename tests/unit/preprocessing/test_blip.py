@@ -181,9 +181,7 @@ def test_arguments_that_are_not_allowed(folder: Path, changes: dict[str, Any], m
 def test_the_file_of_the_original_blip(tmp_path: Path) -> None:
     file = tmp_path / "model_base_caption_capfilt_large.pth"
     file.write_bytes(b"")
-    with pytest.raises(
-        ModelError, match=r"large\.pth is a file; .* or Salesforce/blip-image-captioning"
-    ):
+    with pytest.raises(ModelError, match=r"large\.pth is a file; .* or Salesforce/blip-image-captioning"):
         load(file)
 
 
