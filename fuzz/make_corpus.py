@@ -72,7 +72,10 @@ def _foreign() -> dict[str, bytes]:
     layers = {"linear1.weight": rows[0, 0].reshape(1, 1), "linear1.bias": rows[0, :1]}
     layers |= {"linear2.weight": rows[0, 0].reshape(1, 1), "linear2.bias": rows[0, :1]}
     network = {1: (layers, layers), "layer_structure": [1, 1, 1]}
+    model = {name: torch.ones(size, dtype=torch.float16) for name, size in _model().items()}
     return {
+        "model.ckpt": _saved({"state_dict": model, "epoch": 1}, zipped=True),
+        "model.safetensors": save(model, {"modelspec.prediction_type": "v", "ss_zero_terminal_snr": "True"}),
         "embedding-2022.pt": _saved(old, zipped=False),
         "hypernetwork-2022.pt": _saved(network, zipped=False),
         "hypernetwork-small.pt": _saved(network, zipped=True),
@@ -81,6 +84,31 @@ def _foreign() -> dict[str, bytes]:
         "lora.safetensors": save(
             {key: value.clone().contiguous() for key, value in lora.items()}, {"modelspec.title": "ink"}
         ),
+    }
+
+
+def _model() -> dict[str, tuple[int, ...]]:
+    """Some weights of a checkpoint by its names, as small as they can be."""
+    clip = "cond_stage_model.transformer.text_model."
+    unet = "model.diffusion_model."
+    vae = "first_stage_model."
+    attention = f"{unet}input_blocks.1.1."
+    return {
+        f"{clip}embeddings.position_embedding.weight": (2, 1),
+        f"{clip}embeddings.token_embedding.weight": (3, 1),
+        f"{clip}encoder.layers.0.mlp.fc1.weight": (1, 1),
+        f"{clip}encoder.layers.0.layer_norm1.weight": (1,),
+        f"{clip}final_layer_norm.weight": (1,),
+        f"{unet}input_blocks.0.0.weight": (1, 4, 1, 1),
+        f"{unet}input_blocks.1.0.out_layers.3.weight": (1, 1, 1, 1),
+        f"{attention}proj_in.weight": (1, 1, 1, 1),
+        f"{attention}transformer_blocks.0.attn2.to_k.weight": (1, 1),
+        f"{unet}out.2.weight": (4, 1, 1, 1),
+        f"{vae}encoder.conv_in.weight": (1, 3, 1, 1),
+        f"{vae}encoder.down.0.block.0.norm1.weight": (1,),
+        f"{vae}encoder.down.0.block.0.conv1.weight": (1, 1, 1, 1),
+        f"{vae}decoder.conv_in.weight": (1, 4, 1, 1),
+        f"{vae}decoder.conv_out.weight": (3, 1, 1, 1),
     }
 
 
@@ -116,6 +144,7 @@ def _is_for(reader: str, name: str) -> bool:
         "embedding": ("embedding", "onetrainer"),
         "hypernetwork": ("hypernetwork",),
         "latents": ("latents",),
+        "model": ("model",),
     }
     return name.startswith(kinds.get(reader, ""))
 

@@ -15,7 +15,14 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(
-    include=["tincture.data.latent_files", "tincture.formats", "tincture.inspection", "tincture.oddities"]
+    include=[
+        "tincture.data.latent_files",
+        "tincture.formats",
+        "tincture.inspection",
+        "tincture.model_inspection",
+        "tincture.models",
+        "tincture.oddities",
+    ]
 ):
     from targets import TARGETS, target
 

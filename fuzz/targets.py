@@ -29,6 +29,8 @@ from tincture.formats.hypernetwork_file import read_hypernetwork_file
 from tincture.formats.hypernetwork_optimizer import read_hypernetwork_optimizer
 from tincture.formats.picture_text import parse_parameters
 from tincture.inspection import inspect_file
+from tincture.model_inspection import describe_model, inspect_model
+from tincture.models.loading import load_model
 
 Reader = Callable[[Path], object]
 STORAGE_BYTES = 64
@@ -135,6 +137,12 @@ def _latents(path: Path) -> object:
     return moments
 
 
+def _model(path: Path) -> object:
+    with contextlib.suppress(TinctureError):
+        load_model(str(path))
+    return inspect_model(path), describe_model(path)
+
+
 TARGETS: dict[str, tuple[Callable[[bytes], bytes], Reader]] = {
     "embedding-file": (plain, read_embedding_file),
     "embedding-pickle": (pickled, read_embedding_file),
@@ -149,6 +157,9 @@ TARGETS: dict[str, tuple[Callable[[bytes], bytes], Reader]] = {
     "inspect-file": (plain, _inspected),
     "inspect-pickle": (pickled, _inspected),
     "inspect-safetensors": (headed, _inspected),
+    "model-file": (plain, _model),
+    "model-pickle": (pickled, _model),
+    "model-safetensors": (headed, _model),
     "picture-parameters": (plain, _parameters),
 }
 """By name: how the bytes are wrapped, and what reads the file."""

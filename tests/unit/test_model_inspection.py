@@ -43,7 +43,7 @@ def test_a_checkpoint_of_every_family(kind: str, checkpoints: Checkpoints) -> No
 
     assert report.items() >= expected(kind).items()
     assert report["short_hash"] == short_hash(path) and report["bytes"] == path.stat().st_size
-    assert report["parameters"] == sum(value.numel() for value in load_file(path).values())
+    assert report["parameters"] == sum(value.numel() for value in load_file(path).values() if value.ndim)
     assert "Tincture" in report["read_by"]
     assert json.loads(json.dumps(report)) == report
 

@@ -107,7 +107,7 @@ def _open_safetensors(path: Path, head: bytes) -> TensorFile:
         )
     try:
         # Checks that the tensors fill the file exactly, without gaps or overlaps.
-        source = safe_open(path, framework="pt")  # type: ignore[no-untyped-call]
+        source = safe_open(path, framework="pt")
         header = json.loads(first_bytes(path, 8 + length)[8:])
     except (SafetensorError, ValueError) as error:
         raise FileFormatError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.clip.configuration_clip import CLIPTextConfig
 
 from tincture.errors import ModelError
 from tincture.models.quiet import quiet_libraries
@@ -35,8 +36,9 @@ def build(
             module = make()
     except Exception as error:  # the libraries raise errors of many families for configurations that make no sense
         raise cannot_be_loaded(place, error) from error
-    if hasattr(module, "_fix_state_dict_keys_on_load"):
-        module._fix_state_dict_keys_on_load(weights)  # diffusers' own, for names of 2022
+    rename: Any = getattr(module, "_fix_state_dict_keys_on_load", None)
+    if rename is not None:
+        rename(weights)  # diffusers' own, for names of 2022
     expected = module.state_dict()
     _check(expected, weights, place)
     own = {name: _own(weights.pop(name), device, dtype) for name in expected}
@@ -44,6 +46,15 @@ def build(
     if torch.device(device).type != "meta":
         _fill_buffers(module, device)
     return module.eval()
+
+
+def clip_text_config(values: Mapping[str, Any], place: str) -> Any:
+    """transformers' CLIPTextConfig; ModelError where ``values`` make no sense."""
+    try:
+        with quiet_libraries():
+            return CLIPTextConfig.from_dict(dict(values))
+    except Exception as error:  # whatever the library finds wrong with it
+        raise cannot_be_loaded(place, error) from error
 
 
 def cannot_be_loaded(place: str, error: Exception) -> ModelError:

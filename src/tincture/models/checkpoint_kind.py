@@ -96,7 +96,7 @@ class Checkpoint:
 def find_checkpoint(shapes: Shapes) -> Checkpoint | None:
     """The checkpoint whose tensors these are; None where they are not those of Stable Diffusion 1, 2 or XL."""
     unet = sizes_under(shapes, unet_names(shapes))
-    if _FIRST_LAYER not in unet or describe_other(shapes) is not None:
+    if not _is_convolution(unet.get(_FIRST_LAYER)) or describe_other(shapes) is not None:
         return None
     return Checkpoint(
         family="sdxl" if _SIZES_TOLD in unet else "sd2" if has_linear_projection(unet) else "sd1",
@@ -113,7 +113,7 @@ def describe_other(shapes: Shapes) -> str | None:
     None when it may be one, and for a file of which nothing is known.
     """
     unet = sizes_under(shapes, unet_names(shapes))
-    if _FIRST_LAYER in unet:
+    if _is_convolution(unet.get(_FIRST_LAYER)):
         return _first_match(shapes, _EXTENSIONS) or _special_unet(unet)
     if words := _first_match(shapes, _OTHERS):
         return words
@@ -122,6 +122,10 @@ def describe_other(shapes: Shapes) -> str | None:
     if vae_prefix(shapes) is not None or any(f"{prefix}decoder.conv_in.weight" in shapes for prefix in _VAE_PREFIXES):
         return "a VAE"
     return "a text encoder alone" if next(_text_encoders(shapes), None) else None
+
+
+def _is_convolution(size: tuple[int, ...] | None) -> bool:
+    return size is not None and len(size) == 4
 
 
 def _first_match(shapes: Shapes, table: tuple[tuple[str, str], ...]) -> str | None:
@@ -134,7 +138,7 @@ def _special_unet(unet: Sizes) -> str | None:
     channels = unet[_FIRST_LAYER][1]
     if channels not in (4, 9):
         return _CHANNELS.get(channels, f"a model whose U-Net takes {channels} channels")
-    contexts = {size[1] for name, size in unet.items() if name.endswith("attn2.to_k.weight")}
+    contexts = {size[1] for name, size in unet.items() if name.endswith("attn2.to_k.weight") and len(size) == 2}
     if _SIZES_TOLD in unet and contexts == {1280}:
         return "the refiner of Stable Diffusion XL"
     if _SIZES_TOLD in unet and contexts == {1024}:

@@ -11,6 +11,7 @@ without the prefix of their part.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,7 +20,9 @@ from typing import Any
 Sizes = Mapping[str, tuple[int, ...]]
 """Sizes of tensors by name."""
 
-_TRANSFORMER = re.compile(r"(input_blocks\.\d+\.1|output_blocks\.\d+\.1|middle_block\.1)\.transformer_blocks\.(\d+)\.")
+_TRANSFORMER = re.compile(
+    r"((?:input_blocks\.\d+|output_blocks\.\d+|middle_block)\.1)\.transformer_blocks\.(\d{1,3})\."
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def unet_config(sizes: Sizes, family: str, pooled_width: int | None) -> dict[str
         ShapeError: the blocks do not make up levels of equal depth.
     """
     downsamplers = _count(sizes, r"input_blocks\.(\d+)\.0\.op\.weight")
-    blocks = 1 + max(_numbers(sizes, r"input_blocks\.(\d+)\."), default=0)
+    blocks = _count(sizes, r"input_blocks\.(\d+)\.")
     levels = downsamplers + 1
     layers, rest = divmod(blocks - 1 - downsamplers, levels)
     if layers < 1 or rest:
@@ -129,14 +132,12 @@ def has_linear_projection(sizes: Sizes) -> bool:
 
 def _attention(sizes: Sizes, layers: int, levels: int) -> dict[str, Any]:
     """Where the U-Net attends, and how many transformer layers there are in each place."""
-    depths: dict[str, int] = {}
-    for name in sizes:
-        if match := _TRANSFORMER.match(name):
-            depths[match[1]] = max(depths.get(match[1], 0), int(match[2]) + 1)
+    found = {match.groups() for name in sizes if (match := _TRANSFORMER.match(name))}
+    depths = Counter(place for place, _ in found)
     step = layers + 1
-    down = [[depths.get(f"input_blocks.{1 + level * step + n}.1", 0) for n in range(layers)] for level in range(levels)]
-    up = [[depths.get(f"output_blocks.{level * step + n}.1", 0) for n in range(step)] for level in range(levels)]
-    middle = depths.get("middle_block.1", 0)
+    down = [[depths[f"input_blocks.{1 + level * step + n}.1"] for n in range(layers)] for level in range(levels)]
+    up = [[depths[f"output_blocks.{level * step + n}.1"] for n in range(step)] for level in range(levels)]
+    middle = depths["middle_block.1"]
     if any(any(level) != all(level) for level in [*down, *up]):
         raise ShapeError("its U-Net has a level of which only a part has attention")
     config = {
@@ -210,8 +211,8 @@ def clip_config(sizes: Sizes, activation: str) -> dict[str, Any]:
     Raises:
         ShapeError: a tensor is missing that tells a width.
     """
-    vocabulary, _ = _size(sizes, "embeddings.token_embedding.weight")
-    positions, width = _size(sizes, "embeddings.position_embedding.weight")
+    vocabulary, _ = _size(sizes, "embeddings.token_embedding.weight")[:2]
+    positions, width = _size(sizes, "embeddings.position_embedding.weight")[:2]
     return {
         "vocab_size": vocabulary,
         "max_position_embeddings": positions,

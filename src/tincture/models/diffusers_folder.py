@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
 from tincture.errors import ModelError
-from tincture.models.building import build, cannot_be_loaded
+from tincture.models.building import build, cannot_be_loaded, clip_text_config
 from tincture.models.clip_tokenizer import load_tokenizer
 from tincture.models.config_files import read_config
 from tincture.models.configs import SCHEDULER
@@ -123,11 +122,7 @@ def load_vae_folder(folder: Path, device: torch.device | str) -> Any:
 def _text_encoder(folder: Path, spec: TextEncoderSpec, wishes: Wishes) -> TextEncoder:
     path = folder / spec.component
     place = f"The {spec.component} in {path}"
-    stored = read_config(path / "config.json")
-    try:
-        config = CLIPTextConfig.from_dict(stored)
-    except Exception as error:  # whatever the library finds wrong with it
-        raise cannot_be_loaded(place, error) from error
+    config = clip_text_config(read_config(path / "config.json"), place)
     # transformers 5.6 dropped the level text_model, except where there is a projection.
     level = "text_model." if spec.projected else ""
     weights = {

@@ -6,6 +6,7 @@ the package. Nothing is downloaded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +16,11 @@ import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_open_clip_checkpoint
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
-from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
 from tincture.errors import ModelError
-from tincture.formats.tensor_file import TensorFile
-from tincture.models.building import build, cannot_be_loaded
+from tincture.formats.tensor_file import Shape, TensorFile
+from tincture.models.building import build, cannot_be_loaded, clip_text_config
 from tincture.models.checkpoint_kind import (
     UNET_PREFIX,
     Checkpoint,
@@ -41,6 +41,8 @@ from tincture.models.vae_file import original_vae
 
 _PIXELS_PER_LATENT = 8
 _PROJECTION = "text_projection.weight"
+_RESBLOCK = re.compile(r"transformer\.resblocks\.(\d{1,4})\.")
+_NO_SHAPE = Shape((), None)
 _CLIP_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
 
 
@@ -160,9 +162,8 @@ def _text_encoder(
     else:
         weights = _open_clip_weights(file, found.prefix, PUBLISHED[family.name].last_layers_unused)
     sizes = {name: tuple(weight.shape) for name, weight in weights.items()}
-    config = CLIPTextConfig.from_dict(
-        config_of(spec.component, wishes.configs, place, lambda: clip_config(sizes, activation))
-    )
+    values = config_of(spec.component, wishes.configs, place, lambda: clip_config(sizes, activation))
+    config = clip_text_config(values, place)
     if spec.projected:
         weights = {name if name == _PROJECTION else f"text_model.{name}": weight for name, weight in weights.items()}
     kind = CLIPTextModelWithProjection if spec.projected else CLIPTextModel
@@ -183,7 +184,7 @@ def _projection(file: TensorFile, prefix: str) -> dict[str, Tensor]:
     """The projection of the pooled text, stored as a linear layer's weight or as the matrix, which is its transpose."""
     if f"{prefix}{_PROJECTION}" in file.shapes:
         return {_PROJECTION: file.tensor(f"{prefix}{_PROJECTION}")}
-    if f"{prefix}text_projection" in file.shapes:
+    if len(file.shapes.get(f"{prefix}text_projection", _NO_SHAPE).size) == 2:
         return {_PROJECTION: file.tensor(f"{prefix}text_projection").T}
     return {}
 
@@ -191,7 +192,7 @@ def _projection(file: TensorFile, prefix: str) -> dict[str, Tensor]:
 def _open_clip_weights(file: TensorFile, prefix: str, unused_layers: int) -> dict[str, Tensor]:
     """Under transformers' names, ``text_model.`` left out."""
     names = {inner: name for inner, name in names_under(file.shapes, prefix).items() if not inner.startswith("visual.")}
-    blocks = sorted({int(inner.split(".")[2]) for inner in names if inner.startswith("transformer.resblocks.")})
+    blocks = sorted({int(match[1]) for inner in names if (match := _RESBLOCK.match(inner))})
     dropped = tuple(f"transformer.resblocks.{block}." for block in blocks[len(blocks) - unused_layers :])
     kept = {inner: file.tensor(name) for inner, name in names.items() if not inner.startswith(dropped)}
     kept.pop("text_projection", None)

@@ -34,7 +34,7 @@ class TextEncoder:
         # Published configurations name an end token that is none, and the pooled text is that of the end token.
         module.config.eos_token_id = tokenizer.eos_token_id
         for inner in (module, getattr(module, "text_model", None)):
-            if hasattr(inner, "eos_token_id"):
+            if inner is not None and hasattr(inner, "eos_token_id"):
                 inner.eos_token_id = tokenizer.eos_token_id
 
     @property
