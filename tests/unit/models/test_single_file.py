@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -133,15 +134,23 @@ def test_picto_as_one_file_predicts_the_same(tmp_path: Path) -> None:
     assert parts.vae.config.scaling_factor == model.vae.config.scaling_factor
 
 
-def test_diffusers_own_pipeline_agrees(checkpoints: Checkpoints, sd1: StableDiffusion, tmp_path: Path) -> None:
-    from diffusers import StableDiffusionPipeline
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
+def test_diffusers_own_pipeline_agrees(kind: str, checkpoints: Checkpoints, tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-    folder = save_folder(sd1, tmp_path / "configs")
-    pipeline = StableDiffusionPipeline.from_single_file(
-        str(checkpoints.path("sd1")), config=str(folder), local_files_only=True
-    )
+    model = load_model(str(checkpoints.path(kind)))
+    folder = save_folder(model, tmp_path / "configs")
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {
+        encoder.spec.component: ["transformers", type(encoder.module).__name__] for encoder in model.text_encoders
+    }
+    index |= {encoder.spec.tokenizer: ["transformers", "CLIPTokenizer"] for encoder in model.text_encoders}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    pipeline_kind = StableDiffusionXLPipeline if kind == "sdxl" else StableDiffusionPipeline
 
-    for name, part in modules(sd1).items():
+    pipeline = pipeline_kind.from_single_file(str(checkpoints.path(kind)), config=str(folder), local_files_only=True)
+
+    for name, part in modules(model).items():
         theirs = getattr(pipeline, name).state_dict()
         assert all(torch.equal(value, theirs[key]) for key, value in part.state_dict().items())
 
