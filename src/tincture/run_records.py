@@ -87,7 +87,7 @@ def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) 
         "datetime": f"{now:%Y-%m-%d %H:%M:%S}",
         "model_name": model.name,
         "model_hash": model.hash,
-        "num_of_dataset_images": len(run.dataset),
+        "num_of_dataset_images": run.dataset.pictures(),
         **own,
         f"{kind}_name": adapter.name,
         "learn_rate": settings.learning_rate,
@@ -117,10 +117,36 @@ def software() -> dict[str, str]:
 
 def provenance(run: Components) -> dict[str, Any]:
     """What an adapter's file says of how it was made, with what it said before the run of author, licence and so on."""
-    settings = run.settings.replace(**_found_out(run))
+    settings = run.settings.replace(**_found_out(run), **_placeless(run))
     made = {**software(), "settings": settings.to_dict(), "data_hash": run.dataset.digest()}
     people = {"author": run.settings.author, "license": run.settings.license}
     return {**run.adapter.provenance, **{key: text for key, text in people.items() if text}, **made}
+
+
+def _placeless(run: Components) -> dict[str, Any]:
+    """The settings that are places, by their last names: files are passed on, and the rest is nobody's business.
+
+    It is also the same for a run that goes on, whose settings have absolute places.
+    """
+    settings = run.settings
+    return {
+        "data": tuple(_source_name(Source.parse(folder)) for folder in settings.folders),
+        "masks": settings.masks and Path(settings.masks).resolve().name,
+        "model": run.model.name,
+        "vae": settings.vae and _without_ending(Path(settings.vae)),
+        "template": Path(settings.template).name,
+        "cache_dir": "",
+        "log_dir": "",
+    }
+
+
+def _source_name(source: Source) -> str:
+    folder = source.resolved().folder
+    return str(Source(Path(folder.name or folder), source.repeats))
+
+
+def _without_ending(path: Path) -> str:
+    return path.stem if path.suffix in (".safetensors", ".ckpt", ".pt", ".bin") else path.name
 
 
 def preview_drawing(settings: TrainSettings) -> Drawing:

@@ -80,7 +80,7 @@ def test_what_is_odd_is_warned_of_and_trained(bench: Bench) -> None:
         result = bench.train("embedding", width=32, height=32, steps=1)
     assert result.global_step == 1
     told = [str(warning.message) for warning in warned]
-    assert any("broken.png is skipped: is not a picture" in text for text in told)
+    assert any("broken.png is skipped: is empty (0 bytes)" in text for text in told)
     assert any("enlarged: 0.png, 1.png" in text for text in told)
 
 

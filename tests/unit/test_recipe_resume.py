@@ -50,6 +50,7 @@ def test_stopped_and_resumed_equals_never_stopped(
         result = stopped.resume(result.run_dir, stop_after=following)
     assert not result.interrupted
     assert_same(result, whole)
+    assert result.adapter_path.read_bytes() == whole.adapter_path.read_bytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)

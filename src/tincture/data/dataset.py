@@ -91,6 +91,10 @@ class PictureDataset(Sequence[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
 
+    def pictures(self) -> int:
+        """How many pictures there are, without their mirrored copies."""
+        return sum(not sample.flip for sample in self.samples)
+
     def repeats(self) -> list[int]:
         """How often each sample comes in an epoch."""
         return [sample.repeats for sample in self.samples]
