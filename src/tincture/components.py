@@ -11,22 +11,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tincture.adapters.adapter import Adapter
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.data.dataset import PictureDataset
-from tincture.devices import PRECISIONS, resolve_device
+from tincture.devices import PRECISIONS, half_precision, resolve_device
 from tincture.errors import DataError, ModelError, UsageError
-from tincture.events import Callback, ModelLoaded
+from tincture.events import Callback, MemoryFitted, ModelLoaded
+from tincture.memory import MemoryEstimator
+from tincture.memory_fit import available_memory, fit, shortage_explained
+from tincture.models.float8 import store_in_float8
 from tincture.models.loading import load_model
+from tincture.models.placement import TEXT_ENCODERS, UNET
 from tincture.models.sampling import SAMPLERS
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run_data import attention_mask_loss, load_data, open_latents, require_masks, training_data
+from tincture.run_trainer import known_prompts, make_optimizer, make_trainer
 from tincture.settings import TrainSettings
-from tincture.training.conditioning import Conditioning
 from tincture.training.lr_schedule import Schedule
-from tincture.training.optimizer import create_optimizer
-from tincture.training.trainer import Clipping, Trainer
+from tincture.training.trainer import Trainer
 from tincture.workspace import Workspace
 
 
@@ -35,7 +40,9 @@ class Components:
     """What a run is made of.
 
     Attributes:
+        settings: with nothing left open.
         lines: of the prompt template.
+        estimator: tells the memory that other settings would take.
     """
 
     settings: TrainSettings
@@ -44,6 +51,7 @@ class Components:
     dataset: PictureDataset
     lines: list[str]
     trainer: Trainer
+    estimator: MemoryEstimator
 
 
 def prepare(
@@ -60,17 +68,13 @@ def prepare(
         lines: of the prompt template.
         record: of the run that goes on; model and data must be those it began with.
     """
-    learning_rate = Schedule.parse(settings.learning_rate, settings.steps)
-    clipping = None
-    if settings.clip_grad_mode != "none":
-        clipping = Clipping(settings.clip_grad_mode, Schedule.parse(settings.clip_grad_value, settings.steps))
-    optimizer = create_optimizer(
-        settings.optimizer, adapter.parameters(), learning_rate.at(adapter.step), settings.weight_decay
-    )
-    model = load_base(settings, workspace)
+    optimizer = make_optimizer(settings, adapter)
+    device = resolve_device(settings.device)
+    with shortage_explained(settings, device, lambda: None):
+        model = load_base(settings, workspace)
     for callback in callbacks:
         callback.on_event(ModelLoaded(model.describe()))
-    files = open_latents(settings, model)
+    files = open_latents(settings, model, device)
     dataset = load_data(settings, model, files)
     if record is not None:
         _check_unchanged(settings, model, dataset, record)
@@ -79,35 +83,80 @@ def prepare(
         warnings.warn(f"{path} is skipped: {reason}", stacklevel=2)
     for remark in dataset.remarks:
         warnings.warn(remark, stacklevel=2)
-    adapter.to(model.device)
-    trainer = Trainer(
-        model,
-        adapter,
-        training_data(settings, model, adapter.name, dataset, lines, callbacks, files),
-        Conditioning(model, trains_text=adapter.trains_text, clip_skip=settings.clip_skip),
-        optimizer,
-        learning_rate=learning_rate,
-        # As in the webui, a schedule that ends earlier ends the run.
-        steps=min(settings.steps, learning_rate.end_step),
-        global_step=adapter.step,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        clipping=clipping,
-        precision=settings.precision,
-        seed=settings.seed,
-        log_every=settings.log_every,
-        auxiliary_loss=attention_mask_loss(settings, model, adapter, dataset),
+    estimator = MemoryEstimator(model, adapter, dataset, lines, device.type)
+    settings, fitted = fit_memory(settings, estimator, device)
+    if fitted is not None:
+        for callback in callbacks:
+            callback.on_event(fitted)
+    with shortage_explained(settings, device, lambda: estimator):
+        model = place(model, settings, workspace, device)
+        estimator.model = model
+        adapter.to(model.device)
+        known = known_prompts(settings, model, adapter, dataset, lines)
+        model.placement.keep = frozenset({UNET} if known else {UNET, TEXT_ENCODERS})
+        if files is not None and model.slicing:
+            files.encoder += ", in slices"
+        data = training_data(settings, model, adapter.name, dataset, lines, callbacks, files)
+        auxiliary_loss = attention_mask_loss(settings, model, adapter, dataset)
+    trainer = make_trainer(
+        settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=auxiliary_loss
     )
-    return Components(settings, model, adapter, dataset, lines, trainer)
+    return Components(settings, model, adapter, dataset, lines, trainer, estimator)
 
 
-def load_base(settings: TrainSettings, workspace: Workspace) -> StableDiffusion:
-    """The frozen model, on the device and in the precision of the settings."""
+def load_base(settings: TrainSettings, workspace: Workspace, *, stay: bool = False) -> StableDiffusion:
+    """The frozen model in the precision of the settings, on their device unless ``place`` shall bring it there.
+
+    Where the precision is not chosen yet, it is a half one: that takes the least memory until it is.
+
+    Args:
+        stay: it is not meant to leave the CPU.
+    """
     device = resolve_device(settings.device)
-    chosen = dataclasses.asdict(settings.overrides())
+    comes_later = settings.open_memory_settings() or settings.offload or settings.weight_storage == "float8"
+    precision = half_precision(device) if settings.precision == "auto" else settings.precision
+    return load_model(
+        settings.model,
+        workspace=workspace,
+        device="cpu" if stay or comes_later else device,
+        dtype=PRECISIONS[precision],
+        **dataclasses.asdict(settings.overrides()),
+    )
+
+
+def fit_memory(
+    settings: TrainSettings, estimator: MemoryEstimator, device: torch.device
+) -> tuple[TrainSettings, MemoryFitted | None]:
+    """``settings`` with nothing left open of their memory settings, and what was chosen if anything was.
+
+    Raises:
+        OutOfMemoryError: the run does not fit into what ``vram`` says.
+    """
+    usual = settings.open_memory_settings()
+    if not usual:
+        return settings, None
+    available = available_memory(settings, device)
+    found, estimate = fit(settings, estimator, available, device)
+    return found, MemoryFitted({name: getattr(found, name) for name in usual}, estimate.peak, available)
+
+
+def place(
+    model: StableDiffusion, settings: TrainSettings, workspace: Workspace, device: torch.device
+) -> StableDiffusion:
+    """The model as all memory settings have it: loaded anew where its precision turned out to be another."""
     dtype = PRECISIONS[settings.precision]
-    model = load_model(settings.model, workspace=workspace, device=device, dtype=dtype, **chosen)
+    if model.dtype != dtype:
+        model = load_base(settings, workspace)
     if settings.gradient_checkpointing:
         model.enable_gradient_checkpointing()
+    if settings.slicing:
+        model.enable_slicing()
+    if settings.weight_storage == "float8":
+        store_in_float8(model.unet, device)
+    if settings.offload:
+        model.placement.offload(device)
+    elif model.device != device:
+        model.to(device, dtype)
     return model
 
 

@@ -28,3 +28,24 @@ def resolve_device(name: str) -> torch.device:
             f"Device {name!r} cannot be used here: {reason} Try --device auto; tincture doctor lists what is there."
         ) from error
     return device
+
+
+def half_precision(device: torch.device) -> str:
+    """The half precision that ``device`` computes well in: ``bf16``, or ``fp16`` where that is not its own."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "fp16"
+    return "bf16"
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on ``device`` now; None where nobody tells."""
+    if device.type in ("cuda", "xpu"):
+        free, _ = getattr(torch, device.type).mem_get_info(device)
+        return int(free)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    try:
+        import psutil
+    except ImportError:
+        return None
+    return int(psutil.virtual_memory().available)

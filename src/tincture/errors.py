@@ -7,7 +7,8 @@
     ├── FileFormatError           an adapter or state file that cannot be read
     ├── StorageError              a disk that is full, a folder that may not be written
     └── TrainingError             a run that cannot start or go on
-        └── DivergedError         loss or weights became NaN or infinite
+        ├── DivergedError         loss or weights became NaN or infinite
+        └── OutOfMemoryError      the device's memory does not hold the run
 
 Every message is a sentence that says what was given, what is allowed and what to do.
 """
@@ -47,3 +48,7 @@ class TrainingError(TinctureError):
 
 class DivergedError(TrainingError):
     """The loss or the trained weights became NaN or infinite."""
+
+
+class OutOfMemoryError(TrainingError):
+    """The device's memory does not hold the run."""

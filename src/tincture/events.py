@@ -5,9 +5,10 @@ A watcher is any object with ``on_event(event)``; it picks the events it cares f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,24 @@ class ModelLoaded(Event):
     """The base model is there; ``description`` says in one line what it is."""
 
     description: str
+
+
+@dataclass(frozen=True)
+class MemoryFitted(Event):
+    """Settings were ``chosen`` so that the run fits: it takes ``peak`` bytes at most of the ``available`` ones."""
+
+    chosen: Mapping[str, Any]
+    peak: int
+    available: int
+
+    @property
+    def description(self) -> str:
+        """The same in one line."""
+        values = {True: "yes", False: "no"}
+        listed = ", ".join(
+            f"{name.replace('_', ' ')} {values.get(value, value)}" for name, value in self.chosen.items()
+        )
+        return f"memory: about {self.peak / 2**30:.2f} of {self.available / 2**30:.2f} GiB, by {listed}"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from tincture.formats.picture_text import parameters_text, save_png
 from tincture.models.sampling import complete, generate
 from tincture.models.stable_diffusion import StableDiffusion
 
+MAX_AT_ONCE = 16
+"""Pictures that are drawn together."""
 LABEL_WIDTH = 64
 """Pixels left of a sheet's row for its label."""
 LABEL_HEIGHT = 16
@@ -69,7 +71,9 @@ class Previewer:
         """Draws, writes and tells of the previews at ``global_step``; the adapter is attached already."""
         self.adapter.train(False)
         try:
-            pictures = generate(self.model, self.prompts, self.drawing, seeds=[self.seed] * len(self.prompts)).numpy()
+            seeds = [self.seed] * len(self.prompts)
+            at_once = 1 if self.model.slicing else MAX_AT_ONCE
+            pictures = generate(self.model, self.prompts, self.drawing, seeds=seeds, batch_size=at_once).numpy()
         finally:
             self.adapter.train(True)
         paths = self._paths(global_step)

@@ -6,32 +6,30 @@ import dataclasses
 import itertools
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tincture.adapters import embedding, hypernetwork
-from tincture.components import Components, check, check_steps, load_adapter, load_base, prepare
+from tincture.components import Components, check, check_steps, fit_memory, load_adapter, load_base, prepare
 from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
+from tincture.devices import resolve_device
 from tincture.errors import UsageError
 from tincture.events import Callback, RunEnded
+from tincture.memory import MemoryEstimate, MemoryEstimator
+from tincture.memory_fit import shortage_explained
 from tincture.models.families import FAMILIES
 from tincture.models.loading import load_model
 from tincture.optimizer_file import load_optimizer, save_optimizer
 from tincture.preview import Previewer
-from tincture.run_data import load_data, load_template, open_latents
-from tincture.run_folder import Checkpointer, RunFolder, read_record
+from tincture.run_data import load_data, load_template, open_latents, preview_prompts
+from tincture.run_folder import Checkpointer, RunFolder, read_record, write_json
 from tincture.run_records import preview_drawing, provenance, software, write_records
-from tincture.settings import TrainSettings
+from tincture.settings import MEMORY_SETTINGS, TrainSettings
 from tincture.training import checkpoint
 from tincture.training.metrics import CsvLog, TensorBoardLog
 from tincture.workspace import Workspace
-
-MAX_PREVIEWS = 4
-"""Prompts drawn at each preview when the settings name none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +159,7 @@ def resume(
     run_dir: Path,
     *,
     workspace: Workspace | None = None,
+    memory: Mapping[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
     stop: threading.Event | None = None,
 ) -> RunResult:
@@ -170,6 +169,8 @@ def resume(
 
     Args:
         workspace: where model and adapter lie; None takes the run's own.
+        memory: of ``settings.MEMORY_SETTINGS`` and ``vram``, those to change from now on. ``vram`` chooses the others
+            anew, except for precision and weight storage, on which the result depends.
 
     Raises:
         FileFormatError: the folder holds no run, or no readable state.
@@ -178,7 +179,8 @@ def resume(
     """
     run_dir = Path(run_dir).resolve()
     record = read_record(run_dir)
-    settings = TrainSettings.from_dict(record["settings"], source=str(run_dir / "run.json"))
+    values = {**record["settings"], **_changed_memory(memory or {})}
+    settings = TrainSettings.from_dict(values, source=str(run_dir / "run.json")).resolved()
     workspace = workspace or Workspace.open(record["root"])
     path = Path(record["adapter_path"])
     folder = RunFolder(run_dir, settings.kind, path.suffix)
@@ -197,22 +199,44 @@ def resume(
         load_optimizer(run.trainer.optimizer, adapter, path)
     else:
         checkpoint.restore_state(run.trainer, state)
+    if memory:
+        write_json(folder.record, {**record, "settings": run.settings.to_dict()})
     return _run(run, folder, path, callbacks, stop)
 
 
+def _changed_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
+    wrong = set(memory) - {*MEMORY_SETTINGS, "vram"}
+    if wrong:
+        raise UsageError(
+            f"A run cannot go on with another {', '.join(sorted(wrong))}; what can change is "
+            f"{', '.join(MEMORY_SETTINGS)} and vram. For all else, begin a new run."
+        )
+    chooses = memory.get("vram", "off") != "off"
+    open_again = {"offload": None, "slicing": None, "gradient_checkpointing": None} if chooses else {}
+    return {**open_again, **memory}
+
+
 def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
-    """What ``train`` would do, with nothing written: settings, pictures, sizes, epochs, trained numbers, MiB needed."""
+    """What ``train`` would do, with nothing written: settings, pictures, sizes, epochs, trained numbers, memory.
+
+    The memory is that of the device, in MiB: the most at a time, the most of each phase, and what of it lies there.
+
+    Raises:
+        OutOfMemoryError: the run does not fit into what ``vram`` says.
+    """
     settings = settings.resolved()
     path = find_adapter(settings, workspace)
     adapter = load_adapter(settings.kind, path, path.stem)
-    model = load_base(settings, workspace)
-    dataset = load_data(settings, model, open_latents(settings, model))
+    device = resolve_device(settings.device)
+    model = load_base(settings, workspace, stay=True)
+    dataset = load_data(settings, model, open_latents(settings, model, device))
     batches = BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats())
-    check(settings, model, adapter, load_template(settings, workspace), dataset)
+    lines = load_template(settings, workspace)
+    check(settings, model, adapter, lines, dataset)
+    estimator = MemoryEstimator(model, adapter, dataset, lines, device.type)
+    settings, fitted = fit_memory(settings, estimator, device)
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     remaining = max(0, settings.steps - adapter.step)
-    frozen = sum(_bytes(part) for part in (model.unet, model.vae, *(encoder.module for encoder in model.text_encoders)))
-    cells = sum(sample.width * sample.height for sample in dataset) // model.vae_scale_factor**2
     return {
         "settings": settings.to_dict(),
         "model": {
@@ -222,7 +246,7 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
             "inpainting": model.is_inpainting,
             "predicts": model.predicts,
         },
-        "pictures": sum(not sample.flip for sample in dataset),
+        "pictures": dataset.pictures(),
         "samples_per_epoch": sum(dataset.repeats()),
         "skipped": {str(path): reason for path, reason in dataset.skipped},
         "remarks": dataset.remarks,
@@ -231,13 +255,21 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
         "steps": remaining,
         "epochs": round(remaining * settings.gradient_accumulation_steps / batches.micro_batches_per_epoch, 2),
         "trained_numbers": trained,
-        # Weights, gradients and Adam's two moments in float32; latents as mean and spread. Activations come on top.
-        "memory_mib": {
-            "frozen_model": round(frozen / 2**20, 1),
-            "trained_state": round(trained * 16 / 2**20, 3),
-            "latents": round(cells * 2 * 4 * 4 / 2**20, 3),
-        },
+        "memory_mib": _mib(estimator.estimate(settings)),
+        **({"chosen_for_memory": dict(fitted.chosen)} if fitted else {}),
     }
+
+
+def _mib(estimate: MemoryEstimate) -> dict[str, float]:
+    weights = {f"weights of {part.replace('_', ' ')}": size for part, size in estimate.weights.items()}
+    sizes = {
+        "peak": estimate.peak,
+        **estimate.phases,
+        **weights,
+        "trained numbers and optimizer": estimate.trained,
+        "latents and prompts": estimate.data,
+    }
+    return {name: round(size / 2**20, 3 if size < 2**20 else 1) for name, size in sizes.items()}
 
 
 def _buckets(dataset: PictureDataset) -> list[dict[str, Any]]:
@@ -278,7 +310,8 @@ def _run(
     if settings.preview_every:
         watchers.append(_previewer(run, folder.images))
     watchers.extend(callbacks)
-    interrupted = trainer.run(watchers, stop)
+    with shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)):
+        interrupted = trainer.run(watchers, stop)
     loss, _ = trainer.window.window()
     return RunResult(path, folder.path, trainer.global_step, loss, interrupted, seconds.value)
 
@@ -301,15 +334,10 @@ def _save(run: Components, path: Path, adapter_path: Path) -> None:
 
 def _previewer(run: Components, folder: Path) -> Previewer:
     settings, data = run.settings, run.trainer.data
-    pictures = [index for index, sample in enumerate(run.dataset) if not sample.flip][:MAX_PREVIEWS]
-    prompts = settings.preview_prompts or tuple(dict.fromkeys(data.prompt(index, 0, index) for index in pictures))
+    prompts = preview_prompts(settings, run.dataset, data.prompt)
     seed, every, emit = settings.preview_seed, settings.preview_every, run.trainer.emit
     return Previewer(run.model, run.adapter, prompts, preview_drawing(settings), seed, folder, every, emit)
 
 
 def _logs(settings: TrainSettings, workspace: Workspace) -> Path:
     return Path(settings.log_dir).resolve() if settings.log_dir else workspace.logs
-
-
-def _bytes(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())

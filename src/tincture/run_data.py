@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from tincture import randomness
@@ -21,6 +22,7 @@ from tincture.data.masks import mask_weights
 from tincture.data.sizes import Buckets
 from tincture.errors import UsageError
 from tincture.events import Callback, Progressed
+from tincture.models.placement import VAE
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.models.vae_hash import vae_hash
 from tincture.settings import TrainSettings
@@ -28,12 +30,19 @@ from tincture.training.attention_mask import AttentionMaskLoss, latent_mask
 from tincture.training.trainer import PromptDraw, TrainingData
 from tincture.workspace import Workspace
 
+MAX_PREVIEWS = 4
+"""Prompts drawn at each preview when the settings name none."""
 
-def open_latents(settings: TrainSettings, model: StableDiffusion) -> LatentFiles | None:
-    """Where latents are kept from run to run, if the settings name a place; UsageError when it is a file."""
+
+def open_latents(settings: TrainSettings, model: StableDiffusion, device: torch.device) -> LatentFiles | None:
+    """Where latents are kept from run to run, if the settings name a place; UsageError when it is a file.
+
+    Args:
+        device: where they are made.
+    """
     if not settings.cache_dir:
         return None
-    encoder = f"{vae_hash(model.vae)} on {model.device.type}{' in slices' if model.slicing else ''}"
+    encoder = f"{vae_hash(model.vae)} on {device.type}"
     return LatentFiles(
         settings.cache_dir, encoder, latent_channels=model.latent_channels, stride=model.vae_scale_factor
     )
@@ -100,13 +109,14 @@ def training_data(
         for callback in callbacks:
             callback.on_event(Progressed("latents", done, total))
 
-    latents = LatentCache.encode(model, dataset, seed=settings.seed, on_progress=told, files=files)
+    with model.placement.acting(VAE, alone=True):
+        latents = LatentCache.encode(model, dataset, seed=settings.seed, on_progress=told, files=files)
     for remark in files.remarks() if files else ():
         warnings.warn(remark, stacklevel=2)
     return TrainingData(
         plan=BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats()),
         latents=latents,
-        prompt=_prompt_draw(settings, name, dataset, lines),
+        prompt=prompt_draw(settings, name, dataset, lines),
         latent_sampling_method=settings.latent_sampling_method,
         weights=_loss_weights(settings, model, dataset, latents) if settings.use_weight else None,
         time_ids=[_time_ids(model, sample) for sample in dataset] if model.family.knows_sizes else None,
@@ -117,7 +127,9 @@ def _time_ids(model: StableDiffusion, sample: Sample) -> Tensor:
     return model.time_ids(sample.original_size, sample.crop, sample.fit.size).to(model.device)
 
 
-def _prompt_draw(settings: TrainSettings, name: str, dataset: PictureDataset, lines: list[str]) -> PromptDraw:
+def prompt_draw(settings: TrainSettings, name: str, dataset: PictureDataset, lines: list[str]) -> PromptDraw:
+    """Draws the prompt of a sample in a step."""
+
     def draw(index: int, global_step: int, slot: int) -> str:
         return captions.prompt_for(
             dataset[index].caption,
@@ -131,6 +143,30 @@ def _prompt_draw(settings: TrainSettings, name: str, dataset: PictureDataset, li
         )
 
     return draw
+
+
+def possible_prompts(settings: TrainSettings, name: str, dataset: PictureDataset, lines: list[str]) -> list[str] | None:
+    """Every prompt that the run may use, each once; None where shuffled or dropped tags make too many."""
+    if settings.shuffle_tags or settings.tag_drop_out > 0:
+        return None
+    found: dict[str, None] = {}
+    for sample in dataset:
+        found |= dict.fromkeys(
+            captions.possible_prompts(
+                sample.caption,
+                lines,
+                name,
+                keep_tags=settings.keep_tags,
+                caption_drop_out=settings.caption_drop_out,
+            )
+        )
+    return list(found)
+
+
+def preview_prompts(settings: TrainSettings, dataset: PictureDataset, draw: PromptDraw) -> tuple[str, ...]:
+    """The settings' prompts of previews, or those of the first pictures."""
+    pictures = [index for index, sample in enumerate(dataset) if not sample.flip][:MAX_PREVIEWS]
+    return settings.preview_prompts or tuple(dict.fromkeys(draw(index, 0, index) for index in pictures))
 
 
 def _loss_weights(

@@ -86,6 +86,12 @@ def regular_expression(value: str) -> str | None:
     return None
 
 
+def gigabytes(value: str) -> str | None:
+    """A device's memory: off, auto or a number above 0."""
+    known = value in ("off", "auto") or (re.fullmatch(r"\d+(\.\d*)?|\.\d+", value) and float(value) > 0)
+    return None if known else "off, auto or gigabytes, such as 8 or 5.5"
+
+
 def device_name(value: str) -> str | None:
     """A device by torch's name, or auto."""
     known = re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", value)

@@ -21,6 +21,7 @@ from tincture.setting_fields import (
     device_name,
     filled,
     filled_each,
+    gigabytes,
     multiple_of_8,
     regular_expression,
     setting,
@@ -47,6 +48,17 @@ def _name(value: str) -> str | None:
 def _sides(value: int) -> str | None:
     return None if value >= 0 and value % 8 == 0 else "0 (chosen for you) or a multiple of 8"
 
+
+MEMORY_SETTINGS: Mapping[str, Any] = types.MappingProxyType(
+    {
+        "offload": False,
+        "slicing": False,
+        "precision": "fp32",
+        "gradient_checkpointing": False,
+        "weight_storage": "same",
+    }
+)
+"""Settings that decide on how much memory a run needs, with what they usually are; those that cost least come first."""
 
 ADAPTER, MODEL, OPTIMIZER, DATA, MACHINE, OUTPUT, PREVIEW = (
     "What is trained",
@@ -170,8 +182,31 @@ class TrainSettings(CheckedSettings):
     seed: int = setting(0, OPTIMIZER, "Every random draw of the run depends on this number.", at_least(0))
 
     device: str = setting("auto", MACHINE, "auto, cpu, cuda, cuda:N, mps, xpu.", device_name)
-    precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", MACHINE, "Precision of the frozen model.")
-    gradient_checkpointing: bool = setting(False, MACHINE, "Less memory for more time.")
+    vram: str = setting(
+        "off",
+        MACHINE,
+        "Choose those of the settings below that are not given, so that the run fits: auto (what the device has free), "
+        "or its gigabytes; off: none is chosen.",
+        gigabytes,
+        number=True,
+    )
+    offload: bool | None = setting(
+        None, MACHINE, "Text encoders and VAE leave the device while they rest; not given: no."
+    )
+    slicing: bool | None = setting(
+        None,
+        MACHINE,
+        "Encode and draw pictures one at a time, and in tiles where larger than the model's own size; not given: no.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto", MACHINE, "Precision of the frozen model; auto: fp32, unless --vram chooses another."
+    )
+    gradient_checkpointing: bool | None = setting(
+        None, MACHINE, "Less memory for about a third more time; not given: no."
+    )
+    weight_storage: Literal["auto", "same", "float8"] = setting(
+        "auto", MACHINE, "Keep the U-Net's weights in 8 bits each; auto: same (as they compute), unless --vram chooses."
+    )
 
     log_dir: str = setting("", OUTPUT, "Folder for run folders; empty: textual_inversion in the workspace.")
     save_every: int = setting(500, OUTPUT, "Steps between copies of the adapter; 0: none.", at_least(0))
@@ -215,12 +250,20 @@ class TrainSettings(CheckedSettings):
         )
 
     def resolved(self) -> TrainSettings:
-        """A copy in which what depends on the kind (rate, template, an embedding's weight decay) is filled in."""
+        """A copy in which what depends on the kind (rate, template, an embedding's weight decay) is filled in.
+
+        So is what is left open of `MEMORY_SETTINGS`, unless `vram` asks for a choice.
+        """
         return self.replace(
+            **(self.open_memory_settings() if self.vram == "off" else {}),
             learning_rate=self.learning_rate or DEFAULT_LEARNING_RATE[self.kind],
             template=self.template or DEFAULT_TEMPLATE[self.kind],
             weight_decay=0.0 if self.kind == "embedding" and self.weight_decay is None else self.weight_decay,
         )
+
+    def open_memory_settings(self) -> dict[str, Any]:
+        """Those of `MEMORY_SETTINGS` that were not given, with what they usually are."""
+        return {name: usual for name, usual in MEMORY_SETTINGS.items() if getattr(self, name) in (None, "auto")}
 
 
 FIELDS: Mapping[str, FieldSpec] = specs_of(TrainSettings)
@@ -248,7 +291,8 @@ def _data_faults(values: Mapping[str, Any]) -> list[str]:
 
 def _schedule_faults(values: Mapping[str, Any]) -> list[str]:
     steps = values.get("steps", FIELDS["steps"].default)
-    texts = {name: value for name, value in values.items() if FIELDS[name].number and value}
+    schedules = {name for name, spec in FIELDS.items() if spec.number and spec.group == OPTIMIZER}
+    texts = {name: value for name, value in values.items() if name in schedules and value}
     return [fault for name, text in texts.items() if (fault := _schedule_fault(name, text, steps))]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.runs import NAMES, Bench, OnStep, Recorder, csv_text, equal, trained, write_pictures
 from tests.support import save_folder, tiny_model
-from tincture import components, recipe, version
+from tincture import recipe, run_trainer, version
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
 from tincture.cli import main
@@ -261,7 +261,7 @@ def test_texts_are_encoded_once_where_they_are_not_trained(
             super().__init__(*arguments, **keywords)
             made.append(self)
 
-    monkeypatch.setattr(components, "Conditioning", Watched)
+    monkeypatch.setattr(run_trainer, "Conditioning", Watched)
     bench.train(kind, steps=12, template=str(template))
     assert [conditioning.encoded for conditioning in made] == [expected]
 
@@ -276,7 +276,7 @@ def test_an_embedding_has_no_weight_decay_and_a_hypernetwork_the_optimizers(
         decays.append(optimizer.param_groups[0]["weight_decay"])
         return optimizer
 
-    monkeypatch.setattr(components, "create_optimizer", watched)
+    monkeypatch.setattr(run_trainer, "create_optimizer", watched)
     bench.train("embedding", steps=1)
     bench.train("hypernetwork", steps=1)
     bench.train("embedding", steps=2, weight_decay=0.5)
@@ -440,7 +440,9 @@ def test_an_adapter_for_another_model_is_refused(bench: Bench) -> None:
     with pytest.raises(ModelError, match=r"'cat' has vectors of width clip_l 768, but .* clip_l 32"):
         bench.train("embedding")
     create_hypernetwork("ink", (768, 320)).save(bench.path("hypernetwork"))
-    with pytest.raises(ModelError, match=r"has layers for the widths 320, 768, but .* \(Stable Diffusion 1\) take 32, 64"):
+    with pytest.raises(
+        ModelError, match=r"has layers for the widths 320, 768, but .* \(Stable Diffusion 1\) take 32, 64"
+    ):
         bench.train("hypernetwork")
 
 

@@ -33,8 +33,29 @@ def test_defaults_depend_on_the_kind_only_when_resolved() -> None:
 
 
 def test_resolved_keeps_what_was_given() -> None:
-    given = TrainSettings.from_dict({**REQUIRED, "learning_rate": "1e-3:5, 1e-4", "weight_decay": 0.1, "template": "t"})
-    assert given.resolved() == given
+    given = {**REQUIRED, "learning_rate": "1e-3:5, 1e-4", "weight_decay": 0.1, "template": "t"}
+    memory = {"offload": True, "slicing": False, "precision": "bf16", "gradient_checkpointing": True}
+    settings = TrainSettings.from_dict({**given, **memory, "weight_storage": "float8"})
+    assert settings.resolved() == settings and settings.open_memory_settings() == {}
+
+
+def test_memory_settings_are_usual_unless_they_shall_be_chosen() -> None:
+    settings = TrainSettings.from_dict({**REQUIRED, "gradient_checkpointing": True})
+    usual = {"offload": False, "slicing": False, "precision": "fp32", "weight_storage": "same"}
+    assert settings.open_memory_settings() == usual
+    resolved = settings.resolved()
+    assert {name: getattr(resolved, name) for name in usual} == usual and resolved.gradient_checkpointing
+    assert settings.replace(vram="auto").resolved().open_memory_settings() == usual
+
+
+@pytest.mark.parametrize("value", ["auto", "off", 8, 5.5, "6", ".5"])
+def test_vram_is_auto_or_gigabytes(value: Any) -> None:
+    assert TrainSettings.from_dict({**REQUIRED, "vram": value}).vram == str(value)
+
+
+@pytest.mark.parametrize("value", ["", "0", "8GB", "-1", "all"])
+def test_vram_refuses_the_rest(value: str) -> None:
+    assert "off, auto or gigabytes, such as 8 or 5.5" in refusal({**REQUIRED, "vram": value})
 
 
 def test_every_setting_has_help_and_a_group() -> None:

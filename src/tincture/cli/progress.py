@@ -14,6 +14,7 @@ from tincture.events import (
     Callback,
     CheckpointSaved,
     Event,
+    MemoryFitted,
     ModelLoaded,
     PreviewReady,
     Progressed,
@@ -58,7 +59,7 @@ class Bar:
 
     def on_event(self, event: Event) -> None:
         match event:
-            case ModelLoaded():
+            case ModelLoaded() | MemoryFitted():
                 self.shown.console.print(event.description, highlight=False, markup=False, soft_wrap=True)
             case Progressed():
                 self._move(event.stage, event.done, event.total)
@@ -97,7 +98,7 @@ class Lines:
         match event:
             case Progressed() if self._due():
                 self._print(f"{event.stage} {event.done}/{event.total}")
-            case ModelLoaded():
+            case ModelLoaded() | MemoryFitted():
                 self._print(event.description)
             case RunStarted():
                 self.last_step = (event.global_step, time.monotonic())

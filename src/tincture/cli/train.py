@@ -14,7 +14,7 @@ from tincture.cli.interrupt import stop_on_interrupt
 from tincture.cli.session import Session, command, new_group, show_help
 from tincture.errors import UsageError
 from tincture.setting_fields import read_toml
-from tincture.settings import FIELDS, TrainSettings
+from tincture.settings import FIELDS, MEMORY_SETTINGS, TrainSettings
 
 if TYPE_CHECKING:
     from tincture.recipe import RunResult
@@ -32,7 +32,8 @@ def register(app: typer.Typer) -> None:
     command(group, "embedding", extra=common)(train_embedding)
     command(group, "hypernetwork", extra=common)(train_hypernetwork)
     app.add_typer(group)
-    command(app, "resume")(resume)
+    memory = [flag(FIELDS[name]) for name in ("vram", *MEMORY_SETTINGS)]
+    command(app, "resume", extra=memory)(resume)
 
 
 def train(
@@ -67,8 +68,12 @@ def train_hypernetwork(
 def resume(
     session: Session,
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run, as train showed it.")],
+    **flags: Any,
 ) -> None:
-    """Go on with a stopped run exactly where it stopped."""
+    """Go on with a stopped run exactly where it stopped, with all its settings.
+
+    Only what saves memory can be changed; precision and weight storage change the result a little.
+    """
     if not run_dir.is_dir():
         raise UsageError(f"The run folder {str(run_dir)!r} is not a folder; give the one that train showed.")
     workspace = session.given_workspace()
@@ -76,7 +81,8 @@ def resume(
     from tincture.cli.progress import progress
 
     with progress() as callback, stop_on_interrupt(session.say) as stop:
-        result = recipe.resume(run_dir, workspace=workspace, callbacks=[callback], stop=stop)
+        memory = given(flags)
+        result = recipe.resume(run_dir, workspace=workspace, memory=memory, callbacks=[callback], stop=stop)
     _finish(session, result)
 
 
@@ -102,7 +108,7 @@ def _train(session: Session, config: Path | None, dry_run: bool, flags: Mapping[
 
 def _show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any]) -> None:
     """As text: a run file that can be used as it is, with the plan as comments."""
-    resolved = settings.resolved()
+    resolved = settings.resolved().replace(**plan.get("settings", {}))
     shown = {"settings": resolved.to_dict(), **plan}
     told = dict(plan)
     if "buckets" in plan:

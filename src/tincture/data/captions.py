@@ -107,6 +107,16 @@ def prompt_for(
     return _fill(line, caption, name)
 
 
+def possible_prompts(
+    caption: str, template_lines: Sequence[str], name: str, *, keep_tags: int = 0, caption_drop_out: float = 0.0
+) -> list[str]:
+    """All that `prompt_for` may give where tags are neither shuffled nor left out one by one."""
+    texts = [caption]
+    if caption_drop_out > 0 and NAME not in caption:
+        texts.append(", ".join(_tags(caption)[:keep_tags]))
+    return [_fill(line, text, name) for line in template_lines for text in texts]
+
+
 def _tags(caption: str) -> list[str]:
     return [tag.strip() for tag in caption.split(",") if tag.strip()]
 

@@ -14,6 +14,7 @@ from tincture.data.dataset import PictureDataset
 from tincture.data.latent_files import LatentFiles, Moments
 from tincture.errors import UsageError
 
+_PIXELS_AT_ONCE = 2**19
 SAMPLING_METHODS = ("once", "deterministic", "random")
 
 
@@ -48,9 +49,8 @@ class LatentCache:
         """Encodes each picture of `dataset` once.
 
         Args:
-            batch_size: Pictures per call of the encoder; those of different sizes never share one. Not given, it is 8,
-                but 1 on a CPU: the last bits of a picture's latents depend on what shares its batch, so on what else is
-                in the folder or already in `files`, and a CPU gains little from batches.
+            batch_size: Pictures per call of the encoder; those of different sizes never share one. Not given, it is
+                what `pictures_at_once` says.
             seed: Of the latents that the sampling method "once" draws.
             on_progress: Is told how many pictures are done, and how many there are.
             files: Holds latents of earlier runs, which are not encoded again, and keeps the others.
@@ -59,8 +59,7 @@ class LatentCache:
         if encoded and on_progress:
             on_progress(len(encoded), len(dataset))
         missing = [index for index in range(len(dataset)) if index not in encoded]
-        at_once = batch_size or (1 if model.device.type == "cpu" else 8)
-        for indices in _batches_of_one_size(dataset, missing, at_once):
+        for indices in _batches_of_one_size(dataset, missing, batch_size, model.device.type):
             pixels = torch.stack([dataset.pixels(index) for index in indices])
             with torch.no_grad():
                 mean, std = model.encode_pictures(pixels.to(model.device))
@@ -116,8 +115,23 @@ def _kept(files: LatentFiles, dataset: PictureDataset, device: torch.device) -> 
     return {index: (latents[0].to(device), latents[1].to(device)) for index, latents in kept.items() if latents}
 
 
-def _batches_of_one_size(dataset: PictureDataset, indices: Sequence[int], batch_size: int) -> list[list[int]]:
+def pictures_at_once(width: int, height: int, device_type: str) -> int:
+    """How many pictures of a size the VAE encodes in one go: two of 512 x 512, and up to 8 smaller ones.
+
+    One on a CPU: the last bits of a picture's latents depend on what shares its batch, so on what else is in the folder
+    or known already, and a CPU gains little from batches.
+    """
+    return 1 if device_type == "cpu" else min(8, max(1, _PIXELS_AT_ONCE // (width * height)))
+
+
+def _batches_of_one_size(
+    dataset: PictureDataset, indices: Sequence[int], batch_size: int | None, device_type: str
+) -> list[list[int]]:
     groups = defaultdict(list)
     for index in indices:
         groups[dataset[index].width, dataset[index].height].append(index)
-    return [group[at : at + batch_size] for group in groups.values() for at in range(0, len(group), batch_size)]
+    batches = []
+    for size, group in groups.items():
+        at_once = batch_size or pictures_at_once(*size, device_type)
+        batches += [group[at : at + at_once] for at in range(0, len(group), at_once)]
+    return batches

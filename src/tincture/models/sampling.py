@@ -194,9 +194,14 @@ def _predict(
     return negative + guidance_scale * (positive - negative)
 
 
+def pictures_decoded_at_once(width: int, height: int) -> int:
+    """How many pictures of a size the VAE decodes in one go."""
+    return max(1, _DECODED_PIXELS // (width * height))
+
+
 def _decode(model: StableDiffusion, latents: Tensor) -> Tensor:
     """Pictures uint8 (B, H, W, 3) on the CPU, decoded a few at a time."""
-    pixels_each = latents.shape[-2] * latents.shape[-1] * model.vae_scale_factor**2
-    parts = torch.split(latents, max(1, _DECODED_PIXELS // pixels_each))
+    height, width = (side * model.vae_scale_factor for side in latents.shape[-2:])
+    parts = torch.split(latents, pictures_decoded_at_once(width, height))
     pictures = torch.cat([((model.decode_latents(part) + 1) * 127.5).round().to(torch.uint8).cpu() for part in parts])
     return pictures.permute(0, 2, 3, 1).contiguous()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from tincture.models.conditions import Conditions
+from tincture.models.placement import TEXT_ENCODERS
 from tincture.models.stable_diffusion import StableDiffusion
 
 
@@ -21,11 +22,22 @@ class Conditioning:
     Args:
         trains_text: whether hidden states depend on what is trained.
         capacity: encodings to keep; with shuffled or dropped tags there may be very many prompts.
+        known: prompts that are encoded when the first one is asked for, so that the text encoders may rest afterwards;
+            they and the empty one must be within ``capacity``. For text that is not trained.
     """
 
-    def __init__(self, model: StableDiffusion, *, trains_text: bool, clip_skip: int = 1, capacity: int = 4096) -> None:
+    def __init__(
+        self,
+        model: StableDiffusion,
+        *,
+        trains_text: bool,
+        clip_skip: int = 1,
+        capacity: int = 4096,
+        known: Sequence[str] = (),
+    ) -> None:
         self.model, self.trains_text, self.clip_skip, self.capacity = model, trains_text, clip_skip, capacity
         self.encoded = 0
+        self._known = list(known)
         self._kept: OrderedDict[str, Conditions] = OrderedDict()
 
     def __call__(self, prompts: Sequence[str]) -> Conditions:
@@ -34,12 +46,20 @@ class Conditioning:
         if self.trains_text:
             rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
             return self._encode(distinct)[rows.to(self.model.device, non_blocking=True)]
+        if self._known:
+            self._encode_known()
         encodings = {prompt: self._keep(prompt) for prompt in distinct}
         longest = max(one.hidden_states.shape[1] for one in encodings.values())
         conditions = Conditions.cat([self._lengthen(encodings[prompt], longest) for prompt in prompts])
         while len(self._kept) > self.capacity:
             self._kept.popitem(last=False)
         return conditions
+
+    def _encode_known(self) -> None:
+        with self.model.placement.acting(TEXT_ENCODERS):
+            for prompt in ("", *self._known):
+                self._keep(prompt)
+        self._known.clear()
 
     def _keep(self, prompt: str) -> Conditions:
         if prompt not in self._kept:

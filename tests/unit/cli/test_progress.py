@@ -11,6 +11,7 @@ from tincture.cli.progress import progress
 from tincture.events import (
     CheckpointSaved,
     Event,
+    MemoryFitted,
     ModelLoaded,
     PreviewReady,
     Progressed,
@@ -28,6 +29,7 @@ def steps_done(global_step: int, steps: int) -> StepsDone:
 
 RUN: list[Event] = [
     ModelLoaded("tiny [0123456789]: Stable Diffusion 1, predicts noise"),
+    MemoryFitted({"offload": True, "weight_storage": "same"}, peak=3 * 2**30, available=7 * 2**29),
     Progressed("latents", 1, 2),
     Progressed("latents", 2, 2),
     RunStarted(global_step=10, steps=20, samples=5, micro_batches_per_epoch=5),
@@ -53,6 +55,7 @@ def test_a_terminal_sees_a_bar_with_loss_rate_and_epoch() -> None:
     for part in ("latents", "training", "20/20", "0.1234±0.0100", "rate 0.005", "epoch 3"):
         assert part in text
     assert "tiny [0123456789]: Stable Diffusion 1, predicts noise" in text
+    assert "memory: about 3.00 of 3.50 GiB, by offload yes, weight storage same" in text
     assert "saved copies/cat-15.pt" in text
     assert "1 previews in images" in text
 
@@ -61,6 +64,7 @@ def test_a_log_file_gets_few_plain_lines() -> None:
     lines = shown(RUN, terminal=False).splitlines()
     assert lines == [
         "tiny [0123456789]: Stable Diffusion 1, predicts noise",
+        "memory: about 3.00 of 3.50 GiB, by offload yes, weight storage same",
         "training from step 10 to 20 on 5 pictures",
         "saved copies/cat-15.pt",
         "step 20/20  loss 0.1234±0.0100  rate 0.005  epoch 3",
@@ -70,7 +74,7 @@ def test_a_log_file_gets_few_plain_lines() -> None:
 def test_a_long_run_tells_a_log_file_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 20))
     monkeypatch.setattr(module.time, "monotonic", lambda: float(next(clock)))
-    lines = shown([RUN[3], steps_done(12, 20)], terminal=False).splitlines()
+    lines = shown([RUN[4], steps_done(12, 20)], terminal=False).splitlines()
     assert lines[1].startswith("step 12/20")
     assert lines[1].endswith(" s left")
 

@@ -79,8 +79,12 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "clip_skip": (["2"], 2),
     "seed": (["9"], 9),
     "device": (["cuda:1"], "cuda:1"),
+    "vram": (["6.5"], "6.5"),
+    "offload": ([], True),
+    "slicing": ([], True),
     "precision": (["bf16"], "bf16"),
     "gradient_checkpointing": ([], True),
+    "weight_storage": (["float8"], "float8"),
     "log_dir": (["logs"], "logs"),
     "save_every": (["0"], 0),
     "log_every": (["1"], 1),
@@ -175,7 +179,7 @@ def test_dry_run_shows_a_run_file_and_trains_nothing(
     recipe: FakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe.answers["plan"] = {
-        "settings": {"steps": 99},
+        "settings": {"precision": "bf16"},
         "pictures": 5,
         "skipped": {"x.png": "truncated\nfile"},
         "remarks": ["One.", "Two."],
@@ -192,7 +196,7 @@ def test_dry_run_shows_a_run_file_and_trains_nothing(
     assert "# remarks: One. Two.\n" in shown
     assert "# buckets: 512x512 3, 448x576 2 (3.1% cropped)\n# micro batches per epoch: 3\n" in shown
     (tmp_path / "again.toml").write_text(shown)
-    assert TrainSettings.from_toml(tmp_path / "again.toml") == settings.resolved()
+    assert TrainSettings.from_toml(tmp_path / "again.toml") == settings.resolved().replace(precision="bf16")
 
 
 def test_dry_run_as_json(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,6 +241,12 @@ def test_resume_hands_on_the_folder_and_the_stop_event(recipe: FakeRecipe, tmp_p
     assert isinstance(keywords["stop"], threading.Event)
     assert len(keywords["callbacks"]) == 1
     assert keywords["workspace"] is None  # the run knows its own
+
+
+def test_resume_hands_on_what_saves_memory(recipe: FakeRecipe, tmp_path: Path) -> None:
+    assert main(["resume", str(tmp_path), "--offload", "--vram", "8"]) == 0
+    assert recipe.calls[0][2]["memory"] == {"offload": True, "vram": "8"}
+    assert main(["resume", str(tmp_path), "--batch-size", "1"]) == 2
 
 
 def test_resume_looks_in_a_workspace_that_was_named(recipe: FakeRecipe, tmp_path: Path) -> None:

@@ -1,0 +1,193 @@
+"""Settings so that a run fits into its device's memory, and what to do when it did not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from tincture.devices import free_memory, half_precision
+from tincture.errors import OutOfMemoryError, UsageError
+from tincture.memory import PREVIEWS, MemoryEstimate, MemoryEstimator
+from tincture.settings import MEMORY_SETTINGS, TrainSettings
+
+_SHARE = 0.92
+"""Of the memory that is there: what is freed leaves gaps, and some kernels want room of their own."""
+_CUDA_ITSELF = 512 * 2**20
+"""Bytes that CUDA takes on a device before torch asks for any: about 300 to 500 MiB, by device and driver."""
+_SHORTAGE = re.compile(
+    r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|DefaultCPUAllocator|ALLOC_FAILED",
+    re.I,
+)
+
+_SMALLER_PICTURES = "a smaller --width and --height"
+
+Change = dict[str, Any]
+
+
+def available_memory(settings: TrainSettings, device: torch.device) -> int:
+    """Bytes that a run may take by ``settings.vram``, which is not off.
+
+    Raises:
+        UsageError: it is auto, and nobody tells what the device has.
+    """
+    if settings.vram != "auto":
+        total = float(settings.vram) * 2**30
+        return int((total - (_CUDA_ITSELF if device.type == "cuda" else 0)) * _SHARE)
+    free = free_memory(device)
+    if free is None:
+        raise UsageError(
+            f"--vram auto cannot find out how much memory the device {device} has; install psutil, or give gigabytes."
+        )
+    return int(free * _SHARE)
+
+
+def fit(
+    settings: TrainSettings, estimator: MemoryEstimator, available: int, device: torch.device
+) -> tuple[TrainSettings, MemoryEstimate]:
+    """``settings`` with the cheapest choice, in time, of what they leave open, so that the run fits.
+
+    Measures are taken in the order of ``MEMORY_SETTINGS`` until it fits; those that turn out to be needless are dropped
+    again, the dearest first. What the user gave stays.
+
+    Args:
+        available: bytes that the run may take.
+
+    Raises:
+        OutOfMemoryError: it does not fit whatever is chosen.
+    """
+    usual = settings.open_memory_settings()
+    measures = {name: value for name, value in saving(device).items() if name in usual}
+
+    def chosen(names: list[str]) -> TrainSettings:
+        return settings.replace(**{**usual, **{name: measures[name] for name in names}})
+
+    def fits(names: list[str]) -> bool:
+        return estimator.estimate(chosen(names)).peak <= available
+
+    order = list(measures)
+    enough = next((order[:count] for count in range(len(order) + 1) if fits(order[:count])), None)
+    if enough is None:
+        raise OutOfMemoryError(_too_large(chosen(order), estimator, available, device))
+    for name in reversed(enough[:-1]):
+        fewer = [other for other in enough if other != name]
+        enough = fewer if fits(fewer) else enough
+    found = chosen(enough)
+    return found, estimator.estimate(found)
+
+
+def saving(device: torch.device) -> dict[str, Any]:
+    """Of ``MEMORY_SETTINGS``, the values that save memory on ``device``, those that cost least time first."""
+    values = {
+        "offload": True,
+        "slicing": True,
+        "precision": half_precision(device),
+        "gradient_checkpointing": True,
+        "weight_storage": "float8",
+    }
+    unusable = {"cpu": {"offload"}, "mps": {"weight_storage"}}.get(device.type, set())
+    return {name: values[name] for name in MEMORY_SETTINGS if name not in unusable}
+
+
+# --- shortage ---------------------------------------------------------------------------------------------------------
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a CPU or an accelerator."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_SHORTAGE.search(str(error)))
+
+
+@contextmanager
+def shortage_explained(
+    settings: TrainSettings, device: torch.device, estimator: Callable[[], MemoryEstimator | None], saved: str = ""
+) -> Iterator[None]:
+    """Turns an error that says that memory ran out into a sentence on what to change.
+
+    Args:
+        settings: of the run, all its memory settings given.
+        estimator: makes what tells the memory of other settings, or None where there is none.
+        saved: the run's folder, if there is something in it to go on from.
+
+    Raises:
+        OutOfMemoryError: memory ran out inside.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        cause = error.with_traceback(None)  # whose frames hold on to the tensors that filled the memory
+    else:
+        return
+    raise OutOfMemoryError(shortage_text(settings, device, estimator(), saved)) from cause
+
+
+def shortage_text(
+    settings: TrainSettings, device: torch.device, estimator: MemoryEstimator | None, saved: str = ""
+) -> str:
+    """What to change, and how much memory the run needs then."""
+    begin = f"The memory of the device {device} ran out."
+    changes = [*_savings(settings, device), *_smaller(settings)]
+    if estimator is None:
+        told = f"Give {_either([*map(_flags, changes), _SMALLER_PICTURES])}."
+    else:
+        told = _needs(settings, changes, estimator)
+    if saved:
+        return f"{begin} {told} What was saved is whole: go on with tincture resume {saved!r} and such an option."
+    return f"{begin} {told} --vram auto chooses among them by itself."
+
+
+def _too_large(settings: TrainSettings, estimator: MemoryEstimator, available: int, device: torch.device) -> str:
+    given = "is free" if settings.vram == "auto" else f"is to be used of {settings.vram} (--vram)"
+    return (
+        f"The run does not fit into the memory of the device {device}, of which {_gib(available)} {given}. "
+        f"{_needs(settings, _smaller(settings), estimator)}"
+    )
+
+
+def _needs(settings: TrainSettings, changes: list[Change], estimator: MemoryEstimator) -> str:
+    now = estimator.estimate(settings)
+    if now.fullest == PREVIEWS:
+        changes = [*changes, {"preview_every": 0}]
+    if len(changes) > 1:
+        changes = [*changes, {name: value for change in changes for name, value in change.items()}]
+    told = [f"{_gib(estimator.estimate(settings.replace(**change)).peak)} with {_flags(change)}" for change in changes]
+    instead = _either([*told, f"less with {_SMALLER_PICTURES}"])
+    return f"The run takes about {_gib(now.peak)} ({now.fullest}), and {instead}."
+
+
+def _savings(settings: TrainSettings, device: torch.device) -> list[Change]:
+    """What may be changed to save memory, each by itself."""
+    return [
+        {name: value}
+        for name, value in saving(device).items()
+        if getattr(settings, name) != value and not (name == "precision" and settings.precision in ("bf16", "fp16"))
+    ]
+
+
+def _smaller(settings: TrainSettings) -> list[Change]:
+    """A batch in parts, which comes to about the same."""
+    if settings.batch_size == 1:
+        return []
+    parts = settings.batch_size * settings.gradient_accumulation_steps
+    return [{"batch_size": 1, "gradient_accumulation_steps": parts}]
+
+
+def _flags(change: Mapping[str, Any]) -> str:
+    return " ".join(
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in change.items()
+    )
+
+
+def _either(texts: Iterable[str]) -> str:
+    listed = list(texts)
+    return " or ".join([", ".join(listed[:-1]), listed[-1]] if len(listed) > 1 else listed)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:.1f} MiB"
