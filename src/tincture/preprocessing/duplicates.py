@@ -21,7 +21,7 @@ BITS = 2 * SIDE * (SIDE - 1)
 CLEARLY_BRIGHTER = 4 * 3
 """Of the sum of red, green and blue: less than that is noise of compression."""
 # Bounds for two thumbnails of colours 0..255. Copies of 400 pictograms and 48 photographs that were compressed, made
-# smaller, brighter or paler keep them in 98 of 100 cases or more. So do 8 of 79,800 pairs of pictograms, which differ
+# smaller, brighter or paler keep them in 97 of 100 cases or more. So do 8 of 79,800 pairs of pictograms, which differ
 # in texture or are mirrored, and no pair of the photographs.
 MOST_BRIGHTER = 40.0
 """Of one as a whole."""
@@ -30,7 +30,6 @@ MOST_DIFFERENT = 12.0
 MOST_OF_CONTRAST = 0.4
 """The same as a share of the contrast (standard deviation) of the paler one, or of the least contrast that counts."""
 LEAST_CONTRAST = 5.0
-ROWS_AT_ONCE = 512
 
 Thumbnails = NDArray[np.uint8]  # (pictures, SIDE, SIDE, 3)
 
@@ -51,20 +50,23 @@ def thumbnail(picture: Image.Image) -> str:
 
 
 def near_duplicates(thumbnails: Mapping[str, str], most_bits: int) -> list[Pair]:
-    """Every pair of near-duplicates, in the order of `thumbnails` (text of `thumbnail` by the picture's name).
+    """Near-duplicates, in the order of `thumbnails` (text of `thumbnail` by the picture's name).
+
+    Of many pictures that are alike, such as frames of a film, not all pairs are given, which would be millions: so many
+    that all are connected by them.
 
     Args:
         most_bits: bits of 144 that may differ.
     """
     names = list(thumbnails)
     pixels = _decoded(list(thumbnails.values()))
-    mirrored = pixels[:, :, ::-1]
-    found: dict[tuple[int, int], Pair] = {}
-    for turned, others in ((False, pixels), (True, mirrored)):
-        for one, other, distance in _alike(pixels, others, most_bits):
-            if one < other and (one, other) not in found:
-                found[one, other] = Pair(names[one], names[other], distance, turned)
-    return [found[key] for key in sorted(found)]
+    group = np.arange(len(names))  # of each picture; those of a group are connected already
+    found: list[tuple[int, int, int, bool]] = []
+    for turned, others in ((False, pixels), (True, pixels[:, :, ::-1])):
+        for one, other, distance in _alike(pixels, others, most_bits, group):
+            found.append((one, other, distance, turned))
+            group[group == group[other]] = group[one]
+    return [Pair(names[one], names[other], distance, turned) for one, other, distance, turned in sorted(found)]
 
 
 def groups(names: Sequence[str], pairs: Sequence[Pair]) -> list[list[str]]:
@@ -89,16 +91,22 @@ def _decoded(texts: Sequence[str]) -> Thumbnails:
     return np.frombuffer(content, np.uint8).reshape(-1, SIDE, SIDE, 3)
 
 
-def _alike(pixels: Thumbnails, others: Thumbnails, most_bits: int) -> Iterator[tuple[int, int, int]]:
-    """(index, index of the other, differing bits) of all that are alike."""
+def _alike(
+    pixels: Thumbnails, others: Thumbnails, most_bits: int, group: NDArray[np.int64]
+) -> Iterator[tuple[int, int, int]]:
+    """(index, a later index of the other, differing bits) of all that are alike and not in one group.
+
+    Groups may grow meanwhile.
+    """
     one, other = _hashes(pixels), _hashes(others)
-    for start in range(0, len(pixels), ROWS_AT_ONCE):
-        differing = one[start : start + ROWS_AT_ONCE, None] ^ other[None]
-        distances = np.bitwise_count(differing).sum(axis=2, dtype=np.int64)
-        for row, column in np.argwhere(distances <= most_bits):
-            index = start + int(row)
-            if _looks_alike(pixels[index], others[column]):
-                yield index, int(column), int(distances[row, column])
+    for index in range(len(pixels) - 1):
+        later = slice(index + 1, None)
+        distances = np.bitwise_count(one[index] ^ other[later]).sum(axis=1, dtype=np.int64)
+        near = (distances <= most_bits) & (group[later] != group[index])
+        for place in np.flatnonzero(near):
+            column = index + 1 + int(place)
+            if group[column] != group[index] and _looks_alike(pixels[index], others[column]):
+                yield index, column, int(distances[place])
 
 
 def _hashes(pixels: Thumbnails) -> NDArray[np.uint64]:

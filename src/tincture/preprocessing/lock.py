@@ -30,8 +30,10 @@ def sole_use(folder: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         raise StorageError(f"The destination {folder} cannot be written: {reason}. Choose another folder.") from error
     try:
-        if not _lock(file):
-            raise UsageError(f"Another run is writing to {folder}; wait until it ends, or choose another folder.")
+        if not (_lock(file) and _is_at(path, file)):
+            raise UsageError(
+                f"Another run is writing to {folder}; wait until it ends, and call again, or choose another folder."
+            )
         try:
             yield
         finally:
@@ -39,6 +41,14 @@ def sole_use(folder: Path) -> Iterator[None]:
                 path.unlink()
     finally:
         os.close(file)
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Whether the file is still there: a run that ends removes its own, also when another has just opened it."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except OSError:
+        return False
 
 
 def _lock(file: int) -> bool:

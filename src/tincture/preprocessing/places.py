@@ -48,9 +48,21 @@ def list_sources(source: Path, destination: Path, *, recursive: bool) -> Listing
     listing = list_pictures(Source(source), recursive=recursive)
     made = {folder for found in listing.found if (folder := _made_by_us(found.path.parent, source))}
     kept = [found for found in listing.found if not _made_by_us(found.path.parent, source)]
-    remarks = [*listing.remarks, *(f"The folder {folder} holds crops, not sources; passed over." for folder in made)]
+    remarks = [
+        *listing.remarks,
+        *_within(source, destination),
+        *(f"The folder {folder} holds crops, not sources; passed over." for folder in made),
+    ]
     _refuse_mixing({found.path.parent for found in kept}, destination)
     return Listing(kept, remarks)
+
+
+def _within(source: Path, destination: Path) -> Iterator[str]:
+    if Path(os.path.realpath(source)) in Path(os.path.realpath(destination)).parents:
+        yield (
+            f"The destination {destination} lies inside the source {source}: whoever reads that with inner folders, as "
+            "training with --recursive does, gets the crops too."
+        )
 
 
 def check_emptiness(destination: Path) -> None:

@@ -37,8 +37,8 @@ def choose_sides(
     wanted = _wanted(sum(map(len, groups)), len(groups), share)
     left = wanted - sum(side == "validation" for side in settled.values())
     chosen = _take(sorted(open_groups, key=lambda group: min(_draw(contents[name], seed) for name in group)), left)
-    for group in open_groups:
-        settled |= dict.fromkeys(group, "validation" if group in chosen else "train")
+    settled |= {name: "train" for group in open_groups for name in group}
+    settled |= {name: "validation" for group in chosen for name in group}
     return settled
 
 
@@ -51,9 +51,11 @@ def _wanted(sources: int, groups: int, share: float) -> int:
 def _take(groups: Sequence[Sequence[str]], count: int) -> list[Sequence[str]]:
     """The first groups that together have at most `count` members; if even one has more, the smallest."""
     chosen: list[Sequence[str]] = []
+    left = count
     for group in groups:
-        if len(group) <= count - sum(map(len, chosen)):
+        if len(group) <= left:
             chosen.append(group)
+            left -= len(group)
     if not chosen and count > 0 and len(groups) > 1:
         return [min(groups, key=len)]
     return chosen

@@ -78,6 +78,7 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "captioner_beams": (["1"], 1),
     "captioner_min_tokens": (["2"], 2),
     "captioner_max_tokens": (["9"], 9),
+    "captioner_precision": (["bf16"], "bf16"),
     "tagger": (["wd"], "wd"),
     "tag_threshold": (["0.5"], 0.5),
     "tag_character_threshold": (["0.6"], 0.6),

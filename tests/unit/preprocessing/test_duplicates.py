@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -73,13 +74,28 @@ def test_the_number_of_bits_is_a_bound() -> None:
     assert all(bool(pairs) == (bits >= found.distance) for bits, pairs in distances.items())
 
 
-def test_many_pictures_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    thumbnails = {str(number): thumbnail(texture(40, 30, number % 7)) for number in range(20)}
-    whole = near_duplicates(thumbnails, BITS)
-    monkeypatch.setattr("tincture.preprocessing.duplicates.ROWS_AT_ONCE", 3)
-    assert near_duplicates(thumbnails, BITS) == whole
-    assert {(int(pair.first) % 7, int(pair.second) % 7) for pair in whole} == {(n, n) for n in range(7)}
-    assert len(whole) == 6 * 3 + 1
+def test_many_that_are_alike_are_connected_by_few_pairs() -> None:
+    kinds = [texture(40, 30, number % 7) for number in range(20)]
+    turned = [ImageOps.mirror(kind) if number >= 14 else kind for number, kind in enumerate(kinds)]
+    thumbnails = {str(number): thumbnail(picture) for number, picture in enumerate(turned)}
+    pairs = near_duplicates(thumbnails, BITS)
+    assert len(pairs) == 20 - 7
+    assert all(int(pair.first) < int(pair.second) for pair in pairs)
+    assert all(pair.mirrored == (int(pair.first) < 14 <= int(pair.second)) for pair in pairs)
+    found = groups(list(thumbnails), pairs)
+    assert [[int(name) for name in group] for group in found] == [list(range(kind, 20, 7)) for kind in range(7)]
+
+
+def test_thousands_of_frames_that_are_alike_take_no_more_memory_than_pictures() -> None:
+    frame = thumbnail(texture(40, 30, 1))
+    tracemalloc.start()
+    try:
+        pairs = near_duplicates({str(number): frame for number in range(3000)}, BITS)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(pairs) == 2999
+    assert most < 10_000_000  # 4.5 million pairs would be hundreds
 
 
 def test_groups_join_chains_and_keep_order() -> None:

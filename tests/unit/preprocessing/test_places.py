@@ -41,6 +41,8 @@ def test_a_destination_inside_the_source_is_refused_where_it_would_be_read(sourc
         with pytest.raises(UsageError, match="lies inside the source"):
             check_places(source, inside, recursive=True)
         check_places(source, inside, recursive=False)
+        (told,) = list_sources(source, inside, recursive=False).remarks
+        assert "gets the crops too" in told
     check_places(source, tmp_path / "in-2", recursive=True)
 
 
