@@ -169,6 +169,19 @@ def test_time_ids_reach_the_unet() -> None:
     assert not torch.allclose(plain, model.predict_noise(latents, timesteps, conditions, cropped))
 
 
+def test_sizes_are_not_rounded_in_half_precision() -> None:
+    model, told = tiny_sdxl().to("cpu", torch.bfloat16), list[torch.Tensor]()
+    model.unet.register_forward_pre_hook(
+        lambda _, args, kwargs: told.append(kwargs["added_cond_kwargs"]["time_ids"]), with_kwargs=True
+    )
+    sizes = model.time_ids((1333, 2001), (0, 517), (48, 64))
+
+    noise_pred = model.predict_noise(torch.ones(1, 4, 8, 6), torch.tensor([500]), model.encode_prompts(["red"]), sizes)
+
+    assert noise_pred.dtype == torch.bfloat16
+    assert told[0].tolist() == [[2001, 1333, 517, 0, 64, 48]]
+
+
 @pytest.mark.parametrize("make", [tiny_model, tiny_sd2])
 def test_noise_levels_and_targets_are_the_published_ones(make: Any) -> None:
     """Rombach et al. 2022: betas linear in their roots; Salimans and Ho 2022, section 4: v = alpha e - sigma x."""

@@ -246,7 +246,8 @@ class StableDiffusion:
                 )
                 time_ids = self.time_ids(size, (0, 0), size).expand(len(noisy_latents), -1)
             assert conditions.pooled is not None
-            added = {"text_embeds": conditions.pooled.to(self.dtype), "time_ids": time_ids.to(self.device, self.dtype)}
+            # Sizes stay in float32, since bfloat16 knows no 1333; the U-Net makes sines of them, and then rounds.
+            added = {"text_embeds": conditions.pooled.to(self.dtype), "time_ids": time_ids.to(self.device)}
         unet_input = self._unet_input(noisy_latents).to(self.dtype)
         with self.placement.acting(UNET):
             noise_pred: Tensor = self.unet(
