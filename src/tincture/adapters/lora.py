@@ -20,7 +20,7 @@ from torch import Tensor
 from tincture.adapters.affine import Affine, Moments, compose
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.adapters.lora_probe import Errors, Probe, Projection
-from tincture.errors import ModelError, UsageError
+from tincture.errors import UsageError
 from tincture.formats.lora_file import LowRank, write_lora_file
 from tincture.formats.metadata import metadata_of
 from tincture.models.stable_diffusion import StableDiffusion
@@ -103,8 +103,8 @@ def export_lora(
 
     Raises:
         UsageError: a rank below 1, or a hypernetwork that is not linear and no captions.
-        ModelError: no attention of the model has a context of the hypernetwork's widths, a LoRA is loaded in it, or
-            its numbers become NaN or infinite while pictures are drawn.
+        ModelError: the hypernetwork was made for another family, a LoRA is loaded in the model, or its numbers become
+            NaN or infinite while pictures are drawn.
         StorageError: a full disk, no permission.
     """
     _check(hypernetwork, model, rank)
@@ -132,11 +132,7 @@ def export_lora(
 def _check(hypernetwork: Hypernetwork, model: StableDiffusion, rank: int) -> None:
     if rank < 1:
         raise UsageError(f"Rank {rank} is not allowed for a LoRA; give at least 1.")
-    if set(hypernetwork.pairs).isdisjoint(model.context_widths()):
-        raise ModelError(
-            f"Hypernetwork {hypernetwork.name!r} has layers for the widths {sorted(hypernetwork.pairs)}, but the "
-            f"attentions of this model take {model.context_widths()}; choose the model it was made for."
-        )
+    hypernetwork.require_fit(model)
 
 
 def _split(captions: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:

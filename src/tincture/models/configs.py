@@ -36,6 +36,8 @@ class Published:
         sides: in pixels, of the pictures the models were made for, by prediction type.
         usual_prediction: prediction type of a model that says nothing; None where both are usual.
         last_layers_unused: of OpenCLIP's text encoder: stored, but not a part of transformers' model.
+        text_layers: of OpenCLIP's text encoder, those that are used. Files that were written from a diffusers folder
+            store no others.
         upcast_attention: whether half precision overflows in the plainest kind of attention.
     """
 
@@ -45,6 +47,7 @@ class Published:
     sides: Mapping[str, int]
     usual_prediction: str | None = "epsilon"
     last_layers_unused: int = 0
+    text_layers: int | None = None
     upcast_attention: bool = False
 
 
@@ -58,6 +61,7 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
             {"epsilon": 512, "v_prediction": 768},
             usual_prediction=None,
             last_layers_unused=1,
+            text_layers=23,
             upcast_attention=True,
         ),
         "sdxl": Published(None, ("quick_gelu", "gelu"), 0.13025, {"epsilon": 1024, "v_prediction": 1024}),

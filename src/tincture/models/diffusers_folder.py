@@ -24,6 +24,8 @@ from tincture.models.text_encoder import TextEncoder
 from tincture.models.weight_files import open_weights
 
 INDEX = "model_index.json"
+# Schedulers of Karras et al. 2022 (EDM), and of flow matching: what the U-Net is given and predicts is something else.
+_OTHER_NOISE = ("EDM", "FlowMatch")
 _KNOWN = "only Stable Diffusion 1, 2 and XL models can be used"
 
 
@@ -86,6 +88,12 @@ def _require(folder: Path, parts: list[str]) -> None:
 
 
 def _prediction(folder: Path, scheduler: Mapping[str, Any]) -> Prediction:
+    kind = str(scheduler.get("_class_name", ""))
+    if kind.startswith(_OTHER_NOISE):
+        raise ModelError(
+            f"The model folder {folder} has a scheduler of the kind {kind}, whose noise is not that of Stable "
+            f"Diffusion (as Playground 2.5 and CosXL have it); {_KNOWN}."
+        )
     stated = scheduler.get("prediction_type", EPSILON)
     if stated not in PREDICTION_TYPES:
         raise ModelError(

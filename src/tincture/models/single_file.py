@@ -31,7 +31,7 @@ from tincture.models.checkpoint_kind import (
 )
 from tincture.models.clip_tokenizer import clip_tokenizer, load_tokenizer
 from tincture.models.config_files import config_of, read_config
-from tincture.models.configs import PUBLISHED, SCHEDULER, clip_config, unet_config
+from tincture.models.configs import PUBLISHED, SCHEDULER, Published, clip_config, unet_config
 from tincture.models.families import FAMILIES, Family, TextEncoderSpec
 from tincture.models.model_file import open_model_file, require_checkpoint
 from tincture.models.parts import Parts, Wishes
@@ -160,7 +160,7 @@ def _text_encoder(
     if found.layout == "clip":
         weights = _clip_weights(file, found.prefix)
     else:
-        weights = _open_clip_weights(file, found.prefix, PUBLISHED[family.name].last_layers_unused)
+        weights = _open_clip_weights(file, found.prefix, PUBLISHED[family.name])
     sizes = {name: tuple(weight.shape) for name, weight in weights.items()}
     values = config_of(spec.component, wishes.configs, place, lambda: clip_config(sizes, activation))
     config = clip_text_config(values, place)
@@ -189,11 +189,12 @@ def _projection(file: TensorFile, prefix: str) -> dict[str, Tensor]:
     return {}
 
 
-def _open_clip_weights(file: TensorFile, prefix: str, unused_layers: int) -> dict[str, Tensor]:
+def _open_clip_weights(file: TensorFile, prefix: str, published: Published) -> dict[str, Tensor]:
     """Under transformers' names, ``text_model.`` left out."""
     names = {inner: name for inner, name in names_under(file.shapes, prefix).items() if not inner.startswith("visual.")}
     blocks = sorted({int(match[1]) for inner in names if (match := _RESBLOCK.match(inner))})
-    dropped = tuple(f"transformer.resblocks.{block}." for block in blocks[len(blocks) - unused_layers :])
+    unused = 0 if len(blocks) == published.text_layers else published.last_layers_unused
+    dropped = tuple(f"transformer.resblocks.{block}." for block in blocks[len(blocks) - unused :])
     kept = {inner: file.tensor(name) for inner, name in names.items() if not inner.startswith(dropped)}
     kept.pop("text_projection", None)
     # Of the text model it wants to know the width only.

@@ -191,8 +191,11 @@ def test_what_cannot_be_exported_is_refused(base: StableDiffusion, tmp_path: Pat
         export_lora(trained("relu"), base, tmp_path / "l.safetensors", rank=4)
     with pytest.raises(UsageError, match="Rank 0"):
         export_lora(trained(), base, tmp_path / "l.safetensors", rank=0)
-    with pytest.raises(ModelError, match=r"widths \[48\]"):
+    with pytest.raises(ModelError, match="widths 48, but"):
         export_lora(trained(sizes=(48,)), base, tmp_path / "l.safetensors", rank=4)
+    # Of another family: widths of self-attention are shared, the text's is not.
+    with pytest.raises(ModelError, match=r"widths 48, 64, but .* of which 32 is the text's"):
+        export_lora(trained(sizes=(48, 64)), base, tmp_path / "l.safetensors", rank=4)
     wild = trained()
     for parameter in wild.parameters():
         parameter.data.mul_(1e20)

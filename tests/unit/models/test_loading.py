@@ -198,6 +198,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda f: (f / "scheduler/scheduler_config.json").unlink(),
         "scheduler has no scheduler_config.json",
     ),
+    "Playground 2.5": (
+        lambda f: edit(f / "scheduler/scheduler_config.json", _class_name="EDMDPMSolverMultistepScheduler"),
+        "scheduler of the kind EDMDPMSolverMultistepScheduler, whose noise is not .*; only Stable Diffusion 1, 2 and",
+    ),
     "prediction type": (
         lambda f: edit(f / "scheduler/scheduler_config.json", prediction_type="sample"),
         "prediction_type is 'sample'",

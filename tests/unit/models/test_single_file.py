@@ -229,6 +229,29 @@ def test_sd2_files_of_todays_layout(checkpoints: Checkpoints, tmp_path: Path) ->
     assert_same(load_model(str(path)), load_model(str(checkpoints.path("sd2"))))
 
 
+def test_sd2_files_without_the_unused_layer(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """OpenCLIP's 24th layer is not used, and files that were written from a diffusers folder do not have it."""
+    prefix = "cond_stage_model.model.transformer.resblocks."
+
+    def with_layers(count: int) -> Edit:
+        def edit(state: dict[str, Tensor]) -> dict[str, Tensor]:
+            first = {name: value for name, value in state.items() if name.startswith(f"{prefix}0.")}
+            layers = {
+                name.replace(f"{prefix}0.", f"{prefix}{layer}."): value + layer / 100
+                for layer in range(count)
+                for name, value in first.items()
+            }
+            return {**without(prefix)(state), **layers}
+
+        return edit
+
+    whole = load_model(str(checkpoints.edited("sd2", tmp_path / "whole.safetensors", with_layers(24))))
+    less = load_model(str(checkpoints.edited("sd2", tmp_path / "less.safetensors", with_layers(23))))
+
+    assert less.text_encoders[0].layers == 23
+    assert_same(less, whole)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
 def test_other_precisions_are_read(
     dtype: torch.dtype, checkpoints: Checkpoints, sd1: StableDiffusion, tmp_path: Path
