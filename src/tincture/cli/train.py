@@ -115,8 +115,15 @@ def _show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any
         told["buckets"] = [_bucket(**bucket) for bucket in plan["buckets"]]
     if "remarks" in plan:
         told["remarks"] = " ".join(plan["remarks"]) or "none"
-    remarks = [f"# {key.replace('_', ' ')}: {_plan_value(value)}" for key, value in told.items() if key != "settings"]
+    remarks = [line for key, value in told.items() if key != "settings" for line in _plan_lines(key, value)]
     session.show(shown, "\n".join([*remarks, "", resolved.to_toml().rstrip()]))
+
+
+def _plan_lines(key: str, value: Any) -> list[str]:
+    """Skipped pictures have a line each: reasons are sentences."""
+    if key == "skipped" and value:
+        return [f"# skipped {_plan_value(path)}: {_plan_value(reason)}" for path, reason in value.items()]
+    return [f"# {key.replace('_', ' ')}: {_plan_value(value)}"]
 
 
 def _bucket(size: str, pictures: int, cropped: float) -> str:

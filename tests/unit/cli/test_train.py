@@ -192,7 +192,7 @@ def test_dry_run_shows_a_run_file_and_trains_nothing(
     assert main(["train", "embedding", "cat", "--data", "d", "--dry-run"]) == 0
     settings = trained(recipe, "plan")
     shown = capsys.readouterr().out
-    assert "# pictures: 5\n# skipped: x.png truncated file\n" in shown
+    assert "# pictures: 5\n# skipped x.png: truncated file\n" in shown
     assert "# remarks: One. Two.\n" in shown
     assert "# buckets: 512x512 3, 448x576 2 (3.1% cropped)\n# micro batches per epoch: 3\n" in shown
     (tmp_path / "again.toml").write_text(shown)
