@@ -16,6 +16,8 @@ from typing import Any
 CAPTION_KEYS = ("text", "caption")
 MOST_FAULTS = 5
 """So many bad lines are told one by one."""
+LONGEST_SHOWN = 100
+"""So many characters of a name are told."""
 
 Row = tuple[int, Any]
 
@@ -58,17 +60,21 @@ def _take(folder: Path, row: Any, captions: dict[Path, str]) -> str | None:
         return "has no file_name"
     caption = next((row[key] for key in CAPTION_KEYS if isinstance(row.get(key), str)), None)
     if caption is None:
-        return f"has no text or caption for {name!r}"
+        return f"has no text or caption for {_shown(name)}"
     inner = PurePath(name)
     if inner.is_absolute() or inner.drive or inner.root or ".." in inner.parts:
-        return f"names {name!r}, which may lie outside the folder"
+        return f"names {_shown(name)}, which may lie outside the folder"
     path = folder / inner
     if not os.path.isfile(path):
-        return f"names {name!r}, which does not exist"
+        return f"names {_shown(name)}, which does not exist"
     if path in captions:
-        return f"names {name!r} again; the first counts"
+        return f"names {_shown(name)} again; the first counts"
     captions[path] = _encodable(caption)
     return None
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= LONGEST_SHOWN else name[: LONGEST_SHOWN - 1] + "…")
 
 
 def _json_rows(path: Path) -> Iterator[Row]:

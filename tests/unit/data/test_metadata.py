@@ -149,3 +149,10 @@ def test_no_content_does_more_than_remark(folder: Path, content: bytes, name: st
         other.unlink()
     captions, _ = read(folder, content, f"metadata.{name}")
     assert captions == {}
+
+
+def test_a_very_long_name_is_told_in_short(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "x" * 5000, "text": "a"}))
+    captions, (told,) = read_metadata(tmp_path)
+    assert not captions
+    assert "'xxxx" in told and "does not exist" in told and len(told) < 300 + len(str(tmp_path))
