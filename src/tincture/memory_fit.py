@@ -124,41 +124,46 @@ def shortage_explained(
         cause = error.with_traceback(None)  # whose frames hold on to the tensors that filled the memory
     else:
         return
-    raise OutOfMemoryError(shortage_text(settings, device, estimator(), saved)) from cause
+    try:
+        text = shortage_text(settings, device, estimator(), saved)
+    except Exception:  # a wish to help must not hide what happened
+        text = shortage_text(settings, device, None, saved)
+    raise OutOfMemoryError(text) from cause
 
 
 def shortage_text(
     settings: TrainSettings, device: torch.device, estimator: MemoryEstimator | None, saved: str = ""
 ) -> str:
-    """What to change, and how much memory the run needs then."""
+    """What to change, and how much memory the run takes then; see ``shortage_explained``."""
     begin = f"The memory of the device {device} ran out."
-    changes = [*_savings(settings, device), *_smaller(settings)]
-    if estimator is None:
-        told = f"Give {_either([*map(_flags, changes), _SMALLER_PICTURES])}."
-    else:
-        told = _needs(settings, changes, estimator)
-    if saved:
-        return f"{begin} {told} What was saved is whole: go on with tincture resume {saved!r} and such an option."
-    return f"{begin} {told} --vram auto chooses among them by itself."
+    changes = _savings(settings, device)
+    if not saved:
+        told = _told(settings, [*changes, *_smaller(settings, estimator)], estimator, _SMALLER_PICTURES)
+        return f"{begin} {told} --vram auto chooses among them by itself."
+    whole = f"What was saved is whole: go on with tincture resume {saved!r} and"
+    if not changes:
+        return f"{begin} {whole} more memory, or begin a new run with smaller pictures or batches."
+    return f"{begin} {_told(settings, changes, estimator)} {whole} such an option."
 
 
 def _too_large(settings: TrainSettings, estimator: MemoryEstimator, available: int, device: torch.device) -> str:
     given = "is free" if settings.vram == "auto" else f"is to be used of {settings.vram} (--vram)"
     return (
         f"The run does not fit into the memory of the device {device}, of which {_gib(available)} {given}. "
-        f"{_needs(settings, _smaller(settings), estimator)}"
+        f"{_told(settings, _smaller(settings, estimator), estimator, _SMALLER_PICTURES)}"
     )
 
 
-def _needs(settings: TrainSettings, changes: list[Change], estimator: MemoryEstimator) -> str:
+def _told(settings: TrainSettings, changes: list[Change], estimator: MemoryEstimator | None, besides: str = "") -> str:
+    """What the run takes, and what it would take after each of the changes and after all; ``besides`` always helps."""
+    if estimator is None:
+        return f"Give {_either([*map(_flags, changes), *([besides] if besides else [])])}."
     now = estimator.estimate(settings)
-    if now.fullest == PREVIEWS:
-        changes = [*changes, {"preview_every": 0}]
     if len(changes) > 1:
         changes = [*changes, {name: value for change in changes for name, value in change.items()}]
     told = [f"{_gib(estimator.estimate(settings.replace(**change)).peak)} with {_flags(change)}" for change in changes]
-    instead = _either([*told, f"less with {_SMALLER_PICTURES}"])
-    return f"The run takes about {_gib(now.peak)} ({now.fullest}), and {instead}."
+    told += [f"less with {besides}"] if besides else []
+    return f"The run takes about {_gib(now.peak)} ({now.fullest}), and {_either(told)}."
 
 
 def _savings(settings: TrainSettings, device: torch.device) -> list[Change]:
@@ -170,12 +175,15 @@ def _savings(settings: TrainSettings, device: torch.device) -> list[Change]:
     ]
 
 
-def _smaller(settings: TrainSettings) -> list[Change]:
-    """A batch in parts, which comes to about the same."""
-    if settings.batch_size == 1:
-        return []
-    parts = settings.batch_size * settings.gradient_accumulation_steps
-    return [{"batch_size": 1, "gradient_accumulation_steps": parts}]
+def _smaller(settings: TrainSettings, estimator: MemoryEstimator | None) -> list[Change]:
+    """What makes a run smaller: its batch in parts, which comes to about the same; no previews, if they take most."""
+    changes: list[Change] = []
+    if settings.batch_size > 1:
+        parts = settings.batch_size * settings.gradient_accumulation_steps
+        changes.append({"batch_size": 1, "gradient_accumulation_steps": parts})
+    if estimator is not None and estimator.estimate(settings).fullest == PREVIEWS:
+        changes.append({"preview_every": 0})
+    return changes
 
 
 def _flags(change: Mapping[str, Any]) -> str:
