@@ -51,7 +51,7 @@ def test_every_job_gets_its_result_and_a_crash_costs_one() -> None:
 
 
 def test_an_exception_of_a_job_is_the_callers() -> None:
-    with pytest.raises(ValueError, match="no [1-4]"):
+    with pytest.raises(ValueError, match=r"no [1-4]"):
         list(run_jobs(complain, [1, 2, 3, 4], 2, never))
 
 
