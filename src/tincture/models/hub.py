@@ -15,6 +15,7 @@ from tincture.models.weight_files import choose_weight_files, weight_files
 PARTS = ("unet", "vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 _WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 _DESCRIPTIONS = (".json", ".txt")
+_TIMEOUT = 20.0  # seconds
 
 
 def fetch(hub_id: str) -> Path:
@@ -40,7 +41,7 @@ def _cached(hub_id: str) -> Path | None:
 
 def _download(hub_id: str) -> Path:
     try:
-        files = needed_files(HfApi().list_repo_files(hub_id))
+        files = needed_files(_listed(hub_id))
         if INDEX in files:
             return Path(snapshot_download(hub_id, allow_patterns=files))
     except RepositoryNotFoundError as error:
@@ -59,6 +60,12 @@ def _download(hub_id: str) -> Path:
         f"The model {hub_id!r} of the Hugging Face hub has no {INDEX}; download the checkpoint that you want, and give "
         f"its path."
     )
+
+
+def _listed(hub_id: str) -> list[str]:
+    """The names of a repository's files. Asked once: the library's own list tries on for half a minute, aloud."""
+    siblings = HfApi().model_info(hub_id, timeout=_TIMEOUT).siblings
+    return [file.rfilename for file in siblings or ()]
 
 
 def needed_files(files: Iterable[str]) -> list[str]:

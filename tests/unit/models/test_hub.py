@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,13 +55,22 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_folder(tiny_model(), tmp_path_factory.mktemp("hub") / "tiny")
 
 
+def api(listed: Callable[[str], list[str]]) -> Any:
+    """The hub's interface, of which a model's list of files is used."""
+
+    def model_info(hub_id: str, timeout: float) -> Any:
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in listed(hub_id)])
+
+    return SimpleNamespace(model_info=model_info)
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, repository: Path, tmp_path: Path) -> list[Any]:
     """What the hub was asked for. It has one model, which it copies to a cache."""
     requests: list[Any] = []
     cache = tmp_path / "cache"
 
-    def listed(_: object, hub_id: str) -> list[str]:
+    def listed(hub_id: str) -> list[str]:
         requests.append(hub_id)
         return [path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()]
 
@@ -74,7 +84,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, repository: Path, tmp_path: Path) -> 
             raise LocalEntryNotFoundError("not there")
         return str(cache)
 
-    monkeypatch.setattr(hub, "HfApi", lambda: SimpleNamespace(list_repo_files=lambda hub_id: listed(None, hub_id)))
+    monkeypatch.setattr(hub, "HfApi", lambda: api(listed))
     monkeypatch.setattr(hub, "snapshot_download", snapshot)
     return requests
 
@@ -117,7 +127,7 @@ FAILURES = {
 @pytest.mark.parametrize("case", FAILURES)
 def test_what_cannot_be_had_is_told(case: str, asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     listed, message = FAILURES[case]
-    monkeypatch.setattr(hub, "HfApi", lambda: SimpleNamespace(list_repo_files=listed))
+    monkeypatch.setattr(hub, "HfApi", lambda: api(listed))
 
     with pytest.raises(ModelError, match=message) as caught:
         load_model("owner/tiny")
@@ -132,3 +142,24 @@ def test_without_a_network_the_sentence_names_it(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(ModelError, match="'owner/name' is no local file or folder, and the Hugging Face hub cannot be"):
         load_model("owner/name")
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once_and_silently(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the hub's own library, and a network that answers nothing."""
+    asked: list[object] = []
+
+    def refuse(*arguments: object, **_: object) -> None:
+        asked.append(arguments)
+        raise OSError("no such network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    with pytest.raises(ModelError, match=r"the Hugging Face hub cannot be reached .*; give the path of a model"):
+        load_model("owner/name")
+
+    assert len(asked) == 1
+    assert capfd.readouterr() == ("", "") and not caplog.records
