@@ -145,7 +145,9 @@ class Hypernetwork:
         """
         if not isinstance(model, nn.Module):
             self.require_fit(model)
-        unet: nn.Module = model if isinstance(model, nn.Module) else model.unet
+            unet, device = model.unet, model.device
+        else:
+            unet, device = model, next(model.parameters()).device
         attentions = projections(unet)
         widths = {context_width(to_k) for to_k, _ in attentions}
         if widths.isdisjoint(self.pairs):
@@ -153,7 +155,7 @@ class Hypernetwork:
                 f"Hypernetwork {self.name!r} has layers for the widths {_listed(self.pairs)}, but the attentions of "
                 f"this model take {_listed(widths) or 'none'}; choose one made for this kind of model."
             )
-        self.to(next(unet.parameters()).device if unet is model else model.device)
+        self.to(device)
         with ExitStack() as hooks:
             shared = _TextContext(self, multiplier, _text_context(unet))
             hooks.callback(unet.register_forward_pre_hook(shared.before, with_kwargs=True).remove)

@@ -153,7 +153,10 @@ def test_root_that_is_not_there_is_refused(recipe: FakeRecipe, capsys: pytest.Ca
 
 @pytest.mark.parametrize(
     ("line", "word", "offered"),
-    [("tincture cre", 1, {"create"}), ("tincture train embedding --precision ", 3 + 1, {"auto", "fp32", "bf16", "fp16"})],
+    [
+        ("tincture cre", 1, {"create"}),
+        ("tincture train embedding --precision ", 3 + 1, {"auto", "fp32", "bf16", "fp16"}),
+    ],
 )
 def test_the_shell_completes_commands_and_choices(line: str, word: int, offered: set[str]) -> None:
     asked = {"_TINCTURE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(word)}
