@@ -25,6 +25,14 @@ from tincture.formats.safetensors_file import is_safetensors
 
 # Names of thousands of tensors and a thumbnail fit; the library takes up to 100 MB, and a gigabyte of memory for that.
 _LONGEST_HEADER = 32 * 2**20
+# What is often found under a model's name instead, by its first bytes.
+_OTHER_FILES = (
+    (b"version h", "a pointer of Git LFS, which stands for a file; download the file itself, as by git lfs pull"),
+    (b"<", "a web page, as failed downloads leave it; download the file again"),
+    (b"\x89PNG", "a picture; give a .safetensors or .ckpt file"),
+    (b"\xff\xd8\xff", "a picture; give a .safetensors or .ckpt file"),
+    (b"RIFF", "a picture; give a .safetensors or .ckpt file"),
+)
 # What training programs leave in a checkpoint beside the weights. It is not loaded: an empty object stands for it.
 _HARMLESS_PACKAGES = ("pytorch_lightning", "lightning", "lightning_fabric", "numpy", "omegaconf")
 _HARMLESS_NAMES = ("_codecs.encode", "argparse.Namespace", "collections.defaultdict", "typing.Any")
@@ -89,6 +97,9 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
     head = first_bytes(path, 9)
     if not head:
         raise FileFormatError(f"{path} is empty (0 bytes); copy or download it again.")
+    for start, words in _OTHER_FILES:
+        if head.startswith(start) and head[8:9] != b"{":
+            raise FileFormatError(f"{path} is {words}.")
     opened = _open_safetensors(path, head) if head[8:9] == b"{" else _open_torch(path, head)
     if not opened.shapes:
         raise FileFormatError(f"{path} holds no tensors by name; a file of a model's weights is needed.")

@@ -44,7 +44,6 @@ class Family:
         name: in settings and files.
         title: for people.
         text_encoders: in the order in which their hidden states are joined.
-        size: side in pixels of the pictures the published models were made for.
         context_widths: of its attentions: what a hypernetwork has layers for unless told otherwise.
         modelspec: by prediction type, its name in the metadata standard of that name.
         knows_sizes: whether the U-Net is told a picture's original size, crop and size ("time ids"), and the pooled
@@ -55,7 +54,6 @@ class Family:
     name: str
     title: str
     text_encoders: tuple[TextEncoderSpec, ...]
-    size: int
     context_widths: tuple[int, ...]
     modelspec: Mapping[str, str]
     knows_sizes: bool = False
@@ -75,7 +73,6 @@ SD1 = Family(
     "sd1",
     "Stable Diffusion 1",
     (TextEncoderSpec("clip_l"),),
-    size=512,
     context_widths=(768, 320, 640, 1280),
     modelspec=_spec("stable-diffusion-v1", "stable-diffusion-v1"),
 )
@@ -84,7 +81,6 @@ SD2 = Family(
     "sd2",
     "Stable Diffusion 2",
     (TextEncoderSpec("clip_h", width=1024, pad_token="!"),),
-    size=768,
     context_widths=(1024, 320, 640, 1280),
     modelspec=_spec("stable-diffusion-v2-512", "stable-diffusion-v2-768-v"),
 )
@@ -104,7 +100,6 @@ SDXL = Family(
             pad_token="!",
         ),
     ),
-    size=1024,
     context_widths=(2048, 640, 1280),
     knows_sizes=True,
     blank_is_zero=True,

@@ -61,6 +61,7 @@ def load_single_file(path: Path, wishes: Wishes, load_other_vae: Callable[[Famil
     file = open_model_file(path)
     found = require_checkpoint(file)
     family = FAMILIES[wishes.family or found.family]
+    _require_text_encoders(file, found, family)
     if load_other_vae is None and found.vae_prefix is None:
         raise ModelError(f"{path} has no VAE; give the file of one for {family.title} by --vae.")
     stated = find_prediction(path, file.shapes, file.metadata)
@@ -137,7 +138,7 @@ def _unet(file: TensorFile, family: Family, encoders: list[TextEncoder], wishes:
 # --- text encoders ----------------------------------------------------------------------------------------------------
 
 
-def _text_encoders(file: TensorFile, found: Checkpoint, family: Family, wishes: Wishes) -> list[TextEncoder]:
+def _require_text_encoders(file: TensorFile, found: Checkpoint, family: Family) -> None:
     there, needed = found.text_encoders, family.text_encoders
     if len(there) < len(needed):
         names = " and ".join(spec.name for spec in needed)
@@ -146,10 +147,13 @@ def _text_encoders(file: TensorFile, found: Checkpoint, family: Family, wishes: 
             f"{file.path} lacks a text encoder: {family.title} needs {names}, and there is {has}; get the whole "
             f"checkpoint."
         )
+
+
+def _text_encoders(file: TensorFile, found: Checkpoint, family: Family, wishes: Wishes) -> list[TextEncoder]:
     activations = PUBLISHED[family.name].text_activations
     return [
         _text_encoder(file, encoder, spec, activation, family, wishes)
-        for encoder, spec, activation in zip(there, needed, activations, strict=False)
+        for encoder, spec, activation in zip(found.text_encoders, family.text_encoders, activations, strict=False)
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -138,7 +139,19 @@ FILES: dict[str, tuple[str, Write, str]] = {
     "hypernetwork .pt": ("ink.pt", hypernetwork, "is a hypernetwork; Stable Diffusion 1, 2"),
     "hypernetwork .safetensors": ("ink.safetensors", hypernetwork, "is a hypernetwork; Stable Diffusion 1, 2"),
     "empty": ("a.safetensors", lambda path: path.touch(), r"is empty \(0 bytes\)"),
-    "text": ("a.ckpt", lambda path: path.write_text("<!doctype html> not found"), "cannot be read as a torch"),
+    "text": ("a.ckpt", lambda path: path.write_text("not found, and more"), "cannot be read as a torch"),
+    "a web page": (
+        "a.ckpt",
+        lambda path: path.write_text("<!doctype html> not found"),
+        "is a web page, as failed down",
+    ),
+    "a pointer": (
+        "a.safetensors",
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4265380512\n"),
+        "is a pointer of Git LFS, which stands for a file; download the file itself",
+    ),
+    "a picture": ("a.png", lambda path: Image.new("RGB", (9, 9)).save(path), "is a picture; give a .safetensors or"),
+    "an embedding in a picture": ("cat.png", embedding, "is an embedding; Stable Diffusion 1, 2 and XL checkpoints"),
     "a huge header": (
         "a.safetensors",
         lambda path: path.write_bytes(struct.pack("<Q", 99_000_000) + b"{" + b" " * 99),
@@ -169,6 +182,11 @@ INCOMPLETE: dict[str, tuple[str, Edit, str]] = {
         "sdxl",
         without("conditioner.embedders.1."),
         "Stable Diffusion XL needs clip_l and clip_g, and there is one of width 32; get the whole checkpoint",
+    ),
+    "neither text encoder nor VAE": (
+        "sdxl",
+        lambda state: {name: value for name, value in state.items() if name.startswith(UNET)},
+        "lacks a text encoder: Stable Diffusion XL needs clip_l and clip_g, and there is none; get the whole",
     ),
     "no VAE": ("sdxl", without("first_stage_model."), "has no VAE; give the file of one for Stable Diffusion XL"),
     "a part of the VAE": ("sd1", without("first_stage_model.decoder.mid"), "The vae in .* lacks 26 weights"),
