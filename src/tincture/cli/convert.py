@@ -28,7 +28,9 @@ def convert(
     picture: Annotated[
         Path | None, typer.Option(help="Picture that a PNG or WebP card is drawn on; else a pattern.")
     ] = None,
-    model: Annotated[str, typer.Option(help="For a LoRA: the base model it is to act with.")] = "",
+    model: Annotated[
+        str, typer.Option(help="For a LoRA: the base model it is to act with; a name in the workspace, a path.")
+    ] = "",
     rank: Annotated[int | None, typer.Option(min=1, help="For a LoRA: its rank; 64 is usual.")] = None,
     captions: Annotated[
         Path | None, typer.Option(help="For a LoRA: text file of captions like those trained on, one in each line.")
@@ -59,7 +61,7 @@ def convert(
         picture=picture,
         lora=None if wanted == conversion.LoraOptions() else wanted,
         overwrite=overwrite,
-        workspace=session.given_workspace(),
+        workspace=session.workspace() if model else None,
     )
     for sentence in plan.lost:
         session.say(f"lost: {sentence}")

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.checkpoints import Checkpoints
 from tests.support import tiny_model
 from tincture import conversion
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.cli import main
 from tincture.formats.embedding_file import read_embedding_file
+from tincture.formats.lora_file import describe_lora
+from tincture.formats.safetensors_file import read_safetensors
 
 EMBEDDING = Path(__file__).parents[2] / "golden" / "gold-one.pt"
 
@@ -62,6 +65,20 @@ def test_a_lora_with_captions(
     captured = capsys.readouterr()
     assert "lost: The LoRA acts only with the model tiny" in captured.err
     assert "of the changes" in captured.out and "noise prediction" in captured.out
+
+
+def test_the_base_model_of_a_lora_is_looked_up_in_the_current_folder_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: Checkpoints
+) -> None:
+    models = tmp_path / "models" / "Stable-diffusion"
+    models.mkdir(parents=True)
+    (models / "anime.safetensors").symlink_to(checkpoints.path("sdxl"))
+    Hypernetwork("ink", (80,), [1, 1]).save(tmp_path / "ink.pt")
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["convert", "ink.pt", "out.safetensors", "--to", "lora", "--model", "anime", "--rank", "2"]) == 0
+
+    assert describe_lora("out.safetensors", read_safetensors("out.safetensors")[0]).layout == "kohya"
 
 
 @pytest.mark.parametrize(
