@@ -107,6 +107,8 @@ def override(found: Prediction, prediction_type: str | None, zero_terminal_snr: 
             "Zero terminal SNR was given for a model that predicts noise (epsilon); it needs one that predicts v. "
             "Leave it out, or give --prediction-type v_prediction."
         )
+    if zero != keeps and prediction_type is None:
+        told_by = f"{told_by}, but the last timestep as given"
     return Prediction(chosen, zero, told_by)
 
 

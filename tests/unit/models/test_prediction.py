@@ -95,7 +95,10 @@ def test_the_user_has_the_last_word() -> None:
     found = Prediction(V, True, "its metadata")
     assert override(found, None, None) == found
     assert override(found, EPSILON, None) == Prediction(EPSILON, False, "as given")
-    assert override(found, None, False) == Prediction(V, False, "its metadata")
+    assert override(found, None, True) == found
+    given = "its metadata, but the last timestep as given"
+    assert override(found, None, False) == Prediction(V, False, given)
+    assert override(Prediction(V, False, "its metadata"), None, True) == Prediction(V, True, given)
     assert override(Prediction(EPSILON, False, "x"), V, True) == Prediction(V, True, "as given")
     with pytest.raises(UsageError, match="give --prediction-type v_prediction"):
         override(Prediction(EPSILON, False, "x"), None, True)
