@@ -91,8 +91,8 @@ class MemoryEstimator:
         resident = self._resident(settings) if offload else frozenset(weights)
 
         def there(part: str) -> int:
-            parts = {VAE} if offload and part == VAE else {part, *resident}
-            return sum(weights[name] for name in parts)
+            alone = offload and (part == VAE or part not in resident)
+            return sum(weights[name] for name in ({part} if alone else {part, *resident}))
 
         # The optimizer keeps nothing before the first step.
         trained = sum(parameter.nbytes for parameter in self.adapter.parameters())

@@ -74,7 +74,9 @@ def fit(
         raise OutOfMemoryError(_too_large(chosen(order), estimator, available, device))
     for name in reversed(enough[:-1]):
         fewer = [other for other in enough if other != name]
-        enough = fewer if fits(fewer) else enough
+        # To round weights to eight bits and compute with 32 would be slow for nothing.
+        if not (name == "precision" and "weight_storage" in fewer) and fits(fewer):
+            enough = fewer
     found = chosen(enough)
     return found, estimator.estimate(found)
 

@@ -71,7 +71,15 @@ def test_the_cheapest_measures_are_taken_first() -> None:
 
 def test_measures_that_turn_out_needless_are_left_out() -> None:
     assert chosen(settings(), told(offload=1, precision=6), 10) == {"precision"}
-    assert chosen(settings(), told(offload=1, slicing=1, weight_storage=8), 7) == {"offload", "weight_storage"}
+    assert chosen(settings(), told(offload=1, slicing=1, gradient_checkpointing=8), 7) == {
+        "offload",
+        "gradient_checkpointing",
+    }
+
+
+def test_eight_bits_are_not_computed_with_in_32() -> None:
+    assert chosen(settings(), told(weight_storage=8), 8) == {"precision", "weight_storage"}
+    assert chosen(settings(precision="fp32"), told(weight_storage=8), 8) == {"weight_storage"}
 
 
 def test_what_was_given_stays() -> None:

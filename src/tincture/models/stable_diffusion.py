@@ -167,7 +167,8 @@ class StableDiffusion:
             UsageError: ``clip_skip`` is not in 1..number of layers.
         """
         chunks = self._chunks(prompts)
-        with self.placement.acting(TEXT_ENCODERS):
+        # Where they are not needed in every step, they can do without the U-Net beside them.
+        with self.placement.acting(TEXT_ENCODERS, alone=TEXT_ENCODERS not in self.placement.keep):
             encoded = [self._encode(encoder, chunks, clip_skip, at_least) for encoder in self.text_encoders]
         pooled = next((first for _, first in encoded if first is not None), None)
         return Conditions(torch.cat([states for states, _ in encoded], dim=-1), pooled)

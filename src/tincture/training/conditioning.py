@@ -56,7 +56,7 @@ class Conditioning:
         return conditions
 
     def _encode_known(self) -> None:
-        with self.model.placement.acting(TEXT_ENCODERS):
+        with self.model.placement.acting(TEXT_ENCODERS, alone=True):
             for prompt in ("", *self._known):
                 self._keep(prompt)
         self._known.clear()
