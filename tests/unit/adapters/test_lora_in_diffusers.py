@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
+from tests.support import tiny_sdxl
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.adapters.lora import export_lora
 from tincture.models.loading import load_model
@@ -87,3 +88,31 @@ def test_diffusers_predicts_the_hypernetworks_noise_within_the_reported_error(
     # a tenth more, since these noises and pictures are others than those that were measured
     assert error < 1.1 * report.noise_error_most + 1e-4
     assert error < (1e-4 if activation is None and not biases else 0.5)
+
+
+@torch.no_grad()
+def test_diffusers_reads_one_for_xl(tmp_path: Path) -> None:
+    model = tiny_sdxl()
+    network = hypernetwork(model, None, 0)
+    noisy, timestep = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([400])
+    conditions = model.encode_prompts(["red moon"])
+    plain = model.predict_noise(noisy, timestep, conditions)
+    with network.attach(model):
+        wanted = model.predict_noise(noisy, timestep, conditions)
+    export_lora(network, model, tmp_path / "ink.safetensors", rank=max(model.context_widths()))
+    (first, second), unet = model.text_encoders, model.unet
+    pipeline = StableDiffusionXLPipeline(
+        vae=model.vae,
+        text_encoder=first.module,
+        tokenizer=first.tokenizer,
+        text_encoder_2=second.module,
+        tokenizer_2=second.tokenizer,
+        unet=unet,
+        scheduler=model.noise_scheduler,
+        add_watermarker=False,
+    )
+
+    pipeline.load_lora_weights(tmp_path, weight_name="ink.safetensors")
+
+    made = model.predict_noise(noisy, timestep, conditions)
+    assert (made - wanted).norm() < 0.01 * (wanted - plain).norm()
