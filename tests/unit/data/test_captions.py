@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tincture.data.captions import caption_for, load_template, prompt_for
+from tincture.data.captions import caption_for, load_template, possible_prompts, prompt_for
 from tincture.errors import DataError, UsageError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data"
@@ -228,3 +228,15 @@ def test_whole_captions_are_dropped_with_the_given_probability_but_not_the_place
     assert set(prompts) == {"x: a, b", "x: "}
     assert 240 < prompts.count("x: ") < 360
     assert prompt_for("a [name]", ["[filewords]"], "x", rng(), caption_drop_out=1.0) == "a x"
+
+
+@pytest.mark.parametrize("drop_out", [0.0, 0.5])
+@pytest.mark.parametrize("keep_tags", [0, 1])
+@pytest.mark.parametrize("caption", ["red, blue, moon", "[name], red"])
+def test_possible_prompts_are_those_that_are_drawn(caption: str, keep_tags: int, drop_out: float) -> None:
+    lines = ["a [filewords] of [name]", "[name]", "[filewords]"]
+    drawn = {
+        prompt_for(caption, lines, "cat", rng(seed), keep_tags=keep_tags, caption_drop_out=drop_out)
+        for seed in range(100)
+    }
+    assert drawn == set(possible_prompts(caption, lines, "cat", keep_tags=keep_tags, caption_drop_out=drop_out))

@@ -52,6 +52,17 @@ def test_a_batch_larger_than_the_capacity_is_whole(shared_model: StableDiffusion
     torch.testing.assert_close(states, shared_model.encode_prompts(prompts).hidden_states)
 
 
+def test_known_prompts_are_encoded_when_the_first_is_asked_for(shared_model: StableDiffusion) -> None:
+    conditioning = Conditioning(shared_model, trains_text=False, known=["red", "blue"])
+    assert conditioning.encoded == 0
+    states = conditioning(["blue"]).hidden_states
+    assert conditioning.encoded == 3  # and the empty one, which makes up for missing chunks
+    conditioning(["red", "blue"])
+    conditioning([", ".join(["moon"] * 80), "red"])
+    assert conditioning.encoded == 4
+    assert torch.equal(states, Conditioning(shared_model, trains_text=False)(["blue"]).hidden_states)
+
+
 def test_trained_text_is_encoded_anew_once_per_distinct_prompt_with_gradients(model: StableDiffusion) -> None:
     conditioning = Conditioning(model, trains_text=True)
     embedding = create_embedding("cat", model, 2, "moon")
