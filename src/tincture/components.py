@@ -19,7 +19,7 @@ from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.data.dataset import PictureDataset
 from tincture.devices import PRECISIONS, half_precision, resolve_device
 from tincture.errors import DataError, ModelError, UsageError
-from tincture.events import Callback, MemoryFitted, ModelLoaded
+from tincture.events import Callback, Event, MemoryFitted, ModelLoaded
 from tincture.memory import MemoryEstimator
 from tincture.memory_fit import available_memory, fit, shortage_explained
 from tincture.models.float8 import store_in_float8
@@ -70,38 +70,33 @@ def prepare(
     """
     optimizer = make_optimizer(settings, adapter)
     device = resolve_device(settings.device)
-    with shortage_explained(settings, device, lambda: None):
-        model = load_base(settings, workspace)
-    for callback in callbacks:
-        callback.on_event(ModelLoaded(model.describe()))
+    model = load_base(settings, workspace)
+    _tell(callbacks, ModelLoaded(model.describe()))
     files = open_latents(settings, model, device)
     dataset = load_data(settings, model, files)
     if record is not None:
         _check_unchanged(settings, model, dataset, record)
     check(settings, model, adapter, lines, dataset)
-    for path, reason in dataset.skipped:
-        warnings.warn(f"{path} is skipped: {reason}", stacklevel=2)
-    for remark in dataset.remarks:
+    for remark in (*(f"{path} is skipped: {reason}" for path, reason in dataset.skipped), *dataset.remarks):
         warnings.warn(remark, stacklevel=2)
     estimator = MemoryEstimator(model, adapter, dataset, lines, device.type)
     settings, fitted = fit_memory(settings, estimator, device)
     if fitted is not None:
-        for callback in callbacks:
-            callback.on_event(fitted)
+        _tell(callbacks, fitted)
     with shortage_explained(settings, device, lambda: estimator):
-        model = place(model, settings, workspace, device)
-        estimator.model = model
+        estimator.model = model = place(model, settings, workspace, device)
         adapter.to(model.device)
         known = known_prompts(settings, model, adapter, dataset, lines)
         model.placement.keep = frozenset({UNET} if known else {UNET, TEXT_ENCODERS})
-        if files is not None and model.slicing:
-            files.encoder += ", in slices"
         data = training_data(settings, model, adapter.name, dataset, lines, callbacks, files)
-        auxiliary_loss = attention_mask_loss(settings, model, adapter, dataset)
-    trainer = make_trainer(
-        settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=auxiliary_loss
-    )
+        loss = attention_mask_loss(settings, model, adapter, dataset)
+    trainer = make_trainer(settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=loss)
     return Components(settings, model, adapter, dataset, lines, trainer, estimator)
+
+
+def _tell(callbacks: Sequence[Callback], event: Event) -> None:
+    for callback in callbacks:
+        callback.on_event(event)
 
 
 def load_base(settings: TrainSettings, workspace: Workspace, *, stay: bool = False) -> StableDiffusion:

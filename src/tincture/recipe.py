@@ -142,13 +142,15 @@ def train(
     Raises:
         UsageError: a setting does not fit model, data or adapter.
         DataError: the pictures cannot be used.
-        TrainingError: nothing is left to do, or the run diverged.
+        TrainingError: nothing is left to do, the run diverged, or memory ran out.
     """
     settings = settings.resolved()
     path = find_adapter(settings, workspace)
     adapter = load_adapter(settings.kind, path, path.stem)
     check_steps(settings, adapter)
-    run = prepare(settings, workspace, adapter, load_template(settings, workspace), callbacks)
+    lines = load_template(settings, workspace)
+    with shortage_explained(settings, resolve_device(settings.device), lambda: None):
+        run = prepare(settings, workspace, adapter, lines, callbacks)
     load_optimizer(run.trainer.optimizer, adapter, path)
     folder = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name, path.suffix)
     write_records(run, folder, path, workspace)
@@ -194,7 +196,8 @@ def resume(
             f"{path} has {done} steps, but the newest state in {run_dir} has {saved}: the file was trained further "
             "since, and resuming would overwrite it. Move it away to resume all the same."
         )
-    run = prepare(settings, workspace, adapter, record["template_lines"], callbacks, record)
+    with shortage_explained(settings, resolve_device(settings.device), lambda: None, str(run_dir)):
+        run = prepare(settings, workspace, adapter, record["template_lines"], callbacks, record)
     if state is None:
         load_optimizer(run.trainer.optimizer, adapter, path)
     else:

@@ -109,6 +109,8 @@ def training_data(
         for callback in callbacks:
             callback.on_event(Progressed("latents", done, total))
 
+    if files is not None and model.slicing:  # which changes larger pictures' latents a little
+        files.encoder += ", in slices"
     with model.placement.acting(VAE, alone=True):
         latents = LatentCache.encode(model, dataset, seed=settings.seed, on_progress=told, files=files)
     for remark in files.remarks() if files else ():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from typing import Any, cast
 
 import pytest
@@ -130,6 +131,7 @@ def test_auto_needs_someone_who_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
         MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
@@ -157,7 +159,15 @@ def test_an_estimate_that_fails_does_not_hide_the_shortage() -> None:
         raise MemoryError
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("out of memory"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes differ"),
+        OSError(errno.ENOSPC, "No space left"),
+        ValueError("out of memory"),
+        KeyboardInterrupt(),
+    ],
+)
 def test_other_errors_pass(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, shortage_explained(settings(), CUDA, lambda: None):
         raise error
