@@ -72,9 +72,9 @@ PICTURES = 10
 # --- told -------------------------------------------------------------------------------------------------------------
 
 
-def without_weights(family: str, side: int) -> StableDiffusion:
-    """A full-size model of a family on torch's meta device."""
-    made, known = anatomy(family, True), FAMILIES[family]
+def without_weights(family: str, side: int, full: bool = True) -> StableDiffusion:
+    """A model of a family, of the published size or shrunken, on torch's meta device."""
+    made, known = anatomy(family, full), FAMILIES[family]
     with torch.device("meta"):
         unet = UNet2DConditionModel(**made["unet"], sample_size=side // 8)
         vae = AutoencoderKL(**made["vae"], sample_size=side)
@@ -110,9 +110,9 @@ def settings_of(kind: str, workspace: Workspace, side: int, **changes: Any) -> T
     return TrainSettings.from_dict(given).resolved()
 
 
-def tell(family: str, side: int, workspace: Workspace) -> list[dict[str, Any]]:
+def tell(family: str, side: int, workspace: Workspace, full: bool = True) -> list[dict[str, Any]]:
     """What each set of measures takes on a GPU, and what --vram chooses for cards of some sizes; batch 1."""
-    model, rows = without_weights(family.removesuffix("-v"), side), []
+    model, rows = without_weights(family.removesuffix("-v"), side, full), []
     for kind in KINDS:
         plain = settings_of(kind, workspace, side)
         lines = load_template(plain, workspace)
@@ -152,7 +152,6 @@ def check(model: str, title: str, sizes: list[tuple[int, int]], root: Path, **ch
     """Told and measured peaks of runs on the CPU of both kinds, at (side, batch) and with checkpointing off and on."""
     workspace, rows = make_workspace(root, PICTURES), []
     for kind in KINDS:
-        create_adapter(workspace, kind, model)
         for side, batch_size in sizes:
             for checkpointing in (False, True):
                 given = {"batch_size": batch_size, "gradient_checkpointing": checkpointing, **changes}
@@ -167,7 +166,6 @@ def check_cuda(model: str, title: str, side: int, root: Path) -> list[dict[str, 
     """The same on the GPU, by sets of measures."""
     workspace, rows = make_workspace(root, PICTURES), []
     for kind in KINDS:
-        create_adapter(workspace, kind, model)
         for measures in MEASURES:
             given = {**measures, "device": "cuda", "preview_every": 3}
             found = compared(model, kind, workspace, side, watch_cuda, **given)
@@ -180,6 +178,7 @@ def compared(
     model: str, kind: str, workspace: Workspace, side: int, watch: Callable[[], Any], **changes: Any
 ) -> dict[str, Any]:
     """MiB that were told for a run of three steps, and that it took from the loaded model on."""
+    create_adapter(workspace, kind, model)
     few = {"steps": 3, "preview_every": 0, "preview_steps": 2, "save_every": 0}
     settings = settings_of(kind, workspace, side, model=model, **{**few, **changes})
     device = torch.device(settings.device if settings.device != "auto" else "cpu")
