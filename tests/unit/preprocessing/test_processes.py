@@ -64,7 +64,7 @@ def test_a_stop_ends_it_after_the_jobs_that_run(count: int) -> None:
 
 
 PROGRAM = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from tincture.preprocessing.processes import run_jobs
 
@@ -74,6 +74,8 @@ def work(number):
     return number
 
 if __name__ == "__main__":
+    # It is ignored in what a shell script runs in the background, tests among them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for job, result in run_jobs(work, list(range(10000)), 2, lambda: False):
         print(job, flush=True)
 """
