@@ -4,10 +4,11 @@ python bench/attention_mask.py                     6 subjects, each by every met
 python bench/attention_mask.py --show clutter.png  only draws the teaching pictures and masks of the first subject
 
 Each subject is taught from five pictures that also show other things, which no caption names: a companion, the same in
-all five, and strangers, others in each. The methods are to use no masks (none), to weigh the loss by them (loss, the
-setting use_weight), to hold the attention to them (attention=WEIGHT, the setting attention_mask_weight), and both. The
-oracle judges as in the demo, on prompts that were not trained on. What is learned of the other things shows as pictures
-that it cannot read, or reads as something else.
+all five, and strangers, others in each. A method is to use no masks (none), or some of these, joined by +: to weigh the
+loss by them (loss, the setting use_weight), with a floor for what they hide (floor=WEIGHT, unmasked_weight), and to
+hold the attention to them (attention=WEIGHT, attention_mask_weight). The oracle judges as in the demo, on prompts
+that were not trained on. What is learned of the other things shows as pictures that it cannot read, or reads as
+something else.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ from tincture.workspace import Workspace  # noqa: E402
 
 RADII = (7.0, 11.0)
 TRIES = 12
-METHODS = ("none", "loss", "attention=0.1", "both=0.1")
+METHODS = ("none", "loss", "attention=0.1", "loss+attention=0.01")
+NUMBERS = {"attention": "attention_mask_weight", "floor": "unmasked_weight"}
 
 Picture = NDArray[np.uint8]
 
@@ -173,15 +175,17 @@ def teach(lesson: Lesson) -> dict[str, Any]:
 
 
 def settings_of(method: str) -> dict[str, Any]:
-    """The settings of none, loss, attention=WEIGHT or both=WEIGHT; ValueError for another method."""
-    name, _, weight = method.partition("=")
-    held = {"attention_mask_weight": float(weight)} if weight else {}
-    known: dict[str, dict[str, Any]] = {"none": {}, "loss": {"use_weight": True}}
-    if held:
-        known = {"attention": held, "both": {"use_weight": True, **held}}
-    if name not in known:
-        raise ValueError(f"There is no method {method!r}; give none, loss, attention=WEIGHT or both=WEIGHT.")
-    return known[name]
+    """The settings of a method such as none, loss or loss+attention=0.01+floor=0.1; ValueError for another."""
+    found: dict[str, Any] = {}
+    for part in method.split("+"):
+        name, given, value = part.partition("=")
+        if (name in NUMBERS) != bool(given) or name not in ("none", "loss", *NUMBERS):
+            raise ValueError(f"There is no method {method!r}; give none, or loss, attention=WEIGHT, floor=WEIGHT by +.")
+        if name == "loss":
+            found["use_weight"] = True
+        elif given:
+            found[NUMBERS[name]] = float(value)
+    return found
 
 
 def draw(embedding: Embedding, subject: world.Subject, pairs: Sequence[tuple[str, str]], seed: int) -> demo.Judged:
@@ -285,7 +289,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=METHODS,
         metavar="METHOD",
-        help=f"none, loss, attention=WEIGHT or both=WEIGHT (default {' '.join(METHODS)})",
+        help=f"such as loss+attention=0.01+floor=0.1 (default {' '.join(METHODS)})",
     )
     made.add_argument("--subjects", type=int, default=6)
     made.add_argument("--others", type=int, default=2, help="things beside the subject in each picture (default 2)")
