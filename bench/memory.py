@@ -4,6 +4,7 @@ python bench/memory.py                    tells it for full-size models on a GPU
 python bench/memory.py --check            runs picto on the CPU: told against what torch's profiler sees
 python bench/memory.py --check --sd15     and one step of full-size SD 1.5 (2.1 GB of random weights, 12 GB of memory)
 python bench/memory.py --cuda             runs full-size SD 1.5 and SDXL on the GPU: told against what torch counts
+    python bench/memory.py --float8           what float8 saves, and how far it moves picto's predictions
 python bench/memory.py --doc FILE...      puts results into docs/memory.md
 """
 
@@ -27,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from bench import machine  # noqa: E402
 from bench.material import NAME, create_adapter, make_workspace, write_random_sd15  # noqa: E402
+from bench.memory_tables import tables, write_doc  # noqa: E402
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: E402
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: E402
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler  # noqa: E402
@@ -41,21 +43,23 @@ from tincture.adapters.embedding import Embedding  # noqa: E402
 from tincture.adapters.hypernetwork import create_hypernetwork  # noqa: E402
 from tincture.components import load_adapter  # noqa: E402
 from tincture.errors import OutOfMemoryError  # noqa: E402
-from tincture.memory import ENCODING, PREVIEWS, PROMPTS, TRAINING, MemoryEstimator  # noqa: E402
+from tincture.memory import MemoryEstimator  # noqa: E402
 from tincture.memory_fit import available_memory, fit  # noqa: E402
 from tincture.models.clip_tokenizer import clip_tokenizer  # noqa: E402
 from tincture.models.configs import SCHEDULER  # noqa: E402
 from tincture.models.families import FAMILIES  # noqa: E402
+from tincture.models.float8 import store_in_float8  # noqa: E402
+from tincture.models.loading import load_model  # noqa: E402
+from tincture.models.placement import UNET  # noqa: E402
 from tincture.models.stable_diffusion import StableDiffusion  # noqa: E402
 from tincture.models.text_encoder import TextEncoder  # noqa: E402
 from tincture.run_data import load_data, load_template  # noqa: E402
 from tincture.settings import TrainSettings  # noqa: E402
+from tincture.training.rehearsal import Rehearsal  # noqa: E402
 from tincture.workspace import Workspace  # noqa: E402
 
-RESULTS, DOC = ROOT / "bench" / "results", ROOT / "docs" / "memory.md"
-BEGIN, END = "<!-- memory: begin -->", "<!-- memory: end -->"
+RESULTS = ROOT / "bench" / "results"
 KINDS = ("embedding", "hypernetwork")
-PHASES = (ENCODING, PROMPTS, TRAINING, PREVIEWS)
 FULL_SIZE = (("sd1", 512), ("sd2-v", 768), ("sdxl", 1024))
 MEASURES: tuple[dict[str, Any], ...] = (
     {},
@@ -227,6 +231,39 @@ def watch_cuda() -> Iterator[Callable[[], int]]:
     yield torch.cuda.max_memory_allocated
 
 
+# --- float8 -----------------------------------------------------------------------------------------------------------
+
+
+def float8_effects() -> dict[str, Any]:
+    """MiB of full-size U-Nets in bf16 and float8, and how far both move picto's predictions, relative."""
+    sizes: dict[str, dict[str, float]] = {}
+    for family, side in (("sd1", 512), ("sdxl", 1024)):
+        model = without_weights(family, side)
+        adapter = new_adapter("embedding", model)
+        for name, float8 in (("bf16", False), ("float8", True)):
+            weights = Rehearsal(model, adapter, dtype=torch.bfloat16, float8=float8).weights()
+            sizes.setdefault(family, {})[name] = mib(weights[UNET])
+    half, eighth = load_model(dtype=torch.bfloat16), load_model()
+    store_in_float8(eighth.unet)
+    exact = predictions(load_model())
+    moved = {
+        name: round(float((predictions(model) - exact).norm() / exact.norm()), 4)
+        for name, model in (("bf16", half), ("float8", eighth))
+    }
+    return {"unet_mib": sizes, "relative_error_on_picto": moved}
+
+
+@torch.no_grad()
+def predictions(model: StableDiffusion) -> torch.Tensor:
+    """Of picto, for eight latents at each of four timesteps."""
+    generator, made = torch.Generator().manual_seed(0), []
+    conditions = model.encode_prompts(["a small cyan dotted moon on a red background"]).expand(8)
+    for timestep in (50, 300, 600, 900):
+        noisy = torch.randn(8, 4, 8, 8, generator=generator)
+        made.append(model.predict_noise(noisy, torch.full((8,), timestep), conditions).float())
+    return torch.cat(made)
+
+
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
@@ -240,77 +277,6 @@ def mib(size: float) -> float:
 
 def progress(row: dict[str, Any]) -> None:
     print(f"{datetime.datetime.now():%H:%M:%S} {json.dumps(row)}", file=sys.stderr, flush=True)
-
-
-def tables(results: dict[str, Any]) -> str:
-    """Results as Markdown."""
-    on = results["machine"]
-    head = f"{results['date']}, commit {str(results['commit'])[:10]}, torch {on['torch']}, diffusers {on['diffusers']}"
-    parts = [f"{head}, {on['gpu'] or on['cpu']}.\n"]
-    if told := [row for row in results["told"] if "measures" in row]:
-        parts += ["**Told for a GPU, batch 1, in GiB (not measured)**\n", *_told_table(told), ""]
-        cards = [row for row in results["told"] if "card_gib" in row]
-        parts += ["**What `--vram` chooses (not measured)**\n", *_cards_table(cards), ""]
-    if checked := results["checked"]:
-        parts += ["**Told against measured, peak in MiB**\n", *_checked_table(checked), ""]
-    return "\n".join(parts)
-
-
-def _told_table(rows: list[dict[str, Any]]) -> list[str]:
-    head = ["Model", "Adapter", "Settings", *PHASES, "peak"]
-    return _table(
-        head,
-        [
-            [
-                f"{row['model']} {row['side']}×{row['side']}",
-                row["kind"],
-                _flags(row["measures"]),
-                *(_gib(row["phases_mib"].get(phase)) for phase in PHASES),
-                _gib(row["peak_mib"]),
-            ]
-            for row in rows
-        ],
-    )
-
-
-def _cards_table(rows: list[dict[str, Any]]) -> list[str]:
-    keys = list(dict.fromkeys((row["model"], row["side"], row["kind"]) for row in rows))
-    lines = []
-    for model, side, kind in keys:
-        found = {row["card_gib"]: row for row in rows if (row["model"], row["kind"]) == (model, kind)}
-        cells = ["does not fit" if found[card]["chosen"] is None else _flags(found[card]["chosen"]) for card in CARDS]
-        lines.append([f"{model} {side}×{side}", kind, *cells])
-    return _table(["Model", "Adapter", *(f"{card} GB" for card in CARDS)], lines)
-
-
-def _checked_table(rows: list[dict[str, Any]]) -> list[str]:
-    lines = []
-    for row in rows:
-        measures = row.get("measures") or {"gradient_checkpointing": row["gradient_checkpointing"]}
-        case = [f"{row['model']} {row['side']}×{row['side']}", row["kind"], str(row.get("batch_size", 1))]
-        lines.append([*case, _flags(measures), str(row["told_mib"]), str(row["measured_mib"]), str(row["ratio"])])
-    return _table(["Model", "Adapter", "Batch", "Settings", "told", "measured", "told/measured"], lines)
-
-
-def _flags(measures: dict[str, Any]) -> str:
-    words = [name if value is True else str(value) for name, value in measures.items() if value is not False]
-    return ", ".join(word.replace("gradient_checkpointing", "checkpointing") for word in words) or "none"
-
-
-def _gib(size_mib: float | None) -> str:
-    return "" if size_mib is None else f"{size_mib / 1024:.2f}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-
-
-def write_doc(files: list[Path]) -> None:
-    """Puts the tables of ``files`` between the marks of docs/memory.md."""
-    text = DOC.read_text(encoding="utf-8")
-    inside = "\n".join(tables(json.loads(file.read_text(encoding="utf-8"))) for file in files)
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    DOC.write_text(f"{before}{BEGIN}\n{inside}\n{END}{after}", encoding="utf-8")
 
 
 def measure(args: argparse.Namespace, root: Path) -> dict[str, Any]:
@@ -343,7 +309,11 @@ def main() -> None:
     parser.add_argument("--cuda", action="store_true", help="run on the GPU, and compare")
     parser.add_argument("--out", type=Path, help="the results file")
     parser.add_argument("--doc", nargs="+", type=Path, metavar="FILE", help="write docs/memory.md from results")
+    parser.add_argument("--float8", action="store_true", help="what float8 saves and costs")
     args = parser.parse_args()
+    if args.float8:
+        print(json.dumps(float8_effects(), indent=1))
+        return
     if args.doc:
         write_doc(args.doc)
         return
