@@ -105,11 +105,11 @@ def load_base(settings: TrainSettings, workspace: Workspace, *, stay: bool = Fal
     Where the precision is not chosen yet, it is a half one: that takes the least memory until it is.
 
     Args:
-        stay: it is not meant to leave the CPU.
+        stay: it shall only be looked at, on the CPU and in half precision.
     """
     device = resolve_device(settings.device)
     comes_later = settings.open_memory_settings() or settings.offload or settings.weight_storage == "float8"
-    precision = half_precision(device) if settings.precision == "auto" else settings.precision
+    precision = half_precision(device) if stay or settings.precision == "auto" else settings.precision
     return load_model(
         settings.model,
         workspace=workspace,
