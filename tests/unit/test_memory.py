@@ -112,7 +112,9 @@ def test_weights_adapter_and_data_are_counted(bench: Bench) -> None:
 
 
 def nbytes(module: torch.nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    """In float32."""
+    tensors = (*module.parameters(), *module.buffers())
+    return sum(tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size()) for tensor in tensors)
 
 
 def test_the_largest_batch_counts(bench: Bench) -> None:
