@@ -432,7 +432,7 @@ def train_unet(args: argparse.Namespace, device: torch.device) -> None:
         state = torch.load(partial, weights_only=True)
         both.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        average = [tensor.to(device) for tensor in state["average"]]
+        average = [tensor.detach().to(device) for tensor in state["average"]]
         first, spent = state["step"], Stopwatch(state["seconds"], state["cpu_seconds"])
         for _ in range(first):
             next(order)
@@ -458,7 +458,8 @@ def train_unet(args: argparse.Namespace, device: torch.device) -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        torch._foreach_lerp_(average, parameters, 1 - min(0.998, (1 + step) / (10 + step)))
+        with torch.no_grad():
+            torch._foreach_lerp_(average, parameters, 1 - min(0.998, (1 + step) / (10 + step)))
         running += error.mean().item()
         if (step + 1) % 100 == 0:
             print(f"unet {step + 1}/{args.unet_steps} loss {running / 100:.4f} {spent}", flush=True)

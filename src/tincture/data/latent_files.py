@@ -93,7 +93,9 @@ class LatentFiles:
         shape = (self.latent_channels, sample.height // self.stride, sample.width // self.stride)
         try:
             tensors, metadata = read_checked(path, _LARGEST)
-        except (FileFormatError, StorageError):
+        except (FileFormatError, StorageError) as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None  # another run, or its user, has just deleted it
             tensors, metadata = {}, {}
         mean, std = tensors.get("mean"), tensors.get("std")
         if metadata.get("what") != self._what(sample) or not (_is_sound(mean, shape) and _is_sound(std, shape)):
