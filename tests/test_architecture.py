@@ -46,6 +46,10 @@ LAYERS = (
     ("tincture.run_records",),
     ("tincture.preprocessing.describing", "tincture.preprocessing.ledger", "tincture.preprocessing.rules"),
     ("tincture.preprocessing.pipeline", "tincture.recipe"),
+    ("tincture.extensions",),
+    ("tincture.webui",),
+    ("tincture.server",),
+    ("tincture.server.page",),
     ("tincture.demo", "tincture.doctor"),
     ("tincture.cli", "tincture.__main__"),
 )
@@ -67,6 +71,8 @@ EDGE = (
     "tincture.preprocessing.ledger",
     "tincture.preprocessing.rules",
     "tincture.preprocessing.pipeline",
+    "tincture.webui",
+    "tincture.server",
 )
 FORBIDDEN_TO_THE_TRAINER = (
     "tincture.preview",

@@ -6,6 +6,7 @@
     models/VAE/                       VAEs in files of their own
     textual_inversion_templates/      the user's own prompt templates, NAME.txt
     textual_inversion/DATE/NAME/      logs, copies and previews of runs
+    datasets/NAME/                    pictures to train on, as the server keeps them
 
 Nothing here opens a file: this module answers where a file is, or would be.
 """
@@ -103,6 +104,10 @@ class Workspace:
     @property
     def logs(self) -> Path:
         return self.root / "textual_inversion"
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
 
     def embedding_path(self, name: str) -> Path:
         """Where a new embedding called `name` is to be written; UsageError when the name is not allowed."""

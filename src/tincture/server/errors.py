@@ -1,0 +1,21 @@
+"""What a request can be refused for, beside the errors that any command has."""
+
+from __future__ import annotations
+
+from tincture.errors import UsageError
+
+
+class NotFoundError(UsageError):
+    """There is no job, file or data set of that name."""
+
+
+class ConflictError(UsageError):
+    """What was asked for does not fit the state that a job is in, or a name is taken."""
+
+
+class ForbiddenPathError(UsageError):
+    """A path leads out of the workspace and of the folders that were allowed."""
+
+
+class TooMuchError(UsageError):
+    """More than the limits of this server allow: bytes, files, pictures, jobs."""

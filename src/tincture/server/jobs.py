@@ -1,0 +1,103 @@
+"""What a job is, and the states that it goes through.
+
+queued ──► running ──► done
+  ▲ │         │  └───► failed
+  │ └──────┐  ├──────► paused ──► queued (goes on)
+  │        ▼  └──────► cancelled ─┐
+  │     cancelled                 │
+  └───────────── retry ───────────┘
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+JobKind = Literal["train", "preprocess"]
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINISHED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
+
+
+class Wanted(StrEnum):
+    """What a running job was asked to become; it finishes its step and saves first."""
+
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"  # as the webui's button: done, with what was learned so far
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One job as the queue knows it. Times are seconds since 1970, UTC.
+
+    Attributes:
+        id: letters and digits; sorts by the time of submission.
+        kind: ``train`` (also what goes on with a run) or ``preprocess``.
+        name: of the adapter, or of the folder that crops go to.
+        settings: of ``TrainSettings`` or ``PreprocessSettings``, complete enough to be run anywhere on this machine.
+        state: where it stands.
+        priority: the higher, the sooner; jobs of the same priority go by ``position``.
+        position: the lower, the sooner.
+        device: what it runs, ran or must run on; empty: any of the server's.
+        timeout_s: seconds of running after which it is stopped, saved and failed; None: never.
+        source: who submitted it: ``api``, ``page`` or ``webui``.
+        wanted: what it was asked to become while it ran.
+        created_at, started_at, ended_at: of the last time that it ran.
+        attempts: how often it was begun, or gone on with.
+        run_dir: the run's folder, once there is one: with it, the job goes on where it stopped.
+        global_step, steps: how far a training is; pictures, for preprocessing. 0 of 0 before that is known.
+        stage: what it does before the first step, for people; empty while it trains.
+        loss: mean over the window.
+        learning_rate: at ``global_step``.
+        eta_s: seconds that are left, as far as can be told.
+        result: of a job that is done: ``adapter_path``, ``run_dir``, ``global_step``, ``loss``, ``interrupted``,
+            ``seconds`` of a training; ``destination``, ``report``, ``counts``, ``seconds`` of preprocessing.
+        error: of a job that failed: a sentence.
+        error_type: the name of the exception's class.
+    """
+
+    id: str
+    kind: JobKind
+    name: str
+    settings: dict[str, Any]
+    state: JobState = JobState.QUEUED
+    priority: int = 0
+    position: float = 0.0
+    device: str = ""
+    timeout_s: float | None = None
+    source: str = "api"
+    wanted: Wanted | None = None
+    created_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+    attempts: int = 0
+    run_dir: str | None = None
+    global_step: int = 0
+    steps: int = 0
+    stage: str = ""
+    loss: float | None = None
+    learning_rate: float | None = None
+    eta_s: float | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    error_type: str = ""
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1."""
+        if self.state is JobState.DONE:
+            return 1.0
+        return min(1.0, self.global_step / self.steps) if self.steps else 0.0
