@@ -25,7 +25,7 @@ from tincture.memory_fit import available_memory, fit, shortage_explained
 from tincture.models.float8 import store_in_float8
 from tincture.models.loading import load_model
 from tincture.models.placement import TEXT_ENCODERS, UNET
-from tincture.models.sampling import SAMPLERS
+from tincture.models.samplers import SAMPLERS
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run_data import attention_mask_loss, load_data, open_latents, require_masks, training_data
 from tincture.run_trainer import known_prompts, make_optimizer, make_trainer

@@ -12,7 +12,7 @@ class Drawing:
     Attributes:
         negative_prompt: what to steer away from.
         steps: of the sampler, at least 1.
-        sampler: a name in ``tincture.models.sampling.SAMPLERS``.
+        sampler: a name in ``tincture.models.samplers.SAMPLERS``.
         guidance_scale: how strictly the prompt is followed; 1 leaves guidance, and half of the work, out. None takes
             the model's own.
         width: pixels, a multiple of the model's ``vae_scale_factor``; None takes the model's own size.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from types import MappingProxyType
 from typing import Any
 
 import diffusers
@@ -17,33 +16,8 @@ from torch import Tensor
 from tincture.drawing import CompleteDrawing, Drawing
 from tincture.errors import UsageError
 from tincture.models.conditions import Conditions
+from tincture.models.samplers import SAMPLERS
 from tincture.models.stable_diffusion import StableDiffusion
-
-# What the reference's k-diffusion samplers walk through: steps evenly spread from the last timestep to the first.
-_EVEN = {"timestep_spacing": "linspace", "steps_offset": 0}
-# What Stable Diffusion's own DDIM and PLMS walk through.
-_LEADING = {"timestep_spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
-_KARRAS = {**_EVEN, "use_karras_sigmas": True}
-_SDE = {"algorithm_type": "sde-dpmsolver++"}
-
-# By the webui's names: diffusers' class, and what differs from the model's own scheduler configuration.
-SAMPLERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
-    {
-        "Euler": ("EulerDiscreteScheduler", _EVEN),
-        "Euler a": ("EulerAncestralDiscreteScheduler", _EVEN),
-        "Heun": ("HeunDiscreteScheduler", _EVEN),
-        "DPM2": ("KDPM2DiscreteScheduler", _EVEN),
-        "DPM2 a": ("KDPM2AncestralDiscreteScheduler", _EVEN),
-        "DPM++ 2M": ("DPMSolverMultistepScheduler", _EVEN),
-        "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", _KARRAS),
-        "DPM++ 2M SDE": ("DPMSolverMultistepScheduler", {**_EVEN, **_SDE}),
-        "DPM++ 2M SDE Karras": ("DPMSolverMultistepScheduler", {**_KARRAS, **_SDE}),
-        "DDIM": ("DDIMScheduler", _LEADING),
-        "PLMS": ("PNDMScheduler", {**_LEADING, "skip_prk_steps": True}),
-        "UniPC": ("UniPCMultistepScheduler", _EVEN),
-        "LCM": ("LCMScheduler", {}),
-    }
-)
 
 # Decoded at once: four pictures of 512 x 512. More would need gigabytes for the decoder's widest layers.
 _DECODED_PIXELS = 2**20

@@ -14,7 +14,8 @@ from tincture.drawing import Drawing
 from tincture.errors import UsageError
 from tincture.models import sampling
 from tincture.models.conditions import Conditions
-from tincture.models.sampling import SAMPLERS, complete, make_scheduler
+from tincture.models.samplers import SAMPLERS
+from tincture.models.sampling import complete, make_scheduler
 from tincture.models.stable_diffusion import StableDiffusion
 
 PROMPTS = ["small moon", "a red star", "blue"]
