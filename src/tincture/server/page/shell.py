@@ -1,0 +1,65 @@
+"""What holds the page together: its tabs, its looks, and how it is put into the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+import tincture
+from tincture.server.page import train
+from tincture.server.page.theme import CSS_FILE, HEAD, calm_theme
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from tincture.server.service import Service
+
+# label, id, and what fills the tab
+TABS: tuple[tuple[str, str, Callable[[Service], None]], ...] = (("Train", "train", train.build),)
+
+
+def build(service: Service) -> gr.Blocks:
+    """All tabs in one page. Files of a visit are deleted a day later."""
+    with gr.Blocks(title="Tincture", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
+        gr.HTML(_header(service), elem_id="header", padding=False)
+        with gr.Tabs(elem_id="tabs"):
+            for label, name, fill in TABS:
+                with gr.Tab(label, id=name, elem_id=f"tab-{name}"):
+                    fill(service)
+    return page
+
+
+def mount(app: FastAPI, service: Service, path: str) -> FastAPI:
+    """The page in ``app`` at ``path``; only pictures and finished files may be fetched by their path."""
+    return gr.mount_gradio_app(
+        app,
+        build(service),
+        path=path,
+        theme=calm_theme(),
+        css_paths=CSS_FILE,
+        head=HEAD,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        show_error=True,
+        allowed_paths=[str(folder) for folder in _served(service)],
+        max_file_size=service.settings.max_upload_mb * 2**20,
+    )
+
+
+def _served(service: Service) -> list[Path]:
+    """Folders with what the page shows or offers for download; the queue and the models are not among them."""
+    workspace = service.workspace
+    made = [workspace.logs, workspace.datasets, workspace.embeddings, workspace.hypernetworks]
+    return [*made, service.state_dir / "pictures"]
+
+
+def _header(service: Service) -> str:
+    version = tincture.version()
+    return (
+        '<div class="brand"><span class="drop" aria-hidden="true"></span><h1>Tincture</h1>'
+        f'<span class="quiet">{version}</span></div>'
+    )
