@@ -71,7 +71,7 @@ def prepare(
     optimizer = make_optimizer(settings, adapter)
     device = resolve_device(settings.device)
     model = load_base(settings, workspace)
-    _tell(callbacks, ModelLoaded(model.describe()))
+    _tell(callbacks, ModelLoaded(model.describe(), model))
     files = open_latents(settings, model, device)
     dataset = load_data(settings, model, files)
     if record is not None:

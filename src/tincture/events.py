@@ -6,7 +6,7 @@ A watcher is any object with ``on_event(event)``; it picks the events it cares f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +18,13 @@ class Event:
 
 @dataclass(frozen=True)
 class ModelLoaded(Event):
-    """The base model is there; ``description`` says in one line what it is."""
+    """The base model is there; ``description`` says in one line what it is.
+
+    ``model`` is the ``StableDiffusion`` itself, frozen, not yet on the device of the run where that spares memory.
+    """
 
     description: str
+    model: object = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,14 @@ class MemoryFitted(Event):
             f"{name.replace('_', ' ')} {values.get(value, value)}" for name, value in self.chosen.items()
         )
         return f"memory: about {self.peak / 2**30:.2f} of {self.available / 2**30:.2f} GiB, by {listed}"
+
+
+@dataclass(frozen=True)
+class RunPrepared(Event):
+    """The run's folder is there; ``settings`` are those of the run, with nothing left open."""
+
+    run_dir: Path
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

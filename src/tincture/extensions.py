@@ -1,0 +1,247 @@
+"""What others add to Tincture: functions called at five points, from Python or from installed packages.
+
+From Python, make an ``Extensions`` and hand its callback to a run::
+
+    extensions = Extensions()
+
+    @extensions.on_step
+    def tell(event):
+        print(event.global_step)
+
+    train(settings, workspace, callbacks=[extensions.callback()])
+
+An installed package names a function ``register(extensions)`` as an entry point of the group ``tincture.extensions``;
+``load_extensions`` calls it. What fails is reported, in ``faults`` and as a warning, and left out from then on with all
+that came from the same extension. A training goes on as if it had never been there.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tincture.errors import UsageError
+from tincture.events import Callback, CheckpointSaved, Event, ModelLoaded, RunPrepared, StepEnd
+
+if TYPE_CHECKING:
+    import gradio
+
+GROUP = "tincture.extensions"
+VARIABLE = "TINCTURE_EXTENSIONS"
+"""``off``: none; names separated by commas: only these; unset or empty: all that are installed."""
+
+Hook = TypeVar("Hook", bound=Callable[..., object])
+
+
+@dataclass(frozen=True)
+class _Added:
+    """One function, the point that it was added at, and the extension that it came from."""
+
+    point: str
+    function: Callable[..., object]
+    origin: str
+
+
+class Extensions:
+    """Functions to be called at certain points, in the order in which they were added.
+
+    Every method that adds one gives the function back, so that it works as a decorator too. A function added directly
+    is an extension of its own; those that an installed package adds stand and fall together.
+
+    Attributes:
+        faults: sentences, one for each extension that was left out.
+    """
+
+    def __init__(self) -> None:
+        self._origin = ""
+        self._included: list[str] = []
+        self._added: list[_Added] = []
+        self._broken: set[str] = set()
+        self._lock = threading.Lock()
+        self.faults: list[str] = []
+
+    def on_ui_train_tabs(self, function: Hook) -> Hook:
+        """``function(service)`` makes further tabs beside those of training, each by ``with gradio.Tab(...):``.
+
+        It is called once, when the server makes its page; ``service`` is the ``tincture.server.service.Service``.
+        """
+        return self._add("on_ui_train_tabs", function)
+
+    def on_model_loaded(self, function: Hook) -> Hook:
+        """``function(model)`` gets the frozen ``StableDiffusion`` before a run begins or goes on."""
+        return self._add("on_model_loaded", function)
+
+    def on_before_train(self, function: Hook) -> Hook:
+        """``function(settings, run_dir)`` gets the run's settings, by name and not to be changed, and its folder."""
+        return self._add("on_before_train", function)
+
+    def on_step(self, function: Hook) -> Hook:
+        """``function(event)`` gets a ``StepEnd`` after every optimizer step: ``global_step`` and ``steps``."""
+        return self._add("on_step", function)
+
+    def on_saved(self, function: Hook) -> Hook:
+        """``function(event)`` gets a ``CheckpointSaved`` for each file of the adapter: ``global_step`` and ``path``."""
+        return self._add("on_saved", function)
+
+    def names(self) -> list[str]:
+        """The extensions that are in use, in the order in which they came."""
+        names = dict.fromkeys([*self._included, *(added.origin for added in self._added)])
+        return [name for name in names if name not in self._broken]
+
+    def callback(self) -> Callback:
+        """A watcher to pass to ``train`` or ``resume``; what fails in it never reaches the run."""
+        return _Watcher(self)
+
+    def include(self, name: str, register: Callable[[Extensions], object]) -> None:
+        """Calls ``register`` with an object like this one; what it adds belongs to the extension ``name``.
+
+        When it fails, nothing of it is kept and ``faults`` has a sentence more.
+        """
+        if name in self._included:
+            self._tell(f"A second extension {name!r} is left out: the first one keeps the name.")
+            return
+        self._included.append(name)
+        self._try(name, register, self._view(name))
+
+    def report(self, name: str, fault: str) -> None:
+        """Leaves the extension ``name`` out from now on; ``fault`` says why."""
+        with self._lock:
+            if name in self._broken:
+                return
+            self._broken.add(name)
+        self._tell(f"The extension {name!r} is left out: {fault}.")
+
+    def build_train_tabs(self, service: Any) -> list[gradio.Blocks]:
+        """What extensions add to the page: ``render()`` each within the ``gradio.Tabs`` where it shall stand.
+
+        To be called before the page itself is begun: each part is made by itself, so that half of a broken one is
+        nowhere.
+        """
+        import gradio
+
+        parts: list[gradio.Blocks] = []
+        for added in self._at("on_ui_train_tabs"):
+            self._try(added.origin, partial(_build_part, gradio.Blocks, parts), added.function, service)
+        return parts
+
+    def call(self, point: str, *arguments: object) -> None:
+        """Calls every function that was added at ``point``; those that fail are reported and left out."""
+        for added in self._at(point):
+            self._try(added.origin, added.function, *arguments)
+
+    def _at(self, point: str) -> Iterator[_Added]:
+        for added in [*self._added]:
+            if added.point == point and added.origin not in self._broken:
+                yield added
+
+    def _try(self, origin: str, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            function(*arguments)
+        except KeyboardInterrupt:
+            raise  # a person wants the program to end
+        except BaseException as error:  # SystemExit too: an extension does not end a run
+            self.report(origin, explained(error))
+
+    def _tell(self, sentence: str) -> None:
+        self.faults.append(sentence)
+        with suppress(Warning):  # where warnings are errors: a run shall go on all the same
+            warnings.warn(sentence, stacklevel=3)
+
+    def _add(self, point: str, function: Hook) -> Hook:
+        if not callable(function):
+            raise UsageError(f"{point} was given {function!r}; give a function.")
+        self._added.append(_Added(point, function, self._origin or self._own_name(function)))
+        return function
+
+    def _own_name(self, function: Callable[..., object]) -> str:
+        name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', repr(function))}"
+        taken = {added.origin for added in self._added}
+        numbered = (f"{name} ({number})" for number in range(2, len(taken) + 3))
+        return name if name not in taken else next(found for found in numbered if found not in taken)
+
+    def _view(self, name: str) -> Extensions:
+        """Shares everything with this object; what is added by it, at any time, belongs to ``name``."""
+        view = Extensions()
+        view.__dict__ = {**self.__dict__, "_origin": name}
+        return view
+
+
+class _Watcher:
+    """From the events of a run to the functions that were added."""
+
+    def __init__(self, extensions: Extensions) -> None:
+        self._call = extensions.call
+
+    def on_event(self, event: Event) -> None:
+        match event:
+            case StepEnd():
+                self._call("on_step", event)
+            case CheckpointSaved():
+                self._call("on_saved", event)
+            case RunPrepared():
+                self._call("on_before_train", MappingProxyType(dict(event.settings)), Path(event.run_dir))
+            case ModelLoaded():
+                self._call("on_model_loaded", event.model)
+
+
+def _build_part(
+    blocks: Callable[[], gradio.Blocks], parts: list[gradio.Blocks], function: Callable[..., object], service: Any
+) -> None:
+    with blocks() as part:
+        function(service)
+    parts.append(part)
+
+
+def explained(error: BaseException) -> str:
+    """An error in one line, with its class."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+# --- installed packages ----------------------------------------------------------------------------------------------
+
+
+def load_extensions(
+    environ: Mapping[str, str] = os.environ, distributions: Iterable[metadata.Distribution] | None = None
+) -> Extensions:
+    """The extensions of all installed packages, each imported and registered; broken ones are in ``faults``.
+
+    Args:
+        environ: where ``TINCTURE_EXTENSIONS`` is looked up: ``off``, or the names of those to load.
+        distributions: the packages to look into; None takes those that can be imported.
+    """
+    extensions = Extensions()
+    wanted = {name.strip() for name in environ.get(VARIABLE, "").split(",") if name.strip()}
+    if wanted == {"off"}:
+        return extensions
+    points = _entry_points(metadata.distributions() if distributions is None else distributions)
+    for point in points:
+        if not wanted or point.name in wanted:
+            extensions.include(point.name, partial(_register, point))
+    for name in sorted(wanted - {point.name for point in points}):
+        extensions.report(name, f"{VARIABLE} names it, but it is not installed")
+    return extensions
+
+
+def _register(point: metadata.EntryPoint, extensions: Extensions) -> None:
+    point.load()(extensions)
+
+
+def _entry_points(distributions: Iterable[metadata.Distribution]) -> list[metadata.EntryPoint]:
+    """The entry points of our group, by name; a package that is found twice counts once, as for imports."""
+    found: dict[str, list[metadata.EntryPoint]] = {}
+    for distribution in distributions:
+        # Records of a package may be damaged, which need not have to do with us.
+        with suppress(Exception):
+            if points := [point for point in distribution.entry_points if point.group == GROUP]:
+                found.setdefault(distribution.metadata["Name"], points)
+    return sorted((point for points in found.values() for point in points), key=lambda point: point.name)
