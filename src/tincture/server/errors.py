@@ -19,3 +19,7 @@ class ForbiddenPathError(UsageError):
 
 class TooMuchError(UsageError):
     """More than the limits of this server allow: bytes, files, pictures, jobs."""
+
+
+class QueueFullError(TooMuchError):
+    """As many jobs wait as this server allows; later there is room again."""
