@@ -19,6 +19,7 @@ LAYERS = (
         "tincture.errors",
         "tincture.events",
         "tincture.model_overrides",
+        "tincture.number_lists",
         "tincture.randomness",
         "tincture.setting_fields",
         "tincture.workspace",

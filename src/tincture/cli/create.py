@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tincture.cli.session import Session, command, new_group, show_help
-from tincture.cli.values import number_list, whole_number_list
+from tincture.number_lists import number_list, whole_number_list
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name; also the file's name.")]
 Model = Annotated[

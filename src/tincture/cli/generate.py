@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tincture.cli.session import Session, command
-from tincture.cli.values import number_list
 from tincture.errors import UsageError
+from tincture.number_lists import number_list
 
 
 def register(app: typer.Typer) -> None:
