@@ -79,10 +79,11 @@ def resume(
     workspace = session.given_workspace()
     from tincture import recipe
     from tincture.cli.progress import progress
+    from tincture.extensions import load_extensions
 
     with progress() as callback, stop_on_interrupt(session.say) as stop:
-        memory = given(flags)
-        result = recipe.resume(run_dir, workspace=workspace, memory=memory, callbacks=[callback], stop=stop)
+        memory, watchers = given(flags), [callback, load_extensions().callback()]
+        result = recipe.resume(run_dir, workspace=workspace, memory=memory, callbacks=watchers, stop=stop)
     _finish(session, result)
 
 
@@ -100,9 +101,11 @@ def _train(session: Session, config: Path | None, dry_run: bool, flags: Mapping[
         _show_plan(session, settings, recipe.plan(settings, workspace))
         return
     from tincture.cli.progress import progress
+    from tincture.extensions import load_extensions
 
     with progress() as callback, stop_on_interrupt(session.say) as stop:
-        result = recipe.train(settings, workspace, callbacks=[callback], stop=stop)
+        watchers = [callback, load_extensions().callback()]
+        result = recipe.train(settings, workspace, callbacks=watchers, stop=stop)
     _finish(session, result)
 
 
