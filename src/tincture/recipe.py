@@ -16,7 +16,7 @@ from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
 from tincture.devices import resolve_device
 from tincture.errors import UsageError
-from tincture.events import Callback, RunEnded
+from tincture.events import Callback, RunEnded, RunPrepared
 from tincture.memory import MemoryEstimate, MemoryEstimator
 from tincture.memory_fit import shortage_explained
 from tincture.models.families import FAMILIES
@@ -154,6 +154,7 @@ def train(
     load_optimizer(run.trainer.optimizer, adapter, path)
     folder = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name, path.suffix)
     write_records(run, folder, path, workspace)
+    _tell_prepared(run, folder, callbacks)
     return _run(run, folder, path, callbacks, stop)
 
 
@@ -162,6 +163,7 @@ def resume(
     *,
     workspace: Workspace | None = None,
     memory: Mapping[str, Any] | None = None,
+    device: str = "",
     callbacks: Sequence[Callback] = (),
     stop: threading.Event | None = None,
 ) -> RunResult:
@@ -173,6 +175,7 @@ def resume(
         workspace: where model and adapter lie; None takes the run's own.
         memory: of ``settings.MEMORY_SETTINGS`` and ``vram``, those to change from now on. ``vram`` chooses the others
             anew, except for precision and weight storage, on which the result depends.
+        device: where to go on, if not where the run began; another kind of device computes a little differently.
 
     Raises:
         FileFormatError: the folder holds no run, or no readable state.
@@ -181,7 +184,7 @@ def resume(
     """
     run_dir = Path(run_dir).resolve()
     record = read_record(run_dir)
-    values = {**record["settings"], **_changed_memory(memory or {})}
+    values = {**record["settings"], **_changed_memory(memory or {}), **({"device": device} if device else {})}
     settings = TrainSettings.from_dict(values, source=str(run_dir / "run.json")).resolved()
     workspace = workspace or Workspace.open(record["root"])
     path = Path(record["adapter_path"])
@@ -204,6 +207,7 @@ def resume(
         checkpoint.restore_state(run.trainer, state)
     if memory:
         write_json(folder.record, {**record, "settings": run.settings.to_dict()})
+    _tell_prepared(run, folder, callbacks)
     return _run(run, folder, path, callbacks, stop)
 
 
@@ -317,6 +321,11 @@ def _run(
         interrupted = trainer.run(watchers, stop)
     loss, _ = trainer.window.window()
     return RunResult(path, folder.path, trainer.global_step, loss, interrupted, seconds.value)
+
+
+def _tell_prepared(run: Components, folder: RunFolder, callbacks: Sequence[Callback]) -> None:
+    for callback in callbacks:
+        callback.on_event(RunPrepared(folder.path, run.settings.to_dict()))
 
 
 class _Seconds:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.runs import RANDOM, Bench, OnStep, csv_text, equal, last_state, trained
+from tests.runs import RANDOM, Bench, OnStep, Recorder, csv_text, equal, last_state, trained
 from tincture import recipe
 from tincture.data.latents import LatentCache
 from tincture.errors import DataError, FileFormatError, ModelError, UsageError
+from tincture.events import Event, RunPrepared, RunStarted
 from tincture.formats.files import safe_torch_load
 from tincture.training.checkpoint import list_states
 
@@ -203,3 +204,32 @@ def test_states_hold_the_optimizers_numbers(bench: Bench) -> None:
     assert moments["exp_avg"].shape == moments["exp_avg_sq"].shape == (2, 32)
     assert moments["step"] == 4
     assert moments["exp_avg_sq"].count_nonzero() > 0
+
+
+def test_the_run_folder_is_told_before_the_first_step_and_can_be_resumed_from_then_on(
+    new_bench: Callable[[str], Bench],
+) -> None:
+    class KillWhenPrepared(Recorder):
+        def on_event(self, event: Event) -> None:
+            super().on_event(event)
+            if isinstance(event, RunPrepared):
+                kill()
+
+    whole, killed = new_bench("whole").train("embedding"), new_bench("killed")
+    watcher, recorder = KillWhenPrepared(), Recorder()
+    with pytest.raises(Killed):
+        killed.train("embedding", callbacks=[watcher])
+    (prepared,) = watcher.of(RunPrepared)
+    assert (prepared.settings["name"], prepared.settings["learning_rate"]) == ("cat", "1e-2")
+    assert not list_states(prepared.run_dir / "state")
+    assert_same(killed.resume(prepared.run_dir, callbacks=[recorder]), whole)
+    kinds = [type(event) for event in recorder.events]
+    assert [event.run_dir for event in recorder.of(RunPrepared)] == [prepared.run_dir]
+    assert kinds.index(RunPrepared) < kinds.index(RunStarted)
+
+
+def test_a_run_may_go_on_elsewhere(bench: Bench) -> None:
+    stopped = bench.train("embedding", stop_after=2)
+    with pytest.raises(UsageError, match="device"):
+        recipe.resume(stopped.run_dir, device="toaster")
+    assert recipe.resume(stopped.run_dir, device="cpu").global_step == 4
