@@ -18,7 +18,7 @@ from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.data.dataset import PictureDataset
 from tincture.devices import PRECISIONS, half_precision, resolve_device
-from tincture.errors import DataError, ModelError, UsageError
+from tincture.errors import AlreadyTrainedError, DataError, ModelError, UsageError
 from tincture.events import Callback, Event, MemoryFitted, ModelLoaded
 from tincture.memory import MemoryEstimator
 from tincture.memory_fit import available_memory, fit, shortage_explained
@@ -163,11 +163,11 @@ def load_adapter(kind: str, path: Path, name: str) -> Adapter:
 
 
 def check_steps(settings: TrainSettings, adapter: Adapter) -> None:
-    """UsageError when the adapter has all its steps already."""
+    """AlreadyTrainedError when the adapter has all its steps."""
     end = min(settings.steps, Schedule.parse(settings.learning_rate, settings.steps).end_step)
     if adapter.step >= end:
         what = "--steps is" if end == settings.steps else "the learning rate's schedule ends at"
-        raise UsageError(
+        raise AlreadyTrainedError(
             f"The {settings.kind} {settings.name!r} has {adapter.step} steps already, and {what} {end}: "
             "nothing is left to do. Give a larger one to train it further."
         )
@@ -208,6 +208,11 @@ def check(
 def _check_adapter(settings: TrainSettings, model: StableDiffusion, adapter: Adapter, lines: list[str]) -> None:
     if isinstance(adapter, Embedding):
         adapter.require_fit(model)
+        if settings.preview_with_embedding and len(adapter.vectors) > 1:
+            raise UsageError(
+                "--preview-with-embedding is on, but a picture has no place for vectors of several text encoders, as "
+                f"{model.family.title} has them; leave it out."
+            )
         unnamed = [line for line in lines if "[name]" not in line]
         if unnamed:
             raise UsageError(

@@ -2,6 +2,7 @@
 
     TinctureError                 exit code 1
     ├── UsageError                exit code 2: a value that was given is not allowed
+    │   └── AlreadyTrainedError   an adapter that has all the steps that were asked for
     ├── DataError                 pictures or captions that cannot be used
     ├── ModelError                a base model that cannot be loaded or does not fit
     ├── FileFormatError           an adapter or state file that cannot be read
@@ -24,6 +25,10 @@ class UsageError(TinctureError, ValueError):
     """A setting, name or schedule that is not allowed."""
 
     exit_code = 2
+
+
+class AlreadyTrainedError(UsageError):
+    """The adapter has all the steps that were asked for, so that nothing is left to do."""
 
 
 class DataError(TinctureError):

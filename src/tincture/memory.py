@@ -151,7 +151,8 @@ class MemoryEstimator:
     def _preview(self, settings: TrainSettings) -> tuple[int, int]:
         """Bytes of drawing and of decoding previews, beside the weights."""
         rehearsal = self._rehearsal(settings)
-        width, height = settings.width or self.model.default_size, settings.height or self.model.default_size
+        width = settings.preview_width or settings.width or self.model.default_size
+        height = settings.preview_height or settings.height or self.model.default_size
         draw = prompt_draw(settings, self.adapter.name, self.dataset, self.lines)
         drawn = 1 if settings.slicing else len(preview_prompts(settings, self.dataset, draw))
         guidance = settings.preview_guidance_scale

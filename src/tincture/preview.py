@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tincture.adapters.adapter import Adapter
+from tincture.adapters.embedding import Embedding
 from tincture.drawing import Drawing
 from tincture.events import Event, PreviewReady, RunStarted, StepEnd
+from tincture.formats.embedding_picture import write_embedding_png
 from tincture.formats.files import write_atomically
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.models.sampling import complete, generate
@@ -107,6 +109,25 @@ class Previewer:
             paths = [path for path in self._paths(step) if path.exists()]
             rows[f"step {step}"] = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
         save_sheet(self._sheet, rows)
+
+
+class EmbeddingCards:
+    """Keeps the embedding of each preview in a picture too, as the webui does: ``folder/NAME-STEP.png``.
+
+    Args:
+        model: what it is trained on.
+        embedding: with vectors for one text encoder.
+        folder: made when the first card is written.
+    """
+
+    def __init__(self, model: StableDiffusion, embedding: Embedding, folder: Path) -> None:
+        self.model, self.embedding, self.folder = model, embedding, folder
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, PreviewReady):
+            content = self.embedding.content(self.model.name, self.model.hash)
+            with Image.open(event.paths[0]) as picture:
+                write_embedding_png(self.folder / f"{self.embedding.name}-{event.global_step}.png", content, picture)
 
 
 def contact_sheet(rows: Mapping[str, Sequence[NDArray[np.uint8]]], columns: Sequence[str] = ()) -> Image.Image:

@@ -22,7 +22,7 @@ from tincture.memory_fit import shortage_explained
 from tincture.models.families import FAMILIES
 from tincture.models.loading import load_model
 from tincture.optimizer_file import load_optimizer, save_optimizer
-from tincture.preview import Previewer
+from tincture.preview import EmbeddingCards, Previewer
 from tincture.run_data import load_data, load_template, open_latents, preview_prompts
 from tincture.run_folder import Checkpointer, RunFolder, read_record, write_json
 from tincture.run_records import preview_drawing, provenance, software, write_records
@@ -316,6 +316,8 @@ def _run(
     watchers.append(Checkpointer(trainer, folder, path, settings.save_every, lambda to: _save(run, to, path)))
     if settings.preview_every:
         watchers.append(_previewer(run, folder.images))
+    if settings.preview_with_embedding and isinstance(run.adapter, embedding.Embedding):
+        watchers.append(EmbeddingCards(run.model, run.adapter, folder.image_embeddings))
     watchers.extend(callbacks)
     with shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)):
         interrupted = trainer.run(watchers, stop)

@@ -73,6 +73,10 @@ class RunFolder:
         return self.path / "images"
 
     @property
+    def image_embeddings(self) -> Path:
+        return self.path / "image_embeddings"
+
+    @property
     def csv(self) -> Path:
         return self.path / _CSV_NAMES[self.kind]
 

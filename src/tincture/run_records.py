@@ -75,13 +75,16 @@ def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) 
             "add_layer_norm": adapter.add_layer_norm,
             "use_dropout": any(adapter.dropout_structure),
         }
+    drawing = complete(preview_drawing(settings), model)
     previews = settings.preview_prompts and {
         "preview_prompt": settings.preview_prompts[0],
         "preview_negative_prompt": settings.preview_negative_prompt,
         "preview_steps": settings.preview_steps,
         "preview_sampler_name": settings.preview_sampler,
-        "preview_cfg_scale": complete(preview_drawing(settings), model).guidance_scale,
+        "preview_cfg_scale": drawing.guidance_scale,
         "preview_seed": settings.preview_seed,
+        "preview_width": drawing.width,
+        "preview_height": drawing.height,
     }
     return {
         "datetime": f"{now:%Y-%m-%d %H:%M:%S}",
@@ -103,7 +106,7 @@ def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) 
         "latent_sampling_method": settings.latent_sampling_method,
         "create_image_every": settings.preview_every,
         f"save_{kind}_every": settings.save_every,
-        "save_image_with_stored_embedding": False,
+        "save_image_with_stored_embedding": settings.preview_with_embedding,
         "template_file": settings.template,
         "initial_step": adapter.step,
         **(previews or {}),
@@ -156,7 +159,7 @@ def preview_drawing(settings: TrainSettings) -> Drawing:
         steps=settings.preview_steps,
         sampler=settings.preview_sampler,
         guidance_scale=settings.preview_guidance_scale,
-        width=settings.width or None,
-        height=settings.height or None,
+        width=settings.preview_width or settings.width or None,
+        height=settings.preview_height or settings.height or None,
         clip_skip=settings.clip_skip,
     )

@@ -229,11 +229,16 @@ class TrainSettings(CheckedSettings):
         None, PREVIEW, "Guidance scale of the previews; not given: the model's own (7; picto: 2).", at_least(0)
     )
     preview_seed: int = setting(0, PREVIEW, "Seed of the previews.", at_least(0))
+    preview_width: int = setting(0, PREVIEW, "Width of the previews in pixels; 0: that of --width.", _sides)
+    preview_height: int = setting(0, PREVIEW, "Height of the previews in pixels; 0: that of --height.", _sides)
+    preview_with_embedding: bool = setting(
+        False, PREVIEW, "Save the first preview once more as a PNG card that holds the embedding, in image_embeddings."
+    )
 
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
         sound = {name: value for name, value in values.items() if name not in faulty}
-        return _data_faults(sound) + ([] if "steps" in faulty else _schedule_faults(sound))
+        return _data_faults(sound) + _preview_faults(sound) + ([] if "steps" in faulty else _schedule_faults(sound))
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -287,6 +292,16 @@ def _data_faults(values: Mapping[str, Any]) -> list[str]:
             "be held to a mask; leave it out, or use masks by use_weight"
         )
     return faults
+
+
+def _preview_faults(values: Mapping[str, Any]) -> list[str]:
+    if not values.get("preview_with_embedding"):
+        return []
+    if values.get("kind") == "hypernetwork":
+        return ["preview_with_embedding is on, but a picture has no place for a hypernetwork; leave it out"]
+    if values.get("preview_every") == 0:
+        return ["preview_with_embedding is on, but preview_every is 0, so that there is no preview; leave one out"]
+    return []
 
 
 def _schedule_faults(values: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from tincture import recipe, run_trainer, version
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
 from tincture.cli import main
-from tincture.errors import DataError, DivergedError, ModelError, StorageError, UsageError
+from tincture.errors import AlreadyTrainedError, DataError, DivergedError, ModelError, StorageError, UsageError
 from tincture.events import CheckpointSaved, Progressed, StepsDone
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.training.checkpoint import list_states
@@ -156,7 +156,25 @@ def test_settings_file_tells_of_previews_when_they_were_asked_for(bench: Bench) 
         "preview_sampler_name": "Euler a",
         "preview_cfg_scale": 7.0,
         "preview_seed": 0,
+        "preview_width": 16,
+        "preview_height": 16,
     }
+
+
+def test_previews_have_their_own_size_and_a_card_with_the_embedding(bench: Bench) -> None:
+    changes = {"preview_every": 2, "preview_steps": 1, "preview_width": 24, "preview_height": 32}
+    result = bench.train("embedding", **changes, preview_with_embedding=True, save_every=2)
+    with Image.open(result.run_dir / "images" / "cat-2-0.png") as picture:
+        assert picture.size == (24, 32)
+    assert names(result.run_dir / "image_embeddings") == [f"cat-{step}.png" for step in (0, 2, 4)]
+    card = Embedding.load(result.run_dir / "image_embeddings" / "cat-2.png")
+    copy = Embedding.load(result.run_dir / "embeddings" / "cat-2.pt")
+    assert (card.name, card.step) == ("cat", 2)
+    assert equal(card.state_dict(), copy.state_dict())
+    with Image.open(result.run_dir / "image_embeddings" / "cat-2.png") as picture:
+        assert min(picture.size) >= 256  # the preview enlarged, with blocks beside it
+    (path,) = result.run_dir.glob("settings-*.json")
+    assert json.loads(path.read_text())["save_image_with_stored_embedding"] is True
 
 
 def test_tensorboard_is_written_only_when_asked_for(bench: Bench) -> None:
@@ -218,7 +236,9 @@ def test_a_run_that_went_on_resumes_exactly(new_bench: Callable[[str], Bench]) -
 
 def test_steps_done_already_are_refused(bench: Bench) -> None:
     bench.train("embedding", steps=3)
-    with pytest.raises(UsageError, match=r"'cat' has 3 steps already, and --steps is 3: nothing is left to do"):
+    with pytest.raises(
+        AlreadyTrainedError, match=r"'cat' has 3 steps already, and --steps is 3: nothing is left to do"
+    ):
         bench.train("embedding", steps=3)
 
 

@@ -123,6 +123,8 @@ def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: object, t
         ({"varsize": True, "buckets": True}, "varsize and buckets are both on"),
         ({"bucket_min": 64, "bucket_max": 32}, "bucket_min is 64, but must be at most bucket_max, 32"),
         ({"masks": "m"}, "masks is 'm', but use_weight is off"),
+        ({"preview_with_embedding": True, "preview_every": 0}, "preview_every is 0, so that there is no preview"),
+        ({"preview_with_embedding": True, "kind": "hypernetwork"}, "a picture has no place for a hypernetwork"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(values: dict[str, Any], told: str) -> None:

@@ -207,7 +207,13 @@ class Embedding:
             UsageError: vectors for more text encoders than the format has a place for.
             StorageError: a full disk, no permission.
         """
-        file = EmbeddingFile(
+        write_embedding_file(path, self.content(model_name, model_hash, provenance))
+
+    def content(
+        self, model_name: str = "", model_hash: str = "", provenance: Mapping[str, Any] | None = None
+    ) -> EmbeddingFile:
+        """What ``save`` writes; the vectors are not copied."""
+        return EmbeddingFile(
             vectors=self.state_dict(),
             name=self.name,
             step=self.step,
@@ -215,7 +221,6 @@ class Embedding:
             model_hash=model_hash or self.model_hash,
             provenance=dict(self.provenance if provenance is None else provenance),
         )
-        write_embedding_file(path, file)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -89,13 +89,16 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "save_every": (["0"], 0),
     "log_every": (["1"], 1),
     "tensorboard": ([], True),
-    "preview_every": (["0"], 0),
+    "preview_every": (["7"], 7),
     "preview_prompts": (["a cat"], ("a cat",)),
     "preview_negative_prompt": (["dog"], "dog"),
     "preview_steps": (["5"], 5),
     "preview_sampler": (["DDIM"], "DDIM"),
     "preview_guidance_scale": (["3"], 3.0),
     "preview_seed": (["8"], 8),
+    "preview_width": (["512"], 512),
+    "preview_height": (["768"], 768),
+    "preview_with_embedding": ([], True),
 }
 
 
