@@ -69,9 +69,11 @@ class JobFolder:
                 return [event for event in found if event["n"] > since]
             start = max(0, size - 4 * (size - start))
 
-    def read_from(self, offset: int) -> tuple[list[Event], int]:
-        """The events behind byte ``offset``, some megabytes at most, and the offset to go on from; cheap if none is."""
-        most = MOST_BYTES
+    def read_from(self, offset: int, most: int = MOST_BYTES) -> tuple[list[Event], int]:
+        """The events behind byte ``offset`` and the offset to go on from; cheap if there is none.
+
+        About ``most`` bytes are read, and at least one event.
+        """
         while True:
             content = _read(self.event_file, offset, most)
             parsed = list(_lines(content))

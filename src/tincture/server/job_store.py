@@ -115,6 +115,11 @@ class JobStore:
         found = {row["state"]: row["count"] for row in rows}
         return {state: found.get(state, 0) for state in JobState}
 
+    def version(self) -> int:
+        """A number that is another one after every change of any job; for those who look again and again."""
+        with self._lock, self._explained():
+            return self._durable.total_changes + self._quick.total_changes
+
     def claim(self, device: str) -> Job | None:
         """Takes the waiting job whose turn it is on ``device``, which then counts as running; None when none waits.
 
