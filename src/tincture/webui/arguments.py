@@ -1,0 +1,407 @@
+"""The arguments of the reference's calls: names, order, defaults, help and checks, in one place.
+
+The names are the webui's, as are the messages about them. Nothing heavy is imported, so that a server checks requests
+at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+from tincture.errors import UsageError
+from tincture.formats.layer_structure import check_dropout_structure, check_layer_structure, numbers
+from tincture.models.samplers import SAMPLERS
+from tincture.setting_fields import (
+    CheckedSettings,
+    FieldSpec,
+    at_least,
+    filled,
+    multiple_of_8,
+    setting,
+    share,
+    specs_of,
+)
+from tincture.training.lr_schedule import Schedule
+
+ADAPTER, DATA, OPTIMIZER, OUTPUT, PREVIEW, SIZE, CROPS, CAPTIONS = (
+    "What is trained",
+    "Pictures and captions",
+    "Optimization",
+    "Copies and logs",
+    "Previews",
+    "Size and tiles",
+    "Crops",
+    "Captions",
+)
+MOST_VECTORS = 75
+"""Vectors that an embedding may have: what one chunk of a prompt has room for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebuiArguments(CheckedSettings):
+    """Arguments of one of the reference's calls; the base of all below.
+
+    Raises:
+        UsageError: naming every value that is not allowed, all in one message.
+    """
+
+    CALL: ClassVar[str]
+    """The call's name."""
+    ORDER: ClassVar[tuple[str, ...]]
+    """All arguments, in the order in which they may be given by position."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Arguments by name, as JSON gives them; None stands for what is not given.
+
+        Raises:
+            UsageError: for unknown, missing and wrong ones; an unknown one is told with the nearest that is known.
+        """
+        specs = specs_of(cls)
+        given = {
+            name: _as_meant(specs[name], value) if name in specs else value
+            for name, value in values.items()
+            if value is not None or name not in specs or specs[name].optional
+        }
+        return cls.from_dict(given, source=cls.CALL)
+
+    @classmethod
+    def of_call(cls, positional: Sequence[Any], named: Mapping[str, Any]) -> Self:
+        """Arguments as a call gives them; UsageError as ``of``, and for too many or doubled ones."""
+        if len(positional) > len(cls.ORDER):
+            raise UsageError(f"{cls.CALL} takes {len(cls.ORDER)} arguments, but {len(positional)} were given.")
+        placed = dict(zip(cls.ORDER, positional, strict=False))
+        if twice := placed.keys() & named.keys():
+            raise UsageError(f"{cls.CALL} was given {', '.join(sorted(twice))} both by position and by name.")
+        return cls.of({**placed, **named})
+
+
+def _as_meant(spec: FieldSpec, value: Any) -> Any:
+    """The spellings that the reference's clients use: 1.0 for 1, False for 0.0, [1, 2, 1] for "1, 2, 1"."""
+    if spec.type is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if spec.type is float and value is False:  # its signature calls the probability of dropping tags a bool
+        return 0.0
+    if spec.repeated and isinstance(value, list | tuple):
+        return tuple(str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in value)
+    if spec.type is str and isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value)
+    return value
+
+
+def _seed(value: int) -> str | None:
+    return None if -1 <= value < 2**32 else "-1 (one by chance) or from 0 to 4294967295"
+
+
+def _clip_mode(value: str) -> str | None:
+    return None if value in ("disabled", "", "value", "norm") else "disabled, value or norm"
+
+
+def _vectors(value: int) -> str | None:
+    return None if 1 <= value <= MOST_VECTORS else f"from 1 to {MOST_VECTORS}"
+
+
+def _widths(values: tuple[str, ...]) -> str | None:
+    sound = all(value.strip().isascii() and value.strip().isdigit() and 0 < int(value) <= 8192 for value in values)
+    return None if sound else "a list of context widths, such as 768, 320, 640, 1280"
+
+
+def _part(value: float) -> str | None:
+    return None if 0 <= value <= 1 else "at least 0 and at most 1"
+
+
+def _overlap(value: float) -> str | None:
+    return None if 0 <= value <= 0.9 else "at least 0 and at most 0.9"
+
+
+def _side(value: int) -> str | None:
+    return None if 8 <= value <= 16384 and value % 8 == 0 else "a multiple of 8 from 8 to 16384"
+
+
+# --- create ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateEmbedding(WebuiArguments):
+    """What ``create_embedding`` takes."""
+
+    CALL = "create_embedding"
+    ORDER = ("name", "num_vectors_per_token", "overwrite_old", "init_text")
+
+    name: str = setting(dataclasses.MISSING, ADAPTER, "Its name; also the file's name.", filled)
+    num_vectors_per_token: int = setting(1, ADAPTER, "Number of vectors: tokens it stands for.", _vectors)
+    overwrite_old: bool = setting(False, ADAPTER, "Replace an existing file of that name.")
+    init_text: str = setting("*", ADAPTER, "Text whose tokens it starts from; empty: zeros.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateHypernetwork(WebuiArguments):
+    """What ``create_hypernetwork`` takes."""
+
+    CALL = "create_hypernetwork"
+    ORDER = (
+        "name",
+        "enable_sizes",
+        "overwrite_old",
+        "layer_structure",
+        "activation_func",
+        "weight_init",
+        "add_layer_norm",
+        "use_dropout",
+        "dropout_structure",
+    )
+
+    name: str = setting(dataclasses.MISSING, ADAPTER, "Its name; also the file's name.", filled)
+    enable_sizes: tuple[str, ...] = setting(
+        (), ADAPTER, "Context widths that get a pair of modules, such as 768 and 320; none: all of the model.", _widths
+    )
+    overwrite_old: bool = setting(False, ADAPTER, "Replace an existing file of that name.")
+    layer_structure: str = setting("1, 2, 1", ADAPTER, "Widths of the layers as factors; first and last must be 1.")
+    activation_func: str | None = setting(
+        None, ADAPTER, "Activation between layers: linear, relu, swish, mish, ...; not given: linear."
+    )
+    weight_init: str | None = setting(
+        None, ADAPTER, "Normal, XavierUniform, XavierNormal, KaimingUniform or KaimingNormal; not given: Normal."
+    )
+    add_layer_norm: bool = setting(False, ADAPTER, "Add a layer norm behind each layer.")
+    use_dropout: bool = setting(False, ADAPTER, "Use dropout: that of dropout_structure, else 0.3 after inner layers.")
+    dropout_structure: str | None = setting(
+        None, ADAPTER, "Dropout per entry of the structure, such as 0, 0.3, 0; counts only with use_dropout."
+    )
+
+    @classmethod
+    def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
+        sound = {name: value for name, value in values.items() if name not in faulty and value is not None}
+        structure = sound.get("layer_structure", specs_of(cls)["layer_structure"].default)
+        if "layer_structure" in faulty:
+            return []
+        try:
+            factors = numbers("layer structure", structure)
+            check_layer_structure(factors)
+        except UsageError as error:
+            return [f"layer_structure: {str(error).rstrip('.')}"]
+        try:
+            if sound.get("use_dropout") and (dropout := sound.get("dropout_structure")):
+                check_dropout_structure(numbers("dropout structure", dropout), factors)
+        except UsageError as error:
+            return [f"dropout_structure: {str(error).rstrip('.')}"]
+        return []
+
+
+# --- train -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments(WebuiArguments):
+    """What both trainings take; relative paths start at the workspace."""
+
+    KIND: ClassVar[str]
+
+    id_task: str = setting("", ADAPTER, "The reference's identifier of a task; nothing depends on it here.")
+
+    learn_rate: str = setting(
+        "",
+        OPTIMIZER,
+        "Rate, or schedule 'rate:step, rate:step, rate'; empty: 0.005 (embedding) or 0.00001 (hypernetwork).",
+        number=True,
+    )
+    batch_size: int = setting(1, OPTIMIZER, "Pictures in a micro-batch; at most as many as there are.", at_least(1))
+    gradient_step: int = setting(1, OPTIMIZER, "Micro-batches that make up one step.", at_least(1))
+    steps: int = setting(100000, OPTIMIZER, "Steps in all, those of earlier runs included.", at_least(1))
+    clip_grad_mode: str | None = setting(
+        "disabled", OPTIMIZER, "How gradients are clipped: disabled, value or norm.", _clip_mode
+    )
+    clip_grad_value: str = setting("0.1", OPTIMIZER, "Clipping threshold, or its schedule.", filled, number=True)
+
+    data_root: str = setting(dataclasses.MISSING, DATA, "Folder of pictures.", filled)
+    training_width: int = setting(0, DATA, "Width in pixels; 0: the model's own size.", multiple_of_8)
+    training_height: int = setting(0, DATA, "Height in pixels; 0: the model's own size.", multiple_of_8)
+    varsize: bool = setting(False, DATA, "Keep each picture's own size; a batch holds pictures of one size.")
+    shuffle_tags: bool = setting(False, DATA, "Shuffle a caption's comma-separated tags each time it is used.")
+    tag_drop_out: float = setting(0.0, DATA, "Probability of leaving out a tag each time it is used.", share)
+    latent_sampling_method: Literal["once", "deterministic", "random"] = setting(
+        "once", DATA, "Latents of a picture: one sample kept, the mean, or a new sample at every use."
+    )
+    use_weight: bool = setting(False, DATA, "Weigh the loss by the pictures' alpha channel, or by mask pictures.")
+    template_filename: str = setting(
+        "style_filewords.txt", DATA, "Prompt template: a file in textual_inversion_templates, or a shipped one.", filled
+    )
+
+    log_directory: str = setting("textual_inversion", OUTPUT, "Folder for the folders of runs.")
+    create_image_every: int = setting(500, PREVIEW, "Steps between previews; 0: none.", at_least(0))
+    preview_from_txt2img: bool = setting(
+        False, PREVIEW, "Draw previews by the preview_... arguments, not by a prompt of the data."
+    )
+    preview_prompt: str = setting("", PREVIEW, "Prompt of the previews.")
+    preview_negative_prompt: str = setting("", PREVIEW, "Negative prompt of the previews.")
+    preview_steps: int = setting(20, PREVIEW, "Sampling steps of the previews.", at_least(1))
+    preview_sampler_name: str = setting("Euler a", PREVIEW, "Sampler of the previews.", filled)
+    preview_cfg_scale: float | None = setting(
+        None, PREVIEW, "Guidance scale of the previews; not given: the model's own.", at_least(0)
+    )
+    preview_seed: int = setting(-1, PREVIEW, "Seed of all previews; -1: one by chance.", _seed)
+    preview_width: int = setting(0, PREVIEW, "Width of the previews; 0: that of the training.", multiple_of_8)
+    preview_height: int = setting(0, PREVIEW, "Height of the previews; 0: that of the training.", multiple_of_8)
+
+    @classmethod
+    def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
+        sound = {name: value for name, value in values.items() if name not in faulty}
+        faults = [] if "steps" in faulty else _schedule_faults(sound)
+        sampler = sound.get("preview_sampler_name", "Euler a")
+        if sound.get("preview_from_txt2img") and sampler not in SAMPLERS:
+            faults.append(f"preview_sampler_name is {sampler!r}, but must be one of {', '.join(SAMPLERS)}")
+        return faults
+
+    @property
+    def trained(self) -> str:
+        """The name of what is trained."""
+        return str(getattr(self, f"{self.KIND}_name"))
+
+    @property
+    def save_every(self) -> int:
+        """Steps between copies."""
+        return int(getattr(self, f"save_{self.KIND}_every"))
+
+
+def _schedule_faults(values: Mapping[str, Any]) -> list[str]:
+    faults = []
+    for name in ("learn_rate", "clip_grad_value"):
+        try:
+            if values.get(name):
+                Schedule.parse(values[name], values.get("steps", specs_of(TrainArguments)["steps"].default))
+        except UsageError as error:
+            faults.append(f"{name}: {str(error).rstrip('.')}")
+    return faults
+
+
+_BEFORE = ("learn_rate", "batch_size", "gradient_step", "data_root", "log_directory", "training_width")
+_BEFORE += ("training_height", "varsize", "steps", "clip_grad_mode", "clip_grad_value", "shuffle_tags", "tag_drop_out")
+_BEFORE += ("latent_sampling_method", "use_weight", "create_image_every")
+_PREVIEW = ("preview_from_txt2img", "preview_prompt", "preview_negative_prompt", "preview_steps")
+_PREVIEW += ("preview_sampler_name", "preview_cfg_scale", "preview_seed", "preview_width", "preview_height")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainEmbedding(TrainArguments):
+    """What ``train_embedding`` takes."""
+
+    CALL, KIND = "train_embedding", "embedding"
+    ORDER = (
+        "id_task",
+        "embedding_name",
+        *_BEFORE,
+        "save_embedding_every",
+        "template_filename",
+        "save_image_with_stored_embedding",
+        *_PREVIEW,
+    )
+
+    embedding_name: str = setting(dataclasses.MISSING, ADAPTER, "Name of the embedding, made before.", filled)
+    save_embedding_every: int = setting(500, OUTPUT, "Steps between copies; 0: none.", at_least(0))
+    save_image_with_stored_embedding: bool = setting(
+        False, OUTPUT, "Save each preview once more as a PNG card that holds the embedding."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainHypernetwork(TrainArguments):
+    """What ``train_hypernetwork`` takes."""
+
+    CALL, KIND = "train_hypernetwork", "hypernetwork"
+    ORDER = ("id_task", "hypernetwork_name", *_BEFORE, "save_hypernetwork_every", "template_filename", *_PREVIEW)
+
+    hypernetwork_name: str = setting(dataclasses.MISSING, ADAPTER, "Name of the hypernetwork, made before.", filled)
+    save_hypernetwork_every: int = setting(500, OUTPUT, "Steps between copies; 0: none.", at_least(0))
+
+
+# --- preprocess ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess(WebuiArguments):
+    """What ``preprocess`` takes; relative paths start at the workspace."""
+
+    CALL = "preprocess"
+    ORDER = (
+        "id_task",
+        "process_src",
+        "process_dst",
+        "process_width",
+        "process_height",
+        "preprocess_txt_action",
+        "process_keep_original_size",
+        "process_flip",
+        "process_split",
+        "process_caption",
+        "process_caption_deepbooru",
+        "split_threshold",
+        "overlap_ratio",
+        "process_focal_crop",
+        "process_focal_crop_face_weight",
+        "process_focal_crop_entropy_weight",
+        "process_focal_crop_edges_weight",
+        "process_focal_crop_debug",
+        "process_multicrop",
+        "process_multicrop_mindim",
+        "process_multicrop_maxdim",
+        "process_multicrop_minarea",
+        "process_multicrop_maxarea",
+        "process_multicrop_objective",
+        "process_multicrop_threshold",
+    )
+
+    id_task: str = setting("", DATA, "The reference's identifier of a task; nothing depends on it here.")
+    process_src: str = setting(dataclasses.MISSING, DATA, "Folder of pictures.", filled)
+    process_dst: str = setting(dataclasses.MISSING, DATA, "Folder for the crops.", filled)
+
+    process_width: int = setting(512, SIZE, "Width of the crops in pixels.", _side)
+    process_height: int = setting(512, SIZE, "Height of the crops in pixels.", _side)
+    process_keep_original_size: bool = setting(False, SIZE, "Keep each picture whole and in its own size.")
+    process_flip: bool = setting(False, SIZE, "Add a mirrored copy of each crop.")
+    process_split: bool = setting(False, SIZE, "Cut pictures that are very long or tall into overlapping tiles.")
+    split_threshold: float = setting(
+        0.5, SIZE, "Split where at most this part of the long side would stay in a crop.", _part
+    )
+    overlap_ratio: float = setting(0.2, SIZE, "Part of a tile that the next one shares, at least.", _overlap)
+
+    preprocess_txt_action: Literal["ignore", "copy", "prepend", "append"] = setting(
+        "ignore", CAPTIONS, "What becomes of captions beside the pictures."
+    )
+    process_caption: bool = setting(False, CAPTIONS, "Describe the crops by BLIP.")
+    process_caption_deepbooru: bool = setting(False, CAPTIONS, "Tag the crops by DeepDanbooru, or a tagger of today.")
+
+    process_focal_crop: bool = setting(False, CROPS, "Cut around what draws the eye instead of the middle.")
+    process_focal_crop_face_weight: float = setting(0.9, CROPS, "How much faces count.", at_least(0))
+    process_focal_crop_entropy_weight: float = setting(0.3, CROPS, "How much the busiest part counts.", at_least(0))
+    process_focal_crop_edges_weight: float = setting(0.5, CROPS, "How much corners count.", at_least(0))
+    process_focal_crop_debug: bool = setting(False, CROPS, "Draw what was found into pictures in process_dst/debug.")
+    process_multicrop: bool = setting(False, CROPS, "Choose for each picture the size that cuts off little.")
+    process_multicrop_mindim: int = setting(384, CROPS, "Smallest width or height.", _side)
+    process_multicrop_maxdim: int = setting(768, CROPS, "Largest width or height.", _side)
+    process_multicrop_minarea: int = setting(4096, CROPS, "Smallest width times height.", at_least(1))
+    process_multicrop_maxarea: int = setting(409600, CROPS, "Largest width times height.", at_least(1))
+    process_multicrop_objective: Literal["Maximize area", "Minimize error"] = setting(
+        "Maximize area", CROPS, "What goes first: the largest area, or the least error of proportions."
+    )
+    process_multicrop_threshold: float = setting(0.1, CROPS, "Part of a picture that may be cut off.", _part)
+
+    @classmethod
+    def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
+        sound = {name: spec.default for name, spec in specs_of(cls).items()}
+        sound |= {name: value for name, value in values.items() if name not in faulty}
+        faults = [
+            f"process_multicrop_{least} is {sound[f'process_multicrop_{least}']}, but must be at most "
+            f"process_multicrop_{most}, {sound[f'process_multicrop_{most}']}"
+            for least, most in (("mindim", "maxdim"), ("minarea", "maxarea"))
+            if sound[f"process_multicrop_{least}"] > sound[f"process_multicrop_{most}"]
+        ]
+        weights = [sound[f"process_focal_crop_{kind}_weight"] for kind in ("face", "entropy", "edges")]
+        if sound["process_focal_crop"] and not any(weights):
+            faults.append(
+                "the three process_focal_crop weights are 0, so that nothing would count; give one of them, or no "
+                "process_focal_crop"
+            )
+        return faults
