@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from tincture.setting_fields import CheckedSettings, FieldSpec, at_least, device_name, filled, setting, specs_of
@@ -23,6 +23,15 @@ def _credentials(value: str) -> str | None:
 
 def _long_enough(value: str) -> str | None:
     return None if not value or len(value) >= 16 else "at least 16 characters long"
+
+
+def _addresses(value: tuple[str, ...]) -> str | None:
+    try:
+        for text in value:
+            ip_network(text)
+    except ValueError:
+        return "addresses in numbers, such as 127.0.0.1 or 172.17.0.0/16"
+    return None
 
 
 def _devices(value: tuple[str, ...]) -> str | None:
@@ -44,6 +53,9 @@ class ServerSettings(CheckedSettings):
     port: int = setting(7860, ADDRESS, "Port to listen on; 0: any that is free.", _port)
     allow_host: tuple[str, ...] = setting(
         (), ADDRESS, "Further name under which the server is reached, such as trainer.lan; repeat for several."
+    )
+    proxy: tuple[str, ...] = setting(
+        (), ADDRESS, "Address of a reverse proxy, whose word on who asks counts; repeat for several.", _addresses
     )
 
     auth: str = setting(
