@@ -1,0 +1,76 @@
+"""Small pieces of HTML and of words that the tabs share. Whatever comes from outside goes through ``escape``."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+
+def escape(text: object) -> str:
+    """Text that means itself, in elements as in quoted attributes."""
+    return html.escape(str(text), quote=True)
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> str:
+    """A table of labels and texts; rows without a text are left out."""
+    told = "".join(f"<tr><th>{escape(label)}</th><td>{escape(text)}</td></tr>" for label, text in rows if text != "")
+    return f'<table class="facts">{told}</table>' if told else ""
+
+
+def quiet(sentence: str) -> str:
+    """A sentence that stands where there is nothing to show."""
+    return f'<p class="quiet">{escape(sentence)}</p>'
+
+
+def fault(sentence: str) -> str:
+    """A sentence about what went wrong."""
+    return f'<p class="fault" role="alert">{escape(sentence)}</p>'
+
+
+def file_url(path: Path | str) -> str:
+    """Where the page's own server gives out a file, relative to the page."""
+    return f"gradio_api/file={quote(str(path))}"
+
+
+def duration(seconds: float | None) -> str:
+    """``42 s``, ``3 min 05 s``, ``2 h 04 min``, ``3 d 02 h``; empty when it is not known."""
+    if seconds is None or not 0 <= seconds < 10**9:
+        return ""
+    whole = round(seconds)
+    for unit, inner, size, part in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part:02} {inner}"
+    return f"{whole} s"
+
+
+def when(seconds: float | None) -> str:
+    """A time in the server's time zone, to the minute; empty when there is none."""
+    return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: ``812 B``, ``4.1 kB``, ``2.0 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def plain(value: Any) -> str:
+    """A value of a report or of settings in words; empty for what says nothing."""
+    if value is None or value in ("", [], {}, ()):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(part) for part in value)
+    return str(value)

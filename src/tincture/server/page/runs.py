@@ -1,0 +1,260 @@
+"""The Runs tab: the queue, and the run that one looks at, live.
+
+Every second each open page asks what changed, and only that is sent: see ``_News``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.context import Context
+
+from tincture.errors import TinctureError
+from tincture.server.errors import NotFoundError
+from tincture.server.jobs import FINISHED, Job, JobState
+from tincture.server.page import run_view
+from tincture.server.page.film_strip import film_strip, frames
+from tincture.server.page.markup import escape, file_url, quiet
+from tincture.server.traces import Trace, Traces, log_tail
+
+if TYPE_CHECKING:
+    from tincture.server.service import Service
+
+CHART_SCRIPT = Path(__file__).with_name("chart.js")
+CHOOSE = """element.addEventListener("click", (event) => {
+  const card = event.target.closest("[data-job]");
+  if (!card) return;
+  trigger("click", { job: card.dataset.job });
+  if (window.innerWidth < 800) document.querySelector("#run-head")?.scrollIntoView({ behavior: "smooth" });
+});"""
+STAY_AT_END = """let follows = true;
+const log = () => element.querySelector(".log");
+const goOn = () => { if (follows && log()) log().scrollTop = log().scrollHeight; };
+element.addEventListener("scroll", () => {
+  follows = log().scrollTop + log().clientHeight > log().scrollHeight - 30;
+}, true);
+watch("value", goOn);
+goOn();"""
+PAGE_OF_JOBS = 40
+LONGEST_LOG = 20_000
+"""Bytes of the log that are shown: the last ones."""
+EVERY_S = 1.0
+AT_ONCE = 4
+"""Pages that are answered at the same time."""
+
+WHICH: Mapping[str, tuple[JobState, ...]] = {
+    "All": (),
+    "Active": (JobState.RUNNING, JobState.QUEUED, JobState.PAUSED),
+    "Ended": (JobState.DONE, JobState.FAILED, JobState.CANCELLED),
+}
+WAITING, RUNNING, PAUSED = JobState.QUEUED, JobState.RUNNING, JobState.PAUSED
+# label, in which states it is offered, what it asks of the service
+ACTIONS: tuple[tuple[str, frozenset[JobState], Callable[[Service, Job], object]], ...] = (
+    ("Pause", frozenset({RUNNING, WAITING}), lambda service, job: service.pause(job.id)),
+    ("Resume", frozenset({PAUSED}), lambda service, job: service.resume(job.id)),
+    ("Retry", frozenset({JobState.FAILED, JobState.CANCELLED}), lambda service, job: service.retry(job.id)),
+    ("Cancel", frozenset({RUNNING, WAITING, PAUSED}), lambda service, job: service.cancel(job.id)),
+    ("Move up", frozenset({WAITING}), lambda service, job: _move(service, job, first=False)),
+    ("Move first", frozenset({WAITING}), lambda service, job: _move(service, job, first=True)),
+    ("Delete", FINISHED | {PAUSED}, lambda service, job: service.delete(job.id)),
+)
+
+
+def build(service: Service) -> None:
+    """Fills the Runs tab."""
+    traces = Traces(service.folder)
+    panel = _Panel()
+    shared: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": AT_ONCE}
+    asked = [panel.chosen, panel.which, panel.limit, panel.smoothing, panel.seen]
+
+    def refresh(chosen: str, which: str, limit: int, smoothing: float, seen: dict[str, int]) -> dict[Any, Any]:
+        return _answer(service, traces, panel, _Wish(chosen, which, limit, smoothing), seen)
+
+    def choose(event: gr.EventData, *given: Any) -> dict[Any, Any]:
+        job_id = str(event._data["job"])
+        return {**refresh(job_id, *given[1:]), panel.chosen: job_id}
+
+    def more(*given: Any) -> dict[Any, Any]:
+        limit = given[2] + PAGE_OF_JOBS
+        return {**refresh(given[0], given[1], limit, *given[3:]), panel.limit: limit}
+
+    def act(label: str, *given: Any) -> dict[Any, Any]:
+        shown = _shown(service, given[0])
+        do = next(do for name, _, do in ACTIONS if name == label)
+        try:
+            if shown is not None:
+                do(service, shown)
+        except TinctureError as error:
+            gr.Warning(escape(error))
+        return refresh(*given)
+
+    page = Context.root_block
+    assert page is not None
+    # One event for both: a page that was loaded again is filled at once.
+    gr.on([page.load, panel.timer.tick], refresh, asked, panel.outputs, trigger_mode="once", **shared)
+    gr.on([panel.which.change, panel.smoothing.input], refresh, asked, panel.outputs, **shared)
+    gr.on([panel.running.click, panel.others.click], choose, asked, panel.outputs, **shared)
+    panel.more.click(more, asked, panel.outputs, **shared)
+    for label, button in panel.buttons.items():
+        button.click(lambda *given, label=label: act(label, *given), asked, panel.outputs, **shared)
+
+
+class _Panel:
+    """The tab's components."""
+
+    def __init__(self) -> None:
+        self.chosen, self.limit, self.seen = gr.State(""), gr.State(PAGE_OF_JOBS), gr.State({})
+        self.timer = gr.Timer(EVERY_S)
+        with gr.Row(elem_classes="runs", equal_height=False):
+            with gr.Column(scale=2, min_width=280, elem_id="queue"):
+                self._queue()
+            with gr.Column(scale=5, min_width=320, elem_id="run"):
+                self._run()
+        self.outputs = [
+            component for component in vars(self).values() if isinstance(component, gr.components.Component)
+        ]
+        self.outputs = [*self.outputs, *self.buttons.values()]
+
+    def _queue(self) -> None:
+        self.which = gr.Radio(list(WHICH), value="All", label="Jobs", show_label=False, container=False)
+        self.counts = gr.HTML("", padding=False)
+        self.running = gr.HTML("", js_on_load=CHOOSE, padding=False, elem_id="jobs-running")
+        self.others = gr.HTML("", js_on_load=CHOOSE, padding=False, elem_id="jobs-others")
+        self.more = gr.Button("Show more", size="sm", visible=False)
+
+    def _run(self) -> None:
+        self.head = gr.HTML("", padding=False, elem_id="run-head")
+        with gr.Row(elem_classes="actions"):
+            self.buttons = {label: self._button(label) for label, _, _ in ACTIONS}
+            self.links = gr.HTML("", padding=False, elem_classes="links", min_width=0)
+        self.charts = gr.HTML("", js_on_load=CHART_SCRIPT.read_text(encoding="utf-8"), padding=False, elem_id="charts")
+        self.smoothing = gr.Slider(
+            0,
+            100,
+            30,
+            step=1,
+            label="Smoothing",
+            visible=False,
+            elem_id="smoothing",
+            info="0 shows every step; 100 the mean over a fourth of the run.",
+        )
+        self.previews = film_strip()
+        self.log = gr.HTML("", js_on_load=STAY_AT_END, padding=False, elem_id="run-log")
+        with gr.Accordion("Result and settings", open=False):
+            self.details = gr.HTML("", padding=False)
+
+    @staticmethod
+    def _button(label: str) -> gr.Button:
+        variant = "stop" if label == "Cancel" else "secondary"
+        return gr.Button(label, size="sm", variant=variant, visible=False, min_width=80, scale=0)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What a page wants to see."""
+
+    chosen: str
+    which: str
+    limit: int
+    smoothing: float
+
+
+class _News:
+    """Collects what changed since a page was last told, so that nothing is sent twice.
+
+    Args:
+        seen: by the names of parts, what stands for that which the page shows.
+    """
+
+    def __init__(self, seen: Mapping[str, object]) -> None:
+        self.seen, self.updates = dict(seen), dict[Any, Any]()
+
+    def tell(self, component: Any, name: str, value: Any, **properties: Any) -> None:
+        """Sends ``value`` (and properties of the component) unless the page shows the same already."""
+        known = hash((repr(value), repr(properties)))
+        if self.seen.get(name) != known:
+            self.seen[name] = known
+            self.updates[component] = type(component)(value=value, **properties) if properties else value
+
+
+def _answer(service: Service, traces: Traces, panel: _Panel, wish: _Wish, seen: Mapping[str, object]) -> dict[Any, Any]:
+    news = _News(seen)
+    shown = _shown(service, wish.chosen)
+    _tell_queue(service, panel, wish, news, shown)
+    if shown is None:
+        _tell_nothing(panel, news)
+    else:
+        _tell_run(service, panel, wish, news, shown, traces.trace(shown.id))
+    return {**news.updates, panel.seen: news.seen}
+
+
+def _shown(service: Service, chosen: str) -> Job | None:
+    """The job that was chosen; without one, what runs, else what comes next, else what ended last."""
+    if chosen:
+        try:
+            return service.job(chosen)
+        except NotFoundError:
+            pass  # deleted
+    return next(iter(service.jobs(limit=1)), None)
+
+
+def _tell_queue(service: Service, panel: _Panel, wish: _Wish, news: _News, shown: Job | None) -> None:
+    jobs = service.jobs(WHICH[wish.which], limit=wish.limit + 1)
+    marked = shown.id if shown else ""
+    running = [job for job in jobs[: wish.limit] if job.state is RUNNING]
+    others = [job for job in jobs[: wish.limit] if job.state is not RUNNING]
+    news.tell(panel.counts, "counts", run_view.summary(service.about()["jobs"]))
+    news.tell(panel.running, "running", run_view.cards(running, marked))
+    news.tell(panel.others, "others", run_view.cards(others, marked))
+    _tell_visible(panel.more, "more", len(jobs) > wish.limit, news)
+
+
+def _tell_nothing(panel: _Panel, news: _News) -> None:
+    news.tell(panel.head, "head", quiet("Runs are shown here, while they go on and afterwards."))
+    for component, name in ((panel.charts, "charts"), (panel.log, "log"), (panel.details, "details")):
+        news.tell(component, name, "")
+    news.tell(panel.links, "links", "")
+    news.tell(panel.previews, "previews", {})
+    for component in (panel.smoothing, *panel.buttons.values()):
+        _tell_visible(component, component.label or component.value, False, news)
+
+
+def _tell_run(service: Service, panel: _Panel, wish: _Wish, news: _News, job: Job, trace: Trace) -> None:
+    news.tell(panel.head, "head", run_view.head(job, trace))
+    for label, states, _ in ACTIONS:
+        offered = job.state in states and job.wanted is None
+        _tell_visible(panel.buttons[label], label, offered, news)
+    news.tell(panel.links, "links", _links(service, job))
+    news.tell(panel.charts, "charts", run_view.charts(trace, wish.smoothing))
+    _tell_visible(panel.smoothing, "Smoothing", len(trace.loss) > 0, news)
+    news.tell(panel.previews, "previews", frames(job.id, trace.previews, job.settings.get("preview_prompts", ())))
+    news.tell(panel.log, "log", run_view.log(log_tail(service.folder(job.id), LONGEST_LOG)))
+    news.tell(panel.details, "details", run_view.details(job, trace))
+
+
+def _tell_visible(component: Any, name: str, visible: bool, news: _News) -> None:
+    if news.seen.get(name) != visible:
+        news.seen[name] = visible
+        news.updates[component] = gr.update(visible=visible)
+
+
+def _links(service: Service, job: Job) -> str:
+    if job.kind != "train":
+        return ""
+    try:
+        path = service.adapter_file(str(job.settings["kind"]), job.name)
+    except NotFoundError:
+        return ""
+    return f'<a href="{escape(file_url(path))}" download="{escape(path.name)}">Download {escape(path.name)}</a>'
+
+
+def _move(service: Service, job: Job, *, first: bool) -> None:
+    """In front of all that wait, or of the one before it."""
+    waiting = [other.id for other in service.jobs([WAITING], limit=service.settings.max_jobs)]
+    place = waiting.index(job.id)
+    if place:
+        service.move(job.id, before=waiting[0 if first else place - 1])
