@@ -30,7 +30,7 @@ def sole_use(folder: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         raise StorageError(f"The destination {folder} cannot be written: {reason}. Choose another folder.") from error
     try:
-        if not (_lock(file) and _is_at(path, file)):
+        if not (try_lock(file) and _is_at(path, file)):
             raise UsageError(
                 f"Another run is writing to {folder}; wait until it ends, and call again, or choose another folder."
             )
@@ -51,7 +51,8 @@ def _is_at(path: Path, file: int) -> bool:
         return False
 
 
-def _lock(file: int) -> bool:
+def try_lock(file: int) -> bool:
+    """Lock an open file against other processes; False when another one holds it, True where there are no locks."""
     try:
         if sys.platform == "win32":
             import msvcrt

@@ -3,7 +3,7 @@
 job.json      what to do, written by the supervisor for every attempt
 events.jsonl  what happened, a line each, written by the worker alone
 log.txt       what the worker printed, for people
-lock          held by the worker as long as it lives
+lock          held by the worker as long as it lives; has its process number
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class JobStore:
 
     def get(self, job_id: str) -> Job:
         """The job as it stands; NotFoundError."""
-        found = self._read("SELECT * FROM jobs WHERE id = ?", [_checked(job_id)])
+        found = self._read("SELECT * FROM jobs WHERE id = ?", [checked_id(job_id)])
         if not found:
             raise _unknown(job_id)
         return _job(found[0])
@@ -180,7 +180,7 @@ class JobStore:
     def delete(self, job_id: str, only_from: Collection[JobState]) -> None:
         """Forgets a job; NotFoundError, or ConflictError when it is in another state than those."""
         query = f"DELETE FROM jobs WHERE id = ? AND state IN ({_marks(only_from)}) RETURNING id"
-        if not self._write(query, [_checked(job_id), *only_from]):
+        if not self._write(query, [checked_id(job_id), *only_from]):
             raise _refused(self.get(job_id), only_from)
 
     def close(self) -> None:
@@ -227,7 +227,7 @@ class JobStore:
             assigned.append("device = asked_device")
         states = tuple(JobState) if only_from is None else tuple(only_from)
         query = f"UPDATE jobs SET {', '.join(assigned)} WHERE id = ? AND state IN ({_marks(states)}) RETURNING *"
-        changed = self._write(query, [*values.values(), _checked(job_id), *states], connection)
+        changed = self._write(query, [*values.values(), checked_id(job_id), *states], connection)
         if not changed:
             raise _refused(self.get(job_id), states)
         return _job(changed[0])
@@ -317,7 +317,7 @@ def _marks(values: Collection[Any]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _checked(job_id: str) -> str:
+def checked_id(job_id: str) -> str:
     """An id that may be one; others name no job, nor a folder."""
     if not _ID.fullmatch(job_id):
         raise _unknown(job_id)

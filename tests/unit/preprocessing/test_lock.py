@@ -21,13 +21,13 @@ def test_a_folder_is_held_against_others_and_left_clean(tmp_path: Path) -> None:
 def test_a_file_that_was_removed_before_it_was_locked_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_time = lock._lock
+    in_time = lock.try_lock
 
     def late(file: int) -> bool:
         (tmp_path / LOCK).unlink()  # as a run does that ends now
         return in_time(file)
 
-    monkeypatch.setattr(lock, "_lock", late)
+    monkeypatch.setattr(lock, "try_lock", late)
     with pytest.raises(UsageError, match="call again"), sole_use(tmp_path):
         pass
     monkeypatch.undo()
