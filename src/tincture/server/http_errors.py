@@ -66,6 +66,7 @@ DESCRIPTIONS: Mapping[int, str] = {
     415: "The body is of another type than the address takes.",
     422: "A value is not allowed, or a file cannot be used.",
     429: "Too many requests, or too many wrong passwords.",
+    431: "The headers are too large.",
     500: "The server failed; its log says more.",
     503: "The server is not ready.",
     507: "The disk is full, or a folder may not be written.",

@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tincture.server.asgi import API_PATHS, UNSAFE_METHODS, address_of, has_body, header_of, media_type, refuse
 
 MOST_ADDRESSES = 10_000
+HEAD_BYTES = 16 * 2**10
+MOST_HEADERS = 100
 PATIENCE_S = 30.0
 SLOWEST = 1000  # bytes a second, on average, once patience is over
 DEEPEST = 64  # lists and objects in each other
@@ -27,6 +29,22 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _ESCAPED = re.compile(rb"\\[^u]", re.DOTALL)
+
+
+class CheckHead:
+    """Middleware: address and headers of bounded size; uvicorn bounds only those that do not come in one piece."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            size = len(scope["path"]) + len(scope["query_string"])
+            size += sum(len(name) + len(value) for name, value in scope["headers"])
+            if size > HEAD_BYTES or len(scope["headers"]) > MOST_HEADERS:
+                sentence = f"The headers have more than {HEAD_BYTES // 2**10} kB, or are more than {MOST_HEADERS}."
+                return await refuse(scope, receive, send, 431, "HeadersError", sentence)
+        await self._app(scope, receive, send)
 
 
 class CheckRate:

@@ -1,16 +1,24 @@
-"""HTTP with patience that ends: uvicorn itself waits for a request's headers for ever."""
+"""How uvicorn speaks HTTP here: with limits, and with patience that ends."""
 
 from __future__ import annotations
 
 import asyncio
 
+import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from tincture.server.limits import HEAD_BYTES
+from tincture.server.settings import ServerSettings
+
 HEADERS_WITHIN_S = 15.0
+MOST_CONNECTIONS = 512
+IDLE_S = 20
+ENDS_WITHIN_S = 3  # for answers that are still being given; jobs have all the time that they need to save
 
 
 class PatientProtocol(H11Protocol):
-    """Closes a connection whose request's headers are not complete some seconds after it began."""
+    """Closes a connection whose request's headers are not complete in time; uvicorn itself would wait for ever."""
 
     headers_within_s = HEADERS_WITHIN_S
     _awaited: asyncio.TimerHandle | None = None
@@ -43,3 +51,22 @@ class PatientProtocol(H11Protocol):
         self._awaited = None
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
+
+
+def uvicorn_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
+    """How the app is served: with limits, and nothing told of what serves it."""
+    return uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.proxy),
+        forwarded_allow_ips=list(settings.proxy),
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=ENDS_WITHIN_S,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+    )

@@ -2,6 +2,7 @@
 
     SecureHeaders   every answer, refusals too, gets its headers
     AnswerFaults    an error that nobody caught becomes an answer
+    CheckHead       are its headers small enough?
     CheckHost       is it for a name of ours? (DNS rebinding)
     CheckRate       has its address asked for too much?
     CheckSite       does the page of another site ask? (cross-site request forgery)
@@ -21,7 +22,7 @@ from tincture.server.auth import CheckAccess, Credentials
 from tincture.server.headers import SecureHeaders
 from tincture.server.hosts import CheckHost, CheckSite, Names
 from tincture.server.http_errors import AnswerFaults
-from tincture.server.limits import CheckBody, CheckRate
+from tincture.server.limits import CheckBody, CheckHead, CheckRate
 from tincture.server.settings import ServerSettings
 
 
@@ -34,5 +35,6 @@ def protect(app: FastAPI, settings: ServerSettings, received: Callable[[int], No
     app.add_middleware(CheckSite)
     app.add_middleware(CheckRate, per_minute=settings.requests_per_minute)
     app.add_middleware(CheckHost, names=Names(settings.host, settings.allow_host))
+    app.add_middleware(CheckHead)
     app.add_middleware(AnswerFaults)
     app.add_middleware(SecureHeaders)
