@@ -7,28 +7,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
+from gradio.components import Component
 
 import tincture
-from tincture.server.page import train
-from tincture.server.page.theme import CSS_FILE, HEAD, calm_theme
+from tincture.server.page import runs
+from tincture.server.page.theme import CSS_FILES, HEAD, calm_theme
+from tincture.server.page.train import TrainTab
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from tincture.server.service import Service
 
-# label, id, and what fills the tab
-TABS: tuple[tuple[str, str, Callable[[Service], None]], ...] = (("Train", "train", train.build),)
+# label, id, and what fills the tab; they stand behind Train
+TABS: tuple[tuple[str, str, Callable[[Service], None]], ...] = (("Runs", "runs", runs.build),)
 
 
 def build(service: Service) -> gr.Blocks:
     """All tabs in one page. Files of a visit are deleted a day later."""
+    added = service.extensions.build_train_tabs(service)  # each is a page of its own until it is rendered
     with gr.Blocks(title="Tincture", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         gr.HTML(_header(service), elem_id="header", padding=False)
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
+            with gr.Tab("Train", id="train", elem_id="tab-train"):
+                training = TrainTab(service, added)
             for label, name, fill in TABS:
                 with gr.Tab(label, id=name, elem_id=f"tab-{name}"):
                     fill(service)
+        training.connect(_by_id(page))
     return page
 
 
@@ -39,7 +45,7 @@ def mount(app: FastAPI, service: Service, path: str) -> FastAPI:
         build(service),
         path=path,
         theme=calm_theme(),
-        css_paths=CSS_FILE,
+        css_paths=list(CSS_FILES),
         head=HEAD,
         footer_links=[],
         run_history=False,
@@ -48,6 +54,12 @@ def mount(app: FastAPI, service: Service, path: str) -> FastAPI:
         allowed_paths=[str(folder) for folder in _served(service)],
         max_file_size=service.settings.max_upload_mb * 2**20,
     )
+
+
+def _by_id(page: gr.Blocks) -> dict[str, Component]:
+    """What the tabs made, by the ids that they gave it."""
+    named = {getattr(block, "elem_id", None): block for block in page.blocks.values() if isinstance(block, Component)}
+    return {name: block for name, block in named.items() if name}
 
 
 def _served(service: Service) -> list[Path]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import gradio as gr
 from gradio.themes.utils.colors import Color
 
-CSS_FILE = Path(__file__).with_name("style.css")
+# what all tabs have in common stands first; a tab may have a file of its own beside it
+CSS_FILES = sorted(Path(__file__).parent.glob("*.css"), key=lambda path: (path.name != "style.css", path.name))
 # an icon without a file: a browser asks for one on its own
 HEAD = (
     '<link rel="icon" href="data:image/svg+xml,'
@@ -96,6 +97,8 @@ def calm_theme() -> gr.themes.Base:
         checkbox_label_background_fill="transparent",
         checkbox_label_background_fill_dark="transparent",
         checkbox_label_border_width="0px",
+        checkbox_label_border_width_dark="0px",
+        checkbox_label_padding="6px 18px 6px 0",
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_dark="*primary_600",
         button_primary_background_fill_hover="*primary_700",

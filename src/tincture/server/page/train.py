@@ -2,14 +2,153 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.components import Component
+
+from tincture.errors import TinctureError, UsageError
+from tincture.server.page import create, gallery, lists, preprocess, train_form
+from tincture.server.page.lists import PRIVATE
+from tincture.server.page.markup import fault, quiet
+from tincture.server.page.plan_view import plan_html
+from tincture.server.page.said import interrupted, submitted
+from tincture.server.page.train_form import KINDS, TrainInputs
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
 
+# settings of previews, by the inputs in Try it that they can be read from
+FROM_TRY: Mapping[str, str] = {
+    "preview_prompts": "try-prompt",
+    "preview_negative_prompt": "try-negative-prompt",
+    "preview_steps": "try-steps",
+    "preview_sampler": "try-sampler",
+    "preview_guidance_scale": "try-guidance-scale",
+    "preview_seed": "try-seed",
+    "preview_width": "try-width",
+    "preview_height": "try-height",
+}
 
-def build(service: Service) -> None:
-    """Fills the Train tab."""
-    gr.Markdown(f"Base model: {service.default_model()}")
+
+NO_PLAN = "Show plan tells steps, epochs, the sizes that the pictures get, and the memory that it takes."
+
+
+class TrainTab:
+    """The tab as it is built; ``connect`` gives its buttons their work once the other tabs are there."""
+
+    def __init__(self, service: Service, extra: Sequence[gr.Blocks]) -> None:
+        """``extra``: what extensions add, each with tabs of its own."""
+        self.service = service
+        with gr.Row(elem_classes="base-model"):
+            self.model = gr.Dropdown(
+                choices=lists.models(service),
+                value=service.default_model(),
+                label="Base model",
+                info="What is created and trained here is for this model; it is never changed.",
+                elem_id="base-model",
+            )
+            refresh = gr.Button("Refresh lists", size="sm", min_width=120, scale=0, elem_id="refresh-lists")
+        made = {kind: gr.State("") for kind in KINDS}
+        with gr.Tabs(elem_id="train-tabs", overflow_behavior="wrap"):
+            with gr.Tab("Create embedding", id="create-embedding"):
+                created = {"embedding": create.embedding(service, self.model, made["embedding"])}
+            with gr.Tab("Create hypernetwork", id="create-hypernetwork"):
+                created["hypernetwork"] = create.hypernetwork(service, self.model, made["hypernetwork"])
+            with gr.Tab("Preprocess images", id="preprocess"):
+                self.source = preprocess.build(service)
+            with gr.Tab("Data sets", id="datasets"):
+                self.gallery = gallery.Gallery(service)
+            with gr.Tab("Train", id="train"):
+                self._train()
+            for part in extra:
+                part.render()
+        self._keep_fresh(refresh)
+        for kind, event in created.items():
+            event.then(
+                lambda name, kind=kind: gr.Dropdown(
+                    choices=lists.adapters(service, kind), **({"value": name} if name else {})
+                ),
+                made[kind],
+                self.inputs.names[kind],
+                show_progress="hidden",
+                **PRIVATE,
+            )
+
+    def _train(self) -> None:
+        with gr.Row():
+            with gr.Column(scale=3, min_width=300):
+                self.inputs: TrainInputs = train_form.build(self.service)
+            with gr.Column(scale=2, min_width=300, elem_classes="beside"):
+                with gr.Row():
+                    self.starts = {
+                        kind: gr.Button(
+                            f"Train {kind.capitalize()}", variant="primary", min_width=140, elem_id=f"tr-start-{kind}"
+                        )
+                        for kind in KINDS
+                    }
+                with gr.Row():
+                    self.plan = gr.Button("Show plan", min_width=140, elem_id="tr-plan")
+                    self.stop = gr.Button("Interrupt", min_width=140, elem_id="tr-interrupt")
+                self.said = gr.HTML(elem_id="tr-said", elem_classes="said")
+                self.planned = gr.HTML(quiet(NO_PLAN), elem_id="tr-planned")
+
+    def connect(self, page: Mapping[str, Component]) -> None:
+        """Buttons ask the service. ``page``: all inputs of the page by their ids, those of Try it among them."""
+        try_it = {name: page[elem_id] for name, elem_id in FROM_TRY.items() if elem_id in page}
+        inputs = {*self.inputs.components, self.model, *try_it.values()}
+
+        def settings(given: Mapping[Component, Any], kind: str) -> dict[str, Any]:
+            values = self.inputs.settings(given, kind, given[self.model])
+            if given[self.inputs.previews_from_try]:
+                values |= previews({name: given[component] for name, component in try_it.items()})
+            return values
+
+        def show_plan(given: dict[Component, Any]) -> tuple[str, str]:
+            try:
+                chosen = [kind for kind in KINDS if given[self.inputs.names[kind]]]
+                if not chosen:
+                    raise UsageError("Neither an embedding nor a hypernetwork is chosen; choose what to train.")
+                plans = [self.service.plan("train", settings(given, kind)) for kind in chosen]
+            except TinctureError as error:
+                return fault(str(error)), ""
+            return "", "".join(plan_html(plan) for plan in plans)
+
+        def start(given: dict[Component, Any], kind: str) -> str:
+            try:
+                return submitted(self.service, self.service.submit("train", settings(given, kind), source="page"))
+            except TinctureError as error:
+                return fault(str(error))
+
+        self.plan.click(show_plan, inputs, [self.said, self.planned], **PRIVATE)
+        self.stop.click(lambda: interrupted(self.service), None, self.said, **PRIVATE)
+        self.starts["embedding"].click(lambda given: start(given, "embedding"), inputs, self.said, **PRIVATE)
+        self.starts["hypernetwork"].click(lambda given: start(given, "hypernetwork"), inputs, self.said, **PRIVATE)
+
+    def _keep_fresh(self, refresh: gr.Button) -> None:
+        """Lists are read anew when the page is loaded, and when asked for."""
+        service, form = self.service, self.inputs.form
+        readers: dict[Component, Any] = {
+            self.model: lists.models,
+            self.inputs.names["embedding"]: lambda service: lists.adapters(service, "embedding"),
+            self.inputs.names["hypernetwork"]: lambda service: lists.adapters(service, "hypernetwork"),
+            self.source: lists.datasets,
+            form.inputs["data"]: lists.datasets,
+            form.inputs["template"]: lists.templates,
+            self.gallery.folder: lists.datasets,
+        }
+
+        def read_all() -> list[Any]:
+            return [gr.Dropdown(choices=list(read(service))) for read in readers.values()]
+
+        events = [refresh.click, gr.context.Context.root_block.load]
+        gr.on(events, read_all, None, list(readers), show_progress="hidden", **PRIVATE)
+
+
+def previews(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of previews from what stands in Try it."""
+    prompt = str(given.get("preview_prompts") or "").strip()
+    if not prompt:
+        raise UsageError("Previews shall be those of Try it, but no prompt stands there; write one, or untick it.")
+    return {**given, "preview_prompts": [prompt]}
