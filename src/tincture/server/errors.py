@@ -22,4 +22,8 @@ class TooMuchError(UsageError):
 
 
 class QueueFullError(TooMuchError):
-    """As many jobs wait as this server allows; later there is room again."""
+    """As many jobs, or requests for the same thing, wait as this server allows; later there is room again."""
+
+
+class StoppedError(ConflictError):
+    """What was asked for was stopped by somebody before it was done."""
