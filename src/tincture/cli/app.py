@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 import tincture
-from tincture.cli import convert, create, demo, doctor, generate, inspect, preprocess, train
+from tincture.cli import convert, create, demo, doctor, generate, inspect, preprocess, serve, train
 from tincture.cli.session import Session, command, new_group, show_help
 from tincture.errors import TinctureError
 
@@ -38,7 +38,7 @@ def build_app() -> typer.Typer:
         if context.invoked_subcommand is None:
             show_help(context)
 
-    for module in (demo, create, train, generate, preprocess, inspect, convert, doctor):
+    for module in (demo, create, train, generate, preprocess, inspect, convert, serve, doctor):
         module.register(app)
     return app
 

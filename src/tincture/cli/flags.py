@@ -35,5 +35,6 @@ def given(flags: Mapping[str, Any]) -> dict[str, Any]:
 def _default_text(spec: FieldSpec) -> str:
     if spec.required or spec.default in (None, "", ()):
         return ""
-    shown = {True: "yes", False: "no"}[spec.default] if spec.type is bool else str(spec.default)
+    default = ", ".join(spec.default) if isinstance(spec.default, tuple) else str(spec.default)
+    shown = {True: "yes", False: "no"}[spec.default] if spec.type is bool else default
     return f" [default: {shown if shown.strip() else repr(shown)}]"

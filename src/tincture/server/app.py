@@ -1,0 +1,119 @@
+"""Everything in one process: the gate, the HTTP API, what watches over it, and the page."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+
+from fastapi import FastAPI, Request
+from fastapi.responses import RedirectResponse, Response
+from fastapi_offline import FastAPIOffline
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+import tincture
+from tincture.server import api_v1, api_webui, http_errors, monitoring
+from tincture.server.asgi import API_PATHS
+from tincture.server.monitoring import CountRequests, Monitor
+from tincture.server.page_gate import PageGate
+from tincture.server.security import protect
+from tincture.server.service import Service
+
+DESCRIPTION = """Teach a frozen Stable Diffusion model a new subject or style, kept in one small file.
+
+`/api/v1` is Tincture's own interface; `/sdapi/v1` answers as the webui does, so that its clients work unchanged."""
+PAGE_FILES = "page-files"
+UNKNOWN = "unknown"
+ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+def has_page() -> bool:
+    """Whether what the page needs is installed."""
+    return importlib.util.find_spec("gradio") is not None
+
+
+def build_app(service: Service, *, page: bool = True) -> FastAPI:
+    """The whole server as an ASGI app; the service starts and ends with it.
+
+    Args:
+        service: what it asks for everything. Its settings say who may ask, and how much.
+        page: with the web page at ``/``, where Gradio is installed; else ``/`` leads to the API's description.
+    """
+    monitor = Monitor(service)
+    app = FastAPIOffline(
+        title="Tincture",
+        version=tincture.version(),
+        description=DESCRIPTION,
+        docs_url="/docs",
+        redoc_url=None,
+        swagger_ui_parameters={"validatorUrl": None},  # else it asks another machine
+        lifespan=_lifespan(service, monitor),
+    )
+    http_errors.register(app)
+    for router in (api_webui.router(service), api_v1.router(service), monitoring.router(service, monitor)):
+        app.include_router(router)
+    app.router.routes.extend(_unknown(app))
+    if page and has_page():
+        _mount_page(app, service)
+    else:
+        app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
+    protect(app, service.settings, received=monitor.uploaded.inc)
+    app.add_middleware(CountRequests, monitor=monitor)
+    return app
+
+
+def _lifespan(service: Service, monitor: Monitor) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            await run_in_threadpool(service.start)
+        except Exception as error:
+            app.state.start_error = error  # what runs the app tells it as a sentence
+            raise
+        watching = asyncio.create_task(monitor.watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            await run_in_threadpool(service.close)
+
+    return lifespan
+
+
+def _mount_page(app: FastAPI, service: Service) -> None:
+    # Gradio reads them when it is imported, or when a component is made.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(service.state_dir / PAGE_FILES)
+    os.environ["GRADIO_EXAMPLES_CACHE"] = str(service.state_dir / PAGE_FILES / "examples")
+    from tincture.server.page import mount_page
+
+    mount_page(app, service, "/")
+    app.add_middleware(PageGate, place=service.places.path)
+
+
+def _unknown(app: FastAPI) -> list[Route]:
+    """What the API does not know must not be taken for an address of the page, which lies behind."""
+
+    def unknown(request: Request) -> Response:
+        scope = request.scope
+        known = [method for method in ALL_METHODS if method != scope["method"] and _is_known(app, scope, method)]
+        if known:
+            allowed = ", ".join(known)
+            sentence = f"This address does not know the method {scope['method']}; it knows {allowed}."
+            raise HTTPException(405, sentence, {"Allow": allowed})
+        raise HTTPException(404, "There is nothing at this address; /docs says what there is.")
+
+    return [Route(prefix + "{rest:path}", unknown, methods=ALL_METHODS, name=UNKNOWN) for prefix in API_PATHS]
+
+
+def _is_known(app: FastAPI, scope: Scope, method: str) -> bool:
+    """Whether a route other than that for what is unknown takes the method."""
+    routes = (route for route in app.router.routes if route.matches({**scope, "method": method})[0] is Match.FULL)
+    return getattr(next(routes), "name", "") != UNKNOWN

@@ -1,0 +1,153 @@
+"""The server as a process: its address, how it begins and how it ends."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from tincture.errors import TinctureError, UsageError
+from tincture.extensions import load_extensions
+from tincture.server.app import build_app, has_page
+from tincture.server.protocol import uvicorn_config
+from tincture.server.service import Service
+from tincture.server.settings import ServerSettings
+from tincture.workspace import Workspace
+
+INTERRUPTED = 130
+
+Say = Callable[[str], None]
+Told = Mapping[str, Any]
+
+
+def serve(
+    workspace: Workspace, settings: ServerSettings, say: Say, listening: Callable[[Told], None] = lambda told: None
+) -> int:
+    """Serves until SIGINT or SIGTERM; running jobs then finish their step, save, and go on at the next start.
+
+    Args:
+        workspace: where models and adapters lie.
+        settings: of the server.
+        say: told remarks for people.
+        listening: told ``url``, ``root``, ``state_dir``, ``page`` and ``pid`` once requests are answered.
+
+    Returns:
+        The exit code: 130 after SIGINT, 0 after SIGTERM.
+
+    Raises:
+        UsageError: the address is taken, or is none of this machine's.
+        StorageError: the queue cannot be opened.
+    """
+    with _listen(settings.host, settings.port) as listener:
+        extensions = load_extensions()
+        for fault in extensions.faults:
+            say(f"remark: {fault}")
+        service = Service(workspace, settings, extensions)
+        page = has_page()
+        if not page:
+            say("remark: the page is left out, since Gradio is not installed: pip install 'tincture[ui]'")
+        app = build_app(service, page=page)
+        server = _Server(uvicorn_config(app, settings), say, service.stopping)
+        url = _url(settings.host, listener.getsockname()[1])
+        told = {"url": url, "root": str(workspace.root), "state_dir": str(service.state_dir), "page": page}
+
+        def ready() -> None:
+            say(f"serving {workspace.root} at {url} (Ctrl-C ends it)")
+            listening({**told, "pid": os.getpid()})
+
+        server.ready = ready
+        with _quiet_logs():
+            _run(server, app, listener)
+    return INTERRUPTED if server.ended_by == signal.SIGINT else 0
+
+
+class _Server(uvicorn.Server):
+    """Tells when it listens; a signal asks for an orderly end, a second one ends the process at once."""
+
+    def __init__(self, config: uvicorn.Config, say: Say, stopping: threading.Event) -> None:
+        super().__init__(config)
+        self.ready: Callable[[], None] = lambda: None
+        self.ended_by: int | None = None
+        self._say, self._stopping = say, stopping
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self.ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            # Jobs find that their server is gone, save by themselves, and go on at the next start.
+            self._say("leaving at once; running jobs save by themselves")
+            os._exit(128 + sig)
+        self.ended_by, self.should_exit = sig, True
+        self._stopping.set()
+        self._say("stopping: running jobs finish their step and save; once more to leave at once")
+
+
+def _run(server: _Server, app: FastAPI, listener: socket.socket) -> None:
+    """uvicorn writes a traceback and calls exit when the app does not start; here the error itself is raised."""
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:
+        error = getattr(app.state, "start_error", None)
+        raise error or TinctureError("The server did not start.") from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; the address is looked up by the system."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=128)
+    except socket.gaierror as error:
+        raise UsageError(
+            f"The host {host!r} is not known ({error.strerror}); give an address of this machine."
+        ) from None
+    except OSError as error:
+        raise UsageError(_why_not(error, host, port)) from None
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"Another program listens on {host} port {port} already; end it, or give another --port (0: any free one)."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"This user may not listen on port {port}; give a --port above 1023."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"The host {host!r} is no address of this machine; give one that is, or 0.0.0.0 for all."
+    return f"The server cannot listen on {host} port {port}: {error.strerror or error}."
+
+
+def _url(host: str, port: int) -> str:
+    """What to type on this machine."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}/"
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """uvicorn's own log says nothing that is not said already, except what goes wrong in a request."""
+    log = logging.getLogger("uvicorn.error")
+    before = log.level
+    log.addFilter(_is_fault)
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.removeFilter(_is_fault)
+        log.setLevel(before)
+
+
+def _is_fault(record: logging.LogRecord) -> bool:
+    return record.exc_info is not None and not isinstance(record.exc_info[1], TinctureError)
