@@ -98,7 +98,6 @@ def calm_theme() -> gr.themes.Base:
         checkbox_label_background_fill_dark="transparent",
         checkbox_label_border_width="0px",
         checkbox_label_border_width_dark="0px",
-        checkbox_label_padding="6px 18px 6px 0",
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_dark="*primary_600",
         button_primary_background_fill_hover="*primary_700",

@@ -1,0 +1,118 @@
+"""What the page makes of settings, and settings of what is typed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tincture.adapters.hypernetwork_module import WEIGHT_INITS, activation_names
+from tincture.errors import UsageError
+from tincture.preprocessing.settings import PREPROCESS_FIELDS, PreprocessSettings
+from tincture.server.page import create, preprocess, train
+from tincture.server.page.fields import Form, help_of, label_of
+from tincture.settings import FIELDS, TrainSettings
+
+
+def full_form(fields: Any) -> Form:
+    form = Form(fields, "x")
+    form.add_all(fields)
+    return form
+
+
+def shown(form: Form) -> dict[Any, Any]:
+    """What the page sends when nothing was touched."""
+    return {component: component.value for component in form.inputs.values()}
+
+
+def test_an_untouched_form_gives_the_defaults() -> None:
+    form = full_form(FIELDS)
+    given = shown(form)
+    given |= {form.inputs["kind"]: "embedding", form.inputs["name"]: "moon", form.inputs["data"]: "pictures"}
+    read = TrainSettings.from_dict(form.read(given))
+    assert read == TrainSettings(kind="embedding", name="moon", data="pictures")
+
+
+def test_an_untouched_form_of_preprocessing_gives_the_defaults() -> None:
+    form = full_form(PREPROCESS_FIELDS)
+    given = shown(form) | {form.inputs["source"]: "a", form.inputs["destination"]: "b"}
+    assert PreprocessSettings.from_dict(form.read(given)) == PreprocessSettings(source="a", destination="b")
+
+
+@pytest.mark.parametrize("fields", [FIELDS, PREPROCESS_FIELDS])
+def test_every_input_has_label_and_help_without_flags(fields: Any) -> None:
+    for name, component in full_form(fields).inputs.items():
+        assert component.label == label_of(name)
+        assert component.info and "--" not in component.info, name
+        assert component.elem_id == f"x-{name}"
+
+
+def test_help_names_labels_where_the_command_line_has_flags() -> None:
+    assert help_of(FIELDS["join_string"]) == "What joins the words found by “Word regex”."
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "value"),
+    [
+        ("data", "one\n\n two ", ["one", "two"]),
+        ("data", "one", "one"),
+        ("preview_prompts", "a moon\na sun", ["a moon", "a sun"]),
+        ("offload", "", None),
+        ("offload", "no", False),
+        ("preview_guidance_scale", None, None),
+        ("vae", None, ""),
+    ],
+)
+def test_what_is_typed_is_read(name: str, typed: Any, value: Any) -> None:
+    form = Form(FIELDS, "x")
+    component = form.add(name)
+    assert form.read({component: typed}) == {name: value}
+
+
+def test_a_number_that_is_missing_is_named_by_its_label() -> None:
+    form = Form(FIELDS, "x")
+    component = form.add("steps", label="Max steps")
+    with pytest.raises(UsageError, match="Max steps is empty; give a number, such as 1000"):
+        form.read({component: None})
+
+
+def test_all_choices_of_hypernetworks_are_offered() -> None:
+    assert sorted({*create.ACTIVATIONS, "hardswish"}) == activation_names()  # it is what swish stands for
+    assert sorted(create.WEIGHT_INITS) == sorted(WEIGHT_INITS)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text", "result"),
+    [(False, " ", None), (True, "", [0.0, 0.3, 0.3, 0.0]), (True, "0, 0.1, 0.2, 0", [0, 0.1, 0.2, 0])],
+)
+def test_dropout_as_the_webui_takes_it(wanted: bool, text: str, result: Any) -> None:
+    assert create.dropout_structure(wanted, text, layers=4) == result
+
+
+def test_a_dropout_structure_without_dropout_is_a_mistake() -> None:
+    with pytest.raises(UsageError, match="“Use dropout” is off"):
+        create.dropout_structure(False, "0, 0.3, 0", 3)
+
+
+def test_a_captioner_counts_where_its_box_is_ticked() -> None:
+    values = {"captioner": "blip", "tagger": "wd", "width": 64}
+    assert preprocess.chosen(values, {"captioner": True, "tagger": False}) == {**values, "tagger": ""}
+    with pytest.raises(UsageError, match="“Use BLIP for caption” is ticked, but no model is named"):
+        preprocess.chosen({**values, "captioner": " "}, {"captioner": True, "tagger": False})
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "result"),
+    [("datasets/moon", "", "datasets/moon-crops"), ("datasets/moon", "mine", "mine"), (None, None, "")],
+)
+def test_a_place_for_crops_is_proposed_where_none_is_given(source: Any, destination: Any, result: str) -> None:
+    assert preprocess.proposed(source, destination) == result
+
+
+def test_previews_from_try_it_need_a_prompt() -> None:
+    assert train.previews({"preview_prompts": " a moon ", "preview_seed": 3}) == {
+        "preview_prompts": ["a moon"],
+        "preview_seed": 3,
+    }
+    with pytest.raises(UsageError, match="no prompt stands there"):
+        train.previews({"preview_prompts": "  "})

@@ -1,0 +1,116 @@
+"""What the page draws of schedules and plans, and how it keeps track of pictures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tincture.server.page.gallery import A_PAGE, Shown, View
+from tincture.server.page.plan_view import plan_html
+from tincture.server.page.schedule_plot import HIGH, draw_schedule
+
+
+def line_of(drawn: str) -> list[tuple[float, float]]:
+    found = re.search(r'<polyline points="([^"]+)"', drawn)
+    assert found
+    return [(float(x), float(y)) for x, y in (point.split(",") for point in found[1].split())]
+
+
+def test_a_schedule_is_drawn_as_steps() -> None:
+    drawn = draw_schedule("0.004:250, 0.001", 1000)
+    assert line_of(drawn) == [(0, 0), (25, 0), (25, HIGH * 0.75), (100, HIGH * 0.75)]
+    assert 'aria-label="0.004 until step 250; then 0.001 until step 1000"' in drawn
+    assert ">250</span>" in drawn and ">step 1000</span>" in drawn
+
+
+def test_rates_that_differ_by_much_are_drawn_by_their_logarithm() -> None:
+    heights = [HIGH - y for _, y in line_of(draw_schedule("1e-2:100, 1e-4:200, 1e-6", 300))][::2]
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
+    assert heights[2] > 0
+
+
+def test_where_nothing_is_typed_the_usual_rate_is_drawn() -> None:
+    assert "0.005 until step 10" in draw_schedule(" ", 10, fallback="0.005")
+
+
+@pytest.mark.parametrize(
+    ("text", "steps", "words"),
+    [
+        ("0.1:2:3", 10, "3 fields"),
+        ("<b>", 10, "&lt;b&gt;"),
+        ("0.1", None, "whole number of at least 1"),
+        ("0.1", 0, "whole number of at least 1"),
+    ],
+)
+def test_a_fault_is_a_sentence(text: str, steps: Any, words: str) -> None:
+    drawn = draw_schedule(text, steps)
+    assert words in drawn and 'role="alert"' in drawn and "<b>" not in drawn
+
+
+PLAN: dict[str, Any] = {
+    "settings": {
+        "kind": "embedding",
+        "name": "moon",
+        "batch_size": 2,
+        "gradient_accumulation_steps": 4,
+        "learning_rate": "0.005:100, 1e-3",
+        "template": "style",
+    },
+    "model": {"name": "picto", "family": "Stable Diffusion 1", "predicts": "epsilon"},
+    "pictures": 12,
+    "samples_per_epoch": 24,
+    "skipped": {"<x>.png": "cannot be read"},
+    "remarks": ["2 pictures are <small>."],
+    "buckets": [{"size": "64x48", "pictures": 12, "cropped": 0.025}],
+    "steps": 1000,
+    "epochs": 83.33,
+    "trained_numbers": 112,
+    "memory_mib": {"peak": 2048.0, "training": 2048.0, "weights of unet": 12.5},
+    "chosen_for_memory": {"precision": "bf16"},
+}
+
+
+def test_a_plan_tells_everything_and_escapes_it() -> None:
+    shown = plan_html(PLAN)
+    for told in (
+        "Embedding moon: 1,000 steps to go",
+        "12, 24 samples an epoch",
+        "83.33",
+        "2 × 4 pictures",
+        "64 × 48",
+        "2.5%",
+        "at most 2.00 GiB",
+        "Precision, chosen",
+        "1 picture left out",
+        "2 pictures are &lt;small&gt;.",
+        "&lt;x&gt;.png: cannot be read",
+    ):
+        assert told in shown, told
+
+
+def view_of(count: int, **changes: Any) -> View:
+    pictures = tuple(Shown(f"{number:03}.png", "a moon" if number % 2 else "", "64 × 64") for number in range(count))
+    return replace(View("moons", pictures), **changes)
+
+
+def test_going_on_from_one_picture_to_the_next_turns_the_page() -> None:
+    view = view_of(A_PAGE + 1).at(f"{A_PAGE - 1:03}.png")
+    assert view.page == 0 and view.pages == 2
+    turned = view.at(view.beside(1))
+    assert (turned.page, turned.current) == (1, f"{A_PAGE:03}.png")
+    assert turned.beside(1) == turned.current  # the last one
+
+
+def test_a_picture_whose_caption_was_written_stays_listed_among_those_without() -> None:
+    view = view_of(6, missing=True)
+    assert [shown.file for shown in view.listed] == ["000.png", "002.png", "004.png"]
+    written = view.at("002.png").captioned({"002.png": "a sun"})
+    assert written.beside(1) == "004.png"
+    assert [shown.file for shown in replace(written, kept=frozenset()).listed] == ["000.png", "004.png"]
+
+
+def test_an_empty_folder_has_one_page_and_no_next_picture() -> None:
+    assert (View("moons").pages, View("moons").beside(1), View("moons").picture()) == (1, "", None)
