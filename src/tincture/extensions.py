@@ -27,7 +27,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tincture.errors import UsageError
 from tincture.events import Callback, CheckpointSaved, Event, ModelLoaded, RunPrepared, StepEnd
@@ -130,7 +130,9 @@ class Extensions:
 
         parts: list[gradio.Blocks] = []
         for added in self._at("on_ui_train_tabs"):
-            self._try(added.origin, partial(_build_part, gradio.Blocks, parts), added.function, service)
+            self._try(
+                added.origin, lambda function: parts.append(_train_tabs(gradio, function, service)), added.function
+            )
         return parts
 
     def call(self, point: str, *arguments: object) -> None:
@@ -193,12 +195,20 @@ class _Watcher:
                 self._call("on_model_loaded", event.model)
 
 
-def _build_part(
-    blocks: Callable[[], gradio.Blocks], parts: list[gradio.Blocks], function: Callable[..., object], service: Any
-) -> None:
-    with blocks() as part:
+def _train_tabs(gr: Any, function: Callable[..., object], service: Any) -> gradio.Blocks:
+    """What ``function`` makes, as a page of its own whose children are tabs; UsageError for other things."""
+    with gr.Blocks() as part:
         function(service)
-    parts.append(part)
+    wrappers = [child for child in part.children if isinstance(child, gr.Tabs)]  # Gradio lays bare tabs into one
+    tabs = [tab for wrapper in wrappers for tab in wrapper.children]
+    if len(wrappers) < len(part.children) or not tabs:
+        raise UsageError("on_ui_train_tabs makes tabs, and all else within them; begin by: with gradio.Tab(...)")
+    for wrapper in wrappers:
+        del part.blocks[wrapper._id]
+    for tab in tabs:
+        tab.parent = part
+    part.children = tabs
+    return cast("gradio.Blocks", part)
 
 
 def explained(error: BaseException) -> str:
