@@ -10,6 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from tincture.errors import UsageError
+from tincture.server.page.parts import number
 from tincture.setting_fields import FieldSpec
 
 # what has capitals, or is clearer in other words than the setting's own name
@@ -108,7 +109,7 @@ def _input(spec: FieldSpec, told: dict[str, Any]) -> Component:
     if spec.type in (int, float) and {"minimum", "maximum"} <= told.keys():
         return gr.Slider(value=value, **told)
     if spec.type in (int, float):
-        return gr.Number(value=value, **({"precision": 0} if spec.type is int else {"step": 0.01}), **told)
+        return number(value, **({"precision": 0} if spec.type is int else {"step": 0.01}), **told)
     return gr.Textbox(value=value or "", **told)
 
 

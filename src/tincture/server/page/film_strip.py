@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from tincture.server.page.markup import file_url
+from tincture.server.page.parts import panel, script
 
-SCRIPT = Path(__file__).with_name("film_strip.js")
 SKELETON = """<div class="film" hidden>
 <select aria-label="Prompt of the previews"></select>
 <div class="compare"><figure><img alt=""><figcaption></figcaption></figure>
@@ -21,9 +21,7 @@ SKELETON = """<div class="film" hidden>
 
 def film_strip() -> gr.HTML:
     """The component; its value is what ``frames`` returns."""
-    return gr.HTML(
-        {}, html_template=SKELETON, js_on_load=SCRIPT.read_text(encoding="utf-8"), elem_id="previews", padding=False
-    )
+    return panel({}, template=SKELETON, script=script("film_strip.js"), elem_id="previews")
 
 
 def frames(run: str, previews: Mapping[int, Sequence[Path]], prompts: Sequence[str] = ()) -> dict[str, Any]:

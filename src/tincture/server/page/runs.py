@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -19,12 +18,12 @@ from tincture.server.jobs import FINISHED, Job, JobState
 from tincture.server.page import run_view
 from tincture.server.page.film_strip import film_strip, frames
 from tincture.server.page.markup import escape, file_url, quiet
+from tincture.server.page.parts import panel, script
 from tincture.server.traces import Trace, Traces, log_tail
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
 
-CHART_SCRIPT = Path(__file__).with_name("chart.js")
 CHOOSE = """element.addEventListener("click", (event) => {
   const card = event.target.closest("[data-job]");
   if (!card) return;
@@ -67,20 +66,20 @@ ACTIONS: tuple[tuple[str, frozenset[JobState], Callable[[Service, Job], object]]
 def build(service: Service) -> None:
     """Fills the Runs tab."""
     traces = Traces(service.folder)
-    panel = _Panel()
+    tab = _Tab()
     shared: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": AT_ONCE}
-    asked = [panel.chosen, panel.which, panel.limit, panel.smoothing, panel.seen]
+    asked = [tab.chosen, tab.which, tab.limit, tab.smoothing, tab.seen]
 
     def refresh(chosen: str, which: str, limit: int, smoothing: float, seen: dict[str, int]) -> dict[Any, Any]:
-        return _answer(service, traces, panel, _Wish(chosen, which, limit, smoothing), seen)
+        return _answer(service, traces, tab, _Wish(chosen, which, limit, smoothing), seen)
 
     def choose(event: gr.EventData, *given: Any) -> dict[Any, Any]:
         job_id = str(event._data["job"])
-        return {**refresh(job_id, *given[1:]), panel.chosen: job_id}
+        return {**refresh(job_id, *given[1:]), tab.chosen: job_id}
 
     def more(*given: Any) -> dict[Any, Any]:
         limit = given[2] + PAGE_OF_JOBS
-        return {**refresh(given[0], given[1], limit, *given[3:]), panel.limit: limit}
+        return {**refresh(given[0], given[1], limit, *given[3:]), tab.limit: limit}
 
     def act(label: str, *given: Any) -> dict[Any, Any]:
         shown = _shown(service, given[0])
@@ -95,15 +94,15 @@ def build(service: Service) -> None:
     page = Context.root_block
     assert page is not None
     # One event for both: a page that was loaded again is filled at once.
-    gr.on([page.load, panel.timer.tick], refresh, asked, panel.outputs, trigger_mode="once", **shared)
-    gr.on([panel.which.change, panel.smoothing.input], refresh, asked, panel.outputs, **shared)
-    gr.on([panel.running.click, panel.others.click], choose, asked, panel.outputs, **shared)
-    panel.more.click(more, asked, panel.outputs, **shared)
-    for label, button in panel.buttons.items():
-        button.click(lambda *given, label=label: act(label, *given), asked, panel.outputs, **shared)
+    gr.on([page.load, tab.timer.tick], refresh, asked, tab.outputs, trigger_mode="once", **shared)
+    gr.on([tab.which.change, tab.smoothing.input], refresh, asked, tab.outputs, **shared)
+    gr.on([tab.running.click, tab.others.click], choose, asked, tab.outputs, **shared)
+    tab.more.click(more, asked, tab.outputs, **shared)
+    for label, button in tab.buttons.items():
+        button.click(lambda *given, label=label: act(label, *given), asked, tab.outputs, **shared)
 
 
-class _Panel:
+class _Tab:
     """The tab's components."""
 
     def __init__(self) -> None:
@@ -121,17 +120,17 @@ class _Panel:
 
     def _queue(self) -> None:
         self.which = gr.Radio(list(WHICH), value="All", label="Jobs", show_label=False, container=False)
-        self.counts = gr.HTML("", padding=False)
-        self.running = gr.HTML("", js_on_load=CHOOSE, padding=False, elem_id="jobs-running")
-        self.others = gr.HTML("", js_on_load=CHOOSE, padding=False, elem_id="jobs-others")
+        self.counts = panel()
+        self.running = panel(script=CHOOSE, elem_id="jobs-running")
+        self.others = panel(script=CHOOSE, elem_id="jobs-others")
         self.more = gr.Button("Show more", size="sm", visible=False)
 
     def _run(self) -> None:
-        self.head = gr.HTML("", padding=False, elem_id="run-head")
+        self.head = panel(elem_id="run-head")
         with gr.Row(elem_classes="actions"):
             self.buttons = {label: self._button(label) for label, _, _ in ACTIONS}
-            self.links = gr.HTML("", padding=False, elem_classes="links", min_width=0)
-        self.charts = gr.HTML("", js_on_load=CHART_SCRIPT.read_text(encoding="utf-8"), padding=False, elem_id="charts")
+            self.links = panel(elem_id="run-links")
+        self.charts = panel(script=script("chart.js"), elem_id="charts")
         self.smoothing = gr.Slider(
             0,
             100,
@@ -143,9 +142,9 @@ class _Panel:
             info="0 shows every step; 100 the mean over a fourth of the run.",
         )
         self.previews = film_strip()
-        self.log = gr.HTML("", js_on_load=STAY_AT_END, padding=False, elem_id="run-log")
+        self.log = panel(script=STAY_AT_END, elem_id="run-log")
         with gr.Accordion("Result and settings", open=False):
-            self.details = gr.HTML("", padding=False)
+            self.details = panel()
 
     @staticmethod
     def _button(label: str) -> gr.Button:
@@ -181,15 +180,15 @@ class _News:
             self.updates[component] = type(component)(value=value, **properties) if properties else value
 
 
-def _answer(service: Service, traces: Traces, panel: _Panel, wish: _Wish, seen: Mapping[str, object]) -> dict[Any, Any]:
+def _answer(service: Service, traces: Traces, tab: _Tab, wish: _Wish, seen: Mapping[str, object]) -> dict[Any, Any]:
     news = _News(seen)
     shown = _shown(service, wish.chosen)
-    _tell_queue(service, panel, wish, news, shown)
+    _tell_queue(service, tab, wish, news, shown)
     if shown is None:
-        _tell_nothing(panel, news)
+        _tell_nothing(tab, news)
     else:
-        _tell_run(service, panel, wish, news, shown, traces.trace(shown.id))
-    return {**news.updates, panel.seen: news.seen}
+        _tell_run(service, tab, wish, news, shown, traces.trace(shown.id))
+    return {**news.updates, tab.seen: news.seen}
 
 
 def _shown(service: Service, chosen: str) -> Job | None:
@@ -202,38 +201,38 @@ def _shown(service: Service, chosen: str) -> Job | None:
     return next(iter(service.jobs(limit=1)), None)
 
 
-def _tell_queue(service: Service, panel: _Panel, wish: _Wish, news: _News, shown: Job | None) -> None:
+def _tell_queue(service: Service, tab: _Tab, wish: _Wish, news: _News, shown: Job | None) -> None:
     jobs = service.jobs(WHICH[wish.which], limit=wish.limit + 1)
     marked = shown.id if shown else ""
     running = [job for job in jobs[: wish.limit] if job.state is RUNNING]
     others = [job for job in jobs[: wish.limit] if job.state is not RUNNING]
-    news.tell(panel.counts, "counts", run_view.summary(service.about()["jobs"]))
-    news.tell(panel.running, "running", run_view.cards(running, marked))
-    news.tell(panel.others, "others", run_view.cards(others, marked))
-    _tell_visible(panel.more, "more", len(jobs) > wish.limit, news)
+    news.tell(tab.counts, "counts", run_view.summary(service.about()["jobs"]))
+    news.tell(tab.running, "running", run_view.cards(running, marked))
+    news.tell(tab.others, "others", run_view.cards(others, marked))
+    _tell_visible(tab.more, "more", len(jobs) > wish.limit, news)
 
 
-def _tell_nothing(panel: _Panel, news: _News) -> None:
-    news.tell(panel.head, "head", quiet("Runs are shown here, while they go on and afterwards."))
-    for component, name in ((panel.charts, "charts"), (panel.log, "log"), (panel.details, "details")):
+def _tell_nothing(tab: _Tab, news: _News) -> None:
+    news.tell(tab.head, "head", quiet("Runs are shown here, while they go on and afterwards."))
+    for component, name in ((tab.charts, "charts"), (tab.log, "log"), (tab.details, "details")):
         news.tell(component, name, "")
-    news.tell(panel.links, "links", "")
-    news.tell(panel.previews, "previews", {})
-    for component in (panel.smoothing, *panel.buttons.values()):
+    news.tell(tab.links, "links", "")
+    news.tell(tab.previews, "previews", {})
+    for component in (tab.smoothing, *tab.buttons.values()):
         _tell_visible(component, component.label or component.value, False, news)
 
 
-def _tell_run(service: Service, panel: _Panel, wish: _Wish, news: _News, job: Job, trace: Trace) -> None:
-    news.tell(panel.head, "head", run_view.head(job, trace))
+def _tell_run(service: Service, tab: _Tab, wish: _Wish, news: _News, job: Job, trace: Trace) -> None:
+    news.tell(tab.head, "head", run_view.head(job, trace))
     for label, states, _ in ACTIONS:
         offered = job.state in states and job.wanted is None
-        _tell_visible(panel.buttons[label], label, offered, news)
-    news.tell(panel.links, "links", _links(service, job))
-    news.tell(panel.charts, "charts", run_view.charts(trace, wish.smoothing))
-    _tell_visible(panel.smoothing, "Smoothing", len(trace.loss) > 0, news)
-    news.tell(panel.previews, "previews", frames(job.id, trace.previews, job.settings.get("preview_prompts", ())))
-    news.tell(panel.log, "log", run_view.log(log_tail(service.folder(job.id), LONGEST_LOG)))
-    news.tell(panel.details, "details", run_view.details(job, trace))
+        _tell_visible(tab.buttons[label], label, offered, news)
+    news.tell(tab.links, "links", _links(service, job))
+    news.tell(tab.charts, "charts", run_view.charts(trace, wish.smoothing))
+    _tell_visible(tab.smoothing, "Smoothing", len(trace.loss) > 0, news)
+    news.tell(tab.previews, "previews", frames(job.id, trace.previews, job.settings.get("preview_prompts", ())))
+    news.tell(tab.log, "log", run_view.log(log_tail(service.folder(job.id), LONGEST_LOG)))
+    news.tell(tab.details, "details", run_view.details(job, trace))
 
 
 def _tell_visible(component: Any, name: str, visible: bool, news: _News) -> None:

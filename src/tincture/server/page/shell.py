@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 import tincture
-from tincture.server.page import runs
+from tincture.server.page import runs, try_it
 from tincture.server.page.theme import CSS_FILES, HEAD, calm_theme
 from tincture.server.page.train import TrainTab
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from tincture.server.service import Service
 
 # label, id, and what fills the tab; they stand behind Train
-TABS: tuple[tuple[str, str, Callable[[Service], None]], ...] = (("Runs", "runs", runs.build),)
+TABS: tuple[tuple[str, str, Callable[[Service], None]], ...] = (
+    ("Runs", "runs", runs.build),
+    ("Try it", "try-it", try_it.build),
+)
 
 
 def build(service: Service) -> gr.Blocks:

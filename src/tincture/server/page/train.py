@@ -151,4 +151,5 @@ def previews(given: Mapping[str, Any]) -> dict[str, Any]:
     prompt = str(given.get("preview_prompts") or "").strip()
     if not prompt:
         raise UsageError("Previews shall be those of Try it, but no prompt stands there; write one, or untick it.")
-    return {**given, "preview_prompts": [prompt]}
+    seed = max(0, int(given.get("preview_seed") or 0))  # -1 is another seed each time, but previews are to be compared
+    return {**given, "preview_prompts": [prompt], "preview_seed": seed}

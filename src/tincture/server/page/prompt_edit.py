@@ -1,0 +1,98 @@
+"""Adapters in a prompt: which ones it names and how strongly, and the same prompt with other strengths or without them.
+
+The prompt is the only place where a strength is kept: what sliders show is read from it, and written into it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from tincture.models.prompt import EXTRA_NETWORK
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+
+
+class Named(NamedTuple):
+    """An adapter that a prompt names: ``kind`` is ``embedding`` or ``hypernetwork``."""
+
+    kind: str
+    name: str
+    strength: float
+
+
+def named_in(prompt: str, embeddings: Iterable[str], hypernetworks: Iterable[str]) -> list[Named]:
+    """The adapters that ``prompt`` names, in its order, each once; a strength that is no number counts as 1."""
+    known = set(hypernetworks)
+    found: dict[tuple[str, str], tuple[int, float]] = {}
+    for tag in EXTRA_NETWORK.finditer(prompt):
+        if tag[1].lower() == "hypernet" and tag[2].strip() in known:
+            found.setdefault(("hypernetwork", tag[2].strip()), (tag.start(), _number(tag[3])))
+    # tags are blanked and longer names looked for first, so that "gold" is not found within "gold-leaf"
+    rest = EXTRA_NETWORK.sub(lambda tag: " " * len(tag[0]), prompt)
+    for name in sorted(embeddings, key=len, reverse=True):
+        if place := _weighted(name).search(rest):
+            found[("embedding", name)] = (place.start(), _number(place["weight"]))
+            rest = _weighted(name).sub(lambda match: " " * len(match[0]), rest)
+    ordered = sorted(found.items(), key=lambda item: item[1][0])
+    return [Named(kind, name, strength) for (kind, name), (_, strength) in ordered]
+
+
+def insert(prompt: str, kind: str, name: str) -> str:
+    """The prompt with the adapter at its end, at full strength."""
+    added = name if kind == "embedding" else f"<hypernet:{name}:1.0>"
+    return f"{prompt.rstrip()} {added}".lstrip()
+
+
+def with_strength(prompt: str, adapter: Named, strength: float) -> str:
+    """The prompt with another strength of an adapter that it names; an embedding of strength 1 stands alone."""
+    told = f"{strength:.4g}"
+    if adapter.kind == "hypernetwork":
+        return _replaced_tag(prompt, adapter.name, f"<hypernet:{adapter.name}:{told}>")
+    return _outside_tags(prompt, adapter.name, adapter.name if strength == 1 else f"({adapter.name}:{told})")
+
+
+def without(prompt: str, adapters: Sequence[Named], instead: str = "") -> str:
+    """The prompt without the given adapters; ``instead`` stands where embeddings stood."""
+    for adapter in adapters:
+        if adapter.kind == "hypernetwork":
+            prompt = _replaced_tag(prompt, adapter.name, "")
+        else:
+            prompt = _outside_tags(prompt, adapter.name, instead)
+    return re.sub(r" {2,}", " ", re.sub(r" +,", ",", prompt)).strip()
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers between commas or blanks; ValueError names what is none."""
+    parts = re.split(r"[,;\s]+", text.strip())
+    return [float(part) for part in parts if part]
+
+
+def _weighted(name: str) -> re.Pattern[str]:
+    """The name as a word of its own, alone or as ``(name:0.8)``; upper and lower case are one."""
+    own = rf"(?<![^\W_]){re.escape(name)}(?![^\W_])"
+    return re.compile(rf"\(\s*{own}\s*:\s*(?P<weight>{_NUMBER})\s*\)|{own}", re.IGNORECASE)
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text) if text else 1.0
+    except ValueError:
+        return 1.0
+
+
+def _replaced_tag(prompt: str, name: str, text: str) -> str:
+    def write(tag: re.Match[str]) -> str:
+        return text if tag[1].lower() == "hypernet" and tag[2].strip() == name else tag[0]
+
+    return EXTRA_NETWORK.sub(write, prompt)
+
+
+def _outside_tags(prompt: str, name: str, text: str) -> str:
+    """Writes ``text`` for the embedding's name wherever it stands in the prompt, but not within ``<…>``."""
+    pieces, end = [], 0
+    for tag in EXTRA_NETWORK.finditer(prompt):
+        pieces += [_weighted(name).sub(lambda _: text, prompt[end : tag.start()]), tag[0]]
+        end = tag.end()
+    return "".join([*pieces, _weighted(name).sub(lambda _: text, prompt[end:])])

@@ -1,0 +1,75 @@
+"""What lies in the folders that a server fills: copies that trainings kept, drawn pictures, the room that they take."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tincture.errors import StorageError
+from tincture.workspace import TRAINABLE_SUFFIXES, Workspace
+
+PICTURES = "pictures"
+_COPY = re.compile(r"(?P<name>.+)-(?P<step>\d+)")
+_KINDS = {"embeddings": "embedding", "hypernetworks": "hypernetwork"}
+
+
+def list_copies(workspace: Workspace) -> list[dict[str, Any]]:
+    """Copies of adapters in the folders of runs: ``kind``, ``name``, ``step``, ``path``, ``run`` (DATE/NAME).
+
+    By run, and in a run by step.
+    """
+    found = [copy for folder in workspace.logs.glob("*/*/*s") for copy in _copies_in(folder, workspace)]
+    return sorted(found, key=lambda copy: (copy["run"], copy["name"], copy["step"]))
+
+
+def _copies_in(folder: Path, workspace: Workspace) -> Iterator[dict[str, Any]]:
+    kind = _KINDS.get(folder.name)
+    for path in folder.iterdir() if kind and folder.is_dir() else ():
+        named = _COPY.fullmatch(path.stem)
+        if named and path.suffix in TRAINABLE_SUFFIXES:
+            run = folder.parent.relative_to(workspace.logs).as_posix()
+            yield {"kind": kind, "name": named["name"], "step": int(named["step"]), "path": str(path), "run": run}
+
+
+def usage(state_dir: Path) -> dict[str, int]:
+    """Bytes by what is in the server's own folder: ``pictures``, ``jobs``, ``other``; and ``free`` on its disk."""
+    taken = {PICTURES: 0, "jobs": 0, "other": 0}
+    for path in state_dir.iterdir() if state_dir.is_dir() else ():
+        taken[path.name if path.name in taken else "other"] += _bytes(path)
+    return {**taken, "free": shutil.disk_usage(_there(state_dir)).free}
+
+
+def clear_pictures(state_dir: Path) -> int:
+    """Deletes the pictures that were drawn, and returns how many there were; StorageError."""
+    folder = state_dir / PICTURES
+    count = sum(1 for path in folder.rglob("*.png") if path.is_file())
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise StorageError(f"The folder {folder} could not be deleted: {error.strerror or error}.") from error
+    return count
+
+
+def _bytes(path: Path) -> int:
+    """Of a file, or of all files in a folder; links are not followed."""
+    if not path.is_dir() or path.is_symlink():
+        return _size(path)
+    return sum(_size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0  # deleted in between
+
+
+def _there(path: Path) -> Path:
+    """The nearest folder above that exists."""
+    return path if path.is_dir() else _there(path.parent)
