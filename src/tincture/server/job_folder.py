@@ -9,6 +9,7 @@ lock          held by the worker as long as it lives; has its process number
 from __future__ import annotations
 
 import bisect
+import codecs
 import json
 import math
 import shutil
@@ -94,14 +95,10 @@ class JobFolder:
     def log(self, since: int = 0) -> tuple[str, int]:
         """What was printed from byte ``since`` on, a megabyte at most, and the byte to go on from."""
         content = _read(self.log_file, since, 2**20)
-        # A character that is cut in two waits for its other half.
-        for cut in range(min(4, len(content))):
-            kept = content[: len(content) - cut]
-            try:
-                return kept.decode(), since + len(kept)
-            except UnicodeDecodeError:
-                continue
-        return content.decode(errors="replace"), since + len(content)
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        text = decoder.decode(content)
+        waiting, _ = decoder.getstate()  # of a character that is cut in two
+        return text, since + len(content) - len(waiting)
 
     def last_lines(self, count: int = 5) -> list[str]:
         """The last lines of the log that are not empty."""

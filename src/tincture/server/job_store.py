@@ -125,7 +125,8 @@ class JobStore:
 
         No two callers get the same job. A job waits while another one of its kind and name runs.
         """
-        claimed = self._write(_CLAIM, {"device": device, "now": time.time()})
+        with self._lock:
+            claimed = self._write(_CLAIM, {"device": device, "now": time.time()})
         return _job(claimed[0]) if claimed else None
 
     def update(self, job_id: str, only_from: Collection[JobState] | None = None, **changes: Any) -> Job:
