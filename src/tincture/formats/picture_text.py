@@ -24,6 +24,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tincture.drawing import CompleteDrawing
+from tincture.errors import FileFormatError
 from tincture.formats.files import read_bytes, write_atomically
 
 CHUNK = "parameters"
@@ -99,6 +100,25 @@ def read_parameters(path: Path | str) -> PictureParameters | None:
     except Exception:
         return None
     return parse_parameters(text) if isinstance(text, str) and text.strip() else None
+
+
+def picture_texts(content: bytes) -> dict[str, str]:
+    """All texts of a PNG or WebP file, by their names; ``parameters`` is one of them.
+
+    Args:
+        content: the file.
+
+    Raises:
+        FileFormatError: it is no such picture, or damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "WEBP")) as picture:
+            return {name: text for name, text in picture.info.items() if isinstance(text, str)}
+    # Pillow raises whatever comes up in a damaged file: struct.error, SyntaxError, ValueError, ...
+    except Exception as error:
+        raise FileFormatError(
+            "This is no PNG or WebP picture, or a damaged one; give the file as it was made."
+        ) from error
 
 
 def parse_parameters(text: str) -> PictureParameters:

@@ -14,6 +14,7 @@ from tincture.formats.picture_text import (
     PictureParameters,
     parameters_text,
     parse_parameters,
+    picture_texts,
     read_parameters,
     save_png,
 )
@@ -113,3 +114,12 @@ def test_a_picture_beyond_64_mebibytes_is_not_read(tmp_path: Path) -> None:
     os.truncate(tmp_path / "a.png", 65 * 2**20)
     with pytest.raises(FileFormatError, match="64 MiB"):
         read_parameters(tmp_path / "a.png")
+
+
+def test_all_texts_of_a_picture_are_told(tmp_path: Path) -> None:
+    save_png(np.zeros((8, 8, 3), dtype=np.uint8), tmp_path / "a.png", "a moon\nSteps: 3")
+    content = (tmp_path / "a.png").read_bytes()
+    assert picture_texts(content) == {"parameters": "a moon\nSteps: 3"}
+    for broken in (b"", content[:30], b"GIF89a" + content):
+        with pytest.raises(FileFormatError, match="no PNG or WebP picture"):
+            picture_texts(broken)

@@ -1,0 +1,30 @@
+"""The webui's HTTP API below /sdapi/v1, so that its clients work unchanged. See docs/api-webui.md."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from tincture.server.api_webui.catalogue import CatalogueEndpoints
+from tincture.server.api_webui.creation import CreationEndpoints
+from tincture.server.api_webui.pictures import PictureEndpoints
+from tincture.server.api_webui.progress import ProgressEndpoints
+from tincture.server.api_webui.session import Session
+from tincture.server.api_webui.training import TrainingEndpoints
+from tincture.server.http_errors import COMMON, documented
+from tincture.server.service import Service
+
+PREFIX = "/sdapi/v1"
+
+
+def router(service: Service, session: Session | None = None) -> APIRouter:
+    """Every endpoint below /sdapi/v1; errors are answered as ``http_errors`` says, unless ``webui_errors`` is on.
+
+    Args:
+        service: what it asks for everything.
+        session: what clients choose; None: nothing yet.
+    """
+    whole = APIRouter(prefix=PREFIX, responses=documented(*COMMON), tags=["as the webui"])
+    session = session or Session(service)
+    for group in (CreationEndpoints, TrainingEndpoints, ProgressEndpoints, PictureEndpoints, CatalogueEndpoints):
+        whole.include_router(group(service, session).router())
+    return whole

@@ -1,0 +1,171 @@
+"""What there is to choose from, and what the webui's clients ask for when they start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+
+from tincture.errors import UsageError
+from tincture.models.samplers import SAMPLERS
+from tincture.server.api_v1.common import Patient
+from tincture.server.api_webui.schemas import (
+    EmbeddingAnswer,
+    Embeddings,
+    HypernetworkAnswer,
+    Memory,
+    ModelAnswer,
+    SamplerAnswer,
+    SchedulerAnswer,
+    Scripts,
+    UpscalerAnswer,
+    VaeAnswer,
+)
+from tincture.server.api_webui.session import Session
+from tincture.server.api_webui.txt2img import SCHEDULERS
+from tincture.server.request_limits import shortened
+from tincture.server.service import Service
+from tincture.server.settings import is_loopback
+
+MODEL_OPTION = "sd_model_checkpoint"
+
+
+class CatalogueEndpoints:
+    """Lists, options and flags."""
+
+    def __init__(self, service: Service, session: Session) -> None:
+        self._service, self._session = service, session
+        self._patient = Patient()
+
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter()
+        asked = {
+            "/embeddings": self.embeddings,
+            "/hypernetworks": self.hypernetworks,
+            "/sd-models": self.sd_models,
+            "/sd-vae": self.sd_vae,
+            "/samplers": self.samplers,
+            "/schedulers": self.schedulers,
+            "/options": self.options,
+            "/cmd-flags": self.cmd_flags,
+            "/memory": self.memory,
+            "/scripts": self.scripts,
+            **dict.fromkeys(
+                ("/upscalers", "/face-restorers", "/realesrgan-models", "/latent-upscale-modes"), self.none
+            ),
+            **dict.fromkeys(("/prompt-styles", "/loras", "/script-info"), self.none),
+        }
+        for path, endpoint in asked.items():
+            name = path.strip("/").replace("-", "_")
+            router.add_api_route(path, endpoint, methods=["GET"], name=name)
+        router.add_api_route("/options", self.set_options, methods=["POST"])
+        for path in ("/refresh-embeddings", "/refresh-checkpoints", "/refresh-vae"):
+            router.add_api_route(path, self.refresh, methods=["POST"], name=path.strip("/").replace("-", "_"))
+        return router
+
+    async def embeddings(self) -> Embeddings:
+        """Embeddings that the model can use, and those of other models. Looks at the files anew."""
+        found = await self._patient.call(lambda: self._service.embeddings(self._session.model()))
+        return Embeddings(loaded=_by_name(found["loaded"]), skipped=_by_name(found["skipped"]))
+
+    def hypernetworks(self) -> list[HypernetworkAnswer]:
+        """Hypernetworks in the workspace."""
+        found = [each for each in self._service.adapters() if each["kind"] == "hypernetwork"]
+        return [HypernetworkAnswer(name=each["name"], path=each["path"]) for each in found]
+
+    def sd_models(self) -> list[ModelAnswer]:
+        """Base models."""
+        return [
+            ModelAnswer(title=model["name"], model_name=model["title"], filename=model["path"] or model["name"])
+            for model in self._service.models()
+        ]
+
+    def sd_vae(self) -> list[VaeAnswer]:
+        """VAEs in files of their own."""
+        return [VaeAnswer(model_name=path.name, filename=str(path)) for path in self._service.workspace.list_vaes()]
+
+    def samplers(self) -> list[SamplerAnswer]:
+        """Samplers."""
+        return [SamplerAnswer(name=name, aliases=[name.casefold()], options={}) for name in SAMPLERS]
+
+    def schedulers(self) -> list[SchedulerAnswer]:
+        """Ways of spreading a sampler's steps; each sampler has its own, and some know Karras' too."""
+        return [SchedulerAnswer(name=name, label=label) for name, label in SCHEDULERS.items()]
+
+    def none(self) -> list[UpscalerAnswer]:
+        """This server has none of them."""
+        return []
+
+    def scripts(self) -> Scripts:
+        """This server has no scripts."""
+        return Scripts()
+
+    def options(self) -> dict[str, Any]:
+        """The options that there are. Only sd_model_checkpoint can be set."""
+        return {
+            MODEL_OPTION: self._session.model(),
+            "sd_checkpoint_hash": "",
+            "sd_vae": "Automatic",
+            "CLIP_stop_at_last_layers": 1,
+            "samples_save": True,
+            "samples_format": "png",
+            "outdir_txt2img_samples": str(self._service.state_dir / "pictures"),
+        }
+
+    def set_options(self, options: Annotated[dict[str, Any], Body()]) -> None:
+        """Chooses the model by sd_model_checkpoint, for all clients of /sdapi. Options given as they are do no harm."""
+        present = self.options()
+        wanted = {name: value for name, value in options.items() if present.get(name, ...) != value}
+        if others := [name for name in wanted if name != MODEL_OPTION]:
+            raise UsageError(
+                f"The option {shortened(others[0])} cannot be set here; only {MODEL_OPTION} can. Settings of a "
+                "training or a picture go with its request."
+            )
+        if MODEL_OPTION in wanted:
+            title = wanted[MODEL_OPTION]
+            if not isinstance(title, str) or not title:
+                raise UsageError(f"{MODEL_OPTION} is {shortened(title)}, but must be the title of a model.")
+            self._session.choose(title)
+
+    def cmd_flags(self) -> dict[str, Any]:
+        """How the server was started, as far as the webui has a flag for it; nothing that is secret."""
+        settings, workspace = self._service.settings, self._service.workspace
+        return {
+            "api": True,
+            "listen": not is_loopback(settings.host),
+            "port": settings.port,
+            "data_dir": str(workspace.root),
+            "ckpt_dir": str(workspace.models),
+            "vae_dir": str(workspace.vaes),
+            "embeddings_dir": str(workspace.embeddings),
+            "hypernetwork_dir": str(workspace.hypernetworks),
+            "textual_inversion_templates_dir": str(workspace.templates),
+        }
+
+    def memory(self) -> Memory:
+        """The machine's memory. Jobs, and what draws, have processes of their own, whose GPU this one does not ask."""
+        return Memory(ram=_ram(), cuda={"error": "unavailable"})
+
+    def refresh(self) -> None:
+        """Does nothing: files are looked at whenever they are asked for."""
+
+
+def _by_name(entries: Sequence[Mapping[str, Any]]) -> dict[str, EmbeddingAnswer]:
+    """Files that cannot be read have no vectors to tell of, and are left out, as in the webui."""
+    return {
+        entry["name"]: EmbeddingAnswer(**{name: entry.get(name) for name in EmbeddingAnswer.model_fields})
+        for entry in entries
+        if entry["shape"]
+    }
+
+
+def _ram() -> dict[str, Any]:
+    try:
+        page = os.sysconf("SC_PAGE_SIZE")
+        total, free = os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
+    except (AttributeError, ValueError, OSError):
+        return {"error": "unavailable"}
+    return {"free": free, "used": total - free, "total": total}

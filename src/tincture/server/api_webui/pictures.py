@@ -1,0 +1,83 @@
+"""Drawing pictures, and reading what pictures say of themselves."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from PIL import Image
+
+from tincture.errors import DataError
+from tincture.formats.picture_text import CHUNK, parse_parameters, picture_texts
+from tincture.server.api_v1.common import Patient
+from tincture.server.api_webui.schemas import Drawn, PngInfo, PngInfoRequest, Txt2ImgRequest
+from tincture.server.api_webui.session import Session
+from tincture.server.api_webui.txt2img import drawing_of, info_of
+from tincture.server.http_errors import documented
+from tincture.server.service import Service
+
+
+class PictureEndpoints:
+    """/txt2img and /png-info."""
+
+    def __init__(self, service: Service, session: Session) -> None:
+        self._service, self._session = service, session
+        self._patient = Patient()
+
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter()
+        router.add_api_route("/txt2img", self.txt2img, methods=["POST"], responses=documented(404, 507))
+        router.add_api_route("/png-info", self.png_info, methods=["POST"])
+        return router
+
+    async def txt2img(self, request: Txt2ImgRequest) -> Drawn:
+        """Draws pictures, and answers when all are there. What was trained acts where the prompt names it."""
+        return await self._patient.call(lambda: self._draw(request))
+
+    def png_info(self, request: PngInfoRequest) -> PngInfo:
+        """What the webui, or this server, wrote into a picture about how it was made."""
+        texts = picture_texts(_decoded(request.image))
+        text = texts.get(CHUNK, "")
+        return PngInfo(info=text, items=texts, parameters=_parameters(text) if text.strip() else {})
+
+    def _draw(self, request: Txt2ImgRequest) -> Drawn:
+        drawing = drawing_of(request, most=self._service.settings.max_pictures)
+        drawing["model"] = self._session.named(drawing["model"]) if "model" in drawing else self._session.model()
+        self._session.begin_drawing()
+        try:
+            paths = self._service.draw(drawing)
+        finally:
+            self._session.end_drawing()
+        if request.override_settings_restore_afterwards is False:
+            self._session.choose(drawing["model"])
+        return _answer(request, drawing["seeds"], paths)
+
+
+def _answer(request: Txt2ImgRequest, seeds: Sequence[int], paths: Sequence[Path]) -> Drawn:
+    contents = [path.read_bytes() for path in paths]
+    texts = [picture_texts(content).get(CHUNK, "") for content in contents]
+    with Image.open(io.BytesIO(contents[0])) as picture:
+        size = picture.size
+    images = [base64.b64encode(content).decode() for content in contents] if request.send_images is not False else []
+    given: dict[str, Any] = request.model_dump(mode="json")
+    return Drawn(images=images, parameters=given, info=info_of(request, seeds, texts, size))
+
+
+def _parameters(text: str) -> dict[str, str]:
+    read = parse_parameters(text)
+    return {"Prompt": read.prompt, "Negative prompt": read.negative_prompt, **read.settings}
+
+
+def _decoded(image: str) -> bytes:
+    """The file; FileFormatError is left to those who read it."""
+    encoded = image.partition(",")[2] if image.startswith("data:") else image
+    try:
+        return base64.b64decode("".join(encoded.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise DataError("The image is not in base64; send a PNG or WebP file so, as the webui's clients do.") from None

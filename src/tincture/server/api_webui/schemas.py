@@ -1,0 +1,200 @@
+"""The shapes of the webui's API: what OpenAPI says of requests and answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tincture.setting_fields import FieldSpec, specs_of
+from tincture.webui.arguments import WebuiArguments
+
+_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+
+
+def body_of(arguments: type[WebuiArguments]) -> dict[str, Any]:
+    """What a route's ``openapi_extra`` says of a body that holds these arguments by name."""
+    specs = specs_of(arguments)
+    schema = {
+        "type": "object",
+        "title": arguments.CALL,
+        "properties": {name: _property(specs[name]) for name in arguments.ORDER},
+        "required": [name for name in arguments.ORDER if specs[name].required],
+        "additionalProperties": False,
+    }
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+
+
+def _property(spec: FieldSpec) -> dict[str, Any]:
+    default = list(spec.default) if spec.repeated else spec.default
+    told = {"description": spec.help, **({} if spec.required else {"default": default})}
+    if spec.repeated:
+        return {"type": "array", "items": {"type": ["string", "integer"]}, **told}
+    kinds = [_TYPES[spec.type], *(["number"] if spec.number else []), *([] if spec.required else ["null"])]
+    choices = {"enum": [*spec.choices, None]} if spec.choices else {}
+    return {"type": kinds, **choices, **told}
+
+
+class Told(BaseModel):
+    """How something ended."""
+
+    info: str = Field(description="As the webui words it.")
+    remarks: list[str] = Field([], description="What was done otherwise than asked for; the webui has no such field.")
+
+
+class EmbeddingAnswer(BaseModel):
+    """An embedding."""
+
+    step: int | None = Field(description="Steps trained.")
+    sd_checkpoint: str | None = Field(description="First digits of the hash of the model that it was trained on.")
+    sd_checkpoint_name: str | None = Field(description="Name of that model.")
+    shape: int = Field(description="Width of its vectors.")
+    vectors: int = Field(description="How many tokens of a prompt it takes up.")
+
+
+class Embeddings(BaseModel):
+    """Embeddings by name."""
+
+    loaded: dict[str, EmbeddingAnswer] = Field(description="Those that the model can use.")
+    skipped: dict[str, EmbeddingAnswer] = Field(description="Those of other models.")
+
+
+class HypernetworkAnswer(BaseModel):
+    """A hypernetwork."""
+
+    name: str
+    path: str | None
+
+
+class ModelAnswer(BaseModel):
+    """A base model."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    title: str = Field(description="To name it by, in options and override_settings.")
+    model_name: str
+    hash: str | None = Field(None, description="Not computed for the list.")
+    sha256: str | None = Field(None, description="Not computed for the list.")
+    filename: str
+    config: str | None = None
+
+
+class VaeAnswer(BaseModel):
+    """A VAE in a file of its own."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_name: str
+    filename: str
+
+
+class SamplerAnswer(BaseModel):
+    """A sampler."""
+
+    name: str
+    aliases: list[str]
+    options: dict[str, str]
+
+
+class SchedulerAnswer(BaseModel):
+    """How a sampler's steps are spread."""
+
+    name: str
+    label: str
+    aliases: list[str] | None = None
+    default_rho: float | None = None
+    need_inner_model: bool | None = None
+
+
+class UpscalerAnswer(BaseModel):
+    """Upscalers are not part of this server, so that there is none."""
+
+    name: str
+
+
+class Scripts(BaseModel):
+    """Scripts are not part of this server, so that there is none."""
+
+    txt2img: list[str] = []
+    img2img: list[str] = []
+
+
+class Memory(BaseModel):
+    """Memory in bytes: ``total``, ``free``, ``used``, or ``error``."""
+
+    ram: dict[str, Any]
+    cuda: dict[str, Any]
+
+
+class State(BaseModel):
+    """What is being done."""
+
+    skipped: bool = False
+    interrupted: bool = Field(False, description="It was asked to stop, and will after its step.")
+    job: str = Field("", description="Empty while nothing is done.")
+    job_count: int = Field(0, description="Steps of a training, pictures of preprocessing, 1 for a drawing.")
+    job_timestamp: str = Field("0", description="When it began: YYYYMMDDhhmmss, UTC.")
+    job_no: int = Field(0, description="How many of job_count are done.")
+    sampling_step: int = 0
+    sampling_steps: int = 0
+
+
+class Progress(BaseModel):
+    """How far the server is with what it does."""
+
+    progress: float = Field(description="From 0 to 1; 0 while nothing is done.")
+    eta_relative: float = Field(description="Seconds left, as far as can be told.")
+    state: State
+    current_image: str | None = Field(None, description="The newest preview, PNG in base64.")
+    textinfo: str | None = Field(None, description="The same for people.")
+
+
+class Txt2ImgRequest(BaseModel):
+    """What to draw. Further fields of the webui's are ignored where they change nothing, and refused where they would.
+
+    What is left out is the model's own: size and guidance.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    prompt: str = Field("", description="Names embeddings, and hypernetworks as <hypernet:NAME:0.8>.")
+    negative_prompt: str = ""
+    seed: int = Field(-1, description="Of the first picture, the next have the next ones; -1: one by chance.")
+    steps: int = Field(20, ge=1, le=1000)
+    sampler_name: str | None = Field(None, description="A name of /samplers; Euler a where none is given.")
+    sampler_index: str | None = Field(None, description="The same by its old name.")
+    scheduler: str | None = Field(None, description="A name of /schedulers.")
+    cfg_scale: float | None = Field(None, ge=0, le=1000)
+    width: int | None = Field(None, ge=8)
+    height: int | None = Field(None, ge=8)
+    batch_size: int | None = Field(None, ge=1, description="Pictures drawn at a time.")
+    n_iter: int | None = Field(None, ge=1, description="How often.")
+    override_settings: dict[str, Any] | None = Field(
+        None, description="sd_model_checkpoint, sd_vae and CLIP_stop_at_last_layers for this request."
+    )
+    override_settings_restore_afterwards: bool | None = Field(
+        True, description="False: sd_model_checkpoint is kept as the option."
+    )
+    send_images: bool | None = True
+
+
+class Drawn(BaseModel):
+    """Pictures."""
+
+    images: list[str] = Field(description="PNG in base64, each with its settings in the text chunk `parameters`.")
+    parameters: dict[str, Any] = Field(description="The request.")
+    info: str = Field(description="JSON: all_seeds, all_prompts, infotexts and what else the pictures were drawn by.")
+
+
+class PngInfoRequest(BaseModel):
+    """A picture whose text is asked for."""
+
+    image: str = Field(description="PNG or WebP in base64, with or without data:image/png;base64, before it.")
+
+
+class PngInfo(BaseModel):
+    """What a picture says of itself."""
+
+    info: str = Field(description="The text; empty where it says nothing.")
+    items: dict[str, str] = Field(description="All of its texts by their names.")
+    parameters: dict[str, str] = Field(description="The text taken apart.")

@@ -1,0 +1,132 @@
+"""Trainings and preprocessing, which the webui's clients wait for until they are done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from tincture import errors
+from tincture.errors import AlreadyTrainedError, TinctureError, TrainingError
+from tincture.server.api_webui.schemas import Told, body_of
+from tincture.server.api_webui.session import Session
+from tincture.server.errors import ConflictError
+from tincture.server.http_errors import documented
+from tincture.server.jobs import FINISHED, Job, JobState
+from tincture.server.request_limits import check_sizes
+from tincture.server.service import Service
+from tincture.webui.arguments import Preprocess, TrainArguments, TrainEmbedding, TrainHypernetwork
+from tincture.webui.translation import (
+    clamped,
+    count_pictures,
+    find_describers,
+    preprocess_settings,
+    train_settings,
+)
+
+SOURCE = "webui"
+LIMITS: Mapping[str, float] = {"preview_seed": 2**32}
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+
+Arguments = Annotated[dict[str, Any], Body()]
+
+
+class TrainingEndpoints:
+    """/train/embedding, /train/hypernetwork and /preprocess."""
+
+    def __init__(self, service: Service, session: Session) -> None:
+        self._service, self._session = service, session
+
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter()
+        for path, endpoint, arguments in (
+            ("/train/embedding", self.train_embedding, TrainEmbedding),
+            ("/train/hypernetwork", self.train_hypernetwork, TrainHypernetwork),
+            ("/preprocess", self.preprocess, Preprocess),
+        ):
+            router.add_api_route(
+                path,
+                endpoint,
+                methods=["POST"],
+                responses=documented(404, 409, 503, 507),
+                openapi_extra=body_of(arguments),
+            )
+        return router
+
+    async def train_embedding(self, body: Arguments) -> Told:
+        """Trains an embedding, and answers when that is done. It waits for its turn behind other jobs."""
+        return await self._train(TrainEmbedding, body)
+
+    async def train_hypernetwork(self, body: Arguments) -> Told:
+        """Trains a hypernetwork, and answers when that is done. It waits for its turn behind other jobs."""
+        return await self._train(TrainHypernetwork, body)
+
+    async def preprocess(self, body: Arguments) -> Told:
+        """Crops a folder of pictures, and answers when that is done. It waits for its turn behind other jobs."""
+        try:
+            submitted = await run_in_threadpool(self._submit_preprocessing, body)
+            _finished(await self._ended(submitted.id))
+        except TinctureError as error:
+            if not self._service.settings.webui_errors:
+                raise
+            return Told(info=f"preprocess error: {error}")
+        return Told(info="preprocess complete")
+
+    async def _train(self, kind: type[TrainArguments], body: Mapping[str, Any]) -> Told:
+        try:
+            submitted, remarks = await run_in_threadpool(self._submit_training, kind, body)
+        except TinctureError as error:
+            if not self._service.settings.webui_errors:
+                raise
+            return Told(info=f"train {kind.KIND} error: {error}")
+        ended = await self._ended(submitted.id)
+        try:
+            path = _finished(ended).result["adapter_path"]
+        except AlreadyTrainedError as error:
+            path, remarks = self._service.adapter_file(kind.KIND, submitted.name), [*remarks, str(error)]
+        except TinctureError as error:
+            if not self._service.settings.webui_errors:
+                raise
+            return Told(info=f"train {kind.KIND} complete: filename: None error: {error}", remarks=remarks)
+        return Told(info=f"train {kind.KIND} complete: filename: {path} error: None", remarks=remarks)
+
+    def _submit_training(self, kind: type[TrainArguments], body: Mapping[str, Any]) -> tuple[Job, list[str]]:
+        check_sizes(body, LIMITS)
+        settings = train_settings(kind.of(body))
+        folders = self._service.places.train_settings(settings).folders
+        settings, remarks = clamped(settings, sum(map(count_pictures, folders)))
+        job = self._service.submit("train", {**settings, "model": self._session.model()}, source=SOURCE)
+        return job, remarks
+
+    def _submit_preprocessing(self, body: Mapping[str, Any]) -> Job:
+        check_sizes(body, LIMITS)
+        settings = preprocess_settings(Preprocess.of(body), **find_describers(self._service.workspace))
+        return self._service.submit("preprocess", settings, source=SOURCE)
+
+    async def _ended(self, job_id: str) -> Job:
+        """Waits without holding a thread: a training may take hours."""
+        pause = FIRST_PAUSE_S
+        while True:
+            job = await run_in_threadpool(self._service.job, job_id)
+            if job.state in FINISHED:
+                return job
+            if self._service.stopping.is_set():
+                raise HTTPException(503, f"The server is being stopped; the job {job_id} goes on when it is back.")
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE_S, pause * 1.2)
+
+
+def _finished(job: Job) -> Job:
+    """The job, if it is done; otherwise the error that ended it."""
+    if job.state is JobState.DONE:
+        return job
+    if job.state is JobState.CANCELLED:
+        raise ConflictError(f"The job {job.id} was cancelled; what it had learned is in its run folder.")
+    kind = getattr(errors, job.error_type, None)
+    known = isinstance(kind, type) and issubclass(kind, TinctureError)
+    raise (kind if known else TrainingError)(job.error or f"The job {job.id} failed; its log says more.")

@@ -1,0 +1,603 @@
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from tests.runs import write_pictures
+from tincture.drawing import CompleteDrawing
+from tincture.errors import DivergedError, UsageError
+from tincture.formats.picture_text import parameters_text, save_png
+from tincture.models.samplers import SAMPLERS
+from tincture.server import api_webui, http_errors
+from tincture.server.api_webui.session import Session
+from tincture.server.jobs import Job, JobState, Wanted
+from tincture.server.places import Places
+from tincture.server.settings import ServerSettings
+from tincture.workspace import Workspace
+
+Ending = Callable[[Job], Job]
+Clients = Callable[["FakeService"], TestClient]
+
+
+def done(job: Job) -> Job:
+    result = {"adapter_path": f"/models/{job.name}.pt", "global_step": 3}
+    return dataclasses.replace(job, state=JobState.DONE, result=result)
+
+
+class FakeService:
+    """Answers as ``Service`` does; a job that is submitted ends when it is looked at for the third time."""
+
+    def __init__(self, root: Path, *, webui_errors: bool = False) -> None:
+        self.workspace = Workspace(root)
+        self.settings = ServerSettings(webui_errors=webui_errors, max_pictures=4)
+        self.state_dir = root / "tincture-server"
+        self.places = Places(self.workspace, self.state_dir)
+        self.ending: Ending = done
+        self.made: list[tuple[str, dict[str, Any]]] = []
+        self.submitted: list[tuple[str, dict[str, Any]]] = []
+        self.running: list[Job] = []
+        self.now_drawn: dict[str, Any] | None = None
+        self.shown: list[Path] = []
+        self.stopped: list[str] = []
+        self.looks = 0
+        self.stopping = threading.Event()
+
+    def submit(self, kind: Any, settings: Mapping[str, Any], *, source: str) -> Job:
+        checked = self.places.train_settings if kind == "train" else self.places.preprocess_settings
+        made = checked(settings)
+        self.submitted.append((source, made.to_dict()))
+        self._job = Job(id="j1", kind=kind, name=str(getattr(made, "name", "out")), settings=made.to_dict())
+        return self._job
+
+    def job(self, job_id: str) -> Job:
+        assert job_id == "j1"
+        self.looks += 1
+        return self._job if self.looks < 3 else self.ending(self._job)
+
+    def jobs(self, states: Any) -> list[Job]:
+        assert states == [JobState.RUNNING]
+        return self.running
+
+    def previews(self, job_id: str) -> list[Path]:
+        return self.shown
+
+    def drawing(self) -> dict[str, Any] | None:
+        return self.now_drawn
+
+    def interrupt(self) -> None:
+        self.stopped.append("jobs")
+
+    def stop_drawing(self) -> None:
+        self.stopped.append("drawing")
+
+    def create_embedding(self, name: str, **options: Any) -> Path:
+        self.made.append((name, options))
+        return self.workspace.embedding_path(name)
+
+    def create_hypernetwork(self, name: str, **options: Any) -> Path:
+        self.made.append((name, options))
+        return self.workspace.hypernetwork_path(name)
+
+    def default_model(self) -> str:
+        return self.workspace.default_model()
+
+    def models(self) -> list[dict[str, Any]]:
+        listed = self.workspace.list_models()
+        named = [path.relative_to(self.workspace.models).as_posix() for path in listed]
+        own = [{"name": name, "title": path.stem, "path": str(path)} for name, path in zip(named, listed, strict=True)]
+        return [*own, {"name": "picto", "title": "picto", "path": ""}]
+
+    def adapters(self) -> list[dict[str, Any]]:
+        return [
+            {"kind": kind, "name": name, "path": f"/{name}.pt", "size": 1, "mtime": 0.0}
+            for kind, name in (("embedding", "cat"), ("hypernetwork", "ink"))
+        ]
+
+    def adapter_file(self, kind: str, name: str) -> Path:
+        return Path(f"/old/{name}.pt")
+
+    def embeddings(self, model: str) -> dict[str, list[dict[str, Any]]]:
+        told = {"step": 5, "sd_checkpoint": "ab", "sd_checkpoint_name": model, "shape": 64, "vectors": 2}
+        return {
+            "loaded": [{"name": "cat", "path": "/cat.pt", **told}],
+            "skipped": [
+                {"name": "xl", **told, "shape": 2048},
+                {"name": "torn", "reason": "It is damaged.", **told, "shape": 0},
+            ],
+        }
+
+    def draw(self, request: Mapping[str, Any]) -> list[Path]:
+        checked = self.places.drawing(request, most=4, side=256)
+        self.made.append(("draw", {**request}))
+        folder = self.state_dir / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        drawing = CompleteDrawing(**checked["drawing"] | {"width": 16, "height": 8})
+        for number, seed in enumerate(checked["seeds"]):
+            paths.append(folder / f"{number}.png")
+            text = parameters_text(
+                request["prompts"][0], drawing, seed=seed, model_name="tiny", model_hash="0123456789"
+            )
+            save_png(np.zeros((8, 16, 3), dtype=np.uint8), paths[-1], text)
+        return paths
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> FakeService:
+    write_pictures(tmp_path / "pictures")
+    return FakeService(tmp_path)
+
+
+class Relay:
+    """Hands everything on to the service of the test at hand: making an app takes a second."""
+
+    def __init__(self) -> None:
+        self.service: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.service, name)
+
+
+@pytest.fixture(scope="module")
+def shared() -> tuple[Relay, Session, TestClient]:
+    relay: Any = Relay()
+    session, app = Session(relay), FastAPI()
+    http_errors.register(app)
+    app.include_router(api_webui.router(relay, session))
+    return relay, session, TestClient(app, base_url="http://127.0.0.1/sdapi/v1")
+
+
+@pytest.fixture
+def client_of(shared: tuple[Relay, Session, TestClient]) -> Clients:
+    """A client of an API over the given service, in which nothing was chosen yet."""
+    relay, session, client = shared
+
+    def make(service: FakeService) -> TestClient:
+        relay.service = service
+        Session.__init__(session, relay)  # type: ignore[arg-type]
+        return client
+
+    return make
+
+
+@pytest.fixture
+def client(service: FakeService, client_of: Clients) -> TestClient:
+    return client_of(service)
+
+
+EMBEDDING = {"embedding_name": "cat", "data_root": "pictures", "learn_rate": 0.01, "steps": 3}
+
+
+# --- create and train ------------------------------------------------------------------------------------------------
+
+
+def test_create_answers_with_the_path(service: FakeService, client: TestClient) -> None:
+    given = {"name": "c/at", "num_vectors_per_token": 3, "overwrite_old": False, "init_text": "moon"}
+    answer = client.post("create/embedding", json=given)
+    assert answer.status_code == 200
+    assert answer.json()["info"] == f"create embedding filename: {service.workspace.embeddings / 'cat.pt'}"
+    assert "it is 'cat'" in answer.json()["remarks"][0]
+    options = {"num_vectors": 3, "init_text": "moon", "overwrite": False, "model": "picto"}
+    assert service.made == [("cat", options)]
+    answer = client.post(
+        "create/hypernetwork", json={"name": "ink", "enable_sizes": ["32"], "layer_structure": "1,2,1"}
+    )
+    assert answer.json()["info"] == f"create hypernetwork filename: {service.workspace.hypernetworks / 'ink.pt'}"
+    assert service.made[1][1]["sizes"] == [32]
+
+
+@pytest.mark.parametrize("kind", ["embedding", "hypernetwork"])
+def test_create_refuses_in_the_clients_own_words(service: FakeService, client: TestClient, kind: str) -> None:
+    folder = service.workspace.embeddings if kind == "embedding" else service.workspace.hypernetworks
+    folder.mkdir(parents=True)
+    (folder / "cat.pt").write_bytes(b"x")
+    answer = client.post(f"create/{kind}", json={"name": "cat"})
+    assert answer.status_code == 422
+    assert "set overwrite_old to replace it" in answer.json()["detail"]
+    assert answer.json()["errors"] == answer.json()["detail"]
+    assert client.post(f"create/{kind}", json={"name": "cat", "overwrite_old": True}).status_code == 200
+    unknown = client.post(f"create/{kind}", json={"nam": "cat"}).json()["detail"]
+    assert "there is no setting 'nam'; the nearest is name" in unknown
+    assert "name is missing" in unknown
+
+
+def test_train_waits_and_answers_as_the_webui(service: FakeService, client: TestClient) -> None:
+    answer = client.post("train/embedding", json={"id_task": "x", "batch_size": 50, **EMBEDDING})
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "info": "train embedding complete: filename: /models/cat.pt error: None",
+        "remarks": ["batch_size is 50, but there are 5 pictures; it is 5."],
+    }
+    ((source, settings),) = service.submitted
+    assert (source, settings["kind"], settings["name"], settings["batch_size"]) == ("webui", "embedding", "cat", 5)
+    assert settings["data"] == str(service.workspace.root / "pictures")
+    assert settings["log_dir"] == str(service.workspace.logs)
+    assert (settings["template"], settings["learning_rate"]) == ("style_filewords.txt", "0.01")
+    assert service.looks == 3
+
+
+def failed(error_type: str, sentence: str) -> Ending:
+    return lambda job: dataclasses.replace(job, state=JobState.FAILED, error=sentence, error_type=error_type)
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "told"),
+    [
+        (failed("DivergedError", "The loss is NaN."), 500, "The loss is NaN."),
+        (failed("DataError", "No pictures."), 422, "No pictures."),
+        (failed("WorkerCrashed", "It died."), 500, "It died."),
+        (failed("", ""), 500, "The job j1 failed; its log says more."),
+        (lambda job: dataclasses.replace(job, state=JobState.CANCELLED), 409, "The job j1 was cancelled"),
+    ],
+)
+def test_a_failed_training_says_so(
+    service: FakeService, client: TestClient, client_of: Clients, tmp_path: Path, ending: Ending, status: int, told: str
+) -> None:
+    service.ending = ending
+    answer = client.post("train/embedding", json=EMBEDDING)
+    assert answer.status_code == status
+    assert answer.json()["detail"].startswith(told)
+    webuis = FakeService(tmp_path, webui_errors=True)
+    webuis.ending = ending
+    answer = client_of(webuis).post("train/embedding", json=EMBEDDING)
+    assert answer.status_code == 200
+    assert answer.json()["info"].startswith(f"train embedding complete: filename: None error: {told}")
+
+
+def test_a_request_that_is_refused_says_why(
+    service: FakeService, client: TestClient, client_of: Clients, tmp_path: Path
+) -> None:
+    wrong = {**EMBEDDING, "learn_rat": 1, "tag_drop_out": 3}
+    answer = client.post("train/embedding", json=wrong)
+    assert answer.status_code == 422
+    assert "there is no setting 'learn_rat'; the nearest is learn_rate" in answer.json()["detail"]
+    assert "tag_drop_out is 3.0, but must be at least 0 and below 1" in answer.json()["detail"]
+    outside = client.post("train/embedding", json={**EMBEDDING, "data_root": "../.."})
+    assert (outside.status_code, outside.json()["error"]) == (403, "ForbiddenPathError")
+    assert client.post("train/embedding", json={**EMBEDDING, "data_root": "nowhere"}).status_code == 422
+    assert client.post("train/embedding", json=[1]).status_code == 422
+    assert client.post("train/embedding", json={**EMBEDDING, "data_root": {"a": 1}}).status_code == 422
+    assert client.post("train/embedding", json={**EMBEDDING, "steps": 10**12}).status_code == 422
+    assert service.submitted == []
+    answer = client_of(FakeService(tmp_path, webui_errors=True)).post("train/embedding", json=wrong)
+    assert answer.status_code == 200
+    assert answer.json()["info"].startswith("train embedding error: 2 settings in train_embedding are not allowed")
+
+
+def test_a_network_that_has_its_steps_is_returned_as_it_is(service: FakeService, client: TestClient) -> None:
+    service.ending = failed("AlreadyTrainedError", "It has 3 steps already.")
+    given = {"hypernetwork_name": "ink", "data_root": "pictures", "steps": 3}
+    answer = client.post("train/hypernetwork", json=given)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "info": "train hypernetwork complete: filename: /old/ink.pt error: None",
+        "remarks": ["It has 3 steps already."],
+    }
+
+
+def test_many_trainings_wait_without_holding_threads(service: FakeService, client: TestClient) -> None:
+    go = threading.Event()
+    service.ending = lambda job: done(job) if go.is_set() else job
+    answers: list[int] = []
+    with client:  # one event loop for all
+        waiting = [
+            threading.Thread(target=lambda: answers.append(client.post("train/embedding", json=EMBEDDING).status_code))
+            for _ in range(60)
+        ]
+        for thread in waiting:
+            thread.start()
+        while len(service.submitted) < 60:  # more than the pool has threads
+            assert client.get("samplers").status_code == 200
+        assert answers == []
+        go.set()
+        for thread in waiting:
+            thread.join()
+    assert answers == [200] * 60
+
+
+def test_who_waits_is_told_when_the_server_stops(service: FakeService, client: TestClient) -> None:
+    service.ending = lambda job: job
+    service.stopping.set()
+    answer = client.post("train/embedding", json=EMBEDDING)
+    assert answer.status_code == 503
+    assert "the job j1 goes on when it is back" in answer.json()["detail"]
+
+
+def test_preprocess_waits_and_answers_as_the_webui(
+    service: FakeService, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TINCTURE_CAPTIONER", raising=False)
+    given = {"process_src": "pictures", "process_dst": "crops", "process_width": 64, "process_flip": True}
+    assert client.post("preprocess", json=given).json()["info"] == "preprocess complete"
+    ((source, settings),) = service.submitted
+    assert (source, settings["width"], settings["flip"], settings["existing_captions"]) == ("webui", 64, True, "ignore")
+    answer = client.post("preprocess", json={**given, "process_caption": True})
+    assert answer.status_code == 422
+    assert "models/BLIP in the workspace" in answer.json()["detail"]
+    service.ending, service.looks = failed("DataError", "No pictures."), 0
+    assert client.post("preprocess", json=given).status_code == 422
+
+
+# --- progress --------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_going_on_has_no_progress(client: TestClient) -> None:
+    told = client.get("progress").json()
+    assert (told["progress"], told["eta_relative"], told["current_image"], told["textinfo"]) == (0, 0, None, None)
+    assert told["state"] == {
+        "skipped": False,
+        "interrupted": False,
+        "job": "",
+        "job_count": 0,
+        "job_timestamp": "0",
+        "job_no": 0,
+        "sampling_step": 0,
+        "sampling_steps": 0,
+    }
+
+
+def test_progress_is_that_of_the_running_training(service: FakeService, client: TestClient, tmp_path: Path) -> None:
+    job = Job(id="j1", kind="train", name="cat", settings={}, state=JobState.RUNNING, started_at=0.5)
+    service.running = [dataclasses.replace(job, stage="loading the model")]
+    told = client.get("progress").json()
+    assert (told["progress"], told["textinfo"], told["state"]["job_count"]) == (0.01, "cat: loading the model", 1)
+    later = {"global_step": 25, "steps": 100, "eta_s": 12.5, "loss": 0.125, "learning_rate": 0.005}
+    service.running = [job, dataclasses.replace(job, **later, started_at=60.0, wanted=Wanted.INTERRUPTED)]
+    service.shown = [tmp_path / "old.png", tmp_path / "new.png"]
+    service.shown[1].write_bytes(b"new")
+    told = client.get("progress").json()
+    assert (told["progress"], told["eta_relative"]) == (0.25, 12.5)
+    assert told["textinfo"] == "cat: step 25 of 100, loss 0.1250, learning rate 0.005"
+    state = told["state"]
+    assert (state["job"], state["job_no"], state["job_count"]) == ("train cat", 25, 100)
+    assert (state["interrupted"], state["job_timestamp"]) == (True, "19700101000100")
+    assert base64.b64decode(told["current_image"]) == b"new"
+    assert client.get("progress?skip_current_image=true").json()["current_image"] is None
+    service.shown[1].unlink()
+    assert client.get("progress").json()["current_image"] is None
+
+
+def test_progress_is_that_of_the_drawing(service: FakeService, client: TestClient) -> None:
+    service.now_drawn = {"done": 5, "total": 20}
+    told = client.get("progress").json()
+    assert (told["progress"], told["state"]["job"], told["state"]["job_count"]) == (0.25, "txt2img", 1)
+    assert (told["state"]["sampling_step"], told["state"]["sampling_steps"]) == (5, 20)
+    service.now_drawn = {}
+    told = client.get("progress").json()
+    assert (told["progress"], told["textinfo"]) == (0.01, "loading the model")
+
+
+def test_interrupt_stops_all_and_skip_the_drawing(service: FakeService, client: TestClient) -> None:
+    assert client.post("interrupt").json() == {}
+    assert service.stopped == ["jobs", "drawing"]
+    assert client.post("skip").json() is None
+    assert service.stopped == ["jobs", "drawing", "drawing"]
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_txt2img_draws_and_tells_how(service: FakeService, client: TestClient) -> None:
+    given = {
+        "prompt": "a moon <hypernet:ink:0.5>",
+        "negative_prompt": "red",
+        "seed": 7,
+        "steps": 3,
+        "sampler_name": "dpm++ 2m",
+        "scheduler": "Karras",
+        "cfg_scale": 2.5,
+        "width": 64,
+        "height": 64,
+        "batch_size": 2,
+        "n_iter": 1,
+        "override_settings": {"CLIP_stop_at_last_layers": 2, "sd_vae": "Automatic"},
+        "alwayson_scripts": {"ADetailer": {"args": [False]}},
+        "denoising_strength": 0.7,
+        "eta": 1.0,
+        "styles": [],
+    }
+    answer = client.post("txt2img", json=given)
+    assert answer.status_code == 200
+    assert service.made == [
+        (
+            "draw",
+            {
+                "prompts": ["a moon <hypernet:ink:0.5>"],
+                "seeds": [7, 8],
+                "negative_prompt": "red",
+                "steps": 3,
+                "sampler": "DPM++ 2M Karras",
+                "guidance_scale": 2.5,
+                "width": 64,
+                "height": 64,
+                "batch_size": 2,
+                "clip_skip": 2,
+                "model": "picto",
+            },
+        )
+    ]
+    told = answer.json()
+    pictures = [Image.open(io.BytesIO(base64.b64decode(image))) for image in told["images"]]
+    assert [picture.size for picture in pictures] == [(16, 8)] * 2
+    info = json.loads(told["info"])
+    assert (info["all_seeds"], info["all_prompts"]) == ([7, 8], ["a moon <hypernet:ink:0.5>"] * 2)
+    assert (info["width"], info["height"], info["sampler_name"]) == (16, 8, "DPM++ 2M Karras")
+    assert (info["sd_model_name"], info["sd_model_hash"], info["clip_skip"]) == ("tiny", "0123456789", 2)
+    assert info["infotexts"][1] == pictures[1].info["parameters"]
+    assert (told["parameters"]["prompt"], told["parameters"]["steps"]) == ("a moon <hypernet:ink:0.5>", 3)
+
+
+def test_txt2img_leaves_open_what_is_not_given(service: FakeService, client: TestClient) -> None:
+    answer = client.post("txt2img", json={"prompt": "a moon", "send_images": False})
+    assert answer.json()["images"] == []
+    ((_, drawn),) = service.made
+    assert drawn.keys() == {"prompts", "seeds", "negative_prompt", "steps", "sampler", "model"}
+    assert 0 <= drawn["seeds"][0] < 2**32
+    assert json.loads(answer.json()["info"])["seed"] == drawn["seeds"][0]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"enable_hr": True}, "enable_hr is True"),
+        ({"subseed_strength": 0.5}, "subseed_strength is 0.5"),
+        ({"styles": ["x"]}, "styles is ['x']"),
+        ({"script_name": "x/y plot"}, "script_name is 'x/y plot'"),
+        ({"eta": 0.5}, "eta is 0.5"),
+        ({"alwayson_scripts": {"ControlNet": {"args": [{"model": "x"}]}}}, "the script 'ControlNet'"),
+        ({"alwayson_scripts": "all"}, "alwayson_scripts"),
+        ({"override_settings": {"eta_noise_seed_delta": 3}}, "override_settings has 'eta_noise_seed_delta'"),
+        ({"override_settings": {"sd_vae": 3}}, "sd_vae in override_settings is 3"),
+        ({"override_settings": {"sd_model_checkpoint": "nothing"}}, "There is no model 'nothing'"),
+        ({"override_settings": {"CLIP_stop_at_last_layers": "x"}}, "clip_skip is 'x'"),
+        ({"sampler_name": "Restart"}, "There is no sampler 'Restart'"),
+        ({"scheduler": "karras", "sampler_name": "DDIM"}, "cannot have the scheduler 'karras'"),
+        ({"width": 100}, "width is 100, but must be a multiple of 8"),
+        ({"steps": 0}, "steps"),
+    ],
+)
+def test_txt2img_refuses_what_it_cannot_do(
+    service: FakeService, client: TestClient, given: dict[str, Any], told: str
+) -> None:
+    answer = client.post("txt2img", json={"prompt": "a moon", **given})
+    assert answer.status_code == 422
+    assert told in answer.json()["detail"]
+    assert service.made == []
+
+
+def test_txt2img_bounds_how_many(service: FakeService, client: TestClient) -> None:
+    assert client.post("txt2img", json={"prompt": "a", "n_iter": 10**9, "batch_size": 2}).status_code == 413
+    assert client.post("txt2img", json={"prompt": "a", "width": 512}).status_code == 413
+
+
+def test_png_info_reads_what_was_drawn(client: TestClient) -> None:
+    drawn = client.post("txt2img", json={"prompt": "a moon", "negative_prompt": "red", "seed": 3}).json()["images"][0]
+    for image in (drawn, f"data:image/png;base64,{drawn}"):
+        told = client.post("png-info", json={"image": image}).json()
+        assert told["info"].startswith("a moon\nNegative prompt: red\n")
+        assert told["items"]["parameters"] == told["info"]
+        assert (told["parameters"]["Prompt"], told["parameters"]["Seed"]) == ("a moon", "3")
+    plain = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(plain, "WEBP")
+    told = client.post("png-info", json={"image": base64.b64encode(plain.getvalue()).decode()}).json()
+    assert told == {"info": "", "items": {}, "parameters": {}}
+
+
+@pytest.mark.parametrize("image", ["", "no base64!", "data:image/png;base64", base64.b64encode(b"GIF89a").decode()])
+def test_png_info_refuses_what_is_no_picture(client: TestClient, image: str) -> None:
+    answer = client.post("png-info", json={"image": image})
+    assert answer.status_code == 422
+
+
+# --- lists -----------------------------------------------------------------------------------------------------------
+
+
+def test_lists_have_the_webuis_shapes(service: FakeService, client: TestClient) -> None:
+    (service.workspace.models / "old").mkdir(parents=True)
+    (service.workspace.models / "old" / "v1.safetensors").write_bytes(b"x")
+    service.workspace.vaes.mkdir()
+    (service.workspace.vaes / "sharp.pt").write_bytes(b"x")
+    model, picto = client.get("sd-models").json()
+    assert (model["title"], model["model_name"], model["hash"]) == ("old/v1.safetensors", "v1", None)
+    assert (picto["title"], picto["filename"]) == ("picto", "picto")
+    assert client.get("sd-vae").json() == [
+        {"model_name": "sharp.pt", "filename": str(service.workspace.vaes / "sharp.pt")}
+    ]
+    assert [sampler["name"] for sampler in client.get("samplers").json()] == list(SAMPLERS)
+    assert {scheduler["name"] for scheduler in client.get("schedulers").json()} == {"automatic", "karras"}
+    assert client.get("hypernetworks").json() == [{"name": "ink", "path": "/ink.pt"}]
+    told = client.get("embeddings").json()
+    assert told["loaded"]["cat"] == {
+        "step": 5,
+        "sd_checkpoint": "ab",
+        "sd_checkpoint_name": "old/v1.safetensors",
+        "shape": 64,
+        "vectors": 2,
+    }
+    assert list(told["skipped"]) == ["xl"]
+    for name in ("embeddings", "checkpoints", "vae"):
+        assert client.post(f"refresh-{name}").json() is None
+    for name in ("upscalers", "face-restorers", "prompt-styles", "loras", "latent-upscale-modes", "realesrgan-models"):
+        assert client.get(name).json() == []
+    assert client.get("scripts").json() == {"txt2img": [], "img2img": []}
+    assert client.get("memory").json()["ram"]["total"] > 0
+
+
+@pytest.mark.parametrize("title", ["old/v1.safetensors", "v1", "v1.safetensors", "v1 [0123456789]", "path"])
+def test_the_chosen_model_counts_for_all_requests(service: FakeService, client: TestClient, title: str) -> None:
+    for name in ("a.safetensors", "old/v1.safetensors"):
+        (service.workspace.models / name).parent.mkdir(parents=True, exist_ok=True)
+        (service.workspace.models / name).write_bytes(b"x")
+    title = str(service.workspace.models / "old" / "v1.safetensors") if title == "path" else title
+    assert client.get("options").json()["sd_model_checkpoint"] == "a.safetensors"
+    present = client.get("options").json()
+    assert client.post("options", json={**present, "sd_model_checkpoint": title}).json() is None
+    assert client.get("options").json()["sd_model_checkpoint"] == "old/v1.safetensors"
+    client.post("create/embedding", json={"name": "cat"})
+    client.post("txt2img", json={"prompt": "a"})
+    client.post("txt2img", json={"prompt": "a", "override_settings": {"sd_model_checkpoint": "picto"}})
+    assert [options["model"] for _, options in service.made] == ["old/v1.safetensors"] * 2 + ["picto"]
+    assert client.get("options").json()["sd_model_checkpoint"] == "old/v1.safetensors"
+    kept = {"override_settings": {"sd_model_checkpoint": "picto"}, "override_settings_restore_afterwards": False}
+    client.post("txt2img", json={"prompt": "a", **kept})
+    assert client.get("options").json()["sd_model_checkpoint"] == "picto"
+    client.post("train/embedding", json=EMBEDDING)
+    assert service.submitted[0][1]["model"] == "picto"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"CLIP_stop_at_last_layers": 2}, "The option 'CLIP_stop_at_last_layers' cannot be set here"),
+        ({"sd_model_checkpoint": "nothing"}, "There is no model 'nothing'"),
+        ({"sd_model_checkpoint": 3}, "must be the title of a model"),
+        ({"samples_save": False, "sd_model_checkpoint": "picto"}, "'samples_save'"),
+    ],
+)
+def test_other_options_are_refused(client: TestClient, options: dict[str, Any], told: str) -> None:
+    answer = client.post("options", json=options)
+    assert answer.status_code == 422
+    assert told in answer.json()["detail"]
+
+
+def test_flags_tell_no_secret(client_of: Clients, tmp_path: Path) -> None:
+    service = FakeService(tmp_path)
+    service.settings = ServerSettings(auth="me:hush-hush", token="zq" * 10, host="0.0.0.0")
+    text = client_of(service).get("cmd-flags").text
+    assert "hush" not in text
+    assert "zqzq" not in text
+    assert json.loads(text)["listen"] is True
+
+
+def test_the_description_names_every_argument(client: TestClient) -> None:
+    schema = client.get("http://127.0.0.1/openapi.json").json()
+    body = schema["paths"]["/sdapi/v1/train/hypernetwork"]["post"]["requestBody"]["content"]["application/json"]
+    properties = body["schema"]["properties"]
+    assert len(properties) == 29
+    assert body["schema"]["required"] == ["hypernetwork_name", "data_root"]
+    assert body["schema"]["additionalProperties"] is False
+    assert properties["learn_rate"]["type"] == ["string", "number", "null"]
+    assert properties["latent_sampling_method"]["enum"] == ["once", "deterministic", "random", None]
+
+
+def test_errors_of_the_service_are_told(service: FakeService, client: TestClient) -> None:
+    def broken(request: Mapping[str, Any]) -> list[Path]:
+        raise DivergedError("It broke.")
+
+    service.draw = broken  # type: ignore[method-assign]
+    answer = client.post("txt2img", json={"prompt": "a"})
+    assert (answer.status_code, answer.json()["error"]) == (500, "DivergedError")
+    with pytest.raises(UsageError):
+        service.places.model("nothing")
