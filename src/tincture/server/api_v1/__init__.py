@@ -1,0 +1,22 @@
+"""The HTTP API of its own: what the service can do, below /api/v1. See docs/api.md."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from tincture.server.api_v1.adapters import AdapterEndpoints
+from tincture.server.api_v1.catalogue import CatalogueEndpoints
+from tincture.server.api_v1.common import PREFIX
+from tincture.server.api_v1.datasets import DatasetEndpoints
+from tincture.server.api_v1.jobs import JobEndpoints
+from tincture.server.api_v1.pictures import PictureEndpoints
+from tincture.server.http_errors import COMMON, documented
+from tincture.server.service import Service
+
+
+def router(service: Service) -> APIRouter:
+    """Every endpoint below /api/v1; errors are answered as ``http_errors`` says."""
+    whole = APIRouter(prefix=PREFIX, responses=documented(*COMMON))
+    for group in (JobEndpoints, AdapterEndpoints, DatasetEndpoints, PictureEndpoints, CatalogueEndpoints):
+        whole.include_router(group(service).router())
+    return whole

@@ -1,0 +1,126 @@
+"""Data sets: upload, look through, caption, delete."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from tincture.server.api_v1.common import file_answers, url
+from tincture.server.api_v1.form_files import received_files
+from tincture.server.api_v1.schemas import (
+    Caption,
+    DatasetAnswer,
+    DatasetList,
+    DatasetPicture,
+    DatasetPictures,
+)
+from tincture.server.datasets import DatasetInfo, PictureInfo
+from tincture.server.http_errors import documented
+from tincture.server.service import Service
+
+_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "minItems": 1,
+                            "description": "Pictures, captions, metadata.jsonl or .csv, masks in mask/, or a .zip.",
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+class DatasetEndpoints:
+    """Everything below /datasets."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter(tags=["data sets"])
+        add = router.add_api_route
+        one = "/datasets/{name}"
+        upload: dict[str, Any] = {"status_code": 201, "responses": documented(409, 507), "openapi_extra": _FORM}
+        add("/datasets", self.list_datasets, methods=["GET"], summary="List data sets")
+        add(one, self.upload, methods=["POST"], summary="Upload pictures", **upload)
+        add(one, self.show_dataset, methods=["GET"], responses=documented(404), summary="List a data set's pictures")
+        gone: dict[str, Any] = {"status_code": 204, "responses": documented(404, 409, 507)}
+        add(one, self.delete_dataset, methods=["DELETE"], summary="Delete a data set", **gone)
+        add(
+            f"{one}/pictures/{{file:path}}",
+            self.thumbnail,
+            methods=["GET"],
+            response_class=Response,
+            responses=file_answers("image/jpeg", 404),
+            summary="Get a small picture",
+        )
+        caption: dict[str, Any] = {"status_code": 204, "responses": documented(404, 507)}
+        add(f"{one}/captions/{{file:path}}", self.set_caption, methods=["PUT"], summary="Write a caption", **caption)
+        return router
+
+    async def upload(
+        self,
+        name: str,
+        request: Request,
+        response: Response,
+        add: Annotated[bool, Query(description="Add to a data set that is there.")] = False,
+    ) -> DatasetAnswer:
+        """Makes a data set of many files, or of one zip. It is taken whole or not at all."""
+        settings, folder = self._service.settings, self._service.state_dir / "uploads"
+        most = settings.max_upload_mb * 2**20
+        async with received_files(request, folder, max_bytes=most, max_files=settings.max_upload_files) as files:
+            info = await run_in_threadpool(self._service.datasets.upload, name, files, add=add)
+        response.headers["Location"] = url("datasets", info.name)
+        return self._answer(info)
+
+    def list_datasets(self) -> DatasetList:
+        """Data sets that were uploaded, or made by preprocessing."""
+        return DatasetList(datasets=[self._answer(info) for info in self._service.datasets.list()])
+
+    def show_dataset(self, name: str) -> DatasetPictures:
+        """The pictures of a data set, with their captions."""
+        pictures = self._service.datasets.pictures(name)
+        return DatasetPictures(name=name, pictures=[_picture(name, picture) for picture in pictures])
+
+    def thumbnail(
+        self, name: str, file: str, side: Annotated[int, Query(ge=16, le=1024, description="Pixels.")] = 256
+    ) -> Response:
+        """A picture of a data set as JPEG, at most `side` pixels wide and high."""
+        content = self._service.datasets.thumbnail(name, file, side)
+        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
+
+    def set_caption(self, name: str, file: str, request: Caption) -> None:
+        """Writes the caption of a picture into the text file beside it."""
+        self._service.datasets.set_caption(name, file, request.text)
+
+    def delete_dataset(self, name: str) -> None:
+        """Deletes a data set with its pictures."""
+        self._service.datasets.delete(name)
+
+    def _answer(self, info: DatasetInfo) -> DatasetAnswer:
+        return DatasetAnswer(**{**dataclasses.asdict(info), "path": self._service.places.shown(info.path)})
+
+
+def _picture(name: str, picture: PictureInfo) -> DatasetPicture:
+    return DatasetPicture(
+        file=picture.file,
+        caption=picture.caption,
+        width=picture.width,
+        height=picture.height,
+        url=url("datasets", name, "pictures", *picture.file.split("/")),
+    )

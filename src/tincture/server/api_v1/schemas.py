@@ -1,0 +1,389 @@
+"""What requests hold and answers tell, as OpenAPI describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tincture.server.jobs import JobKind, JobState, Wanted
+from tincture.setting_fields import FieldSpec
+
+Text = Annotated[str, Field(max_length=10_000)]
+Name = Annotated[str, Field(max_length=200)]
+Seed = Annotated[int, Field(ge=-1, lt=2**63)]
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
+AdapterKind = Literal["embedding", "hypernetwork"]
+
+
+class Request(BaseModel):
+    """A request's body: keys that it does not know are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+class JobRequest(Request):
+    """A job to be done."""
+
+    kind: JobKind = Field(description="train: an adapter that exists; preprocess: a folder of pictures.")
+    settings: dict[str, Any] = Field(
+        description="What /settings/train or /settings/preprocess list, by name; relative paths start at the "
+        "workspace. What is left out has its default."
+    )
+    priority: int = Field(0, ge=-1000, le=1000, description="The higher, the sooner.")
+    timeout_s: float | None = Field(
+        None,
+        gt=0,
+        le=10**7,
+        allow_inf_nan=False,
+        description="Seconds of running after which it is stopped, saved and failed; not given: the server's.",
+    )
+    device: str = Field("", max_length=40, description="One of the server's devices; empty: any.")
+
+
+class JobMove(Request):
+    """A waiting job's new turn."""
+
+    priority: int | None = Field(None, ge=-1000, le=1000, description="Its new priority.")
+    before: str | None = Field(None, max_length=100, description="Id of a waiting job that it shall run before.")
+
+
+class JobAnswer(BaseModel):
+    """A job as it stands. Times are seconds since 1970, UTC."""
+
+    id: str = Field(description="Sorts by the time of submission.")
+    kind: JobKind
+    name: str = Field(description="Of the adapter, or of the folder that crops go to.")
+    settings: dict[str, Any] = Field(description="All settings, defaults included; paths are absolute.")
+    state: JobState
+    priority: int
+    position: float = Field(description="Among jobs of one priority, the lowest is next.")
+    device: str = Field(description="What it runs, ran or must run on; empty: any.")
+    timeout_s: float | None
+    source: str = Field(description="Who submitted it: api, page or webui.")
+    wanted: Wanted | None = Field(description="What it was asked to become while it runs.")
+    created_at: float
+    started_at: float | None = Field(description="When it last began to run.")
+    ended_at: float | None = Field(description="When it last stopped running.")
+    attempts: int = Field(description="How often it was begun, or gone on with.")
+    run_dir: str | None = Field(description="The training's folder: with it, the job goes on where it stopped.")
+    global_step: int = Field(description="How far it is: steps of a training, pictures of preprocessing.")
+    steps: int = Field(description="Where it will end; 0: not known yet.")
+    progress: float = Field(description="From 0 to 1.")
+    stage: str = Field(description="What it does before the first step; empty while it trains.")
+    loss: float | None = Field(description="Mean over the window of the latest steps.")
+    learning_rate: float | None
+    eta_s: float | None = Field(description="Seconds that are left, as far as can be told.")
+    result: dict[str, Any] = Field(
+        description="Of a job that is done. A training: adapter_path, run_dir, global_step, loss, interrupted, "
+        "seconds. Preprocessing: destination, report, counts, seconds."
+    )
+    error: str = Field(description="Of a job that failed: a sentence.")
+    error_type: str = Field(description="Of a job that failed: the name of the error's class.")
+
+
+class JobList(BaseModel):
+    """Running jobs, waiting ones in the order of their turns, then those that have ended, the latest first."""
+
+    jobs: list[JobAnswer]
+    total: int = Field(description="How many there are in the states that were asked for.")
+
+
+class LogPart(BaseModel):
+    """A piece of a job's log."""
+
+    text: str
+    next: int = Field(description="What to give as since to read what is added later.")
+
+
+class Metric(BaseModel):
+    """One step of a training; a number that was not finite is null."""
+
+    global_step: int = Field(description="Counts from 1.")
+    epoch: int = Field(description="Counts from 0.")
+    epoch_step: int = Field(description="Counts from 0.")
+    loss: float | None
+    learning_rate: float | None
+
+
+class Metrics(BaseModel):
+    """Steps of a training, oldest first."""
+
+    metrics: list[Metric]
+
+
+class Preview(BaseModel):
+    """A preview picture."""
+
+    name: str
+    step: int = Field(description="Step after which it was drawn.")
+    url: str
+
+
+class Previews(BaseModel):
+    """Preview pictures of a training, oldest first."""
+
+    previews: list[Preview]
+    contact_sheet: str | None = Field(description="Address of the sheet with all of them, once there is one.")
+
+
+class PlanRequest(Request):
+    """A training to be looked at before it is begun."""
+
+    kind: Literal["train"] = "train"
+    settings: dict[str, Any] = Field(description="As of a job.")
+
+
+class PlannedModel(BaseModel):
+    """The base model of a plan."""
+
+    name: str
+    hash: str | None
+    family: str
+    inpainting: bool
+    predicts: str
+
+
+class Bucket(BaseModel):
+    """Pictures that get the same size."""
+
+    size: str = Field(description="WIDTHxHEIGHT in pixels.")
+    pictures: int
+    cropped: float = Field(description="What part of a picture is cut off on average, from 0 to 1.")
+
+
+class Plan(BaseModel):
+    """What a training would do."""
+
+    settings: dict[str, Any]
+    model: PlannedModel
+    pictures: int
+    samples_per_epoch: int
+    skipped: dict[str, str] = Field(description="Files that are left out, and why.")
+    remarks: list[str]
+    buckets: list[Bucket]
+    micro_batches_per_epoch: int
+    steps: int = Field(description="Steps that remain.")
+    epochs: float
+    trained_numbers: int
+    memory_mib: dict[str, float] = Field(description="peak, then the most of each phase and of each part.")
+    chosen_for_memory: dict[str, Any] | None = Field(None, description="Settings that vram chose.")
+
+
+# --- adapters, pictures, data sets -----------------------------------------------------------------------------------
+
+
+class EmbeddingRequest(Request):
+    """A new embedding."""
+
+    name: Name
+    model: Name = Field("", description="Base model it is for; empty: the first of the workspace, or picto.")
+    num_vectors: int = Field(1, ge=1, le=75, description="How many vectors it has.")
+    init_text: Text = Field("*", description="Words whose vectors it begins with; empty: zeros.")
+    overwrite: bool = Field(False, description="Replace one of the same name.")
+
+
+class HypernetworkRequest(Request):
+    """A new hypernetwork."""
+
+    name: Name
+    model: Name = Field("", description="Base model whose widths it gets; empty: the first of the workspace, or picto.")
+    sizes: list[Annotated[int, Field(ge=1, le=8192)]] | Name | None = Field(
+        None, description="Widths to have modules for, or a family: sd1, sd2, sdxl; not given: all of the model."
+    )
+    layer_structure: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(
+        [1, 2, 1], max_length=32, description="Widths of the layers, relative to the context's."
+    )
+    activation_func: Name = Field("linear", description="Activation between the layers.")
+    weight_init: Name = Field("Normal", description="How weights begin.")
+    add_layer_norm: bool = False
+    activate_output: bool = False
+    dropout_structure: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(
+        None, max_length=32, description="Drop-out behind each layer."
+    )
+    seed: int = Field(0, ge=0, lt=2**63)
+    overwrite: bool = Field(False, description="Replace one of the same name.")
+
+
+class Adapter(BaseModel):
+    """A file of an embedding or hypernetwork."""
+
+    kind: AdapterKind
+    name: str
+    path: str = Field(description="From the workspace.")
+    size: int = Field(description="Bytes.")
+    mtime: float = Field(description="When it was last written, in seconds since 1970.")
+    url: str = Field(description="Address of what is in it; with /download behind it, of the file.")
+
+
+class Adapters(BaseModel):
+    """Adapters of the workspace."""
+
+    adapters: list[Adapter]
+
+
+class AdapterDetails(BaseModel):
+    """An adapter, and what its file says."""
+
+    adapter: Adapter
+    file: dict[str, Any] = Field(description="As `tincture inspect --json` tells it; see docs/files.md.")
+
+
+class DatasetAnswer(BaseModel):
+    """A folder of pictures to train on."""
+
+    name: str
+    path: str = Field(description="From the workspace: what the setting data takes.")
+    pictures: int
+    captions: int = Field(description="How many of them have a caption.")
+    bytes: int
+
+
+class DatasetList(BaseModel):
+    """Data sets that were uploaded, or made by preprocessing."""
+
+    datasets: list[DatasetAnswer]
+
+
+class DatasetPicture(BaseModel):
+    """A picture of a data set."""
+
+    file: str
+    caption: str
+    width: int = Field(description="Pixels; 0 where the file cannot be read.")
+    height: int
+    url: str = Field(description="Address of a small JPEG of it.")
+
+
+class DatasetPictures(BaseModel):
+    """The pictures of a data set."""
+
+    name: str
+    pictures: list[DatasetPicture]
+
+
+class Caption(Request):
+    """A picture's caption."""
+
+    text: Text
+
+
+class PictureRequest(Request):
+    """Pictures to be drawn: each prompt with each seed, or one sheet of the first prompt and seed."""
+
+    prompts: list[Text] = Field(min_length=1, max_length=1000, description="Hypernetworks as <hypernet:NAME:0.8>.")
+    seeds: list[Seed] = Field([0], min_length=1, max_length=1000, description="-1: one by chance.")
+    model: Name | None = Field(None, description="Base model; not given: the first of the workspace, or picto.")
+    vae: Name | None = Field(None, description="VAE instead of the model's own.")
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    negative_prompt: Text | None = None
+    steps: int | None = Field(None, ge=1, le=1000, description="Sampling steps; not given: 20.")
+    sampler: Name | None = Field(None, description="One of /samplers; not given: Euler a.")
+    guidance_scale: float | None = Field(
+        None, ge=0, le=1000, allow_inf_nan=False, description="How strictly the prompt is followed."
+    )
+    width: int | None = Field(None, ge=8, le=2**16, description="Pixels; not given: the model's own.")
+    height: int | None = Field(None, ge=8, le=2**16, description="Pixels; not given: the model's own.")
+    clip_skip: int | None = Field(None, ge=1, le=100, description="The text encoder's layer, counted from the end.")
+    strengths: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(
+        None, min_length=1, max_length=100, description="Columns of a sheet: strengths of the prompt's hypernetworks."
+    )
+    checkpoints: list[Text] | None = Field(
+        None, min_length=1, max_length=100, description="Rows of a sheet: copies of an adapter, by their paths."
+    )
+
+
+class DrawnPicture(BaseModel):
+    """A picture that was drawn."""
+
+    name: str
+    url: str
+
+
+class DrawnPictures(BaseModel):
+    """Pictures that were drawn; settings stand in their PNG text."""
+
+    pictures: list[DrawnPicture]
+
+
+class DrawingProgress(BaseModel):
+    """How far the drawing at hand is."""
+
+    done: int = Field(description="Sampling steps.")
+    total: int = Field(description="0 while nothing is drawn.")
+
+
+# --- what there is ---------------------------------------------------------------------------------------------------
+
+
+class BaseModelAnswer(BaseModel):
+    """A base model."""
+
+    name: str = Field(description="What requests call it by.")
+    title: str
+    path: str = Field(description="From the workspace; empty: it comes with Tincture.")
+
+
+class BaseModels(BaseModel):
+    """Base models; the first is taken where none is named."""
+
+    models: list[BaseModelAnswer]
+
+
+class Names(BaseModel):
+    """Names to choose from."""
+
+    names: list[str]
+
+
+class Setting(BaseModel):
+    """A setting of jobs, with all that a form needs."""
+
+    name: str
+    group: str = Field(description="The heading that it stands under.")
+    help: str = Field(description="One sentence.")
+    type: Literal["bool", "int", "float", "str"] = Field(description="Of each item, where it is repeated.")
+    default: bool | int | float | str | list[str] | None
+    required: bool = Field(description="Whether it must be given.")
+    optional: bool = Field(description="Whether it may be null.")
+    repeated: bool = Field(description="Whether it is a list.")
+    choices: list[str] = Field(description="All that is allowed; empty: not only some values are.")
+
+    @classmethod
+    def of(cls, spec: FieldSpec) -> Setting:
+        """The setting as OpenAPI knows it."""
+        plain = list(spec.default) if isinstance(spec.default, tuple) else spec.default
+        told = {name: getattr(spec, name) for name in ("name", "group", "help", "required", "optional", "repeated")}
+        return cls(**told, type=spec.type.__name__, default=plain, choices=list(spec.choices))  # type: ignore[arg-type]
+
+
+class Settings(BaseModel):
+    """Settings of a kind of job, in order."""
+
+    settings: list[Setting]
+
+    @classmethod
+    def of(cls, specs: Mapping[str, FieldSpec]) -> Settings:
+        """All of a settings class."""
+        return cls(settings=[Setting.of(spec) for spec in specs.values()])
+
+
+class Interrupted(BaseModel):
+    """What was asked to stop."""
+
+    jobs: list[JobAnswer]
+
+
+class About(BaseModel):
+    """The server."""
+
+    version: str
+    root: str = Field(description="The workspace's folder.")
+    devices: list[str]
+    jobs: dict[str, int] = Field(description="How many jobs are in each state.")
+    extensions: list[str]
+    uptime_s: float

@@ -1,0 +1,139 @@
+"""A service whose jobs, adapters and pictures are made by quick stand-ins: for tests of what lies around them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from PIL import Image
+
+from tests import quick_worker
+from tincture.server.calls import Calls
+from tincture.server.service import Service
+from tincture.server.settings import ServerSettings
+from tincture.server.supervisor import Supervisor
+from tincture.workspace import Workspace
+
+
+class QuickCalls:
+    """What processes with models answer, without a model. ``asked`` holds every call."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.error: Exception | None = None
+        self.interrupted = 0
+
+    def call(self, name: str, /, **arguments: Any) -> Any:
+        self.asked.append((name, arguments))
+        if self.error:
+            raise self.error
+        return getattr(self, "_" + name)(**arguments)
+
+    def interrupt(self) -> None:
+        self.interrupted += 1
+
+    def progress(self) -> dict[str, Any] | None:
+        return {"done": 3, "total": 20, "preview": None} if self.asked else None
+
+    def close(self) -> None:
+        pass
+
+    def _plan(self, settings: dict[str, Any]) -> dict[str, Any]:
+        model = {"name": "picto", "hash": None, "family": "SD 1", "inpainting": False, "predicts": "noise"}
+        return {
+            "settings": settings,
+            "model": model,
+            "pictures": 4,
+            "samples_per_epoch": 4,
+            "skipped": {"x.png": "no picture"},
+            "remarks": ["odd"],
+            "buckets": [{"size": "64x64", "pictures": 4, "cropped": 0.1}],
+            "micro_batches_per_epoch": 4,
+            "steps": settings["steps"],
+            "epochs": settings["steps"] / 4,
+            "trained_numbers": 64,
+            "memory_mib": {"peak": 10.0},
+        }
+
+    def _inspect(self, path: Path) -> dict[str, Any]:
+        return {"kind": "embedding", "size": path.stat().st_size}
+
+    def _draw(self, request: dict[str, Any], out: Path, **_: Any) -> list[Path]:
+        out.mkdir(parents=True, exist_ok=True)
+        paths = [out / f"{number:05}-{seed}.png" for number, seed in enumerate(request["seeds"], start=1)]
+        for path in paths:
+            Image.new("RGB", (8, 8)).save(path)
+        return paths
+
+
+class QuickDesk(QuickCalls):
+    """Makes files of adapters too."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__()
+        self.workspace = workspace
+
+    def _create_embedding(self, name: str, **_: Any) -> Path:
+        return write(self.workspace.embedding_path(name))
+
+    def _create_hypernetwork(self, name: str, **_: Any) -> Path:
+        return write(self.workspace.hypernetwork_path(name))
+
+
+def write(path: Path) -> Path:
+    """A file that listings take for an adapter."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"adapter " + path.stem.encode())
+    return path
+
+
+def write_pictures(folder: Path, count: int = 3, side: int = 16) -> Path:
+    """Pictures ``0.png`` and so on, the first with a caption."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        Image.new("RGB", (side, side), (40 * index % 256, 0, 0)).save(folder / f"{index}.png")
+    (folder / "0.txt").write_text("a red square")
+    return folder
+
+
+def quick_service(root: Path, *, pace_s: float = 0.0, **settings: Any) -> Service:
+    """A service on the workspace ``root`` with the embedding ``cat`` and pictures in ``pictures``; not started."""
+    workspace = Workspace(root)
+    write(workspace.embedding_path("cat"))
+    write_pictures(root / "pictures")
+    service = Service(workspace, ServerSettings(device=("cpu",), **settings))
+    command = [sys.executable, quick_worker.__file__, str(pace_s)]
+    service.supervisor = Supervisor(service.store, service.state_dir / "jobs", workspace, ["cpu"], command=command)
+    service._desk, service._easel = cast(Calls, QuickDesk(workspace)), cast(Calls, QuickCalls())
+    return service
+
+
+@contextmanager
+def started(service: Service) -> Iterator[Service]:
+    """The service at work."""
+    service.start()
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def training(**settings: Any) -> dict[str, Any]:
+    """A job for ``POST /api/v1/jobs``."""
+    return {
+        "kind": "train",
+        "settings": {"kind": "embedding", "name": "cat", "data": "pictures", "steps": 3, **settings},
+    }
+
+
+def until(wanted: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Waits; fails when it takes too long."""
+    import time
+
+    end = time.monotonic() + timeout_s
+    while not wanted():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
