@@ -38,7 +38,7 @@ LAYERS = (
         "tincture.optimizer_file",
         "tincture.run_folder",
     ),
-    ("tincture.preprocessing.settings", "tincture.settings"),
+    ("tincture.picto_settings", "tincture.preprocessing.settings", "tincture.settings"),
     ("tincture.run_data",),
     ("tincture.run_trainer",),
     ("tincture.memory",),
@@ -47,11 +47,11 @@ LAYERS = (
     ("tincture.run_records",),
     ("tincture.preprocessing.describing", "tincture.preprocessing.ledger", "tincture.preprocessing.rules"),
     ("tincture.preprocessing.pipeline", "tincture.recipe"),
-    ("tincture.extensions",),
+    ("tincture.doctor", "tincture.extensions"),
     ("tincture.webui",),
     ("tincture.server",),
     ("tincture.server.page",),
-    ("tincture.demo", "tincture.doctor"),
+    ("tincture.demo",),
     ("tincture.cli", "tincture.__main__"),
 )
 ROOT = "tincture"  # its names are imported lazily, so that any module may ask it for the version

@@ -10,11 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from tincture.errors import StorageError
-from tincture.workspace import TRAINABLE_SUFFIXES, Workspace
+from tincture.formats.files import write_text
+from tincture.workspace import TRAINABLE_SUFFIXES, Workspace, adapter_files
 
 PICTURES = "pictures"
+CONVERTED = "converted"
+"""Folder of the workspace for files of other formats, away from those that programs load."""
+FILE_SUFFIXES = TRAINABLE_SUFFIXES | {".bin", ".png", ".webp"}
+_CHOICE = "default-model.txt"
 _COPY = re.compile(r"(?P<name>.+)-(?P<step>\d+)")
 _KINDS = {"embeddings": "embedding", "hypernetworks": "hypernetwork"}
+
+
+def served_folders(workspace: Workspace, state_dir: Path) -> list[Path]:
+    """Folders whose files the page shows or offers for download; the queue and the models are not among them."""
+    adapters = [workspace.embeddings, workspace.hypernetworks, workspace.root / CONVERTED]
+    return [workspace.logs, workspace.datasets, *adapters, state_dir / PICTURES]
 
 
 def list_copies(workspace: Workspace) -> list[dict[str, Any]]:
@@ -33,6 +44,37 @@ def _copies_in(folder: Path, workspace: Workspace) -> Iterator[dict[str, Any]]:
         if named and path.suffix in TRAINABLE_SUFFIXES:
             run = folder.parent.relative_to(workspace.logs).as_posix()
             yield {"kind": kind, "name": named["name"], "step": int(named["step"]), "path": str(path), "run": run}
+
+
+def list_files(workspace: Workspace) -> list[dict[str, Any]]:
+    """Files of adapters in every format: ``kind``, ``name`` (with suffix), ``path``, ``size``, ``mtime``; latest first.
+
+    ``kind`` is ``embedding``, ``hypernetwork`` or ``converted``, by the folder.
+    """
+    folders = {
+        "embedding": workspace.embeddings,
+        "hypernetwork": workspace.hypernetworks,
+        "converted": workspace.root / CONVERTED,
+    }
+    found = [
+        {"kind": kind, "name": path.name, "path": str(path), "size": state.st_size, "mtime": state.st_mtime}
+        for kind, folder in folders.items()
+        for path, state in adapter_files([folder], FILE_SUFFIXES)
+    ]
+    return sorted(found, key=lambda file: -file["mtime"])
+
+
+def chosen_model(state_dir: Path) -> str:
+    """The base model that was chosen for requests that name none; empty when none was."""
+    try:
+        return (state_dir / _CHOICE).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def choose_model(state_dir: Path, name: str) -> None:
+    """Keeps the choice; StorageError."""
+    write_text(state_dir / _CHOICE, name)
 
 
 def usage(state_dir: Path) -> dict[str, int]:

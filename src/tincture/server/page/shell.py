@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
 from gradio.components import Component
 
 import tincture
-from tincture.server.page import runs, try_it
+from tincture.server.page import files, runs, settings_tab, try_it
 from tincture.server.page.theme import CSS_FILES, HEAD, calm_theme
 from tincture.server.page.train import TrainTab
+from tincture.server.storage import served_folders
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 TABS: tuple[tuple[str, str, Callable[[Service], None]], ...] = (
     ("Runs", "runs", runs.build),
     ("Try it", "try-it", try_it.build),
+    ("Files", "files", files.build),
+    ("Settings", "settings", settings_tab.build),
 )
 
 
@@ -54,7 +56,7 @@ def mount(app: FastAPI, service: Service, path: str) -> FastAPI:
         run_history=False,
         ssr_mode=False,
         show_error=True,
-        allowed_paths=[str(folder) for folder in _served(service)],
+        allowed_paths=[str(folder) for folder in served_folders(service.workspace, service.state_dir)],
         max_file_size=service.settings.max_upload_mb * 2**20,
     )
 
@@ -63,13 +65,6 @@ def _by_id(page: gr.Blocks) -> dict[str, Component]:
     """What the tabs made, by the ids that they gave it."""
     named = {getattr(block, "elem_id", None): block for block in page.blocks.values() if isinstance(block, Component)}
     return {name: block for name, block in named.items() if name}
-
-
-def _served(service: Service) -> list[Path]:
-    """Folders with what the page shows or offers for download; the queue and the models are not among them."""
-    workspace = service.workspace
-    made = [workspace.logs, workspace.datasets, workspace.embeddings, workspace.hypernetworks]
-    return [*made, service.state_dir / "pictures"]
 
 
 def _header(service: Service) -> str:

@@ -64,12 +64,14 @@ def settings_text(path: Path) -> str:
 
 def progress(told: Mapping[str, Any] | None) -> str:
     """How far the drawing is; before the first step, that the model is loaded."""
-    done, total = (told["done"], told["total"]) if told else (0, 0)
+    at = told or {}
+    done, total, latest = at.get("done", 0), at.get("total", 0), at.get("preview")
     percent = 100 * done / total if total else 0
-    words = f"Step {done} of {total}" if total else "Loading the model …"
+    words = f"Step {int(done)} of {total}" if total else "Loading the model …"
+    picture = f'<img src="{escape(file_url(latest))}" alt="The latest picture">' if latest else ""
     return (
         f'<div class="drawing" role="status"><p class="quiet">{escape(words)}</p>'
-        f'<div class="bar"><i style="width:{percent:.0f}%"></i></div></div>'
+        f'<div class="bar"><i style="width:{percent:.0f}%"></i></div>{picture}</div>'
     )
 
 
