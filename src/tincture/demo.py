@@ -28,6 +28,7 @@ from tincture.models.loading import load_model
 from tincture.models.picto import oracle, world
 from tincture.models.sampling import generate
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.picto_settings import EMBEDDING_SETTINGS, HYPERNETWORK_SETTINGS, HYPERNETWORK_SHAPE, NUM_VECTORS
 from tincture.preview import save_sheet
 from tincture.run_folder import write_json
 from tincture.settings import TrainSettings
@@ -39,25 +40,6 @@ DEFAULT_SUBJECT, DEFAULT_STYLE = "small cyan dotted moon", "sunset"
 SUBJECT_ATTRIBUTES = ("shape", "colour", "texture", "size")
 SHOWN = 10
 """Pictures per row of a contact sheet."""
-
-EMBEDDING_SETTINGS: Mapping[str, Any] = {
-    "learning_rate": "0.005:200, 0.002",
-    "steps": 300,
-    "batch_size": 5,
-    "gradient_accumulation_steps": 2,
-    "template": "subject_filewords",
-    "latent_sampling_method": "deterministic",
-}
-NUM_VECTORS = 6
-HYPERNETWORK_SETTINGS: Mapping[str, Any] = {
-    "learning_rate": "1e-3:150, 3e-4",
-    "steps": 200,
-    "batch_size": 8,
-    # Guidance compares with an empty prompt, so the style must come there too.
-    "caption_drop_out": 0.15,
-    "latent_sampling_method": "deterministic",
-}
-HYPERNETWORK_SHAPE: Mapping[str, Any] = {"layer_structure": (1, 2, 1), "activation_func": "relu"}
 
 
 @dataclasses.dataclass(frozen=True)

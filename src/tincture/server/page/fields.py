@@ -46,8 +46,9 @@ class Form:
     Pass ``components`` as the inputs of an event: its function gets one mapping, which ``read`` takes.
     """
 
-    def __init__(self, specs: Mapping[str, FieldSpec], prefix: str) -> None:
-        """``prefix``: what the inputs' ids in the page begin with."""
+    def __init__(self, specs: Mapping[str, FieldSpec], prefix: str, begin: Mapping[str, Any] | None = None) -> None:
+        """``prefix``: what the inputs' ids in the page begin with; ``begin``: values that win over all defaults."""
+        self._begin = begin or {}
         self.inputs: dict[str, Component] = {}
         self._specs, self._prefix = specs, prefix
 
@@ -55,6 +56,8 @@ class Form:
         """The input of the setting ``name``; ``options`` go to Gradio, and win over what the setting says."""
         spec = self._specs[name]
         told = {"label": label_of(name), "info": help_of(spec), "elem_id": f"{self._prefix}-{name}", **options}
+        if name in self._begin:
+            told["value"] = self._begin[name]
         self.inputs[name] = _input(spec, told)
         return self.inputs[name]
 

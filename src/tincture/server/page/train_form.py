@@ -11,9 +11,11 @@ from gradio.components import Component
 
 from tincture.errors import UsageError
 from tincture.models.samplers import SAMPLERS
+from tincture.picto_settings import EMBEDDING_SETTINGS, HYPERNETWORK_SETTINGS
 from tincture.server.page import lists
 from tincture.server.page.fields import Form
 from tincture.server.page.lists import PRIVATE
+from tincture.server.page.parts import panel
 from tincture.server.page.preprocess import PICTO_SIDE, USUAL_SIDE
 from tincture.server.page.schedule_plot import draw_schedule
 from tincture.settings import DEFAULT_LEARNING_RATE, FIELDS
@@ -23,8 +25,14 @@ if TYPE_CHECKING:
 
 KINDS = ("embedding", "hypernetwork")
 RATES = {"embedding": "0.005", "hypernetwork": "0.00001"}
-# what the webui's own page begins with; picto learns within a thousand steps
-STEPS, PICTO_STEPS = 100_000, 1000
+# what the webui's own page begins with
+STEPS = 100_000
+# picto learns within some hundred steps, and its previews take no time
+PICTO_RATES: Mapping[str, str] = {
+    "embedding": EMBEDDING_SETTINGS["learning_rate"],
+    "hypernetwork": HYPERNETWORK_SETTINGS["learning_rate"],
+}
+PICTO: Mapping[str, Any] = {**EMBEDDING_SETTINGS, "preview_every": 50, "save_every": 100}
 TEMPLATE = "style_filewords"
 CLIPPING = (("disabled", "none"), ("value", "value"), ("norm", "norm"))
 OPTIMIZERS = ("AdamW", "Adam", "Adamax", "NAdam", "RAdam", "Adafactor", "RMSprop", "SGD", "Adagrad")
@@ -66,18 +74,19 @@ class TrainInputs:
 
 def build(service: Service) -> TrainInputs:
     """All inputs, in the order in which they are read."""
-    form, picto = Form(FIELDS, "tr"), service.default_model() == "picto"
+    picto = service.default_model() == "picto"
+    form = Form(FIELDS, "tr", PICTO if picto else {})
     with gr.Group(), gr.Row():
         names = {kind: _adapter(service, kind) for kind in KINDS}
     with gr.Group():
-        rates, drawings = _rates()
+        rates, drawings = _rates(PICTO_RATES if picto else RATES, PICTO["steps"] if picto else STEPS)
         with gr.Row():
             form.add("clip_grad_mode", label="Gradient Clipping", choices=CLIPPING)
             form.add("clip_grad_value", label="Gradient Clipping value")
         with gr.Row():
             form.add("batch_size", label="Batch size", step=1, min_width=120)
             form.add("gradient_accumulation_steps", label="Gradient accumulation steps", step=1, min_width=120)
-        form.add("steps", label="Max steps", value=PICTO_STEPS if picto else STEPS, step=1)
+        form.add("steps", label="Max steps", value=STEPS, step=1)
     _draw_as_typed(form, rates, drawings)
     with gr.Group():
         more_data = _data(form, service, PICTO_SIDE if picto else USUAL_SIDE)
@@ -99,18 +108,18 @@ def _adapter(service: Service, kind: str) -> Component:
     )
 
 
-def _rates() -> tuple[dict[str, Component], dict[str, Component]]:
+def _rates(begin: Mapping[str, str], steps: int) -> tuple[dict[str, Component], dict[str, Component]]:
     rates: dict[str, Component] = {}
     drawings: dict[str, Component] = {}
     for kind in KINDS:
         rates[kind] = gr.Textbox(
-            value=RATES[kind],
+            value=begin[kind],
             label=f"{kind.capitalize()} Learning rate",
             info="One rate, or a schedule: 0.005:100, 1e-3:1000, 1e-5 is 0.005 until step 100, 1e-3 until step 1000, "
             "then 1e-5.",
             elem_id=f"tr-{kind}-rate",
         )
-        drawings[kind] = gr.HTML(draw_schedule(RATES[kind], STEPS), elem_id=f"tr-{kind}-schedule")
+        drawings[kind] = panel(draw_schedule(begin[kind], steps), elem_id=f"tr-{kind}-schedule")
     return rates, drawings
 
 
