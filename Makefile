@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-out
+WEB ?= demo-web
+PORT ?= 7860
 FUZZ_SECONDS ?= 60
 
 BIN := $(VENV)/bin
@@ -10,10 +12,11 @@ CODE := $(wildcard src tools bench tests fuzz examples)
 TYPED := $(wildcard src tools bench)
 FUZZ_TARGETS := $(notdir $(wildcard fuzz/corpus/*))
 
-.PHONY: demo test test-all check format bench fuzz clean help
+.PHONY: demo demo-web test test-all check format bench fuzz clean help
 
 help:
 	@echo "make demo      set up and run the main job on the embedded model (results in $(OUT))"
+	@echo "make demo-web  set up and open the page on the embedded model, ready to train (in $(WEB), at PORT=$(PORT))"
 	@echo "make test      set up and run the tests (make test-all: the slow ones too)"
 	@echo "make check     lint, format and types"
 	@echo "make format    rewrite the code as the formatter wants it"
@@ -23,6 +26,9 @@ help:
 
 demo: $(VENV)/.installed
 	$(BIN)/tincture demo --out $(OUT)
+
+demo-web: $(VENV)/.installed-ui
+	$(BIN)/python tools/demo_web.py $(WEB) --port $(PORT)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow"
@@ -57,6 +63,10 @@ $(BIN)/python:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.installed-ui: $(VENV)/.installed
+	$(PIP) --no-build-isolation --editable '.[ui]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
