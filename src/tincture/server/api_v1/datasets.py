@@ -110,7 +110,7 @@ class DatasetEndpoints:
 
     def delete_dataset(self, name: str) -> None:
         """Deletes a data set with its pictures."""
-        self._service.datasets.delete(name)
+        self._service.delete_dataset(name)
 
     def _answer(self, info: DatasetInfo) -> DatasetAnswer:
         return DatasetAnswer(**{**dataclasses.asdict(info), "path": self._service.places.shown(info.path)})
