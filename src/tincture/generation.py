@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,65 @@ from tincture.drawing import CompleteDrawing, Drawing
 from tincture.errors import UsageError
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.model_overrides import ModelOverrides
-from tincture.models.loading import load_model
+from tincture.models.keeping import KeptModel
 from tincture.models.prompt import ExtraNetwork, parse_extra_networks
 from tincture.models.sampling import complete, generate
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.preview import save_sheet
 from tincture.workspace import Workspace
 
+BATCH_SIZE = 16
 _COPY = re.compile(r"(.+)-\d+")
+
+
+class Studio:
+    """What stays from one drawing to the next in a workspace: the model, and the embeddings that were read."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.kept = KeptModel()
+        self._embeddings = EmbeddingDatabase([workspace.embeddings])
+
+    def model(
+        self, name: str, overrides: ModelOverrides | None, device: str, precision: str, *, text_only: bool = False
+    ) -> StableDiffusion:
+        """The model, loaded if it is not the one that was asked for last; see ``load_model``."""
+        return self.kept.load(
+            name,
+            workspace=self.workspace,
+            device=resolve_device(device),
+            dtype=PRECISIONS[precision],
+            text_only=text_only,
+            **dataclasses.asdict(overrides or ModelOverrides()),
+        )
+
+    def embeddings(self, model: StableDiffusion) -> EmbeddingDatabase:
+        """Those of the workspace as they are now, sorted by what ``model`` can use."""
+        self._embeddings.refresh(model)
+        return self._embeddings
+
+
+Watch = Callable[[float, int, Path | None], object]
+"""Told after every sampling step how many are done, of how many, and the picture that was finished last.
+
+What it raises ends the work.
+"""
+
+
+class _Progress:
+    """Counts sampling steps over all batches, for a ``Watch``."""
+
+    def __init__(self, watch: Watch | None, batches: int, steps: int) -> None:
+        self._watch, self._steps, self._total = watch, steps, batches * steps
+        self._batches = 0
+        self.latest: Path | None = None
+
+    def on_step(self, done: int, of: int) -> None:
+        # Some samplers walk through more timesteps than were asked for.
+        self._batches += done == of
+        steps = self._batches + (done / of if done < of else 0)
+        if self._watch is not None:
+            self._watch(round(steps * self._steps, 3), self._total, self.latest)
 
 
 def generate_pictures(
@@ -44,6 +95,9 @@ def generate_pictures(
     device: str = "auto",
     precision: str = "fp32",
     drawing: Drawing | None = None,
+    batch_size: int = BATCH_SIZE,
+    studio: Studio | None = None,
+    watch: Watch | None = None,
 ) -> list[Path]:
     """Draws every prompt with every seed into ``out/NNNNN-SEED.png``, settings in the PNG text; returns the paths.
 
@@ -53,25 +107,33 @@ def generate_pictures(
         overrides: what counts instead of what the model's files say.
         device: see ``resolve_device``.
         precision: ``fp32``, ``bf16`` or ``fp16``, of U-Net and text encoder.
+        batch_size: pictures at a time.
+        studio: of this workspace; keeps the model for the next drawing.
+        watch: told how far the work is.
 
     Raises:
         UsageError: a hypernetwork is not in the workspace, or a value is not allowed.
     """
-    base = _load_base(model, overrides, workspace, device, precision)
+    studio = studio or Studio(workspace)
+    base = studio.model(model, overrides, device, precision)
     drawing = complete(drawing or Drawing(), base)
-    database = _embeddings(base, workspace)
+    database = studio.embeddings(base)
     numbers = _free_numbers(out)
     paths = []
     parsed = [parse_extra_networks(prompt) for prompt in prompts]
     for network in (network for _, networks in parsed for network in networks):
         workspace.find_hypernetwork(network.name)  # before anything is drawn
+    batches = [seeds[first : first + batch_size] for first in range(0, len(seeds), batch_size)]
+    progress = _Progress(watch, len(prompts) * len(batches), drawing.steps)
     for prompt, (text, networks) in zip(prompts, parsed, strict=True):
         with _acting(base, workspace, database, networks, [text, drawing.negative_prompt]):
-            pictures = generate(base, [text] * len(seeds), drawing, seeds=seeds).numpy()
-            for seed, picture in zip(seeds, pictures, strict=True):
-                path = out / f"{next(numbers):05}-{seed}.png"
-                save_png(picture, path, _text(base, prompt, seed, drawing, networks))
-                paths.append(path)
+            for batch in batches:
+                pictures = generate(base, [text] * len(batch), drawing, seeds=batch, on_step=progress.on_step).numpy()
+                for seed, picture in zip(batch, pictures, strict=True):
+                    path = out / f"{next(numbers):05}-{seed}.png"
+                    save_png(picture, path, _text(base, prompt, seed, drawing, networks))
+                    paths.append(path)
+                progress.latest = paths[-1]
     return paths
 
 
@@ -88,23 +150,29 @@ def generate_grid(
     device: str = "auto",
     precision: str = "fp32",
     drawing: Drawing | None = None,
+    studio: Studio | None = None,
+    watch: Watch | None = None,
 ) -> Path:
     """Draws one prompt as a sheet: a column per strength of its hypernetwork, a row per checkpoint of one adapter.
 
     Args:
         strengths: for every ``<hypernet:…>`` of the prompt; a prompt without one has a single column.
         checkpoints: adapter files such as ``NAME-500.pt``; each stands in for the adapter NAME. None: one row as it is.
+        studio: of this workspace; keeps the model for the next drawing.
+        watch: told how far the work is.
 
     Raises:
         UsageError: a hypernetwork is not in the workspace, or a checkpoint is not of anything the prompt names.
     """
-    base = _load_base(model, overrides, workspace, device, precision)
+    studio = studio or Studio(workspace)
+    base = studio.model(model, overrides, device, precision)
     drawing = complete(drawing or Drawing(), base)
-    database = _embeddings(base, workspace)
+    database = studio.embeddings(base)
     text, networks = parse_extra_networks(prompt)
     columns = list(strengths) if networks else [1.0]
     rows: dict[str, Sequence[NDArray[Any]]] = {}
     listed: Sequence[Path | None] = checkpoints or [None]
+    progress = _Progress(watch, len(listed) * len(columns), drawing.steps)
     for checkpoint in listed:
         instead = {} if checkpoint is None else {_base_name(checkpoint): checkpoint}
         _check_named(instead, text, networks)
@@ -112,18 +180,11 @@ def generate_grid(
         for strength in columns:
             scaled = [network._replace(multiplier=strength) for network in networks]
             with _acting(base, workspace, database, scaled, [text, drawing.negative_prompt], instead):
-                pictures += list(generate(base, [text], drawing, seeds=[seed]).numpy())
+                pictures += list(generate(base, [text], drawing, seeds=[seed], on_step=progress.on_step).numpy())
         rows[checkpoint.stem if checkpoint else "now"] = pictures
     path = out / f"grid-{next(_free_numbers(out)):05}-{seed}.png"
     save_sheet(path, rows, columns=[f"{strength:g}" for strength in columns] if networks else ())
     return path
-
-
-def _load_base(
-    model: str, overrides: ModelOverrides | None, workspace: Workspace, device: str, precision: str
-) -> StableDiffusion:
-    chosen = dataclasses.asdict(overrides or ModelOverrides())
-    return load_model(model, workspace=workspace, device=resolve_device(device), dtype=PRECISIONS[precision], **chosen)
 
 
 def _check_named(instead: Mapping[str, Path], text: str, networks: Sequence[ExtraNetwork]) -> None:
@@ -132,12 +193,6 @@ def _check_named(instead: Mapping[str, Path], text: str, networks: Sequence[Extr
             raise UsageError(
                 f"The prompt names no adapter {name!r}, which the checkpoint {path} is of; name it, or leave it out."
             )
-
-
-def _embeddings(model: StableDiffusion, workspace: Workspace) -> EmbeddingDatabase:
-    database = EmbeddingDatabase([workspace.embeddings])
-    database.refresh(model)
-    return database
 
 
 @contextmanager

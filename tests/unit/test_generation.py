@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
 from tincture.drawing import Drawing
 from tincture.errors import UsageError
 from tincture.formats.picture_text import PictureParameters, parse_parameters
-from tincture.generation import generate_grid, generate_pictures
+from tincture.generation import Studio, generate_grid, generate_pictures
 from tincture.preview import LABEL_HEIGHT, LABEL_WIDTH
 
 SMALL = Drawing(steps=2, width=16, height=16)
@@ -186,3 +189,61 @@ def test_a_name_that_is_missing_stops_before_the_first_picture(bench: Bench) -> 
     with pytest.raises(UsageError, match="no hypernetwork 'nope'"):
         draw(bench, "red", "blue <hypernet:nope>")
     assert not (bench.workspace.root / "out").exists()
+
+
+def test_a_studio_keeps_the_model_and_draws_the_same(bench: Bench) -> None:
+    studio = Studio(bench.workspace)
+    shared: dict[str, Any] = {"workspace": bench.workspace, "model": str(bench.model), "drawing": SMALL}
+    (plain,) = draw(bench, "red")
+    kept: list[object] = []
+    for number in range(2):
+        out = bench.workspace.root / f"kept-{number}"
+        (path,) = generate_pictures(["red"], seeds=[1], out=out, studio=studio, **shared)
+        assert np.array_equal(picture(path), picture(plain))
+        kept.append(studio.model(str(bench.model), None, "auto", "fp32"))
+    assert kept[0] is kept[1]
+    assert studio.model(str(bench.model), None, "auto", "bf16") is not kept[0]
+
+
+def test_a_studio_sees_new_embeddings_and_new_files_of_the_model(bench: Bench) -> None:
+    studio = Studio(bench.workspace)
+    shared: dict[str, Any] = {"workspace": bench.workspace, "drawing": SMALL, "seeds": [1], "studio": studio}
+    copied = bench.workspace.root / "model"
+    shutil.copytree(bench.model, copied)
+    out = bench.workspace.root / "out"
+    (before,) = generate_pictures(["a dog"], model=str(copied), out=out, **shared)
+    Embedding("dog", {"clip_l": torch.full((2, 32), 3.0)}).save(bench.workspace.embedding_path("dog"))
+    (after,) = generate_pictures(["a dog"], model=str(copied), out=out, **shared)
+    assert not np.array_equal(picture(before), picture(after))
+    kept = studio.model(str(copied), None, "auto", "fp32")
+    file = next((copied / "unet").glob("*.safetensors"))
+    file.write_bytes(file.read_bytes())
+    assert studio.model(str(copied), None, "auto", "fp32") is not kept
+
+
+def test_whoever_watches_is_told_every_step_and_can_end_the_drawing(bench: Bench) -> None:
+    told: list[tuple[float, int, Path | None]] = []
+    shared: dict[str, Any] = {"workspace": bench.workspace, "model": str(bench.model), "drawing": SMALL}
+    out = bench.workspace.root / "out"
+    paths = generate_pictures(
+        ["red", "blue"], seeds=[1, 2, 3], batch_size=2, out=out, watch=lambda *told_: told.append(told_), **shared
+    )
+    assert [done for done, _, _ in told] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert {total for _, total, _ in told} == {8}
+    assert [latest for _, _, latest in told] == [None] * 2 + [paths[1]] * 2 + [paths[2]] * 2 + [paths[4]] * 2
+    heun = {**shared, "drawing": dataclasses.replace(SMALL, sampler="Heun")}
+    told.clear()
+    generate_pictures(["red"], seeds=[1], out=out, watch=lambda *told_: told.append(told_), **heun)
+    assert told[-1][:2] == (2, 2) and len(told) == 3
+    told.clear()
+    generate_grid("red <hypernet:ink:1>", seed=1, strengths=(0, 1), out=out, watch=lambda *t: told.append(t), **shared)
+    assert told[-1][:2] == (4, 4)
+
+    def stop(done: float, *_: object) -> None:
+        if done == 3:
+            raise InterruptedError
+
+    before = len(list(out.iterdir()))
+    with pytest.raises(InterruptedError):
+        generate_pictures(["red", "blue"], seeds=[1], out=out, watch=stop, **shared)
+    assert len(list(out.iterdir())) == before + 1

@@ -55,6 +55,7 @@ def generate(
     seeds: Sequence[int],
     batch_size: int = 16,
     interrupted: Callable[[], bool] | None = None,
+    on_step: Callable[[int, int], object] | None = None,
 ) -> Tensor:
     """One picture per pair of prompt and seed: uint8 (B, height, width, 3) on the CPU.
 
@@ -68,6 +69,7 @@ def generate(
         seeds: B seeds.
         batch_size: pictures at a time.
         interrupted: asked before every step; True ends the work, and only pictures of finished batches are returned.
+        on_step: told after every step of a batch how many are done, and of how many; what it raises ends the work.
 
     Raises:
         UsageError: one of the above is not allowed.
@@ -84,11 +86,13 @@ def generate(
             conditions = Conditions.cat([_negative(model, drawing, chunks).expand(len(conditions)), conditions])
         latents = _start(model, scheduler, generators, drawing)
         extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
-        for timestep in scheduler.timesteps:
+        for done_steps, timestep in enumerate(scheduler.timesteps, start=1):
             if interrupted is not None and interrupted():
                 return torch.cat(done)
             noise_pred = _predict(model, scheduler, latents, timestep, conditions, drawing.guidance_scale)
             latents = scheduler.step(noise_pred, timestep, latents, **extra, return_dict=False)[0]
+            if on_step is not None:
+                on_step(done_steps, len(scheduler.timesteps))
         done.append(_decode(model, latents))
     return torch.cat(done)
 
