@@ -277,11 +277,15 @@ def _schedule_faults(values: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-_BEFORE = ("learn_rate", "batch_size", "gradient_step", "data_root", "log_directory", "training_width")
-_BEFORE += ("training_height", "varsize", "steps", "clip_grad_mode", "clip_grad_value", "shuffle_tags", "tag_drop_out")
-_BEFORE += ("latent_sampling_method", "use_weight", "create_image_every")
-_PREVIEW = ("preview_from_txt2img", "preview_prompt", "preview_negative_prompt", "preview_steps")
-_PREVIEW += ("preview_sampler_name", "preview_cfg_scale", "preview_seed", "preview_width", "preview_height")
+_BEFORE: tuple[str, ...] = (
+    *("learn_rate", "batch_size", "gradient_step", "data_root", "log_directory", "training_width", "training_height"),
+    *("varsize", "steps", "clip_grad_mode", "clip_grad_value", "shuffle_tags", "tag_drop_out"),
+    *("latent_sampling_method", "use_weight", "create_image_every"),
+)
+_PREVIEW: tuple[str, ...] = (
+    *("preview_from_txt2img", "preview_prompt", "preview_negative_prompt", "preview_steps", "preview_sampler_name"),
+    *("preview_cfg_scale", "preview_seed", "preview_width", "preview_height"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -353,7 +353,7 @@ def test_progress_is_that_of_the_running_training(service: FakeService, client: 
     service.running = [dataclasses.replace(job, stage="loading the model")]
     told = client.get("progress").json()
     assert (told["progress"], told["textinfo"], told["state"]["job_count"]) == (0.01, "cat: loading the model", 1)
-    later = {"global_step": 25, "steps": 100, "eta_s": 12.5, "loss": 0.125, "learning_rate": 0.005}
+    later: dict[str, Any] = {"global_step": 25, "steps": 100, "eta_s": 12.5, "loss": 0.125, "learning_rate": 0.005}
     service.running = [job, dataclasses.replace(job, **later, started_at=60.0, wanted=Wanted.INTERRUPTED)]
     service.shown = [tmp_path / "old.png", tmp_path / "new.png"]
     service.shown[1].write_bytes(b"new")
@@ -440,8 +440,10 @@ def test_txt2img_draws_and_tells_how(service: FakeService, client: TestClient) -
 
 
 def test_txt2img_leaves_open_what_is_not_given(service: FakeService, client: TestClient) -> None:
-    answer = client.post("txt2img", json={"prompt": "a moon", "send_images": False})
+    body = '{"prompt": "a moon", "send_images": false, "denoising_strength": NaN, "comments": {"a": [Infinity]}}'
+    answer = client.post("txt2img", content=body, headers={"Content-Type": "application/json"})
     assert answer.json()["images"] == []
+    assert answer.json()["parameters"]["comments"] == {"a": [None]}
     ((_, drawn),) = service.made
     assert drawn.keys() == {"prompts", "seeds", "negative_prompt", "steps", "sampler", "model"}
     assert 0 <= drawn["seeds"][0] < 2**32

@@ -155,11 +155,7 @@ class CatalogueEndpoints:
 
 def _by_name(entries: Sequence[Mapping[str, Any]]) -> dict[str, EmbeddingAnswer]:
     """Files that cannot be read have no vectors to tell of, and are left out, as in the webui."""
-    return {
-        entry["name"]: EmbeddingAnswer(**{name: entry.get(name) for name in EmbeddingAnswer.model_fields})
-        for entry in entries
-        if entry["shape"]
-    }
+    return {entry["name"]: EmbeddingAnswer.model_validate(dict(entry)) for entry in entries if entry["shape"]}
 
 
 def _ram() -> dict[str, Any]:

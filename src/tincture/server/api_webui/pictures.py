@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def _answer(request: Txt2ImgRequest, seeds: Sequence[int], paths: Sequence[Path]
     with Image.open(io.BytesIO(contents[0])) as picture:
         size = picture.size
     images = [base64.b64encode(content).decode() for content in contents] if request.send_images is not False else []
-    given: dict[str, Any] = request.model_dump(mode="json")
+    given: dict[str, Any] = json.loads(request.model_dump_json())  # NaN, which JSON does not have, becomes null
     return Drawn(images=images, parameters=given, info=info_of(request, seeds, texts, size))
 
 

@@ -39,7 +39,9 @@ class Told(BaseModel):
     """How something ended."""
 
     info: str = Field(description="As the webui words it.")
-    remarks: list[str] = Field([], description="What was done otherwise than asked for; the webui has no such field.")
+    remarks: list[str] = Field(
+        default=[], description="What was done otherwise than asked for; the webui has no such field."
+    )
 
 
 class EmbeddingAnswer(BaseModel):
@@ -73,8 +75,8 @@ class ModelAnswer(BaseModel):
 
     title: str = Field(description="To name it by, in options and override_settings.")
     model_name: str
-    hash: str | None = Field(None, description="Not computed for the list.")
-    sha256: str | None = Field(None, description="Not computed for the list.")
+    hash: str | None = Field(default=None, description="Not computed for the list.")
+    sha256: str | None = Field(default=None, description="Not computed for the list.")
     filename: str
     config: str | None = None
 
@@ -130,11 +132,11 @@ class State(BaseModel):
     """What is being done."""
 
     skipped: bool = False
-    interrupted: bool = Field(False, description="It was asked to stop, and will after its step.")
-    job: str = Field("", description="Empty while nothing is done.")
-    job_count: int = Field(0, description="Steps of a training, pictures of preprocessing, 1 for a drawing.")
-    job_timestamp: str = Field("0", description="When it began: YYYYMMDDhhmmss, UTC.")
-    job_no: int = Field(0, description="How many of job_count are done.")
+    interrupted: bool = Field(default=False, description="It was asked to stop, and will after its step.")
+    job: str = Field(default="", description="Empty while nothing is done.")
+    job_count: int = Field(default=0, description="Steps of a training, pictures of preprocessing, 1 for a drawing.")
+    job_timestamp: str = Field(default="0", description="When it began: YYYYMMDDhhmmss, UTC.")
+    job_no: int = Field(default=0, description="How many of job_count are done.")
     sampling_step: int = 0
     sampling_steps: int = 0
 
@@ -145,8 +147,8 @@ class Progress(BaseModel):
     progress: float = Field(description="From 0 to 1; 0 while nothing is done.")
     eta_relative: float = Field(description="Seconds left, as far as can be told.")
     state: State
-    current_image: str | None = Field(None, description="The newest preview, PNG in base64.")
-    textinfo: str | None = Field(None, description="The same for people.")
+    current_image: str | None = Field(default=None, description="The newest preview, PNG in base64.")
+    textinfo: str | None = Field(default=None, description="The same for people.")
 
 
 class Txt2ImgRequest(BaseModel):
@@ -157,23 +159,23 @@ class Txt2ImgRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    prompt: str = Field("", description="Names embeddings, and hypernetworks as <hypernet:NAME:0.8>.")
+    prompt: str = Field(default="", description="Names embeddings, and hypernetworks as <hypernet:NAME:0.8>.")
     negative_prompt: str = ""
-    seed: int = Field(-1, description="Of the first picture, the next have the next ones; -1: one by chance.")
-    steps: int = Field(20, ge=1, le=1000)
-    sampler_name: str | None = Field(None, description="A name of /samplers; Euler a where none is given.")
-    sampler_index: str | None = Field(None, description="The same by its old name.")
-    scheduler: str | None = Field(None, description="A name of /schedulers.")
-    cfg_scale: float | None = Field(None, ge=0, le=1000)
-    width: int | None = Field(None, ge=8)
-    height: int | None = Field(None, ge=8)
-    batch_size: int | None = Field(None, ge=1, description="Pictures drawn at a time.")
-    n_iter: int | None = Field(None, ge=1, description="How often.")
+    seed: int = Field(default=-1, description="Of the first picture, the next have the next ones; -1: one by chance.")
+    steps: int = Field(default=20, ge=1, le=1000)
+    sampler_name: str | None = Field(default=None, description="A name of /samplers; Euler a where none is given.")
+    sampler_index: str | None = Field(default=None, description="The same by its old name.")
+    scheduler: str | None = Field(default=None, description="A name of /schedulers.")
+    cfg_scale: float | None = Field(default=None, ge=0, le=1000)
+    width: int | None = Field(default=None, ge=8)
+    height: int | None = Field(default=None, ge=8)
+    batch_size: int | None = Field(default=None, ge=1, description="Pictures drawn at a time.")
+    n_iter: int | None = Field(default=None, ge=1, description="How often.")
     override_settings: dict[str, Any] | None = Field(
-        None, description="sd_model_checkpoint, sd_vae and CLIP_stop_at_last_layers for this request."
+        default=None, description="sd_model_checkpoint, sd_vae and CLIP_stop_at_last_layers for this request."
     )
     override_settings_restore_afterwards: bool | None = Field(
-        True, description="False: sd_model_checkpoint is kept as the option."
+        default=True, description="False: sd_model_checkpoint is kept as the option."
     )
     send_images: bool | None = True
 

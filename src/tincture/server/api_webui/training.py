@@ -127,6 +127,7 @@ def _finished(job: Job) -> Job:
         return job
     if job.state is JobState.CANCELLED:
         raise ConflictError(f"The job {job.id} was cancelled; what it had learned is in its run folder.")
-    kind = getattr(errors, job.error_type, None)
-    known = isinstance(kind, type) and issubclass(kind, TinctureError)
-    raise (kind if known else TrainingError)(job.error or f"The job {job.id} failed; its log says more.")
+    kind = getattr(errors, job.error_type, TrainingError)
+    if not (isinstance(kind, type) and issubclass(kind, TinctureError)):
+        kind = TrainingError
+    raise kind(job.error or f"The job {job.id} failed; its log says more.")
