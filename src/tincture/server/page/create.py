@@ -12,8 +12,8 @@ from gradio.components import Component
 from tincture.errors import TinctureError, UsageError
 from tincture.number_lists import number_list
 from tincture.server.page.lists import PRIVATE
-from tincture.server.page.markup import fault
-from tincture.server.page.said import done
+from tincture.server.page.parts import panel
+from tincture.server.page.said import done, failed
 
 if TYPE_CHECKING:
     from gradio.events import Dependency
@@ -57,11 +57,11 @@ def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
             label="Overwrite Old Embedding", info="Replace an embedding of the same name.", elem_id="ce-overwrite"
         )
         button = gr.Button("Create embedding", variant="primary", elem_id="ce-create")
-        said = gr.HTML(elem_id="ce-said", elem_classes="said")
+        said = panel(elem_id="ce-said")
 
     def make(name: str, text: str, vectors: int, overwrite: bool, model: str) -> Made:
         options = {"num_vectors": int(vectors), "init_text": text, "overwrite": overwrite}
-        return _made("embedding", lambda: service.create_embedding(name, model=model, **options))
+        return _made(service, "embedding", lambda: service.create_embedding(name, model=model, **options))
 
     inputs = [name, text, vectors, overwrite, model]
     return gr.on([button.click, name.submit, text.submit], make, inputs, [said, made], **PRIVATE)
@@ -72,11 +72,11 @@ def hypernetwork(service: Service, model: Component, made: gr.State) -> Dependen
     with gr.Column(elem_classes="form-column"):
         inputs = _hypernetwork_inputs()
         button = gr.Button("Create hypernetwork", variant="primary", elem_id="ch-create")
-        said = gr.HTML(elem_id="ch-said", elem_classes="said")
+        said = panel(elem_id="ch-said")
 
     def make(given: dict[Component, Any]) -> Made:
         values = {key: given[component] for key, component in inputs.items()}
-        return _made("hypernetwork", lambda: _make_hypernetwork(service, given[model], **values))
+        return _made(service, "hypernetwork", lambda: _make_hypernetwork(service, given[model], **values))
 
     return gr.on([button.click, inputs["name"].submit], make, {*inputs.values(), model}, [said, made], **PRIVATE)
 
@@ -172,9 +172,9 @@ def dropout_structure(wanted: bool, text: str, layers: int) -> list[float] | Non
     return [0.0, *[0.3] * (layers - 2), 0.0]
 
 
-def _made(kind: str, make: Callable[[], Path]) -> Made:
+def _made(service: Service, kind: str, make: Callable[[], Path]) -> Made:
     try:
         path = make()
     except TinctureError as error:
-        return fault(str(error)), ""
-    return done(f"Made the {kind} {path.stem}: {path}. It is chosen in the Train tab."), path.stem
+        return failed(error), ""
+    return done(f"Made the {kind} {path.stem}, {service.places.shown(path)}. It is chosen in the Train tab."), path.stem

@@ -36,8 +36,13 @@ def label_of(name: str) -> str:
 
 def help_of(spec: FieldSpec) -> str:
     """The setting's help, with labels where the command line's help has flags."""
-    text = _FLAG.sub(lambda flag: f"“{label_of(flag[1].replace('-', '_'))}”", spec.help)
+    text = without_flags(spec.help)
     return text.replace("; repeat for several", "; one a line") if spec.repeated else text
+
+
+def without_flags(text: str) -> str:
+    """A text of the command line's with labels for flags: ``--batch-size`` is “Batch size”."""
+    return _FLAG.sub(lambda flag: f"“{label_of(flag[1].replace('-', '_'))}”", text)
 
 
 class Form:

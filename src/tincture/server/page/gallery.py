@@ -16,8 +16,9 @@ from tincture.errors import TinctureError, UsageError
 from tincture.server.caption_tags import TagChange, change_tags
 from tincture.server.page import lists
 from tincture.server.page.lists import PRIVATE
-from tincture.server.page.markup import escape, fault
-from tincture.server.page.said import done
+from tincture.server.page.markup import escape
+from tincture.server.page.parts import panel
+from tincture.server.page.said import done, failed
 
 if TYPE_CHECKING:
     from tincture.server.datasets import PictureInfo
@@ -105,7 +106,7 @@ class Gallery:
             )
             self.refresh = gr.Button("Reload", size="sm", min_width=120, scale=0, elem_id="ds-reload")
         self._upload()
-        self.counts = gr.HTML(elem_id="ds-counts", elem_classes="said")
+        self.counts = panel(elem_id="ds-counts")
         with gr.Column(visible=False, elem_id="ds-all") as self.all:
             with gr.Row():
                 with gr.Column(scale=3, min_width=300):
@@ -150,11 +151,11 @@ class Gallery:
         )
         with gr.Row(visible=False, elem_classes="pager") as self.pager:
             self.back = gr.Button("Previous page", size="sm", elem_id="ds-back")
-            self.place = gr.HTML(elem_classes="place")
+            self.place = panel(elem_id="ds-place")
             self.forth = gr.Button("Next page", size="sm", elem_id="ds-forth")
 
     def _editor(self) -> None:
-        self.picture = gr.HTML(elem_id="ds-picture")
+        self.picture = panel(elem_id="ds-picture")
         self.caption = gr.Textbox(
             label="Caption",
             info="Shift+Enter saves; going on to another picture does, too.",
@@ -169,7 +170,7 @@ class Gallery:
         with gr.Row(visible=False) as self.sure:
             self.really = gr.Button("Delete for good", variant="stop", size="sm", min_width=80, elem_id="ds-really")
             self.keep = gr.Button("Keep it", size="sm", min_width=80, elem_id="ds-keep")
-        self.said = gr.HTML(elem_id="ds-said", elem_classes="said")
+        self.said = panel(elem_id="ds-said")
 
     def _tags(self) -> None:
         with gr.Accordion("Edit a tag of all pictures that are listed", open=False, elem_id="ds-tags"):
@@ -181,7 +182,7 @@ class Gallery:
                     change: gr.Button(TAG_BUTTONS[change], size="sm", min_width=100, elem_id=f"ds-tag-{change}")
                     for change in get_args(TagChange)
                 }
-            self.tags_said = gr.HTML(elem_id="ds-tags-said", elem_classes="said")
+            self.tags_said = panel(elem_id="ds-tags-said")
 
     def _connect(self) -> None:
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
@@ -225,7 +226,7 @@ class Gallery:
         try:
             return self._all(self._read(str(folder).strip(), missing))
         except TinctureError as error:
-            return self._all(View(), quiet_counts=fault(str(error)))
+            return self._all(View(), quiet_counts=failed(error))
 
     def _receive(self, name: str, files: list[str] | None, add: bool) -> list[Any]:
         try:
@@ -236,7 +237,7 @@ class Gallery:
             view = self._read(self.service.places.shown(info.path), False)
         except TinctureError as error:
             # what was typed and chosen stays as it is
-            return [*self._all(View(), quiet_counts=fault(str(error))), gr.skip(), gr.skip()]
+            return [*self._all(View(), quiet_counts=failed(error)), gr.skip(), gr.skip()]
         folder = gr.Dropdown(choices=lists.datasets(self.service), value=view.folder)
         return [*self._all(view), folder, None]
 
@@ -267,7 +268,7 @@ class Gallery:
         try:
             self.service.datasets.remove_picture(view.folder, view.current)
         except TinctureError as error:
-            return self._all(view, fault(str(error)))
+            return self._all(view, failed(error))
         left = tuple(shown for shown in view.pictures if shown.file != view.current)
         return self._all(replace(view, pictures=left).at(after if after != view.current else ""))
 
@@ -276,7 +277,7 @@ class Gallery:
         try:
             captions = change_tags(self.service.datasets, view.folder, view.listed, change, tag, other)
         except TinctureError as error:
-            return [*self._all(view, said), fault(str(error))]
+            return [*self._all(view, said), failed(error)]
         count = len(captions)
         told = done(f"{count} caption{'' if count == 1 else 's'} changed.")
         return [*self._all(view.captioned(captions), said), told]
@@ -294,7 +295,7 @@ class Gallery:
         try:
             self.service.datasets.set_caption(view.folder, shown.file, text)
         except TinctureError as error:
-            return view, fault(str(error))
+            return view, failed(error)
         return view.captioned({shown.file: text}), ""
 
     # --- what is shown -----------------------------------------------------------------------------------------------
@@ -345,7 +346,7 @@ class Gallery:
         try:
             small = self.service.datasets.thumbnail(view.folder, shown.file, LARGE)
         except TinctureError as error:
-            return fault(str(error)) + told
+            return failed(error) + told
         source = "data:image/jpeg;base64," + base64.b64encode(small).decode()
         return f'<img class="large" src="{source}" alt="{escape(shown.caption or shown.file)}">{told}'
 

@@ -31,7 +31,7 @@ def _title(plan: Mapping[str, Any]) -> str:
 def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     settings, model = plan["settings"], plan["model"]
     batch, accumulated = settings["batch_size"], settings["gradient_accumulation_steps"]
-    yield "Base model", f"{model['name']} ({model['family']}, predicts {model['predicts']})"
+    yield "Base model", f"{model['name']}: {model['family']}, predicts {model['predicts']}"
     yield "Pictures", f"{plan['pictures']:,}, {_count(plan['samples_per_epoch'], 'sample')} an epoch"
     yield "Epochs", f"{plan['epochs']:,g}"
     yield "A step", f"{batch} × {accumulated} pictures" if accumulated > 1 else _count(batch, "picture")

@@ -13,8 +13,8 @@ from tincture.preprocessing.settings import PREPROCESS_FIELDS
 from tincture.server.page import lists
 from tincture.server.page.fields import Form
 from tincture.server.page.lists import PRIVATE
-from tincture.server.page.markup import fault
-from tincture.server.page.said import interrupted, submitted
+from tincture.server.page.parts import panel
+from tincture.server.page.said import failed, interrupted, submitted
 from tincture.webui.translation import find_describers
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ def build(service: Service) -> Component:
             with gr.Row():
                 button = gr.Button("Preprocess", variant="primary", elem_id="pp-start")
                 stop = gr.Button("Interrupt", elem_id="pp-interrupt")
-            said = gr.HTML(elem_id="pp-said", elem_classes="said")
+            said = panel(elem_id="pp-said")
 
     def start(given: dict[Component, Any]) -> str:
         try:
             values = chosen(form.read(given), {name: given[tick] for name, tick in ticks.items()})
             return submitted(service, service.submit("preprocess", values, source="page"))
         except TinctureError as error:
-            return fault(str(error))
+            return failed(error)
 
     button.click(start, {*form.components, *ticks.values()}, said, **PRIVATE)
     stop.click(lambda: interrupted(service), None, said, **PRIVATE)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tincture.errors import TinctureError
 from tincture.server.jobs import Job, JobState
+from tincture.server.page.fields import without_flags
 from tincture.server.page.markup import escape, fault
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 def done(sentence: str) -> str:
     """Something was done."""
     return f'<p class="done" role="status">{escape(sentence)}</p>'
+
+
+def failed(error: TinctureError) -> str:
+    """What went wrong, with labels where the command line has flags."""
+    return fault(without_flags(str(error)))
 
 
 def submitted(service: Service, job: Job) -> str:
@@ -30,7 +36,7 @@ def interrupted(service: Service) -> str:
     try:
         stopped = service.interrupt()
     except TinctureError as error:
-        return fault(str(error))
+        return failed(error)
     if not stopped:
         return done("Nothing is running.")
     names = ", ".join(job.name for job in stopped)

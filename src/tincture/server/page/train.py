@@ -11,9 +11,10 @@ from gradio.components import Component
 from tincture.errors import TinctureError, UsageError
 from tincture.server.page import create, gallery, lists, preprocess, train_form
 from tincture.server.page.lists import PRIVATE
-from tincture.server.page.markup import fault, quiet
+from tincture.server.page.markup import quiet
+from tincture.server.page.parts import panel
 from tincture.server.page.plan_view import plan_html
-from tincture.server.page.said import interrupted, submitted
+from tincture.server.page.said import failed, interrupted, submitted
 from tincture.server.page.train_form import KINDS, TrainInputs
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ class TrainTab:
                 with gr.Row():
                     self.plan = gr.Button("Show plan", min_width=140, elem_id="tr-plan")
                     self.stop = gr.Button("Interrupt", min_width=140, elem_id="tr-interrupt")
-                self.said = gr.HTML(elem_id="tr-said", elem_classes="said")
-                self.planned = gr.HTML(quiet(NO_PLAN), elem_id="tr-planned")
+                self.said = panel(elem_id="tr-said")
+                self.planned = panel(quiet(NO_PLAN), elem_id="tr-planned")
 
     def connect(self, page: Mapping[str, Component]) -> None:
         """Buttons ask the service. ``page``: all inputs of the page by their ids, those of Try it among them."""
@@ -112,14 +113,14 @@ class TrainTab:
                     raise UsageError("Neither an embedding nor a hypernetwork is chosen; choose what to train.")
                 plans = [self.service.plan("train", settings(given, kind)) for kind in chosen]
             except TinctureError as error:
-                return fault(str(error)), ""
+                return failed(error), ""
             return "", "".join(plan_html(plan) for plan in plans)
 
         def start(given: dict[Component, Any], kind: str) -> str:
             try:
                 return submitted(self.service, self.service.submit("train", settings(given, kind), source="page"))
             except TinctureError as error:
-                return fault(str(error))
+                return failed(error)
 
         self.plan.click(show_plan, inputs, [self.said, self.planned], **PRIVATE)
         self.stop.click(lambda: interrupted(self.service), None, self.said, **PRIVATE)
