@@ -32,6 +32,8 @@ TRAINING: Mapping[str, float] = types.MappingProxyType(
         "bucket_max": 8192,
         "clip_skip": 100,
         "preview_steps": 1000,
+        "preview_width": 8192,
+        "preview_height": 8192,
         "preview_guidance_scale": 1000,
         "seed": LARGEST_SEED,
         "preview_seed": LARGEST_SEED,
