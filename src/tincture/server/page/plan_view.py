@@ -54,7 +54,7 @@ def _buckets(buckets: Iterable[Mapping[str, Any]]) -> str:
         for bucket in buckets
     ]
     head = "<tr><th>Size in pixels</th><th>Pictures</th><th>Cut off</th></tr>"
-    return f'<table class="numbers"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<table class="buckets"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _memory(plan: Mapping[str, Any]) -> str:
