@@ -153,7 +153,7 @@ def _inspect(service: Service, tab: _Tab) -> None:
         return files_view.report(found, url), found, gr.Accordion(visible=bool(choices)), format_box, name
 
     def choose(event: gr.EventData, words: str | None, steps: Mapping[str, int | None]) -> tuple[str, str, str]:
-        path = str(event._data["path"])
+        path = str(event._data["file"])
         files = list(files_view.matching(service.files(), words or ""))
         return path, files_view.table(files, steps, path), quiet("Reading …")
 
@@ -207,7 +207,7 @@ def _options(
         raise UsageError("No format is chosen; choose one.")
     given: dict[str, Any] = {"to": chosen, "name": name, "author": author, "license": license}
     if chosen in CARDS and picture:
-        given["picture"] = picture
+        given["picture"] = Path(picture)  # a copy that the page made of an upload
     if chosen == "lora":
         given["lora"] = {"model": model or "", "rank": int(rank) if rank else None, "multiplier": strength}
     return {key: value for key, value in given.items() if value}

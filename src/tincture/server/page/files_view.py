@@ -35,7 +35,7 @@ def _row(file: Mapping[str, Any], steps: Mapping[str, int | None], shown: bool) 
     told = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
     pressed = "true" if shown else "false"
     path, name = escape(file["path"]), escape(file["name"])
-    button = f'<button type="button" data-path="{path}" aria-pressed="{pressed}">{name}</button>'
+    button = f'<button type="button" data-file="{path}" aria-pressed="{pressed}">{name}</button>'
     return f"<tr><td>{button}</td>{told}</tr>"
 
 

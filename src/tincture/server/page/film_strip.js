@@ -12,6 +12,7 @@ const choose = (index) => {
   if (!all.length) return;
   const last = all.length - 1, chosen = Math.min(Math.max(index, 0), last);
   slider.max = last;
+  early.parentElement.hidden = !last; // the first beside itself says nothing
   slider.value = chosen;
   for (const [picture, frame] of [[early, all[0]], [late, all[chosen]]]) {
     if (picture.getAttribute("src") !== frame.url) picture.src = frame.url;

@@ -45,21 +45,27 @@ def insert(prompt: str, kind: str, name: str) -> str:
     return f"{prompt.rstrip()} {added}".lstrip()
 
 
-def with_strength(prompt: str, adapter: Named, strength: float) -> str:
-    """The prompt with another strength of an adapter that it names; an embedding of strength 1 stands alone."""
+def with_strength(prompt: str, adapter: Named, strength: float, others: Iterable[Named] = ()) -> str:
+    """The prompt with another strength of an adapter that it names; an embedding of strength 1 stands alone.
+
+    Args:
+        others: adapters whose names may hold this one's, and are left alone.
+    """
     told = f"{strength:.4g}"
     if adapter.kind == "hypernetwork":
         return _replaced_tag(prompt, adapter.name, f"<hypernet:{adapter.name}:{told}>")
-    return _outside_tags(prompt, adapter.name, adapter.name if strength == 1 else f"({adapter.name}:{told})")
+    text = adapter.name if strength == 1 else f"({adapter.name}:{told})"
+    return _outside_tags(prompt, adapter.name, text, [other.name for other in others if other.kind == "embedding"])
 
 
-def without(prompt: str, adapters: Sequence[Named], instead: str = "") -> str:
-    """The prompt without the given adapters; ``instead`` stands where embeddings stood."""
-    for adapter in adapters:
+def without(prompt: str, adapters: Sequence[Named], instead: str = "", others: Iterable[Named] = ()) -> str:
+    """The prompt without the given adapters; ``instead`` stands where embeddings stood, and ``others`` stay."""
+    kept = [other.name for other in (*adapters, *others) if other.kind == "embedding"]
+    for adapter in sorted(adapters, key=lambda adapter: -len(adapter.name)):
         if adapter.kind == "hypernetwork":
             prompt = _replaced_tag(prompt, adapter.name, "")
         else:
-            prompt = _outside_tags(prompt, adapter.name, instead)
+            prompt = _outside_tags(prompt, adapter.name, instead, kept)
     return re.sub(r" {2,}", " ", re.sub(r" +,", ",", prompt)).strip()
 
 
@@ -89,10 +95,9 @@ def _replaced_tag(prompt: str, name: str, text: str) -> str:
     return EXTRA_NETWORK.sub(write, prompt)
 
 
-def _outside_tags(prompt: str, name: str, text: str) -> str:
-    """Writes ``text`` for the embedding's name wherever it stands in the prompt, but not within ``<…>``."""
-    pieces, end = [], 0
-    for tag in EXTRA_NETWORK.finditer(prompt):
-        pieces += [_weighted(name).sub(lambda _: text, prompt[end : tag.start()]), tag[0]]
-        end = tag.end()
-    return "".join([*pieces, _weighted(name).sub(lambda _: text, prompt[end:])])
+def _outside_tags(prompt: str, name: str, text: str, others: Iterable[str]) -> str:
+    """Writes ``text`` for the embedding's name wherever it stands, but not within ``<…>`` or a longer name."""
+    longer = [_weighted(other).pattern.replace("?P<weight>", "?:") for other in others if len(other) > len(name)]
+    kept = "|".join([EXTRA_NETWORK.pattern, *sorted(longer, key=len, reverse=True)])
+    pattern = re.compile(f"(?P<kept>{kept})|{_weighted(name).pattern}", re.IGNORECASE)
+    return pattern.sub(lambda match: match[0] if match["kept"] else text, prompt)

@@ -151,7 +151,8 @@ def examined(found: Mapping[str, Any]) -> str:
         *((f"Extra {name}", parts[bool(there)]) for name, there in found["optional_parts"].items()),
         *((f"Device {device['name']}", _device(device)) for device in found["devices"]),
         *((f"Model {name}", words) for name, words in found["models"].items()),
-        ("Adapters", f"{counts['embeddings']} embeddings, {counts['hypernetworks']} hypernetworks"),
+        ("Embeddings", str(counts["embeddings"])),
+        ("Hypernetworks", str(counts["hypernetworks"])),
         ("Free", size(counts["free"])),
     ]
     return problems + facts(rows)

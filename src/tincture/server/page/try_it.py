@@ -155,7 +155,7 @@ def _keep_chips(service: Service, tab: _Tab) -> None:
         prompt = typed or ""
         kind, name = str(event._data["kind"]), str(event._data["name"])
         there = [adapter for adapter in named if (adapter.kind, adapter.name) == (kind, name)]
-        return prompt_edit.without(prompt, there) if there else prompt_edit.insert(prompt, kind, name)
+        return prompt_edit.without(prompt, there, others=named) if there else prompt_edit.insert(prompt, kind, name)
 
     inside, page = Context.block, Context.root_block
     assert page is not None
@@ -173,7 +173,7 @@ def _keep_sliders(tab: _Tab) -> None:
         return [named, try_view.chips(adapters, marked), *_sliders(named)]
 
     def write(place: int, strength: float, prompt: str, named: Sequence[Named]) -> str:
-        return prompt_edit.with_strength(prompt, named[place], strength) if place < len(named) else prompt
+        return prompt_edit.with_strength(prompt, named[place], strength, named) if place < len(named) else prompt
 
     outputs = [tab.named, tab.chips, *tab.sliders]
     asked = [tab.prompt, tab.adapters, tab.named]
