@@ -1,0 +1,281 @@
+"""The service with its real queue, places and data sets, and stand-ins for what computes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.served import quick_service, started, training, until, write
+from tincture.errors import TinctureError, UsageError
+from tincture.server.adapter_request import MOST_NUMBERS
+from tincture.server.errors import ConflictError, ForbiddenPathError, NotFoundError, QueueFullError, TooMuchError
+from tincture.server.jobs import JobState
+from tincture.server.service import Service
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """Not at work: what is submitted waits."""
+    service = quick_service(tmp_path, max_jobs=3, max_pictures=4)
+    yield service
+    service.close()
+
+
+def asked(service: Service, which: str = "_desk") -> tuple[str, dict[str, Any]]:
+    """The last call of a process."""
+    last: tuple[str, dict[str, Any]] = getattr(service, which).asked[-1]
+    return last
+
+
+def submit(service: Service, **settings: Any) -> str:
+    return service.submit("train", training(**settings)["settings"]).id
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_waits_with_all_that_it_needs(service: Service, tmp_path: Path) -> None:
+    job = service.submit("train", training(steps=7)["settings"], priority=3, timeout_s=60, source="page")
+    assert service.job(job.id) == job == service.jobs()[0]
+    assert (job.state, job.priority, job.timeout_s, job.source) == (JobState.QUEUED, 3, 60, "page")
+    assert job.settings["data"] == str(tmp_path / "pictures") and job.settings["steps"] == 7
+    made = service.submit("preprocess", {"source": "pictures", "destination": "crops"})
+    assert (made.name, made.settings["destination"]) == ("crops", str(tmp_path / "crops"))
+    assert made.id > job.id or made.created_at >= job.created_at
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"kind": "dance"}, UsageError),
+        ({"priority": 1001}, UsageError),
+        ({"timeout_s": 0}, UsageError),
+        ({"timeout_s": float("nan")}, UsageError),
+        ({"timeout_s": 1e12}, UsageError),
+        ({"device": "cuda:9"}, UsageError),
+        ({"settings": {}}, UsageError),
+    ],
+)
+def test_jobs_that_are_refused(service: Service, arguments: dict[str, Any], error: type[TinctureError]) -> None:
+    with pytest.raises(error):
+        service.submit(**{"kind": "train", "settings": training()["settings"], **arguments})
+    assert service.jobs() == []
+
+
+def test_a_training_needs_its_adapter(service: Service) -> None:
+    with pytest.raises(UsageError, match="no embedding 'dog'"):
+        submit(service, name="dog")
+
+
+def test_the_queue_has_an_end(service: Service) -> None:
+    jobs = [submit(service) for _ in range(3)]
+    with pytest.raises(QueueFullError, match="3 jobs"):
+        submit(service)
+    service.cancel(jobs[0])
+    submit(service)
+
+
+def test_waiting_jobs_are_paused_resumed_cancelled_retried_moved_and_deleted(service: Service) -> None:
+    first, second = submit(service), submit(service)
+    assert service.pause(first).state is JobState.PAUSED
+    with pytest.raises(ConflictError, match="paused"):
+        service.pause(first)
+    assert service.resume(first).state is JobState.QUEUED
+    with pytest.raises(ConflictError):
+        service.resume(first)
+    service.move(second, before=first)
+    assert [job.id for job in service.jobs([JobState.QUEUED])] == [second, first]
+    assert service.cancel(first).state is JobState.CANCELLED
+    assert service.retry(first).state is JobState.QUEUED
+    with pytest.raises(ConflictError):
+        service.delete(first)
+    service.cancel(first)
+    service.delete(first)
+    with pytest.raises(NotFoundError):
+        service.job(first)
+    with pytest.raises(NotFoundError):
+        service.log(first)
+
+
+def test_jobs_run_and_tell(tmp_path: Path) -> None:
+    with started(quick_service(tmp_path)) as service:
+        good, bad = submit(service, steps=4, preview_every=2), submit(service, author="fails")
+        assert service.wait(good, 120).state is JobState.DONE
+        failed = service.wait(bad, 120)
+        assert (failed.state, failed.error, failed.error_type) == (JobState.FAILED, "The data is odd.", "DataError")
+        assert [record["global_step"] for record in service.metrics(good, since_step=2)] == [3, 4]
+        assert service.events(good)[-1]["type"] == "ended"
+        assert "nothing is trained here" in service.log(good)[0]
+        assert len(service.previews(good)) >= 2
+        counts = service.about()["jobs"]
+        assert (counts["done"], counts["failed"], sum(counts.values())) == (1, 1, 2)
+
+
+# --- what takes a model -----------------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_made_of_checked_settings_for_the_servers_device(service: Service, tmp_path: Path) -> None:
+    service.plan("train", training(steps=7)["settings"])
+    name, arguments = asked(service)
+    assert name == "plan" and arguments["settings"]["steps"] == 7
+    assert arguments["settings"]["device"] == service.settings.device[0]
+    assert arguments["settings"]["data"] == str(tmp_path / "pictures")
+    with pytest.raises(ForbiddenPathError):
+        service.plan("train", training(data="../elsewhere")["settings"])
+    with pytest.raises(UsageError, match="Only a training"):
+        service.plan("preprocess", {})
+
+
+def test_adapters_are_made_where_none_of_that_name_is(service: Service) -> None:
+    path = service.create_embedding(" rex ", num_vectors=2)
+    assert path == service.adapter_file("embedding", "rex")
+    assert asked(service)[1] == {
+        "name": "rex",
+        "model": "picto",
+        "num_vectors": 2,
+        "init_text": "*",
+        "overwrite": False,
+    }
+    with pytest.raises(ConflictError):
+        service.create_embedding("rex")
+    service.create_embedding("rex", overwrite=True)
+    service.create_hypernetwork("ink", layer_structure=[1, 2, 1], sizes=[320])
+    with pytest.raises(NotFoundError):
+        service.adapter_file("embedding", "max")
+    assert {adapter["name"] for adapter in service.adapters()} >= {"rex", "ink"}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"out": "/etc/passwd"}, UsageError),
+        ({"workspace": "x"}, UsageError),
+        ({"sizes": [10**9]}, UsageError),
+        ({"sizes": [0]}, UsageError),
+        ({"sizes": [320.5]}, UsageError),
+        ({"sizes": "a" * 10**6}, UsageError),
+        ({"sizes": list(range(1, 70))}, UsageError),
+        ({"layer_structure": [1, 10**6, 1]}, TooMuchError),
+        ({"layer_structure": [1, 1e300, 1]}, UsageError),
+        ({"layer_structure": [1, 0.0001, 1]}, UsageError),
+        ({"layer_structure": "1, 2, 1"}, UsageError),
+        ({"layer_structure": [1, "2", 1]}, UsageError),
+        ({"layer_structure": [1] * 1000}, UsageError),
+        ({"dropout_structure": {"a": 1}}, UsageError),
+        ({"seed": 2**64}, UsageError),
+    ],
+)
+def test_hypernetworks_that_no_process_is_asked_for(
+    service: Service, options: dict[str, Any], error: type[TinctureError]
+) -> None:
+    with pytest.raises(error) as told:
+        service.create_hypernetwork("ink", **options)
+    assert len(str(told.value)) < 600
+    assert not service._desk.asked  # type: ignore[attr-defined]
+
+
+def test_the_largest_hypernetworks_in_use_are_made(service: Service) -> None:
+    service.create_hypernetwork("ink", layer_structure=[1, 4, 4, 1])
+    service.create_hypernetwork("wash", sizes="sd2", layer_structure=[1, 2, 2, 2, 1], dropout_structure=None)
+    assert MOST_NUMBERS > 10**9
+
+
+def test_a_drawing_has_a_model_a_place_and_seeds(service: Service, tmp_path: Path) -> None:
+    (path,) = service.draw({"prompts": ["a moon"], "seeds": [5]})
+    name, arguments = asked(service, "_easel")
+    assert (name, arguments["request"]["model"], arguments["request"]["seeds"]) == ("draw", "picto", [5])
+    assert arguments["device"] == service.settings.device[0]
+    assert path.parent.parent == service.state_dir / "pictures"
+    assert service.picture_file(path.parent.name, path.name) == path
+    service.draw({"prompts": ["a moon"]})
+    assert asked(service, "_easel")[1]["request"]["seeds"][0] >= 0
+    assert service.drawing() == {"done": 3, "total": 20, "preview": None}
+    with pytest.raises(TooMuchError):
+        service.draw({"prompts": ["a"] * 5})
+    service.stop_drawing()
+    assert service._easel.interrupted == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("day", "name"),
+    [("..", "jobs.sqlite3"), ("2026-01-01", "../../jobs.sqlite3"), ("", ""), ("2026-01-01", "00001-1.png")],
+)
+def test_only_drawn_pictures_are_given(service: Service, day: str, name: str) -> None:
+    with pytest.raises(NotFoundError):
+        service.picture_file(day, name)
+
+
+@pytest.mark.parametrize(
+    ("path", "out", "options", "error"),
+    [
+        ("/etc/passwd", "converted/a.pt", {}, ForbiddenPathError),
+        ("embeddings/cat.pt", "../a.pt", {}, ForbiddenPathError),
+        ("embeddings/cat.pt", "tincture-server/jobs.sqlite3", {"overwrite": True}, ForbiddenPathError),
+        ("embeddings/cat.pt", "a.png", {"picture": "/etc/passwd"}, ForbiddenPathError),
+        ("embeddings/cat.pt", "a.png", {"workspace": "/"}, UsageError),
+        ("embeddings/cat.pt", "a.safetensors", {"lora": {"model": "/etc/passwd", "rank": 4}}, ForbiddenPathError),
+        ("embeddings/cat.pt", "a.safetensors", {"lora": {"rank": 10**6}}, UsageError),
+        ("embeddings/cat.pt", "a.safetensors", {"lora": {"path": "x"}}, UsageError),
+        ("embeddings/cat.pt", "a.safetensors", {"lora": "all"}, UsageError),
+        ("embeddings/cat.pt", "a.png", {"author": "a" * 10**6}, UsageError),
+    ],
+)
+def test_conversions_that_are_refused(
+    service: Service, path: str, out: str, options: dict[str, Any], error: type[TinctureError]
+) -> None:
+    with pytest.raises(error):
+        service.convert(path, out, **options)
+    assert not service._desk.asked  # type: ignore[attr-defined]
+    with pytest.raises(ForbiddenPathError):
+        service.inspect("/etc/passwd")
+
+
+# --- data sets --------------------------------------------------------------------------------------------------------
+
+
+def test_a_data_set_that_a_job_needs_is_not_deleted(service: Service) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "PNG")
+    for name in ("rex", "rex-2"):
+        content.seek(0)
+        service.datasets.upload(name, [("a.png", content)])
+    job = submit(service, data=["rex:3"])
+    assert service.job(job).settings["data"] == f"{service.datasets.root / 'rex'}:3"
+    with pytest.raises(ConflictError, match=job):
+        service.delete_dataset("rex")
+    service.delete_dataset("rex-2")
+    service.cancel(job)
+    service.delete_dataset("rex")
+    with pytest.raises(NotFoundError):
+        service.delete_dataset("rex")
+    assert service.datasets.list() == []
+
+
+# --- the workspace ----------------------------------------------------------------------------------------------------
+
+
+def test_what_lies_in_the_workspace(service: Service) -> None:
+    assert [model["name"] for model in service.models()] == ["picto"]
+    write(service.workspace.models / "inner" / "house.safetensors")
+    assert [model["name"] for model in service.models()] == ["inner/house.safetensors", "picto"]
+    assert service.default_model() == "inner/house.safetensors"
+    write(service.workspace.templates / "mine.txt")
+    templates = service.templates()
+    assert templates[0] == "mine" and "style_filewords" in templates
+    with pytest.raises(NotFoundError):
+        service.adapter_file("lora", "x")
+    assert service.about()["root"] == str(service.workspace.root)
+
+
+def test_a_server_that_is_closed_twice_stays_closed(tmp_path: Path) -> None:
+    service = quick_service(tmp_path)
+    service.start()
+    job = submit(service)
+    until(lambda: service.job(job).state is not JobState.QUEUED)
+    service.close()
+    service.close()
