@@ -79,6 +79,11 @@ class QuickDesk(QuickCalls):
     def _create_embedding(self, name: str, **_: Any) -> Path:
         return write(self.workspace.embedding_path(name))
 
+    def _list_embeddings(self, model: str) -> dict[str, list[dict[str, Any]]]:
+        about = {"step": 3, "sd_checkpoint": None, "sd_checkpoint_name": model, "shape": 64, "vectors": 1}
+        paths = self.workspace.list_embeddings()
+        return {"loaded": [{"name": path.stem, "path": str(path), **about} for path in paths], "skipped": []}
+
     def _create_hypernetwork(self, name: str, **_: Any) -> Path:
         return write(self.workspace.hypernetwork_path(name))
 
