@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from tincture.errors import TinctureError
 from tincture.server.call_channel import Channel
+from tincture.server.child_environment import child_environment
 from tincture.server.errors import QueueFullError
 from tincture.workspace import Workspace
 
@@ -201,6 +202,7 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=self._said,
             cwd=workspace.root,
+            env=child_environment(),
         )
         assert self._process.stdin and self._process.stdout
         self.channel = Channel(self._process.stdout, self._process.stdin)

@@ -14,13 +14,13 @@ from typing import Any
 
 from tincture.errors import StorageError, TinctureError
 from tincture.formats.files import write_text
+from tincture.server.child_environment import child_environment
 from tincture.server.errors import ConflictError
 from tincture.server.file_lock import FileLock
 from tincture.server.job_folder import JobFolder
 
 # -P: a file in the workspace that is called like a module is not taken for it.
 COMMAND = (sys.executable, "-P", "-m", "tincture.server.worker")
-_SECRETS = ("TINCTURE_AUTH", "TINCTURE_TOKEN")
 
 
 class WorkerProcess:
@@ -88,13 +88,12 @@ def end_by_force(process: int) -> None:
 
 
 def _started(command: Sequence[str], log: Path, where: Path, files: Sequence[int]) -> subprocess.Popen[bytes]:
-    environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     # A session of its own: Ctrl-C reaches the server alone.
     own: dict[str, Any] = {"start_new_session": True, "pass_fds": files} if os.name == "posix" else {}
     try:
         with log.open("ab") as output:
             return subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=where, env=environment, **own
+                command, stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=where, env=child_environment(), **own
             )
     except OSError as error:
         reason = error.strerror or str(error)

@@ -73,10 +73,15 @@ def large(desk: Desk, content: bytes) -> bytes:
     return content[::-1]
 
 
+def environment(desk: Desk) -> dict[str, str]:
+    return dict(os.environ)
+
+
 def modules(desk: Desk) -> list[str]:
     return sorted(sys.modules)
 
 
 TARGETS: Mapping[str, Callable[..., Any]] = {
-    function.__name__: function for function in (count, chatter, fail, die, kill, unpicklable, work, large, modules)
+    function.__name__: function
+    for function in (count, chatter, fail, die, kill, unpicklable, work, large, modules, environment)
 }

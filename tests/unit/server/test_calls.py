@@ -221,3 +221,10 @@ def test_the_servers_own_process_loads_no_torch() -> None:
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_the_process_does_not_learn_the_servers_secrets(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TINCTURE_AUTH", "TINCTURE_TOKEN", "TINCTURE_OTHER"):
+        monkeypatch.setenv(name, "user:secret")
+    found = calls.call("environment")
+    assert "TINCTURE_OTHER" in found and not {"TINCTURE_AUTH", "TINCTURE_TOKEN"} & set(found)
