@@ -58,8 +58,8 @@ class JobEndpoints:
 
     def _add_jobs(self, router: APIRouter) -> None:
         add = router.add_api_route
-        submitted = {202: {"headers": {"Location": {"description": "The job.", "schema": {"type": "string"}}}}}
-        answers: dict[int | str, dict[str, Any]] = {**submitted, **documented(404, 507)}
+        location = {"description": "The job.", "schema": {"type": "string"}}
+        answers: dict[int | str, dict[str, Any]] = {202: {"headers": {"Location": location}}, **documented(404, 507)}
         add("/jobs", self.submit, methods=["POST"], status_code=202, responses=answers, summary="Submit a job")
         add("/jobs", self.list_jobs, methods=["GET"], summary="List jobs")
         one = documented(404)
