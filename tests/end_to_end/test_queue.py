@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
-from tests.runs import NAMES, RANDOM, Bench, csv_text, equal, last_state, make_bench, trained
+from tests.runs import NAMES, RANDOM, Bench, csv_text, equal, last_state, make_bench, trained, write_pictures
 from tests.support import save_folder, tiny_model
 from tincture import recipe
+from tincture.adapters.embedding import Embedding
+from tincture.preprocessing.settings import PreprocessSettings
 from tincture.server.file_lock import FileLock
 from tincture.server.job_store import JobStore
-from tincture.server.jobs import Job, JobState
+from tincture.server.jobs import Job, JobState, Wanted
 from tincture.server.supervisor import Supervisor
 from tincture.workspace import Workspace
 
@@ -133,7 +135,11 @@ def check_killed_equals_undisturbed(tmp_path: Path, new: Callable[[Path], dict[s
     assert ends == ([(2, "done")] if worker_too else [(1, "stopped"), (2, "done")])
 
 
-@pytest.mark.parametrize("worker_too", [False, True], ids=["server", "power cut"])
+@pytest.mark.parametrize(
+    "worker_too",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["server", "power cut"],
+)
 def test_killed_in_mid_training_and_restarted_equals_undisturbed(tmp_path: Path, worker_too: bool) -> None:
     def new(root: Path) -> dict[str, Any]:
         settings = make(root).settings("hypernetwork", **{**RANDOM, "steps": 60, "save_every": 3, "log_every": 1})
@@ -155,3 +161,72 @@ def test_the_same_on_picto(tmp_path: Path, kind: str, worker_too: bool) -> None:
         return bench.settings(kind, **{**own, "preview_every": 8, "preview_steps": 2}).to_dict()
 
     check_killed_equals_undisturbed(tmp_path, new, worker_too=worker_too)
+
+
+@pytest.mark.slow
+def test_paused_crashed_and_timed_out_a_run_ends_like_the_undisturbed_one(tmp_path: Path) -> None:
+    """One run, disturbed in every way that there is, by the real worker."""
+    (tmp_path / "disturbed").mkdir()
+    (tmp_path / "whole").mkdir()
+    changes = {**RANDOM, "steps": 400, "save_every": 3, "log_every": 1}
+    root = tmp_path / "disturbed"
+    store = submit(root, make(root).settings("embedding", **changes).to_dict())
+    with supervised(root, store) as supervisor:
+
+        def again_until(seen: int) -> None:
+            store.update("one", state=JobState.QUEUED, wanted=None)
+            supervisor.wake()
+            wait_for_steps(supervisor, seen)
+
+        wait_for_steps(supervisor, 2)
+        supervisor.ask("one", Wanted.PAUSED)
+        job = supervisor.wait("one", PATIENCE)
+        assert (job.state, job.error) == (JobState.PAUSED, "")
+        assert 2 <= job.global_step < 400
+        again_until(job.global_step + 5)
+        process = FileLock(supervisor.folder("one").lock_file).holder()
+        assert process
+        os.kill(process, signal.SIGSEGV)
+        job = supervisor.wait("one", PATIENCE)
+        assert job.state is JobState.FAILED
+        assert "SIGSEGV" in job.error
+        store.update("one", timeout_s=0.5)
+        again_until(0)
+        job = supervisor.wait("one", PATIENCE)
+        assert (job.state, job.error_type) == (JobState.FAILED, "TimeoutError")
+        store.update("one", timeout_s=None)
+        again_until(0)
+        job = supervisor.wait("one", PATIENCE)
+        assert (job.state, job.result["global_step"]) == (JobState.DONE, 400)
+        steps = [entry["global_step"] for entry in supervisor.folder("one").metrics()]
+    whole = undisturbed(tmp_path / "whole", make(tmp_path / "whole").settings("embedding", **changes).to_dict())
+    assert equal(trained(Path(job.result["adapter_path"])), trained(whole.adapter_path))
+    assert csv_text(Path(job.result["run_dir"])) == csv_text(whole.run_dir)
+    assert steps == list(range(1, 401))
+
+
+@pytest.mark.slow
+def test_interrupted_is_done_with_what_was_learned(tmp_path: Path) -> None:
+    bench = make(tmp_path)
+    store = submit(tmp_path, bench.settings("embedding", **{**RANDOM, "steps": 5000, "log_every": 1}).to_dict())
+    with supervised(tmp_path, store) as supervisor:
+        wait_for_steps(supervisor, 2)
+        supervisor.ask("one", Wanted.INTERRUPTED)
+        job = supervisor.wait("one", PATIENCE)
+    assert (job.state, job.result["interrupted"]) == (JobState.DONE, True)
+    assert 2 <= job.result["global_step"] < 5000
+    assert Embedding.load(bench.path("embedding")).step == job.result["global_step"] == job.global_step
+
+
+def test_preprocessing_is_a_job_too(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "pictures")
+    settings = PreprocessSettings(
+        source=str(pictures), destination=str(tmp_path / "crops"), width=16, height=16, workers=1
+    )
+    store = submit(tmp_path, settings.to_dict(), "preprocess")
+    with supervised(tmp_path, store) as supervisor:
+        job = supervisor.wait("one", PATIENCE)
+    assert (job.state, job.error) == (JobState.DONE, "")
+    assert (job.global_step, job.steps, job.progress) == (5, 5, 1.0)
+    assert (job.result["counts"]["pictures"], job.result["new"]) == (5, 5)
+    assert len(list((tmp_path / "crops").glob("*.png"))) == 5
