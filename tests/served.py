@@ -32,6 +32,9 @@ class QuickCalls:
             raise self.error
         return getattr(self, "_" + name)(**arguments)
 
+    def call_with_remarks(self, name: str, /, **arguments: Any) -> tuple[Any, list[str]]:
+        return self.call(name, **arguments), ["It was done quickly."]
+
     def interrupt(self) -> None:
         self.interrupted += 1
 

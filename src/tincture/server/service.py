@@ -255,22 +255,29 @@ class Service:
         chosen = self.places.model(model or self.default_model())
         return cast(dict[str, list[dict[str, Any]]], self._desk.call("list_embeddings", model=chosen))
 
-    def draw(self, request: Mapping[str, Any]) -> list[Path]:
+    def draw(self, request: Mapping[str, Any], remarks: list[str] | None = None) -> list[Path]:
         """Draws pictures into ``state_dir/pictures`` and returns their files; the model stays loaded for the next.
 
         Args:
             request: ``prompts`` (list), ``seeds`` (list; -1 for one by chance), ``model``, ``vae``, ``precision``,
                 and the fields of ``Drawing``; with ``strengths`` (list) or ``checkpoints`` (adapter files), one sheet
                 of the first prompt and seed as by ``generation.generate_grid``.
+            remarks: gets what there was to say on the way, such as that an embedding was left out.
 
         Raises:
             UsageError: a value is not allowed, or an adapter that a prompt names is not there.
+            StoppedError: somebody stopped it.
+            QueueFullError: too many wait for a picture already.
             TooMuchError: more or larger pictures than this server draws.
         """
         checked = self.places.drawing(request, most=self.settings.max_pictures, side=self.settings.max_side)
         checked.setdefault("model", self.default_model())
         out = self.state_dir / "pictures" / time.strftime("%Y-%m-%d")
-        return cast(list[Path], self._easel.call("draw", request=checked, out=out, device=self.settings.device[0]))
+        arguments = {"request": checked, "out": out, "device": self.settings.device[0]}
+        paths, told = self._easel.call_with_remarks("draw", **arguments)
+        if remarks is not None:
+            remarks += told
+        return cast(list[Path], paths)
 
     def picture_file(self, day: str, name: str) -> Path:
         """The file of a picture that was drawn, by the day (YYYY-MM-DD) and its name; NotFoundError."""

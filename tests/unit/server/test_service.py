@@ -192,6 +192,9 @@ def test_a_drawing_has_a_model_a_place_and_seeds(service: Service, tmp_path: Pat
     assert arguments["device"] == service.settings.device[0]
     assert path.parent.parent == service.state_dir / "pictures"
     assert service.picture_file(path.parent.name, path.name) == path
+    remarks: list[str] = []
+    service.draw({"prompts": ["a moon"]}, remarks)
+    assert remarks == ["It was done quickly."]
     service.draw({"prompts": ["a moon"]})
     assert asked(service, "_easel")[1]["request"]["seeds"][0] >= 0
     assert service.drawing() == {"done": 3, "total": 20, "preview": None}
