@@ -49,10 +49,7 @@ def serve(
         StorageError: the queue cannot be opened.
     """
     with _listen(settings.host, settings.port) as listener:
-        extensions = load_extensions()
-        for fault in extensions.faults:
-            say(f"remark: {fault}")
-        service = Service(workspace, settings, extensions)
+        service = Service(workspace, settings, load_extensions())
         page = has_page()
         if not page:
             say("remark: the page is left out, since Gradio is not installed: pip install 'tincture[ui]'")

@@ -76,7 +76,7 @@ class Intake:
         if name.lower().endswith(".zip"):
             self._unpack(name, file)
         else:
-            self._store(name, name, file)
+            self._store(name, shortened(name), file)
 
     def _store(self, name: str, told: str, file: BinaryIO) -> None:
         parts = parts_of(name, told)
@@ -203,15 +203,15 @@ def parts_of(name: str, told: str = "") -> tuple[str, ...]:
     if not text.strip() or any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise UsageError(f"{shortened(name)} is no name for a file.")
     if text.startswith("/") or re.match(r"[A-Za-z]:", text):
-        raise UsageError(f"{shortened(told)} is an absolute path; pack files by relative ones.")
+        raise UsageError(f"{told} is an absolute path; pack files by relative ones.")
     parts = tuple(part for part in text.split("/") if part != ".")
     if not parts or "" in parts or ".." in parts:
-        raise UsageError(f"{shortened(told)} leads out of its folder, or has an empty part; rename it.")
+        raise UsageError(f"{told} leads out of its folder, or has an empty part; rename it.")
     if len(parts) > DEEPEST:
-        raise UsageError(f"{shortened(told)} lies in {len(parts) - 1} folders; at most {DEEPEST - 1} are allowed.")
+        raise UsageError(f"{told} lies in {len(parts) - 1} folders; at most {DEEPEST - 1} are allowed.")
     for part in parts:
         if fault := _fault_of(part):
-            raise UsageError(f"{shortened(told)} {fault}; rename it.")
+            raise UsageError(f"{told} {fault}; rename it.")
     return parts
 
 

@@ -260,7 +260,7 @@ def test_a_zip_bomb_that_lies_about_its_size(datasets: Datasets) -> None:
 
 def test_bytes_count_over_all_files_and_so_do_files(datasets: Datasets) -> None:
     half = b"x" * (MIB * 6 // 10)
-    with pytest.raises(TooMuchError, match=r"b\.caption goes beyond"):
+    with pytest.raises(TooMuchError, match=r"'b\.caption' goes beyond"):
         datasets.upload("rex", files(a_txt=half, b_caption=half))
     with pytest.raises(TooMuchError, match="more than 20 files"):
         datasets.upload("rex", named(*(f"{n}.txt" for n in range(21)), content=b"x"))
@@ -276,7 +276,7 @@ def test_a_zip_with_a_vast_list_of_contents_is_not_even_listed(datasets: Dataset
 
 def test_a_caption_of_megabytes_is_none(datasets: Datasets) -> None:
     datasets.max_bytes = 10 * MIB
-    with pytest.raises(TooMuchError, match=r"a\.txt has more than 1 MiB"):
+    with pytest.raises(TooMuchError, match=r"'a\.txt' has more than 1 MiB"):
         datasets.upload("rex", files(a_txt=b"x" * (MIB + 1)))
 
 
