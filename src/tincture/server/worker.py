@@ -45,7 +45,7 @@ class StoppedEarly(BaseException):
 
 
 class Control:
-    """What the server asks for. As a watcher of a run, it ends the preparation of one that is not wanted any more.
+    """What the server asks for. As a watcher of a training, it ends the preparation of one that is not wanted.
 
     Attributes:
         stop: is set when the job shall end after its step.
@@ -92,30 +92,31 @@ class Job:
         self.attempt: int = task["attempt"]
 
 
-def train(job: Job, callbacks: Sequence[Callback], stop: threading.Event) -> tuple[bool, Fields]:
+def train(job: Job, callbacks: Sequence[Callback], control: Control) -> tuple[bool, Fields]:
     """Trains, or goes on with the run that the job began; returns whether it was stopped, and its result."""
     if job.run_dir and (result := finished(job)):
         return False, result
     from tincture import recipe
     from tincture.settings import TrainSettings
 
+    watchers = [*callbacks, control]
     if job.run_dir and (job.run_dir / "run.json").is_file():
         try:
-            return _trained(recipe.resume(job.run_dir, device=job.device, callbacks=callbacks, stop=stop))
+            return _trained(recipe.resume(job.run_dir, device=job.device, callbacks=watchers, stop=control.stop))
         except (DataError, FileFormatError, UsageError):
             # Pictures that changed, say: what has learned nothing yet may begin anew.
             if _steps_saved(job.run_dir):
                 raise
     settings = {**job.settings, **({"device": job.device} if job.device else {})}
-    return _trained(recipe.train(TrainSettings.from_dict(settings), job.workspace, callbacks, stop))
+    return _trained(recipe.train(TrainSettings.from_dict(settings), job.workspace, watchers, control.stop))
 
 
-def preprocess(job: Job, callbacks: Sequence[Callback], stop: threading.Event) -> tuple[bool, Fields]:
+def preprocess(job: Job, callbacks: Sequence[Callback], control: Control) -> tuple[bool, Fields]:
     """Makes crops, those that are not there yet; returns whether it was stopped, and its result."""
     from tincture.preprocessing import pipeline
 
     settings = {**job.settings, **({"device": job.device} if job.device else {})}
-    made = pipeline.preprocess(**settings, callbacks=callbacks, stop=stop)
+    made = pipeline.preprocess(**settings, callbacks=callbacks, stop=control.stop)
     result = {
         "destination": str(made.destination),
         "report": str(made.report),
@@ -127,7 +128,7 @@ def preprocess(job: Job, callbacks: Sequence[Callback], stop: threading.Event) -
     return made.interrupted, result
 
 
-PERFORM: Mapping[str, Callable[[Job, Sequence[Callback], threading.Event], tuple[bool, Fields]]] = {
+PERFORM: Mapping[str, Callable[[Job, Sequence[Callback], Control], tuple[bool, Fields]]] = {
     "train": train,
     "preprocess": preprocess,
 }
@@ -188,8 +189,7 @@ def _trained(result: RunResult) -> tuple[bool, Fields]:
 def perform(job: Job, reporter: Reporter, control: Control) -> Fields:
     """Does the job and returns how it ended, as the event ``ended`` says it."""
     try:
-        callbacks: list[Callback] = [reporter, control, load_extensions().callback()]
-        stopped, result = PERFORM[job.kind](job, callbacks, control.stop)
+        stopped, result = PERFORM[job.kind](job, [reporter, load_extensions().callback()], control)
         return {"state": "stopped" if stopped else "done", "result": result}
     except StoppedEarly:
         return {"state": "stopped", "result": {}}
