@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench import machine  # noqa: E402
 from bench.material import NAME, create_adapter, make_workspace  # noqa: E402
-from bench.measure import spread  # noqa: E402
+from bench.measure import Kind, spread  # noqa: E402
 
 from tincture import recipe  # noqa: E402
 from tincture.events import Event, StepEnd, StepsDone  # noqa: E402
@@ -43,7 +43,7 @@ RESULTS = ROOT / "bench" / "results"
 PICTURES, WARMUP = 16, 16
 EVERY_S = 0.005
 """Seconds between two looks of the one who follows."""
-KIND = "hypernetwork"
+KIND: Kind = "hypernetwork"
 
 
 def settings(workspace: Workspace, model: str, steps: int) -> TrainSettings:
