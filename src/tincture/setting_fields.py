@@ -26,7 +26,14 @@ Check = Callable[[Any], str | None]
 
 
 def setting(
-    default: Any, group: str, help_text: str, check: Check | None = None, *, number: bool = False, strip: bool = False
+    default: Any,
+    group: str,
+    help_text: str,
+    check: Check | None = None,
+    *,
+    number: bool = False,
+    strip: bool = False,
+    secret: bool = False,
 ) -> Any:
     """A field of settings.
 
@@ -37,9 +44,10 @@ def setting(
         check: of its value, beyond the type.
         number: a text that may also be given as a number, such as a schedule of one rate.
         strip: a text whose blanks at both ends don't count.
+        secret: no message shows its value.
     """
-    metadata = {"group": group, "help": help_text, "check": check, "number": number, "strip": strip}
-    return dataclasses.field(default=default, metadata=metadata)
+    metadata = {"group": group, "help": help_text, "check": check, "number": number, "strip": strip, "secret": secret}
+    return dataclasses.field(default=default, repr=not secret, metadata=metadata)
 
 
 def at_least(minimum: float) -> Check:
@@ -199,6 +207,7 @@ class FieldSpec:
     lone: bool  # of repeated ones: a single item may stand alone
     number: bool
     strip: bool
+    secret: bool
     check: Check | None
 
 
@@ -250,14 +259,15 @@ def _converted(spec: FieldSpec, value: Any) -> Any:
 def _fault(spec: FieldSpec, value: Any) -> str | None:
     if value is None and spec.optional:
         return None
+    given = spec.name if spec.secret else f"{spec.name} is {value!r}, but"
     if not _has_type(spec, value):
-        return f"{spec.name} is {value!r}, but must be {_type_words(spec)}"
+        return f"{given} must be {_type_words(spec)}"
     if spec.choices and value not in spec.choices:
-        return f"{spec.name} is {value!r}, but must be {_any_of(spec.choices)}"
+        return f"{given} must be {_any_of(spec.choices)}"
     if spec.type is float and not math.isfinite(value):
-        return f"{spec.name} is {value!r}, but must be a finite number"
+        return f"{given} must be a finite number"
     allowed = spec.check(value) if spec.check else None
-    return f"{spec.name} is {value!r}, but must be {allowed}" if allowed else None
+    return f"{given} must be {allowed}" if allowed else None
 
 
 def _has_type(spec: FieldSpec, value: Any) -> bool:

@@ -110,6 +110,24 @@ def register(app: FastAPI) -> None:
     for kind in (TinctureError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer)
     app.router.responses = {**documented(*COMMON), **app.router.responses}
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        description = describe()
+        for operations in description.get("paths", {}).values():
+            for operation in operations.values():
+                for response in operation.get("responses", {}).values():
+                    _say_json(response.get("content", {}))
+        return description
+
+    app.openapi = described  # type: ignore[method-assign]
+
+
+def _say_json(content: dict[str, Any]) -> None:
+    """FastAPI takes errors to be of the type that the route answers with; ours are always JSON."""
+    for media_type, found in list(content.items()):
+        if found.get("schema", {}).get("$ref", "").endswith(f"/{ErrorAnswer.__name__}"):
+            content.setdefault("application/json", content.pop(media_type))
 
 
 class AnswerFaults:
@@ -144,6 +162,8 @@ def _sentence(faults: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _fault(fault: Mapping[str, Any]) -> str:
+    if fault.get("type") == "json_invalid":
+        return "the body is no JSON"
     where, *inner = [str(part)[:100] for part in fault.get("loc", ())] or ["request"]
     name = ".".join(inner) or where
     place = f" ({where})" if inner and where != "body" else ""

@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import tincture
+from tincture.server.asgi import API_PATHS
 from tincture.server.auth import ALLOWED
 from tincture.server.jobs import FINISHED, Job, JobState
 
@@ -200,5 +201,11 @@ class _JobWatch:
 
 def _route(scope: Scope) -> str:
     """The route's pattern: there are no more labels than routes. What was refused before a route was found is other."""
-    pattern = getattr(scope.get("route"), "path", "")
-    return str(pattern) if pattern else ("page" if "endpoint" in scope else "other")
+    route, path = scope.get("route"), str(scope["path"])
+    if route is None:
+        return "page" if "endpoint" in scope and not path.startswith(API_PATHS) else "other"
+    try:
+        inner = str(route.path_format.format(**scope["path_params"]))  # without the prefix of the routers around it
+    except (AttributeError, KeyError):
+        return "other"
+    return path.removesuffix(inner) + str(route.path) if path.endswith(inner) else "other"

@@ -59,10 +59,18 @@ class ServerSettings(CheckedSettings):
     )
 
     auth: str = setting(
-        "", ACCESS, "USER:PASSWORD that every request must give; better by the variable TINCTURE_AUTH.", _credentials
+        "",
+        ACCESS,
+        "USER:PASSWORD that every request must give; better by the variable TINCTURE_AUTH.",
+        _credentials,
+        secret=True,
     )
     token: str = setting(
-        "", ACCESS, "Token that programs may give instead; better by the variable TINCTURE_TOKEN.", _long_enough
+        "",
+        ACCESS,
+        "Token that programs may give instead; better by the variable TINCTURE_TOKEN.",
+        _long_enough,
+        secret=True,
     )
     allow_dir: tuple[str, ...] = setting(
         (), ACCESS, "Folder outside the workspace that requests may read and write; repeat for several."
@@ -78,7 +86,7 @@ class ServerSettings(CheckedSettings):
         10.0, WORK, "Minutes after which the model that draws pictures leaves the memory.", at_least(0)
     )
     webui_errors: bool = setting(
-        False, WORK, "Answer a failed /sdapi/v1/train with 200 and the error in info, as the webui does."
+        False, WORK, "Answer failed work below /sdapi/v1 with 200 and the error in info, as the webui does."
     )
 
     max_upload_mb: int = setting(2048, LIMITS, "Megabytes that an upload may have, also unpacked.", at_least(1))
