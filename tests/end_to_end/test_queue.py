@@ -26,7 +26,7 @@ from tincture.server.jobs import Job, JobState, Wanted
 from tincture.server.supervisor import Supervisor
 from tincture.workspace import Workspace
 
-PATIENCE = 240
+PATIENCE = 600
 # All that a server is, for the queue; it ends when it is killed.
 SERVER = """
 import sys, time
@@ -155,6 +155,7 @@ def test_the_same_on_picto(tmp_path: Path, kind: str, worker_too: bool) -> None:
     def new(root: Path) -> dict[str, Any]:
         bench = make(root)
         workspace = bench.workspace
+        write_pictures(bench.data, side=64)
         recipe.create_embedding("cat", workspace=workspace, num_vectors=4, overwrite=True)
         recipe.create_hypernetwork("ink", workspace=workspace, overwrite=True)
         own = {"model": "picto", "width": 0, "height": 0, "steps": 20, "save_every": 4, "log_every": 1}
