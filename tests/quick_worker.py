@@ -26,7 +26,8 @@ def main(pace_s: float, folder: Path) -> int:
     settings, stop = task["settings"], threading.Event()
     threading.Thread(target=_listen, args=[stop], daemon=True).start()
     events = EventFile(folder / "events.jsonl")
-    run_dir = Path(task["run_dir"] or folder / "run")
+    own = Path(task["root"]) / "textual_inversion" / "2026-11-21" / folder.name  # where previews are given out from
+    run_dir = Path(task["run_dir"] or own)
     (run_dir / "images").mkdir(parents=True, exist_ok=True)
     done = int((run_dir / "state.txt").read_text()) if (run_dir / "state.txt").exists() else 0
     steps = settings.get("steps", 3)

@@ -11,6 +11,7 @@ from typing import Any, cast
 from PIL import Image
 
 from tests import quick_worker
+from tincture.errors import UsageError
 from tincture.server.calls import Calls
 from tincture.server.service import Service
 from tincture.server.settings import ServerSettings
@@ -62,7 +63,28 @@ class QuickCalls:
         }
 
     def _inspect(self, path: Path) -> dict[str, Any]:
-        return {"kind": "embedding", "size": path.stat().st_size}
+        size, name = path.stat().st_size, path.stem
+        return {"path": str(path), "kind": "embedding", "name": name, "size": size, "notes": ["It is <odd>."]}
+
+    def _file_steps(self, paths: dict[str, Path]) -> dict[str, int | None]:
+        return {name: path.stat().st_size for name, path in paths.items()}
+
+    def _convert(self, path: Path, out: Path, to: str, name: str, **_: Any) -> dict[str, Any]:
+        if out.exists():
+            raise UsageError(f"There is a file {out} already; choose another name, or allow overwriting it.")
+        write(out)
+        if to == "png":
+            Image.new("RGB", (8, 8)).save(out)
+        return {"path": str(out), "kind": "embedding", "format": to, "name": name, "lost": ["The <step>."]}
+
+    def _add_adapter(self, path: Path, name: str) -> Path:
+        raise UsageError(f"{name} holds nothing that can be added.")
+
+    def _examine(self) -> dict[str, Any]:
+        counts = {"embeddings": 1, "hypernetworks": 0, "free": 10**9}
+        told = {"python": "3", "system": "a system", "libraries": {"torch": None}, "optional_parts": {"tag": False}}
+        devices = [{"name": "cpu", "precisions": ["fp32"]}]
+        return {**told, "devices": devices, "models": {}, "workspace": counts, "problems": ["torch is missing."]}
 
     def _draw(self, request: dict[str, Any], out: Path, **_: Any) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Gradio reads it when it is imported: else it tells its makers of every start.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# Else it sorts its last ten thousand events into a table after each one, and an open page has an event a second.
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**12))
 
 
 def build_page(service: Service) -> gr.Blocks:

@@ -110,12 +110,11 @@ def _keep_list(service: Service, tab: _Tab) -> None:
     def read(words: str | None, steps: Mapping[str, int | None], shown: str) -> str:
         return files_view.table(list(files_view.matching(service.files(), words or "")), steps, shown)
 
-    def read_steps(words: str | None, shown: str) -> tuple[Any, str]:
+    def read_steps() -> Any:
         try:
-            steps = service.file_steps([file["path"] for file in service.files()])
+            return service.file_steps([file["path"] for file in service.files()])
         except TinctureError:
-            return gr.skip(), read(words, {}, shown)  # the list says the rest
-        return steps, read(words, steps, shown)
+            return gr.skip()  # the list says the rest
 
     def add(uploaded: str) -> str:
         try:
@@ -130,9 +129,10 @@ def _keep_list(service: Service, tab: _Tab) -> None:
     come = [tab.refresh.click, *([inside.select] if isinstance(inside, gr.Tab) else [page.load])]
     # the list at once, then the steps, for which files are read
     gr.on([*come, tab.words.change], read, asked, tab.table, **QUIETLY)
-    gr.on(come, read_steps, [tab.words, tab.shown], [tab.steps, tab.table], **QUIETLY)
     added = tab.add.upload(add, tab.add, tab.said, **PRIVATE)
-    added.then(read_steps, [tab.words, tab.shown], [tab.steps, tab.table], **QUIETLY)
+    counted = gr.on([*come, tab.written.change], read_steps, None, tab.steps, **QUIETLY)
+    for event in (counted, added.then(read_steps, None, tab.steps, **QUIETLY)):
+        event.then(read, asked, tab.table, **QUIETLY)
 
 
 # --- one file ---------------------------------------------------------------------------------------------------------

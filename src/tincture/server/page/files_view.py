@@ -47,7 +47,9 @@ def report(found: Mapping[str, Any], url: str = "") -> str:
     """
     path = Path(found["path"])
     traits = facts((_label(key), _short(value)) for key, value in found.items() if key not in _APART)
-    provenance = facts((_label(key), _short(value)) for key, value in (found.get("provenance") or {}).items())
+    told = found.get("provenance") or {}
+    provenance = facts((_label(key), _short(value)) for key, value in told.items() if not isinstance(value, Mapping))
+    tables = {"Provenance": provenance, **{_label(key).capitalize(): _table(told[key]) for key in told}}
     return "".join(
         (
             f"<h2>{escape(path.name)}</h2>",
@@ -56,7 +58,7 @@ def report(found: Mapping[str, Any], url: str = "") -> str:
             _sentences("notes", found),
             _sentences("lost", found),
             traits,
-            f"<h3>Provenance</h3>{provenance}" if provenance else "",
+            *(f"<h3>{escape(title)}</h3>{shown}" for title, shown in tables.items() if shown),
         )
     )
 
@@ -78,6 +80,11 @@ def address(path: str | Path, served: Sequence[Path]) -> str:
     """Where a file is given out; empty when it lies in none of the folders that are."""
     resolved = Path(path).resolve()
     return file_url(resolved) if any(resolved.is_relative_to(folder.resolve()) for folder in served) else ""
+
+
+def _table(value: Any) -> str:
+    """Of what has parts of its own, such as the settings of the run."""
+    return facts((_label(str(key)), _short(part)) for key, part in value.items()) if isinstance(value, Mapping) else ""
 
 
 def _is_picture(path: Path) -> bool:
