@@ -51,6 +51,7 @@ LAYERS = (
     ("tincture.webui",),
     ("tincture.server",),
     ("tincture.server.page",),
+    ("tincture.server.app", "tincture.server.serving"),
     ("tincture.demo",),
     ("tincture.cli", "tincture.__main__"),
 )
