@@ -22,6 +22,8 @@ SLOWEST = 1000  # bytes a second, on average, once patience is over
 DEEPEST = 64  # lists and objects in each other
 FORM_ROOM = 2**20  # what multipart/form-data needs beside the files
 FORM = "multipart/form-data"
+PICTURE_BYTES = 32 * 2**20  # a picture of 2048 × 2048 pixels in base64
+PICTURES = "/sdapi/v1/png-info"
 UPLOADS = re.compile(r"/api/v1/datasets(/.*)?|/gradio_api/upload/?")
 
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -106,6 +108,8 @@ class CheckBody:
             return await self._app(scope, receive, send)
         upload = is_upload(scope)
         most = self._most_upload + FORM_ROOM if upload else self._most
+        if scope["path"] == PICTURES:
+            most = max(most, PICTURE_BYTES)
         try:
             _check_announced(scope, upload, most)
             bounded = self._bounded(receive, most, self._received if upload else lambda count: None)

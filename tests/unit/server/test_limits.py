@@ -181,6 +181,13 @@ def test_a_large_body_is_refused_before_it_is_sent(port: int) -> None:
     assert status == 413 and b"64 kB" in body
 
 
+def test_a_picture_to_be_looked_into_may_be_larger(port: int) -> None:
+    small, large = (f"Content-Length: {size}" for size in (20_000_000, 50_000_000))
+    status, _, body = send(port, request("POST", "/sdapi/v1/png-info", JSON, large))
+    assert status == 413 and b"32 MB" in body
+    assert send(port, request("POST", "/sdapi/v1/png-info", JSON, small))[0] != 413
+
+
 def test_headers_are_bounded(port: int) -> None:
     refused = (0, 400, 431)  # 0: it closed while they were being sent
     status, head, _ = send(port, request("GET", "/", "X-Large: " + "x" * 100_000))
