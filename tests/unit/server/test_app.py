@@ -7,11 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -289,3 +291,15 @@ def test_secrets_are_told_nowhere(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert "short-secret" not in capsys.readouterr().err
     assert main(["serve", "--root", str(tmp_path), "--auth", "secret-without-colon"]) == 2
     assert "secret-without-colon" not in capsys.readouterr().err
+
+
+def test_a_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    said: list[str] = []
+    stopping = threading.Event()
+    monkeypatch.setattr(serving.os, "_exit", codes.append)
+    server = serving._Server(uvicorn.Config(FastAPI()), said.append, stopping)
+    server.handle_exit(signal.SIGINT, None)
+    assert stopping.is_set() and server.should_exit and not codes
+    server.handle_exit(signal.SIGINT, None)
+    assert codes == [130] and "at once" in said[1]
