@@ -242,7 +242,7 @@ def test_resume_hands_on_the_folder_and_the_stop_event(recipe: FakeRecipe, tmp_p
     ((name, arguments, keywords),) = recipe.calls
     assert (name, arguments) == ("resume", (tmp_path,))
     assert isinstance(keywords["stop"], threading.Event)
-    assert len(keywords["callbacks"]) == 1
+    assert len(keywords["callbacks"]) == 2  # progress and extensions
     assert keywords["workspace"] is None  # the run knows its own
 
 
