@@ -97,7 +97,9 @@ def _too_long(job: Job, ending: Ending) -> str:
 
 
 def _crash(ending: Ending) -> str:
-    last = f" Its log ends: {' | '.join(ending.log)[-600:]}" if ending.log else ""
+    # A crash report of Python ends in a list of modules, which tells nobody anything.
+    lines = [line[:200] for line in ending.log if not line.startswith("Extension modules:")]
+    last = f" Its log ends: {' | '.join(lines)}" if lines else ""
     return f"The job's process {_status(ending.status)}; other jobs are not touched.{last}"
 
 

@@ -79,7 +79,7 @@ def test_results_and_steps() -> None:
 
 
 def test_an_unknown_signal_is_named_by_its_number() -> None:
-    error = outcome(job(), Ending(None, -99, log=("one", "two"))).changes["error"]
+    error = outcome(job(), Ending(None, -99, log=("one", "two", "Extension modules: numpy"))).changes["error"]
     assert error == "The job's process was ended by signal 99; other jobs are not touched. Its log ends: one | two"
 
 
