@@ -57,15 +57,15 @@ class TrainTab:
                 created = {"embedding": create.embedding(service, self.model, made["embedding"])}
             with gr.Tab("Create hypernetwork", id="create-hypernetwork"):
                 created["hypernetwork"] = create.hypernetwork(service, self.model, made["hypernetwork"])
-            with gr.Tab("Preprocess images", id="preprocess"):
+            with gr.Tab("Preprocess images", id="preprocess") as preprocessing:
                 self.source = preprocess.build(service)
-            with gr.Tab("Data sets", id="datasets"):
+            with gr.Tab("Data sets", id="datasets") as looking:
                 self.gallery = gallery.Gallery(service)
-            with gr.Tab("Train", id="train"):
+            with gr.Tab("Train", id="train") as training:
                 self._train()
             for part in extra:
                 part.render()
-        self._keep_fresh(refresh)
+        self._keep_fresh([refresh.click, preprocessing.select, looking.select, training.select])
         for kind, event in created.items():
             event.then(
                 lambda name, kind=kind: gr.Dropdown(
@@ -127,8 +127,8 @@ class TrainTab:
         self.starts["embedding"].click(lambda given: start(given, "embedding"), inputs, self.said, **PRIVATE)
         self.starts["hypernetwork"].click(lambda given: start(given, "hypernetwork"), inputs, self.said, **PRIVATE)
 
-    def _keep_fresh(self, refresh: gr.Button) -> None:
-        """Lists are read anew when the page is loaded, and when asked for."""
+    def _keep_fresh(self, events: Sequence[Any]) -> None:
+        """Lists are read anew when the page is loaded, and at ``events``: jobs and uploads make new data sets."""
         service, form = self.service, self.inputs.form
         readers: dict[Component, Any] = {
             self.model: lists.models,
@@ -143,8 +143,14 @@ class TrainTab:
         def read_all() -> list[Any]:
             return [gr.Dropdown(choices=list(read(service))) for read in readers.values()]
 
-        events = [refresh.click, gr.context.Context.root_block.load]
-        gr.on(events, read_all, None, list(readers), show_progress="hidden", **PRIVATE)
+        gr.on(
+            [gr.context.Context.root_block.load, *events],
+            read_all,
+            None,
+            list(readers),
+            show_progress="hidden",
+            **PRIVATE,
+        )
 
 
 def previews(given: Mapping[str, Any]) -> dict[str, Any]:
