@@ -297,7 +297,7 @@ def test_a_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatc
     codes: list[int] = []
     said: list[str] = []
     stopping = threading.Event()
-    monkeypatch.setattr(serving.os, "_exit", codes.append)
+    monkeypatch.setattr("os._exit", codes.append)
     server = serving._Server(uvicorn.Config(FastAPI()), said.append, stopping)
     server.handle_exit(signal.SIGINT, None)
     assert stopping.is_set() and server.should_exit and not codes

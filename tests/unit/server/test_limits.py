@@ -135,7 +135,8 @@ def test_a_body_that_breaks_off_is_not_handed_on() -> None:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CheckBody.__init__, "__kwdefaults__", {**CheckBody.__init__.__kwdefaults__, "patience_s": 0.3})
+        defaults = CheckBody.__init__.__kwdefaults__ or {}
+        patch.setattr(CheckBody.__init__, "__kwdefaults__", {**defaults, "patience_s": 0.3})
         patch.setattr(PatientProtocol, "headers_within_s", 0.3)
         with live(small_app(max_body_kb=64, max_upload_mb=1)) as port:
             yield port

@@ -12,7 +12,7 @@ from tincture.server.hosts import Names
 from tincture.server.settings import ServerSettings
 
 TOKEN = "0123456789abcdef-secret"
-PAIR = {"auth": "ada:engine:1"}  # a password may hold a colon
+PAIR: dict[str, Any] = {"auth": "ada:engine:1"}  # a password may hold a colon
 
 
 def basic(pair: str) -> dict[str, str]:
