@@ -32,7 +32,8 @@ class JobRequest(Request):
     kind: JobKind = Field(description="train: an adapter that exists; preprocess: a folder of pictures.")
     settings: dict[str, Any] = Field(
         description="What /settings/train or /settings/preprocess list, by name; relative paths start at the "
-        "workspace. What is left out has its default."
+        "workspace. What is left out has its default.",
+        examples=[{"kind": "embedding", "name": "rex", "data": "datasets/rex", "steps": 500}],
     )
     priority: int = Field(0, ge=-1000, le=1000, description="The higher, the sooner.")
     timeout_s: float | None = Field(
