@@ -91,10 +91,17 @@ def build(service: Service) -> None:
             gr.Warning(escape(error))
         return refresh(*given)
 
-    page = Context.root_block
+    def wind(event: gr.SelectData) -> gr.Timer:
+        return gr.Timer(active=isinstance(inside, gr.Tab) and event.value == inside.label)
+
+    page, inside = Context.root_block, Context.block
     assert page is not None
     # One event for both: a page that was loaded again is filled at once.
     gr.on([page.load, tab.timer.tick], refresh, asked, tab.outputs, trigger_mode="once", **shared)
+    if isinstance(inside, gr.Tab) and isinstance(inside.parent, gr.Tabs):
+        # Nobody sees what changes in a tab that is not open.
+        inside.parent.select(wind, None, tab.timer, **shared)
+        inside.select(refresh, asked, tab.outputs, **shared)
     gr.on([tab.which.change, tab.smoothing.input], refresh, asked, tab.outputs, **shared)
     gr.on([tab.running.click, tab.others.click], choose, asked, tab.outputs, **shared)
     tab.more.click(more, asked, tab.outputs, **shared)
@@ -107,7 +114,7 @@ class _Tab:
 
     def __init__(self) -> None:
         self.chosen, self.limit, self.seen = gr.State(""), gr.State(PAGE_OF_JOBS), gr.State({})
-        self.timer = gr.Timer(EVERY_S)
+        self.timer = gr.Timer(EVERY_S, active=not isinstance(Context.block, gr.Tab))
         with gr.Row(elem_classes="runs", equal_height=False):
             with gr.Column(scale=2, min_width=280, elem_id="queue"):
                 self._queue()
