@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hypothesis
 import pytest
 
 from tests.checkpoints import Checkpoints
@@ -8,6 +9,9 @@ from tincture.models.stable_diffusion import StableDiffusion
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # An example that takes long says something of the machine, nothing of the code.
+    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.load_profile("patient")
     # diffusers 0.42's schedulers mix tensors and arrays in ways numpy 2 deprecates; not ours to repair.
     for message in ("__array__ implementation", "__array_wrap__ must accept"):
         config.addinivalue_line("filterwarnings", f"ignore:{message}:DeprecationWarning")
