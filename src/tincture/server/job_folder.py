@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import codecs
+import itertools
 import json
 import math
 import shutil
@@ -73,24 +74,25 @@ class JobFolder:
     def read_from(self, offset: int, most: int = MOST_BYTES) -> tuple[list[Event], int]:
         """The events behind byte ``offset`` and the offset to go on from; cheap if there is none.
 
-        About ``most`` bytes are read, and at least one event.
+        About ``most`` bytes are read, and at least one event. What is damaged at the end is not passed by: a worker
+        that goes on with the file cuts it off.
         """
         while True:
             content = _read(self.event_file, offset, most)
             parsed = list(_lines(content))
             if parsed or len(content) < most:
-                end = content.rfind(b"\n") + 1
-                return [event for event, _ in parsed], offset + end
+                return [event for event, _ in parsed], offset + (parsed[-1][1] if parsed else 0)
             most *= 2  # a line that is longer
 
-    def metrics(self, since_step: int = 0) -> list[Metric]:
+    def metrics(self, since_step: int = 0, *, every: int = 1, most: int | None = None) -> list[Metric]:
         """One entry per step after ``since_step``: global_step, epoch, epoch_step, loss, learning_rate.
 
-        A loss that is not finite is None. Where a run went on from an earlier step, what followed that step before is
-        left out, as in the run's own log.
+        Of each ``every`` steps the last is told, and the latest of all; of these the first ``most``. A loss that is not
+        finite is None. Where a run went on from an earlier step, what followed that step before is left out, as in the
+        run's own log.
         """
         with self._caught_up() as story:
-            return story.after(since_step)
+            return story.after(since_step, every, most)
 
     def log(self, since: int = 0) -> tuple[str, int]:
         """What was printed from byte ``since`` on, a megabyte at most, and the byte to go on from."""
@@ -182,9 +184,11 @@ class _Story:
                     for column, value in zip(self.columns, record, strict=True):
                         column.append(math.nan if value is None else value)
 
-    def after(self, step: int) -> list[Metric]:
-        first = bisect.bisect_right(self.columns[0], step)
-        return [_metric(row) for row in zip(*(column[first:] for column in self.columns), strict=True)]
+    def after(self, step: int, every: int, most: int | None) -> list[Metric]:
+        steps = self.columns[0]
+        rows = range(bisect.bisect_right(steps, step), len(steps))
+        chosen = (row for row in rows if steps[row] % every == 0 or row == rows[-1])
+        return [_metric([column[row] for column in self.columns]) for row in itertools.islice(chosen, most)]
 
     def _forget_after(self, step: int) -> None:
         steps = self.columns[0]

@@ -115,6 +115,11 @@ class JobStore:
         found = {row["state"]: row["count"] for row in rows}
         return {state: found.get(state, 0) for state in JobState}
 
+    def last_position(self) -> float:
+        """The position behind which no job waits; 0 when none does."""
+        query = f"SELECT MAX(position) AS last FROM jobs WHERE state IN ({_marks(WAITING)})"
+        return float(self._read(query, list(WAITING))[0]["last"] or 0.0)
+
     def version(self) -> int:
         """A number that is another one after every change of any job; for those who look again and again."""
         with self._lock, self._explained():

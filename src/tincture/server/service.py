@@ -6,6 +6,7 @@ once, paths in them too; what takes long happens in processes of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import secrets
@@ -102,7 +103,7 @@ class Service:
         Raises:
             UsageError: a setting is not allowed, or the adapter to train does not exist.
             ForbiddenPathError: a path leads out of what is allowed.
-            QueueFullError: the queue is full.
+            QueueFullError: the queue is full; paused jobs count too.
         """
         checked, name = self._checked(kind, settings)
         if not -1000 <= priority <= 1000:
@@ -111,15 +112,15 @@ class Service:
             raise UsageError(f"The timeout is {timeout_s} s; allowed is more than 0 and at most 10,000,000 s.")
         if device and device not in self.settings.device:
             raise UsageError(f"This server has no device {device!r}; it has {', '.join(self.settings.device)}.")
-        if self.store.counts().get(JobState.QUEUED, 0) >= self.settings.max_jobs:
-            raise QueueFullError(f"{self.settings.max_jobs} jobs are waiting already; try again when some are done.")
+        self._refuse_full()
         job = Job(
             id=_new_id(),
             kind=kind,
             name=name,
             settings=checked,
             priority=priority,
-            position=time.time(),
+            # Also when the clock was set back, behind those that wait.
+            position=max(time.time(), self.store.last_position() + 1e-6),
             device=device,
             timeout_s=timeout_s if timeout_s is not None else (self.settings.job_timeout * 3600 or None),
             source=source,
@@ -146,9 +147,11 @@ class Service:
         """What the job told, from number ``since`` on, oldest first; see ``worker`` for what events there are."""
         return self.folder(job_id).events(since)
 
-    def metrics(self, job_id: str, since_step: int = 0) -> list[dict[str, Any]]:
-        """One entry per step after ``since_step``: global_step, epoch, epoch_step, loss, learning_rate."""
-        return self.folder(job_id).metrics(since_step)
+    def metrics(
+        self, job_id: str, since_step: int = 0, *, every: int = 1, most: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Steps after ``since_step``: global_step, epoch, epoch_step, loss, learning_rate; see ``JobFolder``."""
+        return self.folder(job_id).metrics(since_step, every=every, most=most)
 
     def log(self, job_id: str, since: int = 0) -> tuple[str, int]:
         """What the job wrote for people from byte ``since`` on, and where to go on reading."""
@@ -168,8 +171,12 @@ class Service:
 
     def interrupt(self) -> list[Job]:
         """Every running job stops after its step, saves, and counts as done, as by the webui's button."""
-        running = self.jobs([JobState.RUNNING])
-        return [self.supervisor.ask(job.id, Wanted.INTERRUPTED) for job in running]
+        asked = []
+        for job in self.jobs([JobState.RUNNING]):
+            with contextlib.suppress(ConflictError, NotFoundError):  # it ended just now
+                # One that is to be paused or cancelled stops anyway, as somebody else wants it.
+                asked.append(job if job.wanted else self.supervisor.ask(job.id, Wanted.INTERRUPTED))
+        return asked
 
     def resume(self, job_id: str) -> Job:
         """A paused job waits for its turn again; ConflictError for others."""
@@ -177,6 +184,7 @@ class Service:
 
     def retry(self, job_id: str) -> Job:
         """A failed or cancelled job waits for its turn again, and goes on where it stopped, if it saved anything."""
+        self._refuse_full()
         return self._queue_again(job_id, {JobState.FAILED, JobState.CANCELLED})
 
     def move(self, job_id: str, *, priority: int | None = None, before: str | None = None) -> Job:
@@ -203,11 +211,22 @@ class Service:
         raise UsageError(f"There is no kind of job {kind!r}; there are {' and '.join(JOB_KINDS)}.")
 
     def _stop(self, job_id: str, wanted: Wanted, state: JobState) -> Job:
-        job = self.store.get(job_id)
-        if job.state is JobState.RUNNING:
-            return self.supervisor.ask(job_id, wanted)
         waiting = {JobState.QUEUED} if state is JobState.PAUSED else {JobState.QUEUED, JobState.PAUSED}
-        return self.store.update(job_id, waiting, state=state, ended_at=time.time())
+        while True:
+            job = self.store.get(job_id)
+            try:
+                if job.state is JobState.RUNNING:
+                    return self.supervisor.ask(job_id, wanted)
+                return self.store.update(job_id, waiting, state=state, wanted=None, ended_at=time.time())
+            except ConflictError:
+                if self.store.get(job_id).state is job.state:
+                    raise
+                # It was begun, or stopped, in this very moment, and can be asked for the same as it is now.
+
+    def _refuse_full(self) -> None:
+        counts = self.store.counts()
+        if counts[JobState.QUEUED] + counts[JobState.PAUSED] >= self.settings.max_jobs:
+            raise QueueFullError(f"{self.settings.max_jobs} jobs are waiting already; try again when some are done.")
 
     def _queue_again(self, job_id: str, states: Collection[JobState]) -> Job:
         job = self.store.update(job_id, states, state=JobState.QUEUED, wanted=None, error="", error_type="", result={})

@@ -325,8 +325,12 @@ class _Board(_Follower):
                 if job != self._jobs.get(job.id):
                     self._note(job.id, _event("state", _short(job)))
             for job_id in self._jobs.keys() - jobs.keys():
-                if await asyncio.to_thread(_is_gone, self.service.job, job_id):
+                # Where many wait, one that ended is no longer among the first of the list.
+                now = await asyncio.to_thread(_found, self.service.job, job_id)
+                if now is None:
                     self._note(job_id, _event("deleted", {"id": job_id}))
+                elif now != self._jobs[job_id]:
+                    self._note(job_id, _event("state", _short(now)))
         self._jobs = jobs
         self.tell()
 
@@ -346,12 +350,11 @@ async def _happens(news: asyncio.Event, timeout_s: float) -> bool:
         return False
 
 
-def _is_gone(get: Callable[[str], Job], job_id: str) -> bool:
+def _found(get: Callable[[str], Job], job_id: str) -> Job | None:
     try:
-        get(job_id)
+        return get(job_id)
     except NotFoundError:
-        return True
-    return False
+        return None
 
 
 def _event(kind: str, data: dict[str, Any], number: str = "") -> bytes:

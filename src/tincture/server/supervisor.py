@@ -78,6 +78,7 @@ class Supervisor:
             raise UsageError(
                 f"Another server works on the queue in {self.path.parent}; end it, or choose another --state-dir."
             )
+        self._tell_of_devices()
         left = self.store.list([JobState.RUNNING], limit=10_000)
         for number, device in enumerate(self.devices):
             # Jobs of devices that are gone are the first thread's.
@@ -110,7 +111,7 @@ class Supervisor:
         with self._deciding:
             folder = self._folders.pop(job_id, None) or JobFolder(self.path / checked_id(job_id))
             self._folders[job_id] = folder
-            if len(self._folders) > _KEPT_FOLDERS:
+            if len(self._folders) > _KEPT_FOLDERS + len(self.devices):
                 self._folders.popitem(last=False)
             return folder
 
@@ -124,6 +125,14 @@ class Supervisor:
                 return job
             with self._changed:
                 self._changed.wait(min(left, 0.5))
+
+    def _tell_of_devices(self) -> None:
+        """A job that must run on a device that this server has not would wait for ever without a word."""
+        for job in self.store.list([JobState.QUEUED], limit=10_000):
+            lacking = job.device and job.device not in self.devices
+            stage = f"waits for {job.device}, which this server was not given by --device" if lacking else ""
+            if stage != job.stage:
+                self.store.update(job.id, [JobState.QUEUED], stage=stage)
 
     # --- threads -----------------------------------------------------------------------------------------------------
 

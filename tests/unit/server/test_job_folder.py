@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tincture.server import job_folder
+from tincture.server.event_file import EventFile
 from tincture.server.job_folder import JobFolder
 
 
@@ -98,6 +99,31 @@ def test_metrics_grow_and_begin_anew_where_a_run_goes_on(folder: JobFolder) -> N
     assert [entry["loss"] for entry in folder.metrics()] == [0.5, 0.5, 0.25, 0.25]
     assert folder.metrics(4) == folder.metrics(100) == []
     assert JobFolder(folder.path).metrics() == folder.metrics()
+
+
+def test_some_of_the_metrics_of_a_long_run(folder: JobFolder) -> None:
+    write(folder, steps(*range(1, 24)))
+
+    def told(since: int = 0, **which: Any) -> list[Any]:
+        return [entry["global_step"] for entry in folder.metrics(since, **which)]
+
+    assert told(every=10) == [10, 20, 23]
+    assert told(every=10, most=2) == [10, 20]
+    assert told(20, every=10, most=2) == [23]
+    assert told(20, most=2) == [21, 22]
+    assert told(23, every=10) == []
+
+
+def test_a_follower_goes_on_where_a_worker_cut_off_what_was_damaged(folder: JobFolder) -> None:
+    write(folder, {"type": "a"})
+    with folder.event_file.open("ab") as file:
+        file.write(b"\0\0 as a power cut leaves it\n")
+    events, offset = folder.read_from(0)
+    assert [event["type"] for event in events] == ["a"]
+    later = EventFile(folder.event_file)
+    later.write([{"time": 1.0, "type": "b"}])
+    later.close()
+    assert [event["type"] for event in folder.read_from(offset)[0]] == ["b"]
 
 
 def test_previews_that_are_there_and_the_latest_run(folder: JobFolder, tmp_path: Path) -> None:

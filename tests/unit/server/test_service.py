@@ -14,7 +14,7 @@ from tests.served import quick_service, started, training, until, write
 from tincture.errors import TinctureError, UsageError
 from tincture.server.adapter_request import MOST_NUMBERS
 from tincture.server.errors import ConflictError, ForbiddenPathError, NotFoundError, QueueFullError, TooMuchError
-from tincture.server.jobs import JobState
+from tincture.server.jobs import Job, JobState, Wanted
 from tincture.server.service import Service
 
 
@@ -100,6 +100,61 @@ def test_waiting_jobs_are_paused_resumed_cancelled_retried_moved_and_deleted(ser
         service.job(first)
     with pytest.raises(NotFoundError):
         service.log(first)
+
+
+def test_paused_jobs_fill_the_queue_too_and_retries_need_room(service: Service) -> None:
+    first, second = submit(service), submit(service)
+    service.cancel(first)
+    service.pause(second)
+    submit(service), submit(service)
+    for ask in (lambda: submit(service), lambda: service.retry(first)):
+        with pytest.raises(QueueFullError):
+            ask()
+    assert service.resume(second).state is JobState.QUEUED
+
+
+def test_jobs_keep_their_order_when_the_clock_is_set_back(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [submit(service)]
+    monkeypatch.setattr("tincture.server.service.time.time", lambda: 1000.0)
+    jobs += [submit(service), submit(service)]
+    assert [job.id for job in service.jobs()] == jobs
+
+
+@pytest.mark.parametrize("state", [JobState.RUNNING, JobState.QUEUED])
+def test_a_job_that_begins_or_stops_while_it_is_cancelled_is_cancelled_as_it_is_then(
+    service: Service, monkeypatch: pytest.MonkeyPatch, state: JobState
+) -> None:
+    job, get, looks = submit(service), service.store.get, []
+
+    def get_late(job_id: str) -> Job:
+        found = get(job_id)
+        if not looks:  # right after the first look, the supervisor changes it
+            service.store.update(job_id, state=state)
+        looks.append(found.state)
+        return found
+
+    service.store.update(job, state=JobState.RUNNING if state is JobState.QUEUED else JobState.QUEUED)
+    monkeypatch.setattr(service.store, "get", get_late)
+    cancelled = service.cancel(job)
+    assert (cancelled.state is JobState.CANCELLED) or cancelled.wanted is Wanted.CANCELLED
+    assert cancelled.state in (JobState.CANCELLED, state)
+
+
+def test_interrupting_passes_over_what_just_ended_or_stops_anyway(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, pausing, running = submit(service), submit(service), submit(service)
+    for job in (ended, pausing, running):
+        service.store.update(job, state=JobState.RUNNING)
+    service.pause(pausing)
+    listed = service.jobs([JobState.RUNNING])
+    service.store.update(ended, state=JobState.DONE)
+    monkeypatch.setattr(service, "jobs", lambda states: listed)
+    assert {job.id: job.wanted for job in service.interrupt()} == {
+        pausing: Wanted.PAUSED,
+        running: Wanted.INTERRUPTED,
+    }
+    assert service.job(ended).state is JobState.DONE
 
 
 def test_jobs_run_and_tell(tmp_path: Path) -> None:

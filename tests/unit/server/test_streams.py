@@ -355,6 +355,22 @@ def test_the_list_of_jobs_is_told_first_and_then_what_changes(desk: Desk) -> Non
     run(body)
 
 
+def test_a_job_that_ends_behind_all_that_wait_is_told_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_LISTED", 2)
+
+    async def body() -> None:
+        for job_id in ("a1", "b2", "c3"):
+            desk.add(job_id, JobState.QUEUED)
+        stream = desk.streams().all_jobs()
+        await anext(stream)
+        desk.store.update("a1", state=JobState.CANCELLED)
+        changes = parsed(await until(stream, lambda content: b"a1" in content))
+        assert {data["id"]: data["state"] for _, _, data in changes}["a1"] == "cancelled"
+        await stream.aclose()
+
+    run(body)
+
+
 def test_one_who_watches_all_jobs_slowly_gets_the_last_state_of_each(desk: Desk) -> None:
     async def body() -> None:
         desk.add()

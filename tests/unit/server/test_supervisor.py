@@ -307,6 +307,15 @@ def test_a_job_of_a_device_that_is_gone_is_recovered_too(queue: Queue) -> None:
     assert (job.state, job.device) == (JobState.DONE, "cpu")
 
 
+def test_a_job_that_waits_for_a_device_that_is_gone_says_so(queue: Queue) -> None:
+    queue.add("one", device="cuda:7")
+    queue.start("cpu").close()
+    job = queue.store.get("one")
+    assert job.state is JobState.QUEUED
+    assert "waits for cuda:7" in job.stage
+    assert queue.start("cuda:7").wait("one", PATIENCE).state is JobState.DONE
+
+
 def test_two_servers_do_not_work_on_one_queue(queue: Queue) -> None:
     queue.start()
     with pytest.raises(UsageError, match="Another server"):

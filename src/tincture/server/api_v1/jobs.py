@@ -30,6 +30,7 @@ from tincture.server.jobs import FINISHED, Job, JobState
 from tincture.server.service import Service, plain_job
 from tincture.server.streams import EventStream, Streams, parse_position
 
+MOST_METRICS = 10_000
 LATEST = "latest"
 CONTACT_SHEET = "contact-sheet.png"
 PNG = "image/png"
@@ -175,11 +176,17 @@ class JobEndpoints:
         text, after = self._service.log(job_id, since)
         return LogPart(text=text, next=after)
 
-    def metrics(self, job_id: str, since_step: Since = 0, every: Annotated[int, Query(ge=1, lt=2**53)] = 1) -> Metrics:
+    def metrics(
+        self,
+        job_id: str,
+        since_step: Since = 0,
+        every: Annotated[int, Query(ge=1, lt=2**53)] = 1,
+        limit: Annotated[int, Query(ge=1, le=MOST_METRICS, description="Entries in this answer.")] = MOST_METRICS,
+    ) -> Metrics:
         """Loss and rate of the steps after `since_step`: of each `every` steps the last, and the latest of all."""
-        metrics = self._service.metrics(job_id, since_step)
-        chosen = [entry for entry in metrics[:-1] if entry["global_step"] % every == 0] + metrics[-1:]
-        return Metrics(metrics=[Metric(**entry) for entry in chosen])
+        found = self._service.metrics(job_id, since_step, every=every, most=limit + 1)
+        told = [Metric(**entry) for entry in found[:limit]]
+        return Metrics(metrics=told, next=told[-1].global_step if len(found) > limit else None)
 
     async def events(self, job_id: str, since: Since = 0, last_event_id: LastEventId = None) -> Response:
         """Server-sent events until the job has ended: those behind number `since`, or behind Last-Event-ID.
@@ -192,9 +199,13 @@ class JobEndpoints:
         if last_event_id is not None:
             since, saw_end = parse_position(last_event_id)
             # Browsers connect again when a stream has ended, unless they are told that there is nothing.
-            if saw_end and job.state in FINISHED and not await asyncio.to_thread(self._service.events, job_id, since):
+            if saw_end and job.state in FINISHED and await asyncio.to_thread(self._last, job_id) <= since:
                 return Response(status_code=204)
         return EventStream(self._streams.job(job_id, since))
+
+    def _last(self, job_id: str) -> int:
+        """The number of a job's last event."""
+        return self._service.folder(job_id).last()[0]
 
     async def all_events(self) -> Response:
         """Server-sent events without end: `state` of every job that waits or runs, then of every job that changes.
