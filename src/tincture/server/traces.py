@@ -142,6 +142,6 @@ class _Reader:
         if len(self.pace) > 1:
             (start, first), (end, last) = self.pace[0], self.pace[-1]
             speed = (last - first) / (end - start) if end > start and last > first else None
-        curves = (np.array(values, dtype=np.float64) for values in (self.steps, self.losses, self.rates))
+        steps, losses, rates = (np.array(values, dtype=np.float64) for values in (self.steps, self.losses, self.rates))
         previews = dict(sorted(self.previews.items()))
-        return Trace(*curves, speed=speed, previews=previews, remarks=tuple(self.remarks), **self.told)
+        return Trace(steps, losses, rates, speed=speed, previews=previews, remarks=tuple(self.remarks), **self.told)

@@ -60,7 +60,7 @@ def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
         said = panel(elem_id="ce-said")
 
     def make(name: str, text: str, vectors: int, overwrite: bool, model: str) -> Made:
-        options = {"num_vectors": int(vectors), "init_text": text, "overwrite": overwrite}
+        options: dict[str, Any] = {"num_vectors": int(vectors), "init_text": text, "overwrite": overwrite}
         return _made(service, "embedding", lambda: service.create_embedding(name, model=model, **options))
 
     inputs = [name, text, vectors, overwrite, model]

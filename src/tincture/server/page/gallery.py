@@ -334,7 +334,7 @@ class Gallery:
         made = []
         for shown in view.on_page:
             try:
-                small = Image.open(io.BytesIO(self.service.datasets.thumbnail(view.folder, shown.file, THUMBNAIL)))
+                small: Image.Image = Image.open(io.BytesIO(self.service.datasets.thumbnail(view.folder, shown.file, THUMBNAIL)))
             except TinctureError:
                 small = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "#a09b8f")
             made.append((small, shown.caption or "no caption"))
@@ -373,6 +373,6 @@ class _opened:
         self.streams = [(path.name, path.open("rb")) for path in self.paths]
         return self.streams
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: object) -> None:
         for _, stream in self.streams:
             stream.close()

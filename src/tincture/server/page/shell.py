@@ -45,7 +45,7 @@ def build(service: Service) -> gr.Blocks:
 
 def mount(app: FastAPI, service: Service, path: str) -> FastAPI:
     """The page in ``app`` at ``path``; only pictures and finished files may be fetched by their path."""
-    return gr.mount_gradio_app(
+    mounted: FastAPI = gr.mount_gradio_app(
         app,
         build(service),
         path=path,
@@ -59,6 +59,7 @@ def mount(app: FastAPI, service: Service, path: str) -> FastAPI:
         allowed_paths=[str(folder) for folder in served_folders(service.workspace, service.state_dir)],
         max_file_size=service.settings.max_upload_mb * 2**20,
     )
+    return mounted
 
 
 def _by_id(page: gr.Blocks) -> dict[str, Component]:
