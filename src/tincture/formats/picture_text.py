@@ -113,7 +113,7 @@ def picture_texts(content: bytes) -> dict[str, str]:
     """
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "WEBP")) as picture:
-            return {name: text for name, text in picture.info.items() if isinstance(text, str)}
+            return {str(name): text for name, text in picture.info.items() if isinstance(text, str)}
     # Pillow raises whatever comes up in a damaged file: struct.error, SyntaxError, ValueError, ...
     except Exception as error:
         raise FileFormatError(
