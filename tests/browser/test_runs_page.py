@@ -1,0 +1,149 @@
+"""The Runs tab in Chromium: the queue, a run as it goes, and what can be done with it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import PHONE, Served, opened, tab
+from tests.served import training, until
+from tincture.server.jobs import Job, JobState
+
+
+def submit(served: Served, name: str = "cat", **settings: Any) -> Job:
+    settings = {**training()["settings"], "name": name, **settings}
+    return served.service.submit("train", settings, source="page")
+
+
+def shown_step(page: Any) -> int:
+    text = page.locator("#run-head .numbers").inner_text()
+    found = re.search(r"Step\s+([\d,]+) of", text)
+    return int(found[1].replace(",", "")) if found else 0
+
+
+def wait_for_state(page: Any, state: str) -> None:
+    page.locator("#run-head .chip").get_by_text(state, exact=True).wait_for()
+
+
+def press(page: Any, label: str) -> None:
+    page.locator("#run").get_by_role("button", name=label, exact=True).click()
+
+
+@pytest.fixture
+def running(served: Served) -> Any:
+    """A run that goes on until it is told to stop; nothing else is in the queue."""
+    job = submit(served, steps=100_000, preview_every=5, preview_prompts=["a cat", "a <b>cat</b>"])
+    until(lambda: served.service.job(job.id).global_step > 12)
+    yield job
+    for each in served.service.jobs([JobState.QUEUED, JobState.PAUSED, JobState.RUNNING], limit=1000):
+        served.service.cancel(each.id)
+    until(lambda: not served.service.jobs([JobState.RUNNING]))
+
+
+def test_a_run_is_watched_as_it_goes(page: Any, running: Job) -> None:
+    tab(page, "Runs")
+    wait_for_state(page, "running")
+    before = shown_step(page)
+    page.wait_for_function("step => [...document.querySelectorAll('.frames button')].length > 2", arg=before)
+    page.wait_for_timeout(1500)
+    assert shown_step(page) > before > 0
+    assert page.locator("#charts path").count() >= 2
+    assert "<b>cat</b>" in page.locator("#previews select").inner_text()  # shown, not obeyed
+    loaded = "[...document.querySelectorAll('.compare img')].every(picture => picture.naturalWidth > 0)"
+    assert page.evaluate(loaded)
+    assert "nothing is trained here" in page.locator("#run-log").inner_text()
+
+
+def test_what_one_looks_at_stays_while_the_run_goes_on(page: Any, running: Job) -> None:
+    tab(page, "Runs")
+    page.locator(".frames button").nth(3).wait_for()
+    first = page.locator(".frames button").first
+    step = first.inner_text().strip()
+    first.click()
+    count = page.locator(".frames button").count()
+    page.evaluate("document.querySelector('.frames button').marked = true")
+    page.wait_for_function("count => document.querySelectorAll('.frames button').length > count", arg=count)
+    assert page.evaluate("document.querySelector('.frames button').marked && document.activeElement.marked")
+    assert page.locator(".reel output").inner_text() == f"step {step}"
+    page.locator(".reel input").press("ArrowRight")
+    assert page.locator(".reel output").inner_text() != f"step {step}"
+
+
+def test_smoothing_draws_a_line_before_the_noise(page: Any, running: Job) -> None:
+    tab(page, "Runs")
+    page.locator("#charts path.strong").first.wait_for()
+    page.locator("#smoothing input[type=number]").fill("0")
+    page.locator("#charts").get_by_text("every step").wait_for()
+    assert page.locator("#charts path.faint").count() == 0
+    page.locator("#smoothing input[type=number]").fill("100")
+    page.locator("#charts").get_by_text(re.compile("mean over [0-9]+ steps")).wait_for()
+    assert page.locator("#charts path.faint").count() == 1
+    page.locator("#charts .plot").first.hover()
+    page.locator("#charts").get_by_text(re.compile(r"step \d+: ")).first.wait_for()
+
+
+def test_pause_resume_cancel_retry_and_delete(page: Any, served: Served, running: Job) -> None:
+    tab(page, "Runs")
+    press(page, "Pause")
+    wait_for_state(page, "paused")
+    kept = served.service.job(running.id).global_step
+    press(page, "Resume")
+    wait_for_state(page, "running")
+    until(lambda: served.service.job(running.id).global_step > kept)
+    press(page, "Cancel")
+    wait_for_state(page, "cancelled")
+    press(page, "Retry")
+    wait_for_state(page, "running")
+    press(page, "Cancel")
+    wait_for_state(page, "cancelled")
+    press(page, "Delete")
+    page.locator(f'[data-job="{running.id}"]').wait_for(state="detached")
+    assert running.id not in [job.id for job in served.service.jobs(limit=1000)]
+
+
+def test_the_order_of_what_waits_can_be_changed(page: Any, served: Served, running: Job) -> None:
+    waiting = [submit(served).id for _ in range(3)]
+    tab(page, "Runs")
+    page.locator(f'[data-job="{waiting[2]}"]').click()
+    wait_for_state(page, "waiting")
+    press(page, "Move first")
+    until(lambda: order(served) == [waiting[2], waiting[0], waiting[1]])
+    listed = "id => document.querySelector('#jobs-others .job').dataset.job === id"
+    page.wait_for_function(listed, arg=waiting[2])  # cards change places
+    page.locator(f'[data-job="{waiting[1]}"]').press("Enter")
+    page.locator(f'[data-job="{waiting[1]}"][aria-pressed="true"]').wait_for()
+    press(page, "Move up")
+    until(lambda: order(served) == [waiting[2], waiting[1], waiting[0]])
+
+
+def order(served: Served) -> list[str]:
+    return [job.id for job in served.service.jobs([JobState.QUEUED], limit=1000)]
+
+
+def test_a_run_that_failed_says_why(page: Any, served: Served) -> None:
+    job = submit(served, author="fails")
+    until(lambda: served.service.job(job.id).state is JobState.FAILED)
+    tab(page, "Runs")
+    page.locator(f'[data-job="{job.id}"]').click()
+    page.locator("#run-head").get_by_text("The data is odd.").wait_for()
+
+
+def test_200_jobs_are_listed_by_pages_and_only_changes_are_sent(chromium: Any, served: Served, running: Job) -> None:
+    for _ in range(200):
+        submit(served)
+    with opened(chromium, served.url, PHONE, has_touch=True, is_mobile=True) as phone:
+        tab(phone, "Runs")
+        assert phone.locator("#run-head h2").inner_text() == "cat"  # who comes later finds what runs
+        phone.locator("#jobs-others .job").first.wait_for()
+        assert phone.locator("#jobs-others .job").count() < 50
+        phone.evaluate("document.querySelector('#jobs-others .job').marked = true")
+        scrolled = "document.querySelector('#jobs-others .jobs').scrollTop"
+        phone.evaluate(f"{scrolled} = 200")
+        phone.wait_for_timeout(2500)
+        assert phone.evaluate(scrolled) == 200
+        assert phone.evaluate("document.querySelector('#jobs-others .job').marked")
+        phone.get_by_role("button", name="Show more").click()
+        phone.wait_for_function("document.querySelectorAll('#jobs-others .job').length > 50")
+        assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE[0]

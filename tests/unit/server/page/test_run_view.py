@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tincture import conversion
+from tincture.server.jobs import Job, JobState, Wanted
+from tincture.server.page import files, files_view, run_view
+from tincture.server.traces import Trace
+
+
+def job(**changes: Any) -> Job:
+    given = {"id": "one", "kind": "train", "name": "<cat>", "settings": {"kind": "embedding"}, **changes}
+    return Job(**given)
+
+
+def trace(count: int) -> Trace:
+    step = np.arange(1, count + 1, dtype=float)
+    rate = np.where(step <= count / 2, 0.005, 0.001)
+    return Trace(step, 1 / step, rate)
+
+
+def test_a_long_run_is_sent_as_some_hundred_points() -> None:
+    shown = run_view.charts(trace(50_000), smoothing=30)
+    paths = re.findall(r' d="M([^"]+)"', shown)
+    noise, smooth, rate = (path.count("L") + 1 for path in paths)
+    assert 240 <= noise <= 500 and 200 <= smooth <= 250
+    assert rate == 4  # both ends, and both sides of the only change
+    assert run_view.charts(trace(0), smoothing=30) == ""
+
+
+def test_what_comes_from_outside_means_itself() -> None:
+    failed = job(state=JobState.FAILED, error="<b>no</b>", result={"<i>": "<u>"})
+    shown = run_view.cards([failed], "one") + run_view.head(failed, trace(3)) + run_view.details(failed, trace(3))
+    assert not re.search(r"<(cat|b>no|i>|u>)", shown)
+    assert "&lt;cat&gt;" in shown and "&lt;b&gt;no" in shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"state": JobState.RUNNING, "wanted": Wanted.CANCELLED}, "stops after this step"),
+        ({"state": JobState.QUEUED}, "waiting"),
+        ({"state": JobState.DONE}, "done"),
+    ],
+)
+def test_the_state_is_told_in_words(changes: dict[str, Any], words: str) -> None:
+    assert run_view.state_words(job(**changes)) == words
+
+
+def test_every_format_that_can_be_written_is_offered() -> None:
+    offered = {kind: {name for _, name, _ in formats} for kind, formats in files.FORMATS.items()}
+    assert offered == {
+        "embedding": set(conversion.EMBEDDING_FORMATS),
+        "hypernetwork": set(conversion.HYPERNETWORK_FORMATS),
+    }
+
+
+def test_a_report_shows_settings_apart_and_cuts_what_is_endless() -> None:
+    found = {"path": "a/cat.pt", "kind": "embedding", "step": 3, "thumbnail": "x" * 5000}
+    shown = files_view.report({**found, "provenance": {"software": "tincture", "settings": {"steps": 7}}}, "u")
+    assert "<h3>Settings</h3>" in shown and "<td>7</td>" in shown
+    assert "(5,000 characters)" in shown and "x" * 400 not in shown
