@@ -98,6 +98,7 @@ def generate_pictures(
     batch_size: int = BATCH_SIZE,
     studio: Studio | None = None,
     watch: Watch | None = None,
+    finished: list[Path] | None = None,
 ) -> list[Path]:
     """Draws every prompt with every seed into ``out/NNNNN-SEED.png``, settings in the PNG text; returns the paths.
 
@@ -110,6 +111,7 @@ def generate_pictures(
         batch_size: pictures at a time.
         studio: of this workspace; keeps the model for the next drawing.
         watch: told how far the work is.
+        finished: gets each path once its file is there, for those who end the work before it is done.
 
     Raises:
         UsageError: a hypernetwork is not in the workspace, or a value is not allowed.
@@ -119,7 +121,7 @@ def generate_pictures(
     drawing = complete(drawing or Drawing(), base)
     database = studio.embeddings(base)
     numbers = _free_numbers(out)
-    paths = []
+    paths: list[Path] = [] if finished is None else finished
     parsed = [parse_extra_networks(prompt) for prompt in prompts]
     for network in (network for _, networks in parsed for network in networks):
         workspace.find_hypernetwork(network.name)  # before anything is drawn

@@ -41,7 +41,7 @@ def sha256_of(paths: Sequence[Path]) -> str:
     found = [_state(path) for path in paths]
     if sum(size for _, size, _ in found) <= SMALL_FILE:
         return _digest(paths)
-    entry = cache_folder() / hashlib.sha256(repr(found).encode()).hexdigest()
+    entry = _entry(found)
     remembered = _remembered(entry)
     if remembered is not None:
         return remembered
@@ -49,6 +49,18 @@ def sha256_of(paths: Sequence[Path]) -> str:
     if [_state(path) for path in paths] == found:
         _remember(entry, digest)
     return digest
+
+
+def remembered_sha256(path: Path) -> str | None:
+    """The sha256 of a file as it is now, if it was worked out before and is remembered; takes no time."""
+    try:
+        return _remembered(_entry([_state(path)]))
+    except TinctureError:
+        return None
+
+
+def _entry(found: Sequence[tuple[str, int, int]]) -> Path:
+    return cache_folder() / hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def _state(path: Path) -> tuple[str, int, int]:

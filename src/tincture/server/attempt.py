@@ -36,6 +36,7 @@ class Attempt:
         closing: set when the server ends, so that the job shall stop.
         grace_s: seconds that the worker has to save when it is asked to stop.
         command: the worker's program; None: ours.
+        allow_hub: whether it may ask the Hugging Face hub for models.
 
     Raises:
         TinctureError: see ``WorkerProcess``.
@@ -51,6 +52,7 @@ class Attempt:
         closing: threading.Event,
         grace_s: float,
         command: Sequence[str] | None = None,
+        allow_hub: bool = False,
     ) -> None:
         self.store, self.job, self.folder, self.closing, self.grace_s = store, job, folder, closing, grace_s
         self._began = time.monotonic()
@@ -60,7 +62,7 @@ class Attempt:
         self._asked: float | None = None
         self._order = ""
         self._timed_out = self._killed = False
-        self.worker = WorkerProcess(folder, _task(job, where), where, command)
+        self.worker = WorkerProcess(folder, _task(job, where), where, command, allow_hub=allow_hub)
 
     def run(self) -> Ending:
         """Blocks until the worker has ended."""

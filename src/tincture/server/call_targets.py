@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import types
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tincture.generation import BATCH_SIZE, Studio, generate_grid, generate_pict
 from tincture.inspection import inspect_file
 from tincture.memory_fit import is_shortage
 from tincture.model_overrides import ModelOverrides
-from tincture.server.errors import ConflictError
+from tincture.server.errors import ConflictError, StoppedError
 from tincture.settings import TrainSettings
 from tincture.workspace import ADAPTER_SUFFIX, TRAINABLE_SUFFIXES, Workspace, clean_name
 
@@ -102,18 +103,21 @@ def _described(name: str, path: Path, embedding: Embedding | None) -> dict[str, 
     }
 
 
-def draw(desk: Desk, *, request: Mapping[str, Any], out: Path, device: str) -> list[Path]:
+def draw(desk: Desk, *, request: Mapping[str, Any], out: Path, device: str, partly: bool = False) -> list[Path]:
     """Pictures, or a sheet where the request has strengths or checkpoints.
 
     Args:
         request: see ``drawing_request.checked_drawing``.
         out: the folder they go to.
         device: where they are drawn.
+        partly: when it is stopped, the pictures that are finished are returned, with a warning, if there are any.
 
     Raises:
         OutOfMemoryError: memory ran out.
+        StoppedError: it was stopped.
         UsageError: a value is not allowed, or an adapter that a prompt names is not there.
     """
+    finished: list[Path] = []
     desk.tell(done=0, total=0, preview=None)
     shared: dict[str, Any] = {
         "workspace": desk.workspace,
@@ -127,7 +131,13 @@ def draw(desk: Desk, *, request: Mapping[str, Any], out: Path, device: str) -> l
         "watch": lambda done, total, latest: desk.tell(done=done, total=total, preview=latest),
     }
     try:
-        return _drawn(request, shared)
+        return _drawn(request, shared, finished)
+    except StoppedError:
+        if not (partly and finished):
+            raise
+        count = len(request["prompts"]) * len(request["seeds"])
+        warnings.warn(f"It was stopped when {len(finished)} of {count} pictures were finished.", stacklevel=1)
+        return finished
     except Exception as error:
         if not isinstance(error, TinctureError):
             desk.studio.kept.forget()  # whatever it left behind, the next drawing begins with the model's files
@@ -139,7 +149,7 @@ def draw(desk: Desk, *, request: Mapping[str, Any], out: Path, device: str) -> l
     )
 
 
-def _drawn(request: Mapping[str, Any], shared: Mapping[str, Any]) -> list[Path]:
+def _drawn(request: Mapping[str, Any], shared: Mapping[str, Any], finished: list[Path]) -> list[Path]:
     prompts, seeds = request["prompts"], request["seeds"]
     if request["strengths"] or request["checkpoints"]:
         rows = {"strengths": request["strengths"] or [1.0], "checkpoints": request["checkpoints"]}
@@ -147,7 +157,7 @@ def _drawn(request: Mapping[str, Any], shared: Mapping[str, Any]) -> list[Path]:
     drawing: Drawing = shared["drawing"]
     pixels = (drawing.width or 512) * (drawing.height or 512)
     together = request.get("batch_size") or max(1, min(BATCH_SIZE, PIXELS_AT_ONCE // pixels))
-    return generate_pictures(prompts, seeds=seeds, batch_size=together, **shared)
+    return generate_pictures(prompts, seeds=seeds, batch_size=together, finished=finished, **shared)
 
 
 def inspect(desk: Desk, *, path: Path) -> dict[str, Any]:

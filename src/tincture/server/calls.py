@@ -40,6 +40,7 @@ class Calls:
         targets: the module with what can be called.
         longest_s: a call that takes longer is ended, with its process.
         most_waiting: callers that may wait at a time.
+        allow_hub: whether the process may ask the Hugging Face hub for models.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Calls:
         targets: str = TARGETS,
         longest_s: float = LONGEST_S,
         most_waiting: int = MOST_WAITING,
+        allow_hub: bool = False,
     ) -> None:
         self.workspace, self.idle_s, self.longest_s = workspace, idle_s, longest_s
+        self._allow_hub = allow_hub
         self._targets = targets
         self._most_waiting = most_waiting
         self._turn = threading.Lock()  # held while a call is at work, and while the process is begun or ended
@@ -94,7 +97,7 @@ class Calls:
         self._stop_idling()
         if self._child is None or not self._child.is_alive():
             self._end()
-            self._child = _Child([self._targets, str(self.workspace.root)], self.workspace)
+            self._child = _Child([self._targets, str(self.workspace.root)], self.workspace, self._allow_hub)
         child, remarks = self._child, list[str]()
         late = threading.Timer(self.longest_s, child.kill)
         late.daemon = True
@@ -192,7 +195,7 @@ class Calls:
 class _Child:
     """The process and the line to it."""
 
-    def __init__(self, arguments: Sequence[str], workspace: Workspace) -> None:
+    def __init__(self, arguments: Sequence[str], workspace: Workspace, allow_hub: bool) -> None:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _tail
         self.was_killed = False
         # -P: what lies in the workspace is never imported.
@@ -202,7 +205,7 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=self._said,
             cwd=workspace.root,
-            env=child_environment(),
+            env=child_environment(allow_hub=allow_hub),
         )
         assert self._process.stdin and self._process.stdout
         self.channel = Channel(self._process.stdout, self._process.stdin)

@@ -7,6 +7,10 @@ import os
 SECRETS = ("TINCTURE_AUTH", "TINCTURE_TOKEN")
 
 
-def child_environment() -> dict[str, str]:
-    """For ``subprocess``: extensions and libraries that run in a child need no password of the server."""
-    return {name: value for name, value in os.environ.items() if name not in SECRETS}
+def child_environment(*, allow_hub: bool) -> dict[str, str]:
+    """For ``subprocess``: extensions and libraries that run in a child need no password of the server.
+
+    Unless ``allow_hub``, the libraries are told that there is no Hugging Face hub, whatever a file or name says.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    return inherited if allow_hub else {**inherited, "HF_HUB_OFFLINE": "1"}

@@ -60,16 +60,18 @@ class Service:
         self.places = Places(workspace, self.state_dir, settings.allow_dir, allow_hub=settings.allow_hub)
         self.datasets = Datasets(self.places, settings.max_upload_mb * 2**20, settings.max_upload_files)
         self.store = JobStore(self.state_dir / "jobs.sqlite3")
-        self.supervisor = Supervisor(self.store, self.state_dir / "jobs", workspace, settings.device)
+        hub, idle_s = settings.allow_hub, settings.idle_minutes * 60
+        self.supervisor = Supervisor(self.store, self.state_dir / "jobs", workspace, settings.device, allow_hub=hub)
         # Two processes: a dry run does not wait for a picture that is being drawn.
-        self._desk = Calls(workspace, idle_s=settings.idle_minutes * 60)
-        self._easel = Calls(workspace, idle_s=settings.idle_minutes * 60)
+        self._desk = Calls(workspace, idle_s=idle_s, allow_hub=hub)
+        self._easel = Calls(workspace, idle_s=idle_s, allow_hub=hub)
         self.started_at = time.time()
         self.stopping = threading.Event()
 
     def start(self) -> None:
         """Begins to work on the queue; jobs that a power cut left running go on where they stopped."""
         self.supervisor.start()
+        storage.clear_uploads(self.state_dir)  # after that: there is no other server
 
     def close(self) -> None:
         """Stops running jobs, which save and will go on at the next start, and ends all processes; blocks for that."""
@@ -274,7 +276,7 @@ class Service:
         chosen = self.places.model(model or self.default_model())
         return cast(dict[str, list[dict[str, Any]]], self._desk.call("list_embeddings", model=chosen))
 
-    def draw(self, request: Mapping[str, Any], remarks: list[str] | None = None) -> list[Path]:
+    def draw(self, request: Mapping[str, Any], remarks: list[str] | None = None, *, partly: bool = False) -> list[Path]:
         """Draws pictures into ``state_dir/pictures`` and returns their files; the model stays loaded for the next.
 
         Args:
@@ -282,6 +284,7 @@ class Service:
                 and the fields of ``Drawing``; with ``strengths`` (list) or ``checkpoints`` (adapter files), one sheet
                 of the first prompt and seed as by ``generation.generate_grid``.
             remarks: gets what there was to say on the way, such as that an embedding was left out.
+            partly: when somebody stops it, the pictures that are finished are returned, if there are any.
 
         Raises:
             UsageError: a value is not allowed, or an adapter that a prompt names is not there.
@@ -292,7 +295,7 @@ class Service:
         checked = self.places.drawing(request, most=self.settings.max_pictures, side=self.settings.max_side)
         checked.setdefault("model", self.default_model())
         out = self.state_dir / "pictures" / time.strftime("%Y-%m-%d")
-        arguments = {"request": checked, "out": out, "device": self.settings.device[0]}
+        arguments = {"request": checked, "out": out, "device": self.settings.device[0], "partly": partly}
         paths, told = self._easel.call_with_remarks("draw", **arguments)
         if remarks is not None:
             remarks += told

@@ -14,6 +14,7 @@ from tincture.formats.files import write_text
 from tincture.workspace import TRAINABLE_SUFFIXES, Workspace, adapter_files
 
 PICTURES = "pictures"
+UPLOADS = "uploads"
 CONVERTED = "converted"
 """Folder of the workspace for files of other formats, away from those that programs load."""
 FILE_SUFFIXES = TRAINABLE_SUFFIXES | {".bin", ".png", ".webp"}
@@ -75,6 +76,11 @@ def chosen_model(state_dir: Path) -> str:
 def choose_model(state_dir: Path, name: str) -> None:
     """Keeps the choice; StorageError."""
     write_text(state_dir / _CHOICE, name)
+
+
+def clear_uploads(state_dir: Path) -> None:
+    """Deletes what is left of uploads that were killed; only to be called while none comes in."""
+    shutil.rmtree(state_dir / UPLOADS, ignore_errors=True)
 
 
 def usage(state_dir: Path) -> dict[str, int]:

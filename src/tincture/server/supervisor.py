@@ -45,6 +45,7 @@ class Supervisor:
         devices: names of devices, such as ``auto`` or ``cuda:1``; each runs one job at a time.
         command: the worker's program, to which the job's folder is added; None: ours.
         grace_s: seconds that a worker has to save when it is asked to stop.
+        allow_hub: whether jobs may ask the Hugging Face hub for models.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class Supervisor:
         *,
         command: Sequence[str] | None = None,
         grace_s: float = GRACE_S,
+        allow_hub: bool = False,
     ) -> None:
         self.store, self.path, self.workspace, self.devices = store, folder, workspace, tuple(devices)
-        self.command, self.grace_s = command, grace_s
+        self.command, self.grace_s, self.allow_hub = command, grace_s, allow_hub
         self._closing = threading.Event()
         self._changed = threading.Condition()
         self._changes = 0
@@ -181,6 +183,7 @@ class Supervisor:
             closing=self._closing,
             grace_s=self.grace_s,
             command=self.command,
+            allow_hub=self.allow_hub,
         )
         self._settle(job, attempt.run())
 

@@ -31,6 +31,7 @@ class WorkerProcess:
         task: what to do; see ``worker.Job``.
         where: the folder that it works in.
         command: the program, to which the job's folder is added; None: ours.
+        allow_hub: whether it may ask the Hugging Face hub for models.
 
     Raises:
         ConflictError: another worker works on it still.
@@ -39,14 +40,21 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, folder: JobFolder, task: Mapping[str, Any], where: Path, command: Sequence[str] | None = None
+        self,
+        folder: JobFolder,
+        task: Mapping[str, Any],
+        where: Path,
+        command: Sequence[str] | None = None,
+        *,
+        allow_hub: bool = False,
     ) -> None:
         lock = FileLock(folder.lock_file)
         if not lock.take():
             raise ConflictError(f"A process that began with this job before ({lock.holder()}) has not ended yet.")
         try:
             write_text(folder.task, json.dumps(task, ensure_ascii=False, indent=2) + "\n")
-            self._process = _started([*(command or COMMAND), str(folder.path)], folder.log_file, where, lock.files)
+            whole, environment = [*(command or COMMAND), str(folder.path)], child_environment(allow_hub=allow_hub)
+            self._process = _started(whole, folder.log_file, where, lock.files, environment)
             lock.name_holder(self._process.pid)
         finally:
             lock.free()  # the worker holds it too, from its birth
@@ -87,13 +95,15 @@ def end_by_force(process: int) -> None:
             os.killpg(process, signal.SIGKILL)
 
 
-def _started(command: Sequence[str], log: Path, where: Path, files: Sequence[int]) -> subprocess.Popen[bytes]:
+def _started(
+    command: Sequence[str], log: Path, where: Path, files: Sequence[int], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C reaches the server alone.
     own: dict[str, Any] = {"start_new_session": True, "pass_fds": files} if os.name == "posix" else {}
     try:
         with log.open("ab") as output:
             return subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=where, env=child_environment(), **own
+                command, stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=where, env=environment, **own
             )
     except OSError as error:
         reason = error.strerror or str(error)

@@ -10,7 +10,7 @@ import pytest
 
 from tincture.errors import FileFormatError
 from tincture.formats import hash_cache
-from tincture.formats.hash_cache import cache_folder, sha256_of
+from tincture.formats.hash_cache import cache_folder, remembered_sha256, sha256_of
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,17 @@ def test_a_file_is_read_once(tmp_path: Path, folder: Path, reads: list[list[Path
     assert [sha256_of([tmp_path / "a"]) for _ in range(3)] == [digest] * 3
     assert len(reads) == 1
     assert cache_folder() == folder and len(list(folder.iterdir())) == 1
+
+
+def test_what_is_remembered_is_told_without_reading(tmp_path: Path, reads: list[list[Path]]) -> None:
+    digest = write(tmp_path / "a", b"weights")
+    assert remembered_sha256(tmp_path / "a") is None
+    assert remembered_sha256(tmp_path / "none") is None
+    assert not reads
+    sha256_of([tmp_path / "a"])
+    assert remembered_sha256(tmp_path / "a") == digest
+    write(tmp_path / "a", b"other weights")
+    assert remembered_sha256(tmp_path / "a") is None
 
 
 def test_several_files_have_one_hash(tmp_path: Path) -> None:

@@ -403,6 +403,7 @@ def test_pictures_are_drawn_and_sent(service: Service, client: TestClient) -> No
     drawn = client.post(f"{V1}/pictures", json={"prompts": ["a cat"], "seeds": [4, 5], "steps": 3, "width": 64})
     assert drawn.status_code == 200, drawn.text
     assert [each["name"] for each in drawn.json()["pictures"]] == ["00001-4.png", "00002-5.png"]
+    assert drawn.json()["remarks"] == ["It was done quickly."]
     request = service._easel.asked[0][1]["request"]  # type: ignore[attr-defined]
     assert request["drawing"] == {"steps": 3, "width": 64} and request["model"] == "picto"
     for each in drawn.json()["pictures"]:

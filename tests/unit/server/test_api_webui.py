@@ -18,10 +18,12 @@ from PIL import Image
 from tests.runs import write_pictures
 from tincture.drawing import CompleteDrawing
 from tincture.errors import DivergedError, UsageError
+from tincture.formats import hash_cache
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.models.samplers import SAMPLERS
 from tincture.server import api_webui, http_errors
 from tincture.server.api_webui.session import Session
+from tincture.server.errors import NotFoundError
 from tincture.server.jobs import Job, JobState, Wanted
 from tincture.server.places import Places
 from tincture.server.settings import ServerSettings
@@ -34,6 +36,11 @@ Clients = Callable[["FakeService"], TestClient]
 def done(job: Job) -> Job:
     result = {"adapter_path": f"/models/{job.name}.pt", "global_step": 3}
     return dataclasses.replace(job, state=JobState.DONE, result=result)
+
+
+def gone(job: Job) -> Job:
+    """Somebody deleted it."""
+    raise NotFoundError("There is no job 'j1'.")
 
 
 class FakeService:
@@ -51,6 +58,7 @@ class FakeService:
         self.now_drawn: dict[str, Any] | None = None
         self.shown: list[Path] = []
         self.stopped: list[str] = []
+        self.finished = 99
         self.looks = 0
         self.stopping = threading.Event()
 
@@ -118,14 +126,16 @@ class FakeService:
             ],
         }
 
-    def draw(self, request: Mapping[str, Any]) -> list[Path]:
+    def draw(self, request: Mapping[str, Any], remarks: list[str], *, partly: bool) -> list[Path]:
         checked = self.places.drawing(request, most=4, side=256)
         self.made.append(("draw", {**request}))
+        assert partly
+        remarks.append("It was drawn by a stand-in.")
         folder = self.state_dir / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
         drawing = CompleteDrawing(**checked["drawing"] | {"width": 16, "height": 8})
-        for number, seed in enumerate(checked["seeds"]):
+        for number, seed in enumerate(checked["seeds"][: self.finished]):
             paths.append(folder / f"{number}.png")
             text = parameters_text(
                 request["prompts"][0], drawing, seed=seed, model_name="tiny", model_hash="0123456789"
@@ -240,6 +250,7 @@ def failed(error_type: str, sentence: str) -> Ending:
         (failed("WorkerCrashed", "It died."), 500, "It died."),
         (failed("", ""), 500, "The job j1 failed; its log says more."),
         (lambda job: dataclasses.replace(job, state=JobState.CANCELLED), 409, "The job j1 was cancelled"),
+        (gone, 404, "There is no job 'j1'."),
     ],
 )
 def test_a_failed_training_says_so(
@@ -437,6 +448,15 @@ def test_txt2img_draws_and_tells_how(service: FakeService, client: TestClient) -
     assert (info["sd_model_name"], info["sd_model_hash"], info["clip_skip"]) == ("tiny", "0123456789", 2)
     assert info["infotexts"][1] == pictures[1].info["parameters"]
     assert (told["parameters"]["prompt"], told["parameters"]["steps"]) == ("a moon <hypernet:ink:0.5>", 3)
+    assert told["remarks"] == ["It was drawn by a stand-in."]
+
+
+def test_txt2img_that_is_stopped_answers_with_what_is_finished(service: FakeService, client: TestClient) -> None:
+    service.finished = 2
+    told = client.post("txt2img", json={"prompt": "a moon", "seed": 7, "n_iter": 4}).json()
+    assert len(told["images"]) == 2
+    info = json.loads(told["info"])
+    assert (info["all_seeds"], len(info["infotexts"]), len(info["all_prompts"])) == ([7, 8], 2, 2)
 
 
 def test_txt2img_leaves_open_what_is_not_given(service: FakeService, client: TestClient) -> None:
@@ -506,14 +526,21 @@ def test_png_info_refuses_what_is_no_picture(client: TestClient, image: str) -> 
 # --- lists -----------------------------------------------------------------------------------------------------------
 
 
-def test_lists_have_the_webuis_shapes(service: FakeService, client: TestClient) -> None:
+def test_lists_have_the_webuis_shapes(
+    service: FakeService, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (service.workspace.models / "old").mkdir(parents=True)
     (service.workspace.models / "old" / "v1.safetensors").write_bytes(b"x")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(service.state_dir))
+    monkeypatch.setattr(hash_cache, "SMALL_FILE", 0)
     service.workspace.vaes.mkdir()
     (service.workspace.vaes / "sharp.pt").write_bytes(b"x")
     model, picto = client.get("sd-models").json()
     assert (model["title"], model["model_name"], model["hash"]) == ("old/v1.safetensors", "v1", None)
     assert (picto["title"], picto["filename"]) == ("picto", "picto")
+    sha256 = hash_cache.sha256_of([Path(model["filename"])])  # as when it is used
+    used, _ = client.get("sd-models").json()
+    assert (used["hash"], used["sha256"]) == (sha256[:10], sha256)
     assert client.get("sd-vae").json() == [
         {"model_name": "sharp.pt", "filename": str(service.workspace.vaes / "sharp.pt")}
     ]
@@ -595,7 +622,7 @@ def test_the_description_names_every_argument(client: TestClient) -> None:
 
 
 def test_errors_of_the_service_are_told(service: FakeService, client: TestClient) -> None:
-    def broken(request: Mapping[str, Any]) -> list[Path]:
+    def broken(*_: Any, **__: Any) -> list[Path]:
         raise DivergedError("It broke.")
 
     service.draw = broken  # type: ignore[method-assign]

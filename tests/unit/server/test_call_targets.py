@@ -83,6 +83,27 @@ def test_a_stopped_drawing_ends_and_the_model_stays(desk: Desk, bench: Bench) ->
     assert kept is not None and not kept.attached_embeddings
 
 
+def test_a_stopped_drawing_gives_what_is_finished_where_that_is_wanted(desk: Desk, bench: Bench) -> None:
+    out = bench.workspace.root / "out"
+
+    def stop(**progress: Any) -> None:
+        if progress["done"] >= stop_at:
+            raise StoppedError("It was stopped.")
+
+    desk.tell = stop
+    request = request_for(bench, seeds=[3, 4, 5], batch_size=1)
+    stop_at = 5  # of six: two pictures of two steps are finished, and half of the third
+    with pytest.warns(UserWarning, match="2 of 3 pictures"):
+        paths = TARGETS["draw"](desk, request=request, out=out, device="cpu", partly=True)
+    assert [path.name for path in paths] == ["00001-3.png", "00002-4.png"]
+    assert sorted(out.iterdir()) == paths
+    with pytest.raises(StoppedError):
+        TARGETS["draw"](desk, request=request, out=out, device="cpu")
+    stop_at = 1
+    with pytest.raises(StoppedError):
+        TARGETS["draw"](desk, request=request, out=out, device="cpu", partly=True)
+
+
 def test_memory_that_runs_out_is_told_as_what_to_change(
     desk: Desk, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from tincture.errors import DivergedError, TinctureError
 from tincture.server.calls import Calls
+from tincture.server.child_environment import child_environment
 from tincture.server.errors import NotFoundError, QueueFullError, StoppedError
 from tincture.workspace import Workspace
 
@@ -228,3 +229,9 @@ def test_the_process_does_not_learn_the_servers_secrets(calls: Calls, monkeypatc
         monkeypatch.setenv(name, "user:secret")
     found = calls.call("environment")
     assert "TINCTURE_OTHER" in found and not {"TINCTURE_AUTH", "TINCTURE_TOKEN"} & set(found)
+
+
+def test_only_where_it_is_allowed_is_there_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert child_environment(allow_hub=False)["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HUB_OFFLINE" not in child_environment(allow_hub=True)

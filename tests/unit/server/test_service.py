@@ -16,6 +16,8 @@ from tincture.server.adapter_request import MOST_NUMBERS
 from tincture.server.errors import ConflictError, ForbiddenPathError, NotFoundError, QueueFullError, TooMuchError
 from tincture.server.jobs import Job, JobState, Wanted
 from tincture.server.service import Service
+from tincture.server.settings import ServerSettings
+from tincture.workspace import Workspace
 
 
 @pytest.fixture
@@ -328,6 +330,23 @@ def test_what_lies_in_the_workspace(service: Service) -> None:
     with pytest.raises(NotFoundError):
         service.adapter_file("lora", "x")
     assert service.about()["root"] == str(service.workspace.root)
+
+
+def test_children_ask_the_hub_only_where_that_is_allowed(tmp_path: Path) -> None:
+    for allowed in (False, True):
+        service = Service(Workspace(tmp_path), ServerSettings(allow_hub=allowed))
+        asking = (service.supervisor.allow_hub, service._desk._allow_hub, service._easel._allow_hub)
+        assert asking == (allowed,) * 3
+        service.close()
+        service.store.close()
+
+
+def test_a_start_clears_away_what_uploads_left(tmp_path: Path) -> None:
+    service = quick_service(tmp_path)
+    write(service.state_dir / "uploads" / "tmp1" / "0")
+    with started(service):
+        assert not (service.state_dir / "uploads").exists()
+        assert service.store.path.is_file()
 
 
 def test_a_server_that_is_closed_twice_stays_closed(tmp_path: Path) -> None:

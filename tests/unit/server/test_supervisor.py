@@ -392,5 +392,6 @@ def test_secrets_of_the_server_are_not_the_workers(queue: Queue, monkeypatch: py
     log = queue.supervisors[0].folder("one").log()[0]
     assert job.state is JobState.FAILED
     assert "hush" not in log
+    assert "HF_HUB_OFFLINE=1" in log
     assert "PATH=" in log
     assert str(queue.root) in log

@@ -20,6 +20,7 @@ from tincture.server.api_v1.schemas import (
 from tincture.server.datasets import DatasetInfo, PictureInfo
 from tincture.server.http_errors import documented
 from tincture.server.service import Service
+from tincture.server.storage import UPLOADS
 
 _FORM = {
     "requestBody": {
@@ -81,7 +82,7 @@ class DatasetEndpoints:
         add: Annotated[bool, Query(description="Add to a data set that is there.")] = False,
     ) -> DatasetAnswer:
         """Makes a data set of many files, or of one zip. It is taken whole or not at all."""
-        settings, folder = self._service.settings, self._service.state_dir / "uploads"
+        settings, folder = self._service.settings, self._service.state_dir / UPLOADS
         most = settings.max_upload_mb * 2**20
         async with received_files(request, folder, max_bytes=most, max_files=settings.max_upload_files) as files:
             info = await run_in_threadpool(self._service.datasets.upload, name, files, add=add)

@@ -37,9 +37,10 @@ class PictureEndpoints:
     async def draw(self, request: PictureRequest) -> DrawnPictures:
         """Draws and answers when all are there. Embeddings act where a prompt has their name."""
         asked = request.model_dump(exclude_none=True)
-        paths = await self._patient.call(lambda: self._service.draw(asked))
+        remarks: list[str] = []
+        paths = await self._patient.call(lambda: self._service.draw(asked, remarks))
         listed = [DrawnPicture(name=path.name, url=url("pictures", path.parent.name, path.name)) for path in paths]
-        return DrawnPictures(pictures=listed)
+        return DrawnPictures(pictures=listed, remarks=remarks)
 
     def progress(self) -> DrawingProgress:
         """Sampling steps of the drawing at hand."""

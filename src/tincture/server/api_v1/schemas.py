@@ -310,6 +310,7 @@ class DrawnPictures(BaseModel):
     """Pictures that were drawn; settings stand in their PNG text."""
 
     pictures: list[DrawnPicture]
+    remarks: list[str] = Field(description="Sentences, such as that an embedding does not fit and was left out.")
 
 
 class DrawingProgress(BaseModel):

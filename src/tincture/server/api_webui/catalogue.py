@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
 from tincture.errors import UsageError
+from tincture.formats.hash_cache import remembered_sha256
 from tincture.models.samplers import SAMPLERS
 from tincture.server.api_v1.common import Patient
 from tincture.server.api_webui.schemas import (
@@ -30,6 +32,7 @@ from tincture.server.service import Service
 from tincture.server.settings import is_loopback
 
 MODEL_OPTION = "sd_model_checkpoint"
+HASH_DIGITS = 10
 
 
 class CatalogueEndpoints:
@@ -77,11 +80,8 @@ class CatalogueEndpoints:
         return [HypernetworkAnswer(name=each["name"], path=each["path"]) for each in found]
 
     def sd_models(self) -> list[ModelAnswer]:
-        """Base models."""
-        return [
-            ModelAnswer(title=model["name"], model_name=model["title"], filename=model["path"] or model["name"])
-            for model in self._service.models()
-        ]
+        """Base models, with the hashes of those that were used before."""
+        return [_model(**model) for model in self._service.models()]
 
     def sd_vae(self) -> list[VaeAnswer]:
         """VAEs in files of their own."""
@@ -156,6 +156,12 @@ class CatalogueEndpoints:
 def _by_name(entries: Sequence[Mapping[str, Any]]) -> dict[str, EmbeddingAnswer]:
     """Files that cannot be read have no vectors to tell of, and are left out, as in the webui."""
     return {entry["name"]: EmbeddingAnswer.model_validate(dict(entry)) for entry in entries if entry["shape"]}
+
+
+def _model(name: str, title: str, path: str) -> ModelAnswer:
+    sha256 = remembered_sha256(Path(path)) if path else None
+    short = sha256[:HASH_DIGITS] if sha256 else None
+    return ModelAnswer(title=name, model_name=title, hash=short, sha256=sha256, filename=path or name)
 
 
 def _ram() -> dict[str, Any]:

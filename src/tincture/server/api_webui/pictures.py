@@ -38,7 +38,10 @@ class PictureEndpoints:
         return router
 
     async def txt2img(self, request: Txt2ImgRequest) -> Drawn:
-        """Draws pictures, and answers when all are there. What was trained acts where the prompt names it."""
+        """Draws pictures, and answers when all are there, or with those that are when it is stopped.
+
+        What was trained acts where the prompt names it.
+        """
         return await self._patient.call(lambda: self._draw(request))
 
     def png_info(self, request: PngInfoRequest) -> PngInfo:
@@ -50,24 +53,25 @@ class PictureEndpoints:
     def _draw(self, request: Txt2ImgRequest) -> Drawn:
         drawing = drawing_of(request, most=self._service.settings.max_pictures)
         drawing["model"] = self._session.named(drawing["model"]) if "model" in drawing else self._session.model()
+        remarks: list[str] = []
         self._session.begin_drawing()
         try:
-            paths = self._service.draw(drawing)
+            paths = self._service.draw(drawing, remarks, partly=True)
         finally:
             self._session.end_drawing()
         if request.override_settings_restore_afterwards is False:
             self._session.choose(drawing["model"])
-        return _answer(request, drawing["seeds"], paths)
+        return _answer(request, drawing["seeds"][: len(paths)], paths, remarks)
 
 
-def _answer(request: Txt2ImgRequest, seeds: Sequence[int], paths: Sequence[Path]) -> Drawn:
+def _answer(request: Txt2ImgRequest, seeds: Sequence[int], paths: Sequence[Path], remarks: list[str]) -> Drawn:
     contents = [path.read_bytes() for path in paths]
     texts = [picture_texts(content).get(CHUNK, "") for content in contents]
     with Image.open(io.BytesIO(contents[0])) as picture:
         size = picture.size
     images = [base64.b64encode(content).decode() for content in contents] if request.send_images is not False else []
     given: dict[str, Any] = json.loads(request.model_dump_json())  # NaN, which JSON does not have, becomes null
-    return Drawn(images=images, parameters=given, info=info_of(request, seeds, texts, size))
+    return Drawn(images=images, parameters=given, info=info_of(request, seeds, texts, size), remarks=remarks)
 
 
 def _parameters(text: str) -> dict[str, str]:

@@ -75,8 +75,8 @@ class ModelAnswer(BaseModel):
 
     title: str = Field(description="To name it by, in options and override_settings.")
     model_name: str
-    hash: str | None = Field(default=None, description="Not computed for the list.")
-    sha256: str | None = Field(default=None, description="Not computed for the list.")
+    hash: str | None = Field(default=None, description="Of one that was used before; not computed for the list.")
+    sha256: str | None = Field(default=None, description="The same in full.")
     filename: str
     config: str | None = None
 
@@ -186,6 +186,9 @@ class Drawn(BaseModel):
     images: list[str] = Field(description="PNG in base64, each with its settings in the text chunk `parameters`.")
     parameters: dict[str, Any] = Field(description="The request.")
     info: str = Field(description="JSON: all_seeds, all_prompts, infotexts and what else the pictures were drawn by.")
+    remarks: list[str] = Field(
+        default=[], description="Sentences, such as that an embedding was left out; the webui has no such field."
+    )
 
 
 class PngInfoRequest(BaseModel):

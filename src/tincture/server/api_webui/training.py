@@ -84,9 +84,8 @@ class TrainingEndpoints:
             if not self._service.settings.webui_errors:
                 raise
             return Told(info=f"train {kind.KIND} error: {error}")
-        ended = await self._ended(submitted.id)
         try:
-            path = _finished(ended).result["adapter_path"]
+            path = _finished(await self._ended(submitted.id)).result["adapter_path"]
         except AlreadyTrainedError as error:
             path, remarks = self._service.adapter_file(kind.KIND, submitted.name), [*remarks, str(error)]
         except TinctureError as error:
