@@ -48,6 +48,8 @@ from tincture.server.job_folder import JobFolder
 
 GAP_S = 0.2
 """Seconds between two writings: what happened is visible that long afterwards at most."""
+END_TRIES, END_PAUSE_S = 30, 1.0
+"""How often, and every how many seconds, a full disk is asked again to take how it ended."""
 RECORDS = 500
 """Steps in a line."""
 _KEPT = 10_000
@@ -88,6 +90,11 @@ class EventFile:
         self._end += len(content)
         self._waiting.clear()
 
+    @property
+    def held_back(self) -> bool:
+        """Whether the disk has not taken everything yet."""
+        return bool(self._waiting)
+
     def close(self) -> None:
         os.close(self._file)
 
@@ -116,12 +123,17 @@ class Reporter:
         self._put({"type": "remark", "text": text})
 
     def end(self, ended: Fields) -> None:
-        """Writes what is left, and at last how it ended; it is on the disk when this returns."""
+        """Writes what is left, and at last how it ended, for which it waits a while if the disk is full."""
         self._closing.set()
         self._woken.set()
         self._thread.join()
         self._put({"type": "ended", **ended})
         self._write()
+        for _ in range(END_TRIES):
+            if not self._file.held_back:
+                break
+            time.sleep(END_PAUSE_S)
+            self._file.write([], durably=True)
         self._file.close()
 
     def _put(self, event: Event | Fields) -> None:
@@ -136,7 +148,8 @@ class Reporter:
             try:
                 self._write()
             except Exception:
-                traceback.print_exc()  # into the log: a training does not end for want of a line
+                with contextlib.suppress(OSError):
+                    traceback.print_exc()  # into the log: a training does not end for want of a line
             self._closing.wait(GAP_S)
         self._write()
 

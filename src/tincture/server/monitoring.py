@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import threading
 import time
@@ -25,6 +26,8 @@ from tincture.server.jobs import FINISHED, Job, JobState
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
+
+logger = logging.getLogger("tincture.server")
 
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -69,7 +72,10 @@ class Monitor:
     async def watch(self) -> None:
         """Looks every few seconds, until cancelled."""
         while True:
-            await run_in_threadpool(self.look)
+            try:
+                await run_in_threadpool(self.look)
+            except Exception:
+                logger.exception("Jobs could not be counted")  # the next look counts what this one missed
             await asyncio.sleep(WATCH_EVERY_S)
 
     def text(self) -> bytes:

@@ -64,7 +64,10 @@ def serve(
 
         server.ready = ready
         with _quiet_logs():
-            _run(server, app, listener)
+            try:
+                _run(server, app, listener)
+            finally:
+                service.store.close()  # so that the queue is one file again
     return INTERRUPTED if server.ended_by == signal.SIGINT else 0
 
 

@@ -196,7 +196,8 @@ def perform(job: Job, reporter: Reporter, control: Control) -> Fields:
     except TinctureError as error:
         return _failed(error, str(error))
     except Exception as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the log's disk may be full
+            traceback.print_exc()
         return _failed(error, _unexpected(error))
 
 
@@ -214,7 +215,8 @@ def _unexpected(error: Exception) -> str:
 def run(folder: JobFolder, control: Control) -> int:
     """Does the job in ``folder``; returns the exit status."""
     job = Job(folder)
-    print(f"--- attempt {job.attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
+    with contextlib.suppress(OSError):
+        print(f"--- attempt {job.attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
     reporter = Reporter(folder)
     with _remarks(reporter):
         ended = perform(job, reporter, control)

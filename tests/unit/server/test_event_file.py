@@ -180,6 +180,26 @@ def test_a_full_disk_holds_lines_back_until_there_is_room(folder: JobFolder, mon
     assert [(event["n"], event["type"]) for event in folder.events()] == [(1, "a"), (2, "b"), (3, "b"), (4, "c")]
 
 
+def test_how_it_ended_waits_for_room(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite, tries = os.pwrite, []
+
+    def full(file: int, content: bytes, offset: int) -> int:
+        tries.append(content)
+        if len(tries) < 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(file, content, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(event_file, "END_PAUSE_S", 0.0)
+    report(folder)
+    ended = folder.ended(1)
+    assert ended and ended["state"] == "done"
+    monkeypatch.setattr(event_file, "END_TRIES", 1)
+    tries.clear()
+    report(folder, attempt=2)  # gives up in the end
+    assert folder.ended(2) is None
+
+
 def test_a_fault_in_writing_does_not_end_what_comes_after(
     folder: JobFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
 from collections import Counter
@@ -181,6 +182,29 @@ def test_what_was_done_before_the_server_began_does_not_count(server: TestClient
 def test_a_queue_that_cannot_be_read_is_an_error_and_no_figure(server: TestClient, service: FakeService) -> None:
     service.broken = True
     assert server.get("/metrics").status_code == 507
+
+
+def test_a_queue_that_cannot_be_read_for_a_while_is_looked_at_again(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def jobs(*_: Any, **__: Any) -> list[Job]:
+        looks.append(1)
+        raise StorageError("The disk is full.")
+
+    async def watch() -> None:
+        task = asyncio.create_task(Monitor(service).watch())  # type: ignore[arg-type]
+        while len(looks) < 3:
+            assert not task.done()
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):  # so that the server ends in order
+            await task
+
+    monkeypatch.setattr(service, "jobs", jobs)
+    monkeypatch.setattr(monitoring, "WATCH_EVERY_S", 0.01)
+    asyncio.run(watch())
 
 
 def test_requests_are_counted_by_route_refusals_too(server: TestClient) -> None:
