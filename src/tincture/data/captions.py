@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import regex
 
 from tincture.errors import DataError, UsageError
 
@@ -19,6 +20,8 @@ NAME = "[name]"
 FILEWORDS = "[filewords]"
 CAPTION_ENDINGS = (".txt", ".caption")
 SHIPPED = Path(__file__).parent / "templates"
+REGEX_WITHIN_S = 1.0
+"""So long a regular expression may look at one name: some never end, such as (a+)+$ at a name of many a's."""
 
 
 def caption_for(
@@ -36,7 +39,7 @@ def caption_for(
 
     Raises:
         DataError: the text file cannot be read in this encoding.
-        UsageError: `word_regex` is not a regular expression, or there is no such encoding.
+        UsageError: `word_regex` is not a regular expression or takes too long, or there is no such encoding.
     """
     for text_file in (path.with_suffix(ending) for ending in CAPTION_ENDINGS):
         if os.path.isfile(text_file):
@@ -127,13 +130,19 @@ def _fill(line: str, caption: str, name: str) -> str:
 
 def _matches(word_regex: str, text: str) -> list[str]:
     try:
-        pattern = re.compile(word_regex)
-    except re.error as error:
+        pattern = regex.compile(word_regex)
+    except regex.error as error:
         raise UsageError(
             f'The word regex {word_regex!r} is not a regular expression: {error}. An example is "[\\w\']+".'
         ) from error
     group = 1 if pattern.groups == 1 else 0
-    return [match.group(group) or "" for match in pattern.finditer(text)]
+    try:
+        return [match.group(group) or "" for match in pattern.finditer(text, timeout=REGEX_WITHIN_S)]
+    except TimeoutError:
+        raise UsageError(
+            f"The word regex {word_regex!r} has not come to an end with {text!r} in {REGEX_WITHIN_S:g} s; write one "
+            "without repetitions inside of repetitions."
+        ) from None
 
 
 def _read_text(path: Path, encoding: str) -> str:

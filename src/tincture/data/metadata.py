@@ -11,13 +11,17 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import Any
+from typing import IO, Any, AnyStr
 
 CAPTION_KEYS = ("text", "caption")
 MOST_FAULTS = 5
 """So many bad lines are told one by one."""
 LONGEST_SHOWN = 100
 """So many characters of a name are told."""
+MOST_READ_FAULTS = 1000
+"""After so many bad lines the rest is not read: the file is none of these."""
+LONGEST_LINE = 2**20
+"""In bytes of JSON, or characters of CSV; far more than a caption has."""
 
 Row = tuple[int, Any]
 
@@ -45,6 +49,8 @@ def _collect(folder: Path, rows: Iterator[Row]) -> tuple[dict[Path, str], list[s
             fault = _take(folder, row, captions)
             if fault:
                 faults.append(f"line {line} {fault}")
+            if len(faults) >= MOST_READ_FAULTS:
+                raise ValueError("too many lines are wrong")
     # csv.Error: a zero byte, a field of more than 128 KiB
     except (OSError, ValueError, csv.Error) as error:
         faults.append(f"the rest cannot be read: {error}")
@@ -79,9 +85,17 @@ def _shown(name: str) -> str:
 
 def _json_rows(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(_lines(file), 1):
             if line.strip():
                 yield number, _parsed(line)
+
+
+def _lines(file: IO[AnyStr]) -> Iterator[AnyStr]:
+    """The lines of a file; ValueError for one that no caption explains."""
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"a line has more than {LONGEST_LINE:,} characters")
+        yield line
 
 
 def _parsed(line: bytes) -> Any:
@@ -98,7 +112,7 @@ def _parsed(line: bytes) -> Any:
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(_lines(file))
         for row in reader:
             yield reader.line_num, row
 

@@ -30,7 +30,8 @@ from tincture.formats.files import read_bytes, write_atomically
 CHUNK = "parameters"
 NEGATIVE = "Negative prompt:"
 _LARGEST_FILE = 64 * 2**20
-_PAIR = re.compile(r'\s*(?P<key>[\w ./-]+):\s*(?P<value>"(?:[^"\\]|\\.)*"|[^,]*)\s*(?:,|$)')
+# What is taken is not given back (*+), so that no text, however made, takes longer than its length explains.
+_PAIR = re.compile(r'\s*+(?P<key>[\w./-][\w ./-]*+):\s*+(?P<value>"(?:[^"\\]|\\.)*+"|[^,]*+)\s*+(?:,|$)')
 
 
 @dataclass(frozen=True)

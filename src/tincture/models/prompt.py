@@ -19,7 +19,7 @@ _SPECIAL = re.compile(
     r"""
       \\(?P<literal>[\\()\[\]]?)
     | (?P<opened>[(\[])
-    | :\s*(?P<factor>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)
+    | :\s*(?P<factor>[+-]?(?:\d++\.?+\d*+|\.\d++))\s*\)
     | (?P<closed>[)\]])
     | \b(?P<end_of_chunk>BREAK)\b
     """,

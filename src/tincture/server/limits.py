@@ -20,6 +20,7 @@ MOST_HEADERS = 100
 PATIENCE_S = 30.0
 SLOWEST = 1000  # bytes a second, on average, once patience is over
 DEEPEST = 64  # lists and objects in each other
+MOST_VALUES = 10**6  # of JSON: each takes a hundred bytes of memory once it is read, however few it has here
 FORM_ROOM = 2**20  # what multipart/form-data needs beside the files
 FORM = "multipart/form-data"
 PICTURE_BYTES = 32 * 2**20  # a picture of 2048 × 2048 pixels in base64
@@ -160,6 +161,8 @@ def check_json(body: bytes) -> None:
         raise HTTPException(400, "The body is no UTF-8 text; JSON must be.") from None
     if b"\0" in body:
         raise HTTPException(400, "The body has a NUL character; JSON has none.")
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MOST_VALUES:
+        raise HTTPException(400, f"The body has more than {MOST_VALUES:,} values.")
     if _is_deep(body):
         raise HTTPException(400, f"The body has lists or objects in each other, more than {DEEPEST} deep.")
     if _SURROGATE.search(body) and _SURROGATE.search(_PAIR.sub(b"", _ESCAPED.sub(b"", body))):

@@ -10,6 +10,8 @@ from tincture.errors import UsageError
 
 LONGEST_TEXT = 20_000
 """Characters of any text: a prompt, a schedule, a regular expression."""
+MOST_TEXT = 2**17
+"""Characters of all texts of a request together: those of a job are kept, and told with every list of jobs."""
 LONGEST_NAME = 100
 """Characters of a setting's name."""
 MOST_SETTINGS = 300
@@ -37,7 +39,7 @@ TRAINING: Mapping[str, float] = types.MappingProxyType(
         "preview_guidance_scale": 1000,
         "seed": LARGEST_SEED,
         "preview_seed": LARGEST_SEED,
-        "word_regex": 1000,
+        "word_regex": 200,
         "learning_rate": 2000,
         "clip_grad_value": 2000,
         "preview_prompts": 64,
@@ -82,6 +84,9 @@ def check_sizes(values: Mapping[str, Any], limits: Mapping[str, float]) -> None:
             _check_list(name, value, limits)
         else:
             check_size(name, value, limits.get(name))
+    lists = [value if isinstance(value, list | tuple) else [value] for value in values.values()]
+    if (count := sum(len(item) for items in lists for item in items if isinstance(item, str))) > MOST_TEXT:
+        raise UsageError(f"The texts of the settings have {count:,} characters together; allowed are {MOST_TEXT:,}.")
 
 
 def check_size(name: str, value: object, most: float | None = None) -> None:

@@ -80,7 +80,7 @@ def log_tail(folder: JobFolder, most: int) -> str:
         return ""
     text, _ = folder.log(max(0, size - most))
     whole = text if size <= most else text.partition("\n")[2]
-    return re.sub(r"[^\n]*\r(?!\n)", "", whole)
+    return re.sub(r"^[^\n]*\r(?!\n)", "", whole, flags=re.MULTILINE)
 
 
 class _Reader:

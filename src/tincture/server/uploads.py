@@ -38,8 +38,9 @@ RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("c
 DEEPEST = 6
 LONGEST_PART = 200
 """In bytes: file systems allow 255, and latents and crops have longer names than their pictures."""
-LARGEST_CAPTION = 2**20
-LARGEST_METADATA = 64 * 2**20
+LARGEST_CAPTION = 40_000
+"""In bytes: lists of a data set hold the captions of all its pictures."""
+LARGEST_METADATA = 16 * 2**20
 CHUNK = 2**20
 _BYTES_OF_A_NAME = 400
 _KINDS = "pictures, captions (.txt, .caption), metadata.jsonl or .csv, and zip files of these"
@@ -109,7 +110,7 @@ class Intake:
                         f"allows; {told} goes beyond."
                     )
                 if most is not None and size > most:
-                    raise TooMuchError(f"{told} has more than {most / 2**20:.0f} MiB, far more than captions need.")
+                    raise TooMuchError(f"{told} has more than {most:,} bytes, far more than captions need.")
                 target.write(chunk)
 
     def _claim(self, parts: tuple[str, ...], told: str) -> None:

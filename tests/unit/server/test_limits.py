@@ -12,7 +12,7 @@ from starlette.types import Message
 
 from tests.unit.server.gate import small_app
 from tests.unit.server.live import answer, live, request, send
-from tincture.server.limits import DEEPEST, CheckBody, CheckRate, check_json
+from tincture.server.limits import DEEPEST, MOST_VALUES, CheckBody, CheckRate, check_json
 from tincture.server.page_gate import names_url
 from tincture.server.protocol import PatientProtocol
 
@@ -207,3 +207,10 @@ def test_websockets_are_refused(port: int) -> None:
     headers = ["Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA=="]
     raw = request("GET", "/api/v1/things", *headers).replace(b"Connection: close", b"Connection: Upgrade, close")
     assert send(port, raw)[0] in (200, 400, 403)  # as if it had asked for the page, or refused; never 101
+
+
+def test_json_of_more_values_than_memory_should_hold_is_refused() -> None:
+    check_json(b"[" + b"1," * (MOST_VALUES - 1) + b"1]")
+    for body in (b"[" + b"1," * MOST_VALUES + b"1]", b"[" * MOST_VALUES + b'{"a":' * 9):
+        with pytest.raises(HTTPException, match="more than 1,000,000 values"):
+            check_json(body)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tincture.server.service import Service
 
-_HASHED = re.compile(r"(?P<name>.+?)\s*\[[0-9a-f]{8,64}\]")
+_HASH = re.compile(r"[0-9a-f]{8,64}\]")
 
 
 class Session:
@@ -61,6 +61,7 @@ class Session:
 
 def title_matches(title: str, model: dict[str, Any]) -> bool:
     """Whether ``title`` means the model, one of ``Service.models``."""
-    hashed = _HASHED.fullmatch(title)
-    given = hashed["name"] if hashed else title
+    # By rpartition, since a pattern for blanks before the bracket tries each of a million blanks anew.
+    name, _, hashed = title.rpartition("[")
+    given = name.rstrip() if name and _HASH.fullmatch(hashed) else title
     return given in (model["name"], model["path"], PurePath(model["name"]).name, PurePath(model["name"]).stem)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from tincture.models.prompt import EXTRA_NETWORK
 
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+# Digits are not given back (++): a million of them without a bracket behind take no longer than to read them.
+_NUMBER = r"[+-]?(?:\d++\.?+\d*+|\.\d++)"
 
 
 class Named(NamedTuple):
@@ -66,7 +67,7 @@ def without(prompt: str, adapters: Sequence[Named], instead: str = "", others: I
             prompt = _replaced_tag(prompt, adapter.name, "")
         else:
             prompt = _outside_tags(prompt, adapter.name, instead, kept)
-    return re.sub(r" {2,}", " ", re.sub(r" +,", ",", prompt)).strip()
+    return re.sub(r" {2,}", " ", re.sub(r"(?<! ) ++,", ",", prompt)).strip()
 
 
 def numbers(text: str) -> list[float]:

@@ -18,6 +18,7 @@ from tincture.server.page.markup import fault, quiet
 from tincture.server.page.parts import TELL_CLICKS, number, panel
 from tincture.server.page.prompt_edit import Named
 from tincture.server.page.try_request import COMPARED, GRID, MODES, PICTURES, Wish
+from tincture.server.request_limits import LONGEST_TEXT
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
@@ -189,7 +190,7 @@ def _keep_sliders(tab: _Tab) -> None:
 
 def _named(prompt: str | None, adapters: Sequence[dict[str, Any]]) -> list[Named]:
     names = {kind: [adapter["name"] for adapter in adapters if adapter["kind"] == kind] for kind in KINDS}
-    return prompt_edit.named_in(prompt or "", names["embedding"], names["hypernetwork"])
+    return prompt_edit.named_in((prompt or "")[:LONGEST_TEXT], names["embedding"], names["hypernetwork"])
 
 
 def _sliders(named: Sequence[Named]) -> Iterator[gr.Slider]:
