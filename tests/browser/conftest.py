@@ -121,7 +121,8 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
-        yield json.loads(process.stdout.readline())["url"].rstrip("/") + "/"
+        told = "".join(iter(lambda: process.stdout.readline(), "}\n")) + "}"  # an object over several lines
+        yield json.loads(told)["url"].rstrip("/") + "/"
     finally:
         process.terminate()
         process.communicate(timeout=120)

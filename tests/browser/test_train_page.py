@@ -258,7 +258,7 @@ def test_the_whole_way_on_picto(chromium: Any, real_server: str) -> None:
         assert "moon is in the queue" in text_of(page, "tr-said")
         tab(page, "Runs")
         page.locator("#run-head").get_by_text("done").first.wait_for()
-        page.locator("#previews img").first.wait_for()
+        page.locator("#previews .frames img").first.wait_for()
 
         tab(page, "Try it")
         page.locator("#try-prompt textarea").fill("moon")

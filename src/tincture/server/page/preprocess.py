@@ -61,7 +61,7 @@ def proposed(source: str | None, destination: str | None) -> str:
 
 
 def chosen(values: Mapping[str, Any], ticks: Mapping[str, bool]) -> dict[str, Any]:
-    """The settings as the ticked boxes have them: a model counts where its box is ticked.
+    """The settings as the ticked boxes have them: a model counts where its box is ticked; see ``proposed`` too.
 
     Raises:
         UsageError: a box is ticked, but no model is named.
@@ -69,7 +69,8 @@ def chosen(values: Mapping[str, Any], ticks: Mapping[str, bool]) -> dict[str, An
     for name, ticked in ticks.items():
         if ticked and not values[name].strip():
             raise UsageError(f"“{TICKED[name]}” is ticked, but no model is named; say below where it lies.")
-    return {**values, **{name: "" for name, ticked in ticks.items() if not ticked}}
+    place = proposed(values["source"], values["destination"])  # who is quick presses before it stands in its input
+    return {**values, "destination": place, **{name: "" for name, ticked in ticks.items() if not ticked}}
 
 
 def _inputs(form: Form, service: Service) -> dict[str, Component]:

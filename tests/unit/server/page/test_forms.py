@@ -95,8 +95,9 @@ def test_a_dropout_structure_without_dropout_is_a_mistake() -> None:
 
 
 def test_a_captioner_counts_where_its_box_is_ticked() -> None:
-    values = {"captioner": "blip", "tagger": "wd", "width": 64}
-    assert preprocess.chosen(values, {"captioner": True, "tagger": False}) == {**values, "tagger": ""}
+    values = {"captioner": "blip", "tagger": "wd", "source": "moons", "destination": ""}
+    made = {"captioner": "blip", "tagger": "", "source": "moons", "destination": "moons-crops"}
+    assert preprocess.chosen(values, {"captioner": True, "tagger": False}) == made
     with pytest.raises(UsageError, match="“Use BLIP for caption” is ticked, but no model is named"):
         preprocess.chosen({**values, "captioner": " "}, {"captioner": True, "tagger": False})
 
