@@ -95,7 +95,7 @@ def _mount_page(app: FastAPI, service: Service) -> None:
     from tincture.server.page import mount_page
 
     mount_page(app, service, "/")
-    app.add_middleware(PageGate, place=service.places.path)
+    app.add_middleware(PageGate, place=service.places.path, uploads=service.state_dir / PAGE_FILES)
 
 
 def _unknown(app: FastAPI) -> list[Route]:

@@ -2,12 +2,16 @@
 
 Gradio brings addresses that the page does not need: a proxy to other machines, logins, recordings, an assistant. Only
 those that the page needs are open. Files are served by their path: it must lie where requests may read, links resolved.
-And Gradio fetches what a request names as a file by a URL: nothing here fetches anything from anywhere.
+
+An input that takes a file gets the path of what was uploaded before, and the browser says that path. Gradio makes sure
+that it is an upload only where it runs as a server of its own, and it fetches what is named by a URL. Here both are
+refused: a request's files are uploads.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +32,6 @@ GRADIO = re.compile(
 )
 # What lies at the root, beside the page itself, its scripts and pictures.
 CLOSED = re.compile(r"/(login|logout|monitoring|svelte|dev|user|token|gradio_api)(/.*)?", re.DOTALL)
-URL = re.compile(r"\s*([a-zA-Z][a-zA-Z0-9+.-]+:|//|\\\\)")
 
 
 class PageGate:
@@ -36,10 +39,11 @@ class PageGate:
 
     Args:
         place: gives the path that a text names, with links resolved; UsageError when requests may not read it.
+        uploads: the folder that Gradio keeps uploads in.
     """
 
-    def __init__(self, app: ASGIApp, place: Callable[[str], Path]) -> None:
-        self._app, self._place = app, place
+    def __init__(self, app: ASGIApp, place: Callable[[str], Path], uploads: Path) -> None:
+        self._app, self._place, self._uploads = app, place, uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,25 +60,33 @@ class PageGate:
             body = await whole_body(receive)
             if body is None:
                 return
-            if names_url(body):
-                sentence = "The request names a file by a URL; upload the file itself."
-                return await refuse(scope, receive, send, 422, "UsageError", sentence)
+            if not all(is_upload(path, self._uploads) for path in named_files(body)):
+                sentence = "The request names a file that was not uploaded; upload the file itself."
+                return await refuse(scope, receive, send, 403, "ForbiddenPathError", sentence)
             receive = replayed(body, receive)
         await self._app(scope, receive, send)
 
 
-def names_url(body: bytes) -> bool:
-    """Whether anything in the JSON is an object whose ``path`` is a URL; False for what is no JSON."""
-    found = False
+def named_files(body: bytes) -> list[str]:
+    """The ``path`` of every object in the JSON that has one; none for what is no JSON, which Gradio does not read."""
+    found: list[str] = []
 
     def look(value: dict[str, Any]) -> dict[str, Any]:
-        nonlocal found
-        path = value.get("path")
-        found = found or (isinstance(path, str) and bool(URL.match(path)))
+        if isinstance(path := value.get("path"), str):
+            found.append(path)
         return value
 
     try:
         json.loads(body, object_hook=look)
     except (ValueError, RecursionError):
-        return False
+        return []
     return found
+
+
+def is_upload(path: str, uploads: Path) -> bool:
+    """Whether a path leads into the folder of uploads, links resolved; a URL does not."""
+    try:
+        real = Path(os.path.realpath(path))
+    except ValueError:  # a zero byte
+        return False
+    return real != (folder := Path(os.path.realpath(uploads))) and real.is_relative_to(folder)

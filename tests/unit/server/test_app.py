@@ -189,11 +189,24 @@ def test_the_page_serves_no_file_from_elsewhere(page: tuple[TestClient, Path], t
     assert server.get("/gradio_api/file=https://evil.example/x").status_code in (403, 404, 422)
 
 
-def test_the_page_fetches_nothing_that_a_request_names(page: tuple[TestClient, Path]) -> None:
-    data = [{"path": "https://evil.example/x.png", "meta": {"_type": "gradio.FileData"}}]
-    for path in ("/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/call/predict"):
-        answer = page[0].post(path, json={"data": data, "fn_index": 0, "session_hash": "x"})
-        assert answer.status_code == 422 and "URL" in answer.json()["detail"]
+@pytest.mark.parametrize("address", ["/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/call/predict"])
+def test_the_page_takes_no_file_but_uploads(address: str, page: tuple[TestClient, Path], tmp_path: Path) -> None:
+    """Gradio's inputs for files would copy any file of this machine, or fetch one from another."""
+    server, root = page
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    named = [tmp_path / "secret.png", root / "pictures" / "0.png", root / "tincture-server" / "jobs.sqlite3"]
+    for path in [*map(str, named), "https://evil.example/x.png", "file:///etc/passwd", "/etc/passwd", ""]:
+        data = [{"path": path, "meta": {"_type": "gradio.FileData"}}]
+        answer = server.post(address, json={"data": [data], "fn_index": 0, "session_hash": "x"})
+        assert answer.status_code == 403 and "upload the file itself" in answer.json()["detail"]
+
+
+def test_nothing_of_the_page_goes_around_its_queue(page: tuple[TestClient, Path]) -> None:
+    server, _ = page
+    events = server.get("/config").json()["dependencies"]
+    queued = next(event["id"] for event in events if event["queue"] and not event["inputs"])
+    answer = server.post("/gradio_api/run/predict", json={"data": [], "fn_index": queued, "session_hash": "x"})
+    assert answer.status_code >= 400 and "data" not in answer.json()
 
 
 # --- the process -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from starlette.types import Message
 from tests.unit.server.gate import small_app
 from tests.unit.server.live import answer, live, request, send
 from tincture.server.limits import DEEPEST, MOST_VALUES, CheckBody, CheckRate, check_json
-from tincture.server.page_gate import names_url
+from tincture.server.page_gate import is_upload, named_files
 from tincture.server.protocol import PatientProtocol
 
 JSON = "Content-Type: application/json"
@@ -67,18 +68,27 @@ def test_what_is_no_json_is_left_to_the_reader_and_takes_no_time(body: bytes) ->
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        ({"data": [{"path": "https://evil.example/x.png", "meta": {"_type": "gradio.FileData"}}]}, True),
-        ({"data": [{"path": "FILE:///etc/passwd"}]}, True),
-        ({"data": [{"path": "//evil.example/x"}]}, True),
-        ({"path": " http://x"}, True),
-        ({"data": [{"path": "/tmp-like/x.png", "url": "http://127.0.0.1:7860/gradio_api/file=x"}]}, False),
-        ({"data": [{"path": "C:\\pictures\\x.png"}, "https://told.example"]}, False),
-        ({"path": None}, False),
+        ({"data": [{"path": "/a.png", "meta": {}}], "event_data": {"path": "b"}}, ["/a.png", "b"]),
+        ({"data": [[{"path": {"path": ["x", {"path": "inner"}]}}]]}, ["inner"]),
+        ({"path": None, "x": {"path": 3, "url": "http://x"}}, []),
+        ([], []),
     ],
 )
-def test_urls_in_the_place_of_files_are_found(value: Any, found: bool) -> None:
-    assert names_url(json.dumps(value).encode()) is found
-    assert not names_url(b"[" * 100_000)
+def test_files_that_a_request_of_the_page_names_are_found(value: Any, found: list[str]) -> None:
+    assert named_files(json.dumps(value).encode()) == found
+    assert named_files(b"[" * 100_000) == []
+
+
+def test_only_uploads_are_files_of_a_request(tmp_path: Path) -> None:
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    (tmp_path / "secret.png").touch()
+    (uploads / "link.png").symlink_to(tmp_path / "secret.png")
+    assert is_upload(str(uploads / "0a1b" / "x.png"), uploads)
+    for path in ("", "x.png", "/etc/passwd", "https://evil.example/x.png", "file:///etc/passwd", "//evil/x", "a\0b"):
+        assert not is_upload(path, uploads)
+    for inner in ("", "..", "../secret.png", "../uploads-of-others/x.png", "link.png"):
+        assert not is_upload(f"{uploads}/{inner}", uploads)
 
 
 def _scope(address: str) -> dict[str, Any]:

@@ -28,6 +28,12 @@ TABS: tuple[tuple[str, str, Callable[[Service], None]], ...] = (
 )
 
 
+MOST_WAITING = 500
+"""Events of all open pages that may wait for their turn; each holds what its page sent."""
+MOST_VISITS = 200
+"""Visits whose state is kept, such as the captions of the data set that is looked at; the oldest is forgotten first."""
+
+
 def build(service: Service) -> gr.Blocks:
     """All tabs in one page. Files of a visit are deleted a day later."""
     added = service.extensions.build_train_tabs(service)  # each is a page of its own until it is rendered
@@ -40,14 +46,18 @@ def build(service: Service) -> gr.Blocks:
                 with gr.Tab(label, id=name, elem_id=f"tab-{name}"):
                     fill(service)
         training.connect(_by_id(page))
+    page.state_session_capacity = MOST_VISITS
+    page.queue(max_size=MOST_WAITING, api_open=False)  # no way around the queue
     return page
 
 
 def mount(app: FastAPI, service: Service, path: str) -> FastAPI:
     """The page in ``app`` at ``path``; only pictures and finished files may be fetched by their path."""
+    page = build(service)
+    page.has_launched = True  # else Gradio looks at no path of a page that is mounted
     mounted: FastAPI = gr.mount_gradio_app(
         app,
-        build(service),
+        page,
         path=path,
         theme=calm_theme(),
         css_paths=list(CSS_FILES),
