@@ -138,6 +138,15 @@ class Calls:
         with self._count:
             return None if self._progress is None else dict(self._progress)
 
+    def rest(self) -> None:
+        """Ends the process now if no call is at work, so that its memory is free; the next call gets a new one."""
+        if self._turn.acquire(blocking=False):
+            try:
+                self._stop_idling()
+                self._end()
+            finally:
+                self._turn.release()
+
     def close(self) -> None:
         """Ends the process, with the call at work if there is one; later calls raise."""
         self._closed = True

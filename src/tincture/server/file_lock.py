@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 from tincture.errors import StorageError
-from tincture.preprocessing.lock import try_lock
+from tincture.preprocessing.lock import try_lock, unlock
 
 
 class FileLock:
     """Held from when it is taken until it is freed, or until the process ends.
 
-    A process that is started with ``files`` passed on holds it too, and goes on holding it when this one frees it.
+    A process that is started with ``files`` passed on holds it too, and goes on holding it when this one leaves it.
 
     Raises:
         StorageError: the file cannot be written.
@@ -43,10 +44,11 @@ class FileLock:
         return True
 
     def name_holder(self, process: int) -> None:
-        """Writes down which process holds it."""
+        """Writes down which process holds it; a full disk goes without."""
         if self._file is not None:
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, str(process).encode(), 0)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, str(process).encode(), 0)
 
     def holder(self) -> int | None:
         """The process that was written down last; None when there is none."""
@@ -56,7 +58,14 @@ class FileLock:
             return None
 
     def free(self) -> None:
-        """Gives the lock back."""
+        """Gives the lock back, so that another one can take it at once."""
+        # Closing is not enough: a process that another thread starts in this moment has a copy until it is replaced.
+        if self._file is not None:
+            unlock(self._file)
+        self.leave()
+
+    def leave(self) -> None:
+        """Leaves the lock to the process that it was passed on to."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

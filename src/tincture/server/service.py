@@ -61,7 +61,14 @@ class Service:
         self.datasets = Datasets(self.places, settings.max_upload_mb * 2**20, settings.max_upload_files)
         self.store = JobStore(self.state_dir / "jobs.sqlite3")
         hub, idle_s = settings.allow_hub, settings.idle_minutes * 60
-        self.supervisor = Supervisor(self.store, self.state_dir / "jobs", workspace, settings.device, allow_hub=hub)
+        self.supervisor = Supervisor(
+            self.store,
+            self.state_dir / "jobs",
+            workspace,
+            settings.device,
+            allow_hub=hub,
+            make_room=self._make_room,
+        )
         # Two processes: a dry run does not wait for a picture that is being drawn.
         self._desk = Calls(workspace, idle_s=idle_s, allow_hub=hub)
         self._easel = Calls(workspace, idle_s=idle_s, allow_hub=hub)
@@ -224,6 +231,12 @@ class Service:
                 if self.store.get(job_id).state is job.state:
                     raise
                 # It was begun, or stopped, in this very moment, and can be asked for the same as it is now.
+
+    def _make_room(self, job: Job) -> None:
+        """The model that drew pictures need not stay where a job begins; it is loaded again for the next ones."""
+        if job.device == self.settings.device[0]:
+            self._desk.rest()
+            self._easel.rest()
 
     def _refuse_full(self) -> None:
         counts = self.store.counts()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import shutil
 import threading
 import time
 from collections import OrderedDict
@@ -30,6 +31,8 @@ IDLE_S = 2.0
 """Seconds after which an idle thread looks for jobs that nobody told of."""
 AGAIN_S = 2.0
 """Seconds until what failed for the disk's sake is tried again."""
+LEAST_FREE = 64 * 2**20
+"""Bytes that the disk must have free for a job to begin: a full one would fail every job of the queue in turn."""
 _KEPT_FOLDERS = 16
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ class Supervisor:
         command: the worker's program, to which the job's folder is added; None: ours.
         grace_s: seconds that a worker has to save when it is asked to stop.
         allow_hub: whether jobs may ask the Hugging Face hub for models.
+        make_room: called before a job begins, so that others give memory back that they only keep.
     """
 
     def __init__(
@@ -58,10 +62,13 @@ class Supervisor:
         command: Sequence[str] | None = None,
         grace_s: float = GRACE_S,
         allow_hub: bool = False,
+        make_room: Callable[[Job], object] = lambda job: None,
     ) -> None:
         self.store, self.path, self.workspace, self.devices = store, folder, workspace, tuple(devices)
         self.command, self.grace_s, self.allow_hub = command, grace_s, allow_hub
+        self._make_room = make_room
         self._closing = threading.Event()
+        self._full = False
         self._changed = threading.Condition()
         self._changes = 0
         # Held while it is decided what becomes of a job, so that nothing is asked of it in between.
@@ -143,6 +150,9 @@ class Supervisor:
             self._guarded(self._recover, job)
         while not self._closing.is_set():
             seen = self._changes
+            if self._is_full():
+                self._closing.wait(AGAIN_S)
+                continue
             try:
                 claimed = self.store.claim(device)
             except StorageError:
@@ -154,6 +164,13 @@ class Supervisor:
                 continue
             with self._changed:
                 self._changed.wait_for(functools.partial(self._is_news, seen), IDLE_S)
+
+    def _is_full(self) -> bool:
+        """Whether a disk that jobs write to has no room for another one; told when that changes."""
+        before, self._full = self._full, any(map(_lacks_room, (self.path, self.workspace.root)))
+        if self._full and not before:
+            logger.error("The disk is full: no job begins before it has %d MB free", LEAST_FREE // 2**20)
+        return self._full
 
     def _is_news(self, seen: int) -> bool:
         return self._changes != seen or self._closing.is_set()
@@ -175,6 +192,7 @@ class Supervisor:
         if self._closing.is_set():
             self._settle(job, Ending(None, closing=True))
             return
+        self._make_room(job)
         attempt = Attempt(
             self.store,
             job,
@@ -234,3 +252,10 @@ class Supervisor:
             self.store.put_in_front(job.id, **decided.changes)
         else:
             self.store.update(job.id, [JobState.RUNNING], **decided.changes)
+
+
+def _lacks_room(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < LEAST_FREE
+    except OSError:
+        return False  # what is wrong with it, the job will tell

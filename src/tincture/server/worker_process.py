@@ -55,9 +55,11 @@ class WorkerProcess:
             write_text(folder.task, json.dumps(task, ensure_ascii=False, indent=2) + "\n")
             whole, environment = [*(command or COMMAND), str(folder.path)], child_environment(allow_hub=allow_hub)
             self._process = _started(whole, folder.log_file, where, lock.files, environment)
-            lock.name_holder(self._process.pid)
-        finally:
-            lock.free()  # the worker holds it too, from its birth
+        except BaseException:
+            lock.free()
+            raise
+        lock.name_holder(self._process.pid)
+        lock.leave()  # the worker holds it too, from its birth
 
     def order(self, text: str) -> None:
         """Tells the worker something; one that has ended does not hear it."""

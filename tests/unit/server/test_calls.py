@@ -167,6 +167,18 @@ def test_an_idle_process_ends_and_the_next_call_has_a_new_one(make: Callable[...
     assert calls.call("count")["pid"] != pid
 
 
+def test_a_process_that_rests_gives_its_memory_back_and_one_at_work_is_left_alone(calls: Calls) -> None:
+    first = calls.call("count")
+    calls.rest()
+    calls.rest()
+    assert calls._child is None and calls._idle is None
+    second = calls.call("count")
+    assert (second["calls"], second["pid"] != first["pid"]) == (1, True)
+    with calls._turn:
+        calls.rest()
+    assert calls.call("count")["calls"] == 2
+
+
 def test_closing_ends_the_process_and_the_call_at_work(calls: Calls) -> None:
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(calls.call, "work", steps=10**6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from tests.served import quick_service, started, training, until, write
 from tincture.errors import TinctureError, UsageError
 from tincture.server.adapter_request import MOST_NUMBERS
+from tincture.server.calls import Calls
 from tincture.server.errors import ConflictError, ForbiddenPathError, NotFoundError, QueueFullError, TooMuchError
 from tincture.server.jobs import Job, JobState, Wanted
 from tincture.server.service import Service
@@ -339,6 +341,19 @@ def test_children_ask_the_hub_only_where_that_is_allowed(tmp_path: Path) -> None
         assert asking == (allowed,) * 3
         service.close()
         service.store.close()
+
+
+def test_the_model_that_draws_makes_room_on_its_own_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rested: list[Calls] = []
+    monkeypatch.setattr(Calls, "rest", rested.append)
+    service = Service(Workspace(tmp_path), ServerSettings(device=("cuda:0", "cuda:1")))
+    job = Job(id="one", kind="train", name="cat", settings={}, device="cuda:1")
+    service.supervisor._make_room(job)
+    assert rested == []
+    service.supervisor._make_room(dataclasses.replace(job, device="cuda:0"))
+    assert rested == [service._desk, service._easel]
+    service.close()
+    service.store.close()
 
 
 def test_a_start_clears_away_what_uploads_left(tmp_path: Path) -> None:

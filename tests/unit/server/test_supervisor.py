@@ -295,7 +295,7 @@ def test_a_worker_that_lost_its_server_and_hangs_is_killed(queue: Queue) -> None
     assert lock.take()
     hanging = subprocess.Popen(["sleep", "1000"], start_new_session=True, pass_fds=lock.files)
     lock.name_holder(hanging.pid)
-    lock.free()
+    lock.leave()
     assert queue.start(grace_s=0.2).wait("one", PATIENCE).state is JobState.DONE
     assert hanging.wait(PATIENCE) == -signal.SIGKILL
 
@@ -363,6 +363,27 @@ def test_a_disk_that_is_full_for_a_while_loses_no_result(
     queue.add("one")
     assert queue.start().wait("one", PATIENCE).result["global_step"] == 5
     assert len(tries) == 4
+
+
+def test_no_job_begins_while_the_disk_is_full(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, no_delay: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor_module, "_lacks_room", lambda folder: True)
+    queue.add("one")
+    supervisor = queue.start()
+    queue.until(lambda: "no job begins" in caplog.text)
+    assert supervisor.wait("one", 0.3).state is JobState.QUEUED
+    monkeypatch.undo()
+    assert supervisor.wait("one", PATIENCE).state is JobState.DONE
+    assert caplog.text.count("no job begins") == 1
+
+
+def test_room_is_made_before_a_job_begins(queue: Queue) -> None:
+    asked: list[tuple[str, str, list[list[str]]]] = []
+    queue.add("one")
+    supervisor = queue.start("cuda:3", make_room=lambda job: asked.append((job.id, job.device, queue.began())))
+    assert supervisor.wait("one", PATIENCE).state is JobState.DONE
+    assert asked == [("one", "cuda:3", [])]
 
 
 def test_folders_of_jobs(queue: Queue) -> None:
