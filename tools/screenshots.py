@@ -42,7 +42,8 @@ def served(root: Path) -> Iterator[str]:
 
 
 def keep(page: Any, name: str) -> None:
-    """What is seen of the page, in few colours."""
+    """What is seen of the page, in few colours, once nothing fades in any more."""
+    page.wait_for_timeout(2000)
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     target = IMAGES / f"page-{name}.png"
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
@@ -73,7 +74,6 @@ def train(page: Any) -> None:
     page.locator("#tr-said p").wait_for()
     open_tab(page, "tabs", "Runs")
     page.locator("#run-head .chip").get_by_text("done", exact=True).wait_for()
-    page.wait_for_timeout(3000)
     keep(page, "runs")
 
 
@@ -84,14 +84,12 @@ def look(page: Any) -> None:
     choose(page, "ds-folder", "moon")
     page.locator("#ds-gallery button").first.click()
     page.locator("#ds-picture img").wait_for()
-    page.wait_for_timeout(1000)
     keep(page, "data-set")
     open_tab(page, "tabs", "Try it")
     page.locator("#try-prompt textarea").fill(EMBEDDING)
     page.get_by_label("Before and after").check()
     page.locator("#try-draw").click()
     page.locator("#try-pictures img").first.wait_for()
-    page.wait_for_timeout(2000)
     keep(page, "try")
 
 
@@ -111,7 +109,6 @@ def main(root: Path) -> None:
         phone.goto(url)
         open_tab(phone, "tabs", "Runs")
         phone.locator("#run-head .chip").wait_for()
-        phone.wait_for_timeout(3000)
         keep(phone, "phone")
         browser.close()
 
