@@ -20,6 +20,7 @@ NAME = "[name]"
 FILEWORDS = "[filewords]"
 CAPTION_ENDINGS = (".txt", ".caption")
 SHIPPED = Path(__file__).parent / "templates"
+LARGEST_TEMPLATE = 2**20
 REGEX_WITHIN_S = 1.0
 """So long a regular expression may look at one name: some never end, such as (a+)+$ at a name of many a's."""
 
@@ -72,6 +73,8 @@ def load_template(path_or_name: str | Path, folder: Path | None = None) -> list[
             f"There is no template {str(path_or_name)!r}. Give the path of a text file, or {_names(folder)}."
         )
     try:
+        if found.stat().st_size > LARGEST_TEMPLATE:
+            raise ValueError(f"it has more than {LARGEST_TEMPLATE:,} bytes, far more than prompts need")
         lines = [line.strip() for line in _decode(found.read_bytes()).splitlines()]
     except (OSError, ValueError) as error:
         raise UsageError(f"The template {found} cannot be read: {error}. Save it as UTF-8 text.") from error

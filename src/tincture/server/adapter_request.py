@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tincture.errors import UsageError
+from tincture.data.pictures import UnreadablePictureError
+from tincture.errors import DataError, UsageError
 from tincture.formats.layer_structure import layer_widths
 from tincture.server.errors import TooMuchError
 from tincture.server.places import Places
 from tincture.server.request_limits import LARGEST_SEED, check_sizes, shortened
+from tincture.server.uploads import facts_of
 
 NETWORK_OPTIONS = (
     *("sizes", "layer_structure", "activation_func", "weight_init", "add_layer_norm", "activate_output"),
@@ -64,15 +66,25 @@ def checked_conversion(options: Mapping[str, Any], places: Places) -> dict[str, 
     Raises:
         UsageError: there is no such option, or its value is not allowed.
         ForbiddenPathError: a path leads out.
+        DataError: the picture cannot be read, or is of a format that uploads cannot have.
     """
     _refuse_unknown("conversion", options, CONVERSION_OPTIONS)
     checked = {name: value for name, value in options.items() if value is not None}
     check_sizes({name: value for name, value in checked.items() if name not in ("lora", "picture")}, {})
-    if "picture" in checked and not isinstance(checked["picture"], Path):
-        checked["picture"] = places.path(checked["picture"])
+    if "picture" in checked:
+        checked["picture"] = _checked_picture(checked["picture"], places)
     if "lora" in checked:
         checked["lora"] = _checked_lora(checked["lora"], places)
     return checked
+
+
+def _checked_picture(picture: Any, places: Places) -> Path:
+    path = picture if isinstance(picture, Path) else places.path(picture)
+    try:
+        facts_of(path)
+    except UnreadablePictureError as error:
+        raise DataError(f"The picture {path.name} {str(error).rstrip('.')}; choose another one.") from error
+    return path
 
 
 def _checked_lora(lora: Any, places: Places) -> dict[str, Any]:

@@ -160,6 +160,13 @@ def test_placeholders_are_replaced_in_every_place() -> None:
     assert prompt_for("a fox, snow", lines, "<x>", rng()) == "<x>: a fox, snow (<x>, a fox, snow)"
 
 
+def test_a_file_that_is_far_too_large_for_a_template_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "vast.txt").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(UsageError, match=r"vast\.txt cannot be read: it has more than 1,048,576 bytes"):
+        load_template(tmp_path / "vast.txt")
+
+
 def test_what_a_caption_holds_is_not_a_template() -> None:
     assert prompt_for("[filewords] sign", ["[filewords]"], "x", rng()) == "[filewords] sign"
     assert prompt_for(r"\1 a, {b} %s", ["[filewords]"], r"\g<0>", rng()) == r"\1 a, {b} %s"

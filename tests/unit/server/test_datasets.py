@@ -259,7 +259,8 @@ def test_a_zip_bomb_that_lies_about_its_size(datasets: Datasets) -> None:
 
 
 def test_bytes_count_over_all_files_and_so_do_files(datasets: Datasets) -> None:
-    half = b"x" * (MIB * 6 // 10)
+    half = b"x" * 30_000
+    datasets.max_bytes = 50_000
     with pytest.raises(TooMuchError, match=r"'b\.caption' goes beyond"):
         datasets.upload("rex", files(a_txt=half, b_caption=half))
     with pytest.raises(TooMuchError, match="more than 20 files"):
@@ -274,10 +275,12 @@ def test_a_zip_with_a_vast_list_of_contents_is_not_even_listed(datasets: Dataset
         datasets.upload("rex", [("a.zip", zipped({f"{n:0150}.txt": b"" for n in range(6000)}))])
 
 
-def test_a_caption_of_megabytes_is_none(datasets: Datasets) -> None:
-    datasets.max_bytes = 10 * MIB
-    with pytest.raises(TooMuchError, match=r"'a\.txt' has more than 1 MiB"):
-        datasets.upload("rex", files(a_txt=b"x" * (MIB + 1)))
+def test_captions_as_long_as_books_are_none(datasets: Datasets) -> None:
+    datasets.max_bytes = 100 * MIB
+    with pytest.raises(TooMuchError, match=r"'a\.txt' has more than 40,000 bytes"):
+        datasets.upload("rex", files(a_txt=b"x" * 40_001))
+    with pytest.raises(TooMuchError, match=r"'metadata\.csv' has more than 16,777,216 bytes"):
+        datasets.upload("rex", files(metadata_csv=b"x" * (16 * MIB + 1)))
 
 
 @pytest.mark.parametrize(

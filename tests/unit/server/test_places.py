@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from tincture.errors import TinctureError, UsageError
+from tincture.errors import DataError, TinctureError, UsageError
+from tincture.server.adapter_request import checked_conversion
 from tincture.server.errors import ForbiddenPathError, TooMuchError
 from tincture.server.places import Places
 from tincture.workspace import Workspace
@@ -408,3 +410,20 @@ def test_whatever_is_given_comes_to_lie_inside_or_is_refused(places: Places, tmp
     assert path.is_absolute()
     assert Path(os.path.realpath(path)) == path  # nothing is left to resolve
     assert path == root or root in path.parents
+
+
+def test_the_picture_of_a_card_is_looked_at_before_anything_reads_it(workspace: Workspace, places: Places) -> None:
+    """Pillow knows formats that it reads by calling other programs, such as PostScript."""
+    Image.new("RGB", (8, 8)).save(workspace.root / "sound.png")
+    (workspace.root / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
+    sound = workspace.root.resolve() / "sound.png"
+    for known in ("sound.png", sound):
+        assert checked_conversion({"to": "png", "picture": known}, places)["picture"] == sound
+    for odd in ("program.png", workspace.root / "program.png", workspace.root / "gone.png"):
+        with pytest.raises(DataError, match=r"The picture \w+\.png .*; choose another one\."):
+            checked_conversion({"to": "png", "picture": odd}, places)
+
+
+def test_the_texts_of_a_job_are_bounded_together(places: Places) -> None:
+    with pytest.raises(UsageError, match=r"140,0.. characters together; allowed are 131,072"):
+        places.train_settings({"kind": "embedding", "name": "cat", "data": ["x" * 3500] * 40})

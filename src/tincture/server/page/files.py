@@ -15,7 +15,9 @@ from tincture.server.page.lists import PRIVATE
 from tincture.server.page.markup import fault, quiet
 from tincture.server.page.parts import TELL_CLICKS, panel
 from tincture.server.page.said import done
+from tincture.server.request_limits import shortened
 from tincture.server.storage import CONVERTED, FILE_SUFFIXES, served_folders
+from tincture.server.uploads import parts_of
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
@@ -89,8 +91,13 @@ class _Tab:
         with gr.Row():
             self.author = gr.Textbox(label="Author", info="Told by the file; may stay empty.", min_width=140)
             self.license = gr.Textbox(label="Licence", info="Such as CC-BY-4.0.", min_width=140)
+        # with a mode, Gradio would decode the picture here, in the server's own process, whatever it is
         self.picture = gr.Image(
-            label="Picture of the card; without one, a pattern", type="filepath", visible=False, height=220
+            label="Picture of the card; without one, a pattern",
+            type="filepath",
+            image_mode=None,
+            visible=False,
+            height=220,
         )
         with gr.Group(visible=False) as self.lora:
             self.model = gr.Dropdown(
@@ -187,7 +194,12 @@ def _convert(service: Service, tab: _Tab) -> None:
 
 
 def _target(kind: str, chosen: str, name: str) -> str:
-    """The new file, relative to the workspace; formats that share a suffix are told apart by the name."""
+    """The new file, relative to the workspace; formats that share a suffix are told apart by the name.
+
+    UsageError for a name that leads to another folder, or that files cannot have.
+    """
+    if len(parts_of(name)) > 1:
+        raise UsageError(f"The name {shortened(name)} has folders in it; give one without / and \\.")
     suffix = next(suffix for _, format, suffix in FORMATS[kind] if format == chosen)
     marked = name if chosen not in ("kohya", "sdxl", "lora") else f"{name}-{chosen}"
     return f"{CONVERTED}/{marked}{suffix}"
