@@ -25,6 +25,9 @@ from tincture.server.http_errors import status_of
 from tincture.server.limits import replayed, whole_body
 
 FILES = "/gradio_api/file="
+UPLOAD = "/gradio_api/upload"
+UPLOADS_AT_ONCE = 8
+"""Gradio keeps each file of an upload open until the last one has come, up to a thousand of them."""
 GRADIO = re.compile(
     r"/gradio_api/(info|app_id|startup-events|theme\.css|reset|cancel|upload|upload_progress|queue/(join|data)"
     r"|(heartbeat|call|run|api)/.+|file=.+)/?",
@@ -44,6 +47,7 @@ class PageGate:
 
     def __init__(self, app: ASGIApp, place: Callable[[str], Path], uploads: Path) -> None:
         self._app, self._place, self._uploads = app, place, uploads
+        self._coming = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,7 +68,19 @@ class PageGate:
                 sentence = "The request names a file that was not uploaded; upload the file itself."
                 return await refuse(scope, receive, send, 403, "ForbiddenPathError", sentence)
             receive = replayed(body, receive)
+        if path.rstrip("/") == UPLOAD:
+            return await self._upload(scope, receive, send)
         await self._app(scope, receive, send)
+
+    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._coming >= UPLOADS_AT_ONCE:
+            sentence = f"{UPLOADS_AT_ONCE} uploads are coming already; try again when one is done."
+            return await refuse(scope, receive, send, 429, "TooManyRequestsError", sentence, {"Retry-After": "5"})
+        self._coming += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._coming -= 1
 
 
 def named_files(body: bytes) -> list[str]:

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -25,6 +25,7 @@ from tincture.server.settings import ServerSettings
 from tincture.workspace import Workspace
 
 INTERRUPTED = 130
+OPEN_FILES = 2**15
 
 Say = Callable[[str], None]
 Told = Mapping[str, Any]
@@ -48,6 +49,7 @@ def serve(
         UsageError: the address is taken, or is none of this machine's.
         StorageError: the queue cannot be opened.
     """
+    _allow_open_files()
     with _listen(settings.host, settings.port) as listener:
         service = Service(workspace, settings, load_extensions())
         page = has_page()
@@ -102,6 +104,17 @@ def _run(server: _Server, app: FastAPI, listener: socket.socket) -> None:
     except SystemExit:
         error = getattr(app.state, "start_error", None)
         raise error or TinctureError("The server did not start.") from None
+
+
+def _allow_open_files() -> None:
+    """As many as the system lets this user have: usual are 1024, and connections and uploads may need more."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource  # there is none on Windows
+
+        soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -306,6 +306,21 @@ def test_secrets_are_told_nowhere(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert "secret-without-colon" not in capsys.readouterr().err
 
 
+@pytest.mark.skipif(os.name != "posix", reason="limits of a POSIX system")
+def test_the_server_may_open_as_many_files_as_its_user() -> None:
+    code = """
+import resource
+from tincture.server.serving import OPEN_FILES, _allow_open_files
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+_allow_open_files()
+now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+print(most == hard and now == (OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "True"
+
+
 def test_a_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
     said: list[str] = []

@@ -14,7 +14,7 @@ from starlette.types import Message
 from tests.unit.server.gate import small_app
 from tests.unit.server.live import answer, live, request, send
 from tincture.server.limits import DEEPEST, MOST_VALUES, CheckBody, CheckRate, check_json
-from tincture.server.page_gate import is_upload, named_files
+from tincture.server.page_gate import UPLOADS_AT_ONCE, PageGate, is_upload, named_files
 from tincture.server.protocol import PatientProtocol
 
 JSON = "Content-Type: application/json"
@@ -224,3 +224,34 @@ def test_json_of_more_values_than_memory_should_hold_is_refused() -> None:
     for body in (b"[" + b"1," * MOST_VALUES + b"1]", b"[" * MOST_VALUES + b'{"a":' * 9):
         with pytest.raises(HTTPException, match="more than 1,000,000 values"):
             check_json(body)
+
+
+def test_only_so_many_uploads_to_the_page_come_at_a_time(tmp_path: Path) -> None:
+    """Each may hold a thousand open files, which is all that many systems let a process have."""
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.05)
+        await send({"type": "http.response.start", "status": 200})
+
+    async def status(gate: PageGate) -> int:
+        told: list[int] = []
+
+        async def send(message: Any) -> None:
+            told.append(message.get("status", 0))
+
+        scope = {**_scope("127.0.0.1"), "method": "POST", "path": "/gradio_api/upload"}
+        await gate(scope, _nothing, send)
+        return told[0]
+
+    async def flood() -> tuple[list[int], int]:
+        gate = PageGate(slow, place=Path, uploads=tmp_path)
+        told = await asyncio.gather(*[status(gate) for _ in range(UPLOADS_AT_ONCE + 3)])
+        return list(told), await status(gate)
+
+    told, afterwards = asyncio.run(flood())
+    assert sorted(told) == [200] * UPLOADS_AT_ONCE + [429] * 3
+    assert afterwards == 200
+
+
+async def _nothing() -> Message:
+    return {"type": "http.request"}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from tincture.server.api_v1.common import file_answers, url
+from tincture.server.api_v1.common import Patient, file_answers, url
 from tincture.server.api_v1.form_files import received_files
 from tincture.server.api_v1.schemas import (
     Caption,
@@ -50,6 +50,7 @@ class DatasetEndpoints:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._patient = Patient()  # to read many or vast pictures takes long
 
     def router(self) -> APIRouter:
         """The routes."""
@@ -89,20 +90,21 @@ class DatasetEndpoints:
         response.headers["Location"] = url("datasets", info.name)
         return self._answer(info)
 
-    def list_datasets(self) -> DatasetList:
+    async def list_datasets(self) -> DatasetList:
         """Data sets that were uploaded, or made by preprocessing."""
-        return DatasetList(datasets=[self._answer(info) for info in self._service.datasets.list()])
+        infos = await self._patient.call(self._service.datasets.list)
+        return DatasetList(datasets=[self._answer(info) for info in infos])
 
     def show_dataset(self, name: str) -> DatasetPictures:
         """The pictures of a data set, with their captions."""
         pictures = self._service.datasets.pictures(name)
         return DatasetPictures(name=name, pictures=[_picture(name, picture) for picture in pictures])
 
-    def thumbnail(
+    async def thumbnail(
         self, name: str, file: str, side: Annotated[int, Query(ge=16, le=1024, description="Pixels.")] = 256
     ) -> Response:
         """A picture of a data set as JPEG, at most `side` pixels wide and high."""
-        content = self._service.datasets.thumbnail(name, file, side)
+        content = await self._patient.call(lambda: self._service.datasets.thumbnail(name, file, side))
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
 
     def set_caption(self, name: str, file: str, request: Caption) -> None:

@@ -334,7 +334,9 @@ class Gallery:
         made = []
         for shown in view.on_page:
             try:
-                small: Image.Image = Image.open(io.BytesIO(self.service.datasets.thumbnail(view.folder, shown.file, THUMBNAIL)))
+                small: Image.Image = Image.open(
+                    io.BytesIO(self.service.datasets.thumbnail(view.folder, shown.file, THUMBNAIL))
+                )
             except TinctureError:
                 small = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "#a09b8f")
             made.append((small, shown.caption or "no caption"))
