@@ -182,7 +182,8 @@ def test_a_job_is_watched_to_its_end_and_read_afterwards(service: Service, clien
     assert metrics[4] == {"global_step": 5, "epoch": 1, "epoch_step": 0, "loss": 0.2, "learning_rate": 0.005}
     some = client.get(f"{V1}/jobs/{job}/metrics", params={"since_step": 1, "every": 4}).json()["metrics"]
     assert [entry["global_step"] for entry in some] == [4, 6]
-    parts, since = [], 0
+    parts: list[list[int]] = []
+    since: int | None = 0
     while since is not None:
         part = client.get(f"{V1}/jobs/{job}/metrics", params={"since_step": since, "limit": 4}).json()
         parts.append([entry["global_step"] for entry in part["metrics"]])

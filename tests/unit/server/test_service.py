@@ -128,7 +128,8 @@ def test_jobs_keep_their_order_when_the_clock_is_set_back(service: Service, monk
 def test_a_job_that_begins_or_stops_while_it_is_cancelled_is_cancelled_as_it_is_then(
     service: Service, monkeypatch: pytest.MonkeyPatch, state: JobState
 ) -> None:
-    job, get, looks = submit(service), service.store.get, []
+    job, get = submit(service), service.store.get
+    looks: list[JobState] = []
 
     def get_late(job_id: str) -> Job:
         found = get(job_id)
