@@ -34,7 +34,8 @@ KNOWN = ("Method not implemented.",)
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
 
-@pytest.fixture(scope="session")
+# Not for the session: as long as it is there, Playwright's event loop counts as running in this thread.
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
     """The browser, or a skip that says what is missing."""
     path = next((found for name in NAMES if (found := shutil.which(name))), None)
