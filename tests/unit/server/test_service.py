@@ -346,7 +346,7 @@ def test_children_ask_the_hub_only_where_that_is_allowed(tmp_path: Path) -> None
 
 def test_the_model_that_draws_makes_room_on_its_own_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rested: list[Calls] = []
-    monkeypatch.setattr(Calls, "rest", rested.append)
+    monkeypatch.setattr(Calls, "rest", lambda calls: rested.append(calls))
     service = Service(Workspace(tmp_path), ServerSettings(device=("cuda:0", "cuda:1")))
     job = Job(id="one", kind="train", name="cat", settings={}, device="cuda:1")
     service.supervisor._make_room(job)
