@@ -3,6 +3,7 @@ server answers afterwards."""
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import zipfile
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.served import quick_service, training
 from tests.unit.server.live import live, request, send
@@ -75,6 +78,15 @@ def picture_of(width: int, height: int) -> bytes:
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def picture_with_text(text: bytes) -> bytes:
+    """A PNG of one pixel with settings that are none."""
+    info = PngInfo()
+    info.add_text("parameters", text.decode())
+    file = io.BytesIO()
+    Image.new("L", (1, 1)).save(file, "PNG", pnginfo=info)
+    return file.getvalue()
 
 
 REFUSED = (400, 403, 404, 409, 413, 415, 422, 431)
@@ -242,6 +254,20 @@ CASES = [
     Case("no JSON", post("/api/v1/jobs", b"{'kind': 1}"), (400, 422)),
     Case("repeated keys", post("/api/v1/jobs", b'{"kind":"x","kind":"y"}'), (422,)),
     Case("list for object", post("/api/v1/jobs", []), (422,)),
+    # texts that a careless pattern would read for hours
+    *[
+        Case(f"title of {mark!r}", post("/sdapi/v1/options", {"sd_model_checkpoint": "x" + mark * 100_000}), (422,))
+        for mark in (" ", "[", "]")
+    ],
+    Case("schedule without end", job(learning_rate="0.1:1," * 15_000), (422,)),
+    Case("classes in a regex", job(word_regex="(?i)" + "[\0-\U0010ffff]" * 1000), (422,)),
+    Case("brackets", post("/api/v1/pictures", {"prompts": ["(" * 100_000]}), (422,)),
+    Case("values without end", post("/sdapi/v1/png-info", b'{"image":[' + b"[]," * 1_000_000 + b"0]}"), (400,)),
+    Case(
+        "text of a picture",
+        post("/sdapi/v1/png-info", {"image": base64.b64encode(picture_with_text(b" " * 900_000)).decode()}),
+        (200,),
+    ),
     # heads
     Case("large header", request("GET", "/", "X-Large: " + "x" * 60_000), (431, 400)),
     Case("many headers", request("GET", "/", *[f"X-{n}: 1" for n in range(500)]), (431, 400)),
