@@ -260,7 +260,8 @@ def _links(service: Service, job: Job) -> str:
 
 def _move(service: Service, job: Job, *, first: bool) -> None:
     """In front of all that wait, or of the one before it."""
-    waiting = [other.id for other in service.jobs([WAITING], limit=service.settings.max_jobs)]
-    place = waiting.index(job.id)
+    # There may be more than max_jobs, where an earlier start allowed more.
+    waiting = [other.id for other in service.jobs([WAITING], limit=service.store.counts()[WAITING])]
+    place = waiting.index(job.id) if job.id in waiting else 0  # it may have begun meanwhile
     if place:
         service.move(job.id, before=waiting[0 if first else place - 1])
