@@ -20,7 +20,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from demo_web import EMBEDDING, prepare
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when run as a program
+from tools.demo_web import EMBEDDING, prepare
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -41,8 +42,10 @@ def served(root: Path) -> Iterator[str]:
         server.terminate()
 
 
-def keep(page: Any, name: str) -> None:
+def keep(page: Any, name: str, height: int = 860) -> None:
     """What is seen of the page, in few colours, once nothing fades in any more."""
+    page.set_viewport_size({**page.viewport_size, "height": height})
+    page.evaluate("window.scrollTo(0, 0)")
     page.wait_for_timeout(2000)
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     target = IMAGES / f"page-{name}.png"
@@ -74,7 +77,7 @@ def train(page: Any) -> None:
     page.locator("#tr-said p").wait_for()
     open_tab(page, "tabs", "Runs")
     page.locator("#run-head .chip").get_by_text("done", exact=True).wait_for()
-    keep(page, "runs")
+    keep(page, "runs", 1200)
 
 
 def look(page: Any) -> None:
@@ -109,7 +112,7 @@ def main(root: Path) -> None:
         phone.goto(url)
         open_tab(phone, "tabs", "Runs")
         phone.locator("#run-head .chip").wait_for()
-        keep(phone, "phone")
+        keep(phone, "phone", 844)
         browser.close()
 
 
