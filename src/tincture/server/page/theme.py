@@ -14,6 +14,9 @@ HEAD = (
     '<link rel="icon" href="data:image/svg+xml,'
     "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
     "%3Cpath d='M8 1c3 4 5 6 5 9a5 5 0 0 1-10 0c0-3 2-5 5-9z' fill='%230b7a6f'/%3E%3C/svg%3E\">"
+    # margins of a phone's width: Gradio changes what stands in a CSS file so that these would not count
+    "<style>@media (max-width: 640px) { body .gradio-container { padding: 0 0 40px !important; }"
+    " body .gradio-container > .main { padding: 4px 10px !important; } }</style>"
 )
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
