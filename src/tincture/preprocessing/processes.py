@@ -83,7 +83,8 @@ def _until_crash(
                     running[future] = waiting.popleft()
                 if not running:
                     return []
-                done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                with _uninterrupted():
+                    done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
                     result = future.result()
                     yield running.pop(future), result
@@ -128,11 +129,19 @@ def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[..., ResultT], *arguments: JobT) -> Future[ResultT]:
     """Submitting starts processes. They are born with SIGINT blocked: Ctrl-C is the caller's business alone."""
-    if not hasattr(signal, "pthread_sigmask"):
+    with _uninterrupted():
         return pool.submit(function, *arguments)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the end: raised while a lock of a future is held, it would leave the lock closed for ever."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(function, *arguments)
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
