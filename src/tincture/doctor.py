@@ -21,7 +21,14 @@ from tincture.model_inspection import describe_model
 from tincture.workspace import Workspace
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
-OPTIONAL_PARTS = {"tensorboard": "tensorboard", "preprocess": "cv2", "tag": "onnxruntime", "heic": "pillow_heif"}
+OPTIONAL_PARTS = {
+    "tensorboard": "tensorboard",
+    "preprocess": "cv2",
+    "tag": "onnxruntime",
+    "heic": "pillow_heif",
+    "server": "fastapi",
+    "ui": "gradio",
+}
 """For each extra of the package for users, the module that it brings."""
 PICTO_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 LITTLE_SPACE = 1 << 30  # bytes; a run with copies and training state of an SD 1 hypernetwork needs about that
