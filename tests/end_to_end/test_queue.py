@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.runs import NAMES, RANDOM, Bench, csv_text, equal, last_state, make_bench, trained, write_pictures
 from tests.support import save_folder, tiny_model
@@ -43,8 +44,13 @@ time.sleep(1000)
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Here and in workers alike: another number of threads adds up in another order, which changes last bits."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def make(root: Path) -> Bench:
