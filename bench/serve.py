@@ -229,13 +229,13 @@ def call(function: str, arguments: Sequence[str]) -> dict[str, Any]:
     return train_in_turns(Workspace(Path(workspace)), model, int(rounds), int(steps), Path(folder))
 
 
-def measure(root: Path, model: str, quick: bool) -> dict[str, Any]:
+def measure(root: Path, model: str, quick: bool, trainings: int) -> dict[str, Any]:
     """Everything that a results file holds."""
     head = {"date": datetime.date.today().isoformat(), **machine.commit(), "machine": machine.describe()}
     workspace = make_workspace(root / "workspace", PICTURES)
     rounds, steps = (3, 10) if quick else (25, 40)
     reporter = measure_reporter(workspace, model, rounds, steps, root / "job")
-    rounds, steps = (1, 60) if quick else (7, 400)
+    rounds, steps = (1, 60) if quick else (trainings, 400)
     return {
         **head,
         "model": Path(model).name,
@@ -247,6 +247,7 @@ def measure(root: Path, model: str, quick: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few short rounds: to see that it works")
+    parser.add_argument("--trainings", type=int, default=7, help="directly and as jobs, so many of each (default 7)")
     parser.add_argument("--model", default="picto", help="a diffusers folder in picto's place")
     parser.add_argument("--out", type=Path, help="the results file")
     parser.add_argument("--call", nargs="+", help=argparse.SUPPRESS)
@@ -255,7 +256,7 @@ def main() -> None:
         print(json.dumps(call(args.call[0], args.call[1:])))
         return
     with tempfile.TemporaryDirectory(prefix="tincture-bench-") as root:
-        results = measure(Path(root), args.model, args.quick)
+        results = measure(Path(root), args.model, args.quick, args.trainings)
     path = args.out or RESULTS / f"{results['date']}-serve.json"
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(tables(results))
