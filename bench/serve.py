@@ -1,4 +1,4 @@
-"""What following costs a training, and how late those who follow see it; see docs/serve.md.
+"""What following costs a training, and how late those who follow see it; see docs/performance.md.
 
 python bench/serve.py          into bench/results
 python bench/serve.py --quick  fewer rounds: to see that it works
