@@ -17,10 +17,14 @@ def submit(served: Served, name: str = "cat", **settings: Any) -> Job:
     return served.service.submit("train", settings, source="page")
 
 
-def shown_step(page: Any) -> int:
-    text = page.locator("#run-head .numbers").inner_text()
-    found = re.search(r"Step\s+([\d,]+) of", text)
-    return int(found[1].replace(",", "")) if found else 0
+def shown_step(page: Any, after: int = 0) -> int:
+    """The first step later than ``after`` that the page shows; what it shows first may be from before step 1."""
+    script = r"""after => {
+        const found = /Step\s+([\d,]+) of/.exec(document.querySelector("#run-head .numbers").innerText)
+        const step = found ? Number(found[1].replaceAll(",", "")) : 0
+        return step > after ? step : null
+    }"""
+    return int(page.wait_for_function(script, arg=after).json_value())
 
 
 def wait_for_state(page: Any, state: str) -> None:
@@ -33,7 +37,10 @@ def press(page: Any, label: str) -> None:
 
 @pytest.fixture
 def running(served: Served) -> Any:
-    """A run that goes on until it is told to stop; nothing else is in the queue."""
+    """A run that goes on until it is told to stop; nothing else is in the queue.
+
+    Asked for before ``page``, which then opens on this run and not on the last one.
+    """
     job = submit(served, steps=100_000, preview_every=5, preview_prompts=["a cat", "a <b>cat</b>"])
     until(lambda: served.service.job(job.id).global_step > 12)
     yield job
@@ -42,21 +49,19 @@ def running(served: Served) -> Any:
     until(lambda: not served.service.jobs([JobState.RUNNING]))
 
 
-def test_a_run_is_watched_as_it_goes(page: Any, running: Job) -> None:
+def test_a_run_is_watched_as_it_goes(running: Job, page: Any) -> None:
     tab(page, "Runs")
     wait_for_state(page, "running")
-    before = shown_step(page)
-    page.wait_for_function("step => [...document.querySelectorAll('.frames button')].length > 2", arg=before)
-    page.wait_for_timeout(1500)
-    assert shown_step(page) > before > 0
+    shown_step(page, after=shown_step(page))
+    page.wait_for_function("document.querySelectorAll('.frames button').length > 2")
     assert page.locator("#charts path").count() >= 2
     assert "<b>cat</b>" in page.locator("#previews select").inner_text()  # shown, not obeyed
-    loaded = "[...document.querySelectorAll('.compare img')].every(picture => picture.naturalWidth > 0)"
-    assert page.evaluate(loaded)
+    page.locator(".compare img").first.wait_for()
+    page.wait_for_function("[...document.querySelectorAll('.compare img')].every(picture => picture.naturalWidth > 0)")
     assert "nothing is trained here" in page.locator("#run-log").inner_text()
 
 
-def test_what_one_looks_at_stays_while_the_run_goes_on(page: Any, running: Job) -> None:
+def test_what_one_looks_at_stays_while_the_run_goes_on(running: Job, page: Any) -> None:
     tab(page, "Runs")
     page.locator(".frames button").nth(3).wait_for()
     first = page.locator(".frames button").first
@@ -71,7 +76,7 @@ def test_what_one_looks_at_stays_while_the_run_goes_on(page: Any, running: Job) 
     assert page.locator(".reel output").inner_text() != f"step {step}"
 
 
-def test_smoothing_draws_a_line_before_the_noise(page: Any, running: Job) -> None:
+def test_smoothing_draws_a_line_before_the_noise(running: Job, page: Any) -> None:
     tab(page, "Runs")
     page.locator("#charts path.strong").first.wait_for()
     page.locator("#smoothing input[type=number]").fill("0")
@@ -84,7 +89,7 @@ def test_smoothing_draws_a_line_before_the_noise(page: Any, running: Job) -> Non
     page.locator("#charts").get_by_text(re.compile(r"step \d+: ")).first.wait_for()
 
 
-def test_pause_resume_cancel_retry_and_delete(page: Any, served: Served, running: Job) -> None:
+def test_pause_resume_cancel_retry_and_delete(served: Served, running: Job, page: Any) -> None:
     tab(page, "Runs")
     press(page, "Pause")
     wait_for_state(page, "paused")
@@ -103,7 +108,7 @@ def test_pause_resume_cancel_retry_and_delete(page: Any, served: Served, running
     assert running.id not in [job.id for job in served.service.jobs(limit=1000)]
 
 
-def test_the_order_of_what_waits_can_be_changed(page: Any, served: Served, running: Job) -> None:
+def test_the_order_of_what_waits_can_be_changed(served: Served, running: Job, page: Any) -> None:
     waiting = [submit(served).id for _ in range(3)]
     tab(page, "Runs")
     page.locator(f'[data-job="{waiting[2]}"]').click()

@@ -8,29 +8,21 @@ lock          held by the worker as long as it lives; has its process number
 
 from __future__ import annotations
 
-import bisect
 import codecs
-import itertools
 import json
-import math
+import re
 import shutil
 import threading
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tincture.errors import StorageError
+from tincture.server.story import Event, Metric, Story, Trace
 
 MOST_BYTES = 4 * 2**20
 """Read at a time; who follows asks again."""
 _TAIL = 64 * 2**10
-
-_METRICS = ("global_step", "epoch", "epoch_step", "loss", "learning_rate")
-
-Event = dict[str, Any]
-Metric = dict[str, float | int | None]
 
 
 class JobFolder:
@@ -41,7 +33,7 @@ class JobFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._story = _Story()
+        self._story = Story()
         self._read_to = 0
         self._lock = threading.Lock()
 
@@ -94,6 +86,11 @@ class JobFolder:
         with self._caught_up() as story:
             return story.after(since_step, every, most)
 
+    def trace(self) -> Trace:
+        """What the job told until now; empty for one that has not begun."""
+        with self._caught_up() as story:
+            return story.trace()
+
     def log(self, since: int = 0) -> tuple[str, int]:
         """What was printed from byte ``since`` on, a megabyte at most, and the byte to go on from."""
         content = _read(self.log_file, since, 2**20)
@@ -101,6 +98,13 @@ class JobFolder:
         text = decoder.decode(content)
         waiting, _ = decoder.getstate()  # of a character that is cut in two
         return text, since + len(content) - len(waiting)
+
+    def log_tail(self, most: int) -> str:
+        """The log's last whole lines, ``most`` bytes at most; of a line that was written over, its last state."""
+        size = _size(self.log_file)
+        text, _ = self.log(max(0, size - most))
+        whole = text if size <= most else text.partition("\n")[2]
+        return re.sub(r"^[^\n]*\r(?!\n)", "", whole, flags=re.MULTILINE)
 
     def last_lines(self, count: int = 5) -> list[str]:
         """The last lines of the log that are not empty."""
@@ -110,7 +114,7 @@ class JobFolder:
     def previews(self) -> list[Path]:
         """Preview pictures that are there, oldest first."""
         with self._caught_up() as story:
-            told = list(dict.fromkeys(story.previews))
+            told = list(dict.fromkeys(path for _, paths in story.previews for path in paths))
         return [path for path in map(Path, told) if path.is_file()]
 
     def run_dir(self) -> str | None:
@@ -149,7 +153,7 @@ class JobFolder:
             raise StorageError(f"The folder {self.path} could not be deleted: {error.strerror or error}.") from error
 
     @contextmanager
-    def _caught_up(self) -> Iterator[_Story]:
+    def _caught_up(self) -> Iterator[Story]:
         """What all events say together, those that came since the last time among them."""
         with self._lock:
             while True:
@@ -160,47 +164,6 @@ class JobFolder:
                     break
                 self._read_to = offset
             yield self._story
-
-
-class _Story:
-    """Losses in columns, since a long run has hundreds of thousands; the run's folder and its previews."""
-
-    def __init__(self) -> None:
-        self.columns = tuple(array("d") for _ in _METRICS)
-        self.previews: list[str] = []
-        self.run_dir: str | None = None
-
-    def take(self, event: Event) -> None:
-        match event["type"]:
-            case "prepared":
-                self.run_dir = event["run_dir"]
-            case "preview":
-                self.previews.extend(event["paths"])
-            case "started":
-                self._forget_after(event["global_step"])
-            case "steps":
-                for record in event["records"]:
-                    self._forget_after(record[0] - 1)
-                    for column, value in zip(self.columns, record, strict=True):
-                        column.append(math.nan if value is None else value)
-
-    def after(self, step: int, every: int, most: int | None) -> list[Metric]:
-        steps = self.columns[0]
-        rows = range(bisect.bisect_right(steps, step), len(steps))
-        chosen = (row for row in rows if steps[row] % every == 0 or row == rows[-1])
-        return [_metric([column[row] for column in self.columns]) for row in itertools.islice(chosen, most)]
-
-    def _forget_after(self, step: int) -> None:
-        steps = self.columns[0]
-        if steps and steps[-1] > step:
-            kept = bisect.bisect_right(steps, step)
-            for column in self.columns:
-                del column[kept:]
-
-
-def _metric(row: Sequence[float]) -> Metric:
-    *whole, loss, rate = row
-    return dict(zip(_METRICS, (*map(int, whole), None if math.isnan(loss) else loss, rate), strict=True))
 
 
 def _lines(content: bytes, whole: bool = True) -> Iterator[tuple[Event, int]]:

@@ -131,9 +131,9 @@ def test_previews_that_are_there_and_the_latest_run(folder: JobFolder, tmp_path:
     for picture in pictures[:2]:
         picture.touch()
     write(folder, {"type": "prepared", "run_dir": "first"})
-    write(folder, {"type": "preview", "paths": [str(pictures[2]), str(pictures[0])]})
+    write(folder, {"type": "preview", "global_step": 5, "paths": [str(pictures[2]), str(pictures[0])]})
     assert folder.previews() == pictures[:1]
-    write(folder, {"type": "preview", "paths": [str(pictures[0]), str(pictures[1])]})
+    write(folder, {"type": "preview", "global_step": 10, "paths": [str(pictures[0]), str(pictures[1])]})
     write(folder, {"type": "prepared", "run_dir": "second"})
     assert folder.previews() == pictures[:2]
     assert folder.run_dir() == "second"

@@ -17,7 +17,6 @@ from tincture.models.prompt import parse_weights
 from tincture.server.api_webui.session import title_matches
 from tincture.server.job_folder import JobFolder
 from tincture.server.page.prompt_edit import named_in, without
-from tincture.server.traces import log_tail
 
 MANY = 10**6
 MODEL = {"name": "moon.safetensors", "path": "/models/moon.safetensors"}
@@ -25,7 +24,7 @@ MODEL = {"name": "moon.safetensors", "path": "/models/moon.safetensors"}
 
 def _log(folder: Path) -> str:
     (folder / "log.txt").write_text("x" * MANY + "\rshort")
-    return log_tail(JobFolder(folder), 2 * MANY)
+    return JobFolder(folder).log_tail(2 * MANY)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 from tincture.server.jobs import FINISHED, Job, JobState
 from tincture.server.page import curves
 from tincture.server.page.markup import duration, escape, facts, fault, plain, quiet, when
-from tincture.server.traces import Trace
+from tincture.server.story import Trace
 
 MOST_POINTS = 480
 """Of the noisy line of a chart; the smooth one takes half as many."""

@@ -19,7 +19,7 @@ from tincture.server.page import run_view
 from tincture.server.page.film_strip import film_strip, frames
 from tincture.server.page.markup import escape, file_url, quiet
 from tincture.server.page.parts import panel, script
-from tincture.server.traces import Trace, Traces, log_tail
+from tincture.server.story import Trace
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
@@ -65,13 +65,12 @@ ACTIONS: tuple[tuple[str, frozenset[JobState], Callable[[Service, Job], object]]
 
 def build(service: Service) -> None:
     """Fills the Runs tab."""
-    traces = Traces(service.folder)
     tab = _Tab()
     shared: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": AT_ONCE}
     asked = [tab.chosen, tab.which, tab.limit, tab.smoothing, tab.seen]
 
     def refresh(chosen: str, which: str, limit: int, smoothing: float, seen: dict[str, int]) -> dict[Any, Any]:
-        return _answer(service, traces, tab, _Wish(chosen, which, limit, smoothing), seen)
+        return _answer(service, tab, _Wish(chosen, which, limit, smoothing), seen)
 
     def choose(event: gr.EventData, *given: Any) -> dict[Any, Any]:
         job_id = str(event._data["job"])
@@ -187,14 +186,14 @@ class _News:
             self.updates[component] = type(component)(value=value, **properties) if properties else value
 
 
-def _answer(service: Service, traces: Traces, tab: _Tab, wish: _Wish, seen: Mapping[str, object]) -> dict[Any, Any]:
+def _answer(service: Service, tab: _Tab, wish: _Wish, seen: Mapping[str, object]) -> dict[Any, Any]:
     news = _News(seen)
     shown = _shown(service, wish.chosen)
     _tell_queue(service, tab, wish, news, shown)
     if shown is None:
         _tell_nothing(tab, news)
     else:
-        _tell_run(service, tab, wish, news, shown, traces.trace(shown.id))
+        _tell_run(service, tab, wish, news, shown, service.folder(shown.id).trace())
     return {**news.updates, tab.seen: news.seen}
 
 
@@ -238,7 +237,7 @@ def _tell_run(service: Service, tab: _Tab, wish: _Wish, news: _News, job: Job, t
     news.tell(tab.charts, "charts", run_view.charts(trace, wish.smoothing))
     _tell_visible(tab.smoothing, "Smoothing", len(trace.loss) > 0, news)
     news.tell(tab.previews, "previews", frames(job.id, trace.previews, job.settings.get("preview_prompts", ())))
-    news.tell(tab.log, "log", run_view.log(log_tail(service.folder(job.id), LONGEST_LOG)))
+    news.tell(tab.log, "log", run_view.log(service.folder(job.id).log_tail(LONGEST_LOG)))
     news.tell(tab.details, "details", run_view.details(job, trace))
 
 

@@ -9,7 +9,7 @@ import pytest
 from tincture import conversion
 from tincture.server.jobs import Job, JobState, Wanted
 from tincture.server.page import files, files_view, run_view
-from tincture.server.traces import Trace
+from tincture.server.story import Trace
 
 
 def job(**changes: Any) -> Job:

@@ -1,0 +1,136 @@
+"""What a job told so far, put together from its events: for the API, for the page, for the supervisor."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from array import array
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RECENT_S = 30.0
+"""Seconds over which the speed is taken."""
+
+_METRICS = ("global_step", "epoch", "epoch_step", "loss", "learning_rate")
+
+Event = dict[str, Any]
+Metric = dict[str, float | int | None]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a job told until now.
+
+    Attributes:
+        global_step, loss, learning_rate: one entry per step, (n,); a loss that was not finite is NaN.
+        epoch: of the last step, from 0; None before there is one.
+        speed: steps a second, of late; None until it is known.
+        previews: by step, ascending: the pictures of that step, one per prompt.
+        model: what the model is, in one line.
+        remarks: sentences that the run told on its way.
+        loss_mean, loss_error: over the window, None until it is known.
+    """
+
+    global_step: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    learning_rate: NDArray[np.float64]
+    epoch: int | None = None
+    speed: float | None = None
+    previews: Mapping[int, tuple[Path, ...]] = field(default_factory=dict)
+    model: str = ""
+    remarks: tuple[str, ...] = ()
+    loss_mean: float | None = None
+    loss_error: float | None = None
+
+
+class Story:
+    """Grows by events. Losses lie in columns, since a long run has hundreds of thousands.
+
+    Attributes:
+        run_dir: the run's folder that was told last.
+        previews: steps and the pictures' paths, as they were told; after a resume, a step may come again.
+    """
+
+    def __init__(self) -> None:
+        self.run_dir: str | None = None
+        self.previews: list[tuple[int, tuple[str, ...]]] = []
+        self._columns = tuple(array("d") for _ in _METRICS)
+        self._told: dict[str, Any] = {}
+        self._remarks: list[str] = []
+        self._pace: deque[tuple[float, int]] = deque()
+
+    def take(self, event: Event) -> None:
+        """The next event; kinds that are not known are passed over."""
+        match event["type"]:
+            case "prepared":
+                self.run_dir = event["run_dir"]
+            case "model":
+                self._told["model"] = str(event["text"])
+            case "remark" | "memory":
+                self._remarks.append(str(event["text"]))
+            case "started":
+                self._pace.clear()
+                self._forget_after(event["global_step"])
+            case "progress":
+                self._keep_pace(float(event["time"]), int(event["global_step"]))
+            case "steps":
+                for record in event["records"]:
+                    self._record(record)
+                self._told |= {key: event.get(key) for key in ("loss_mean", "loss_error")}
+            case "preview":
+                self.previews.append((int(event["global_step"]), tuple(event["paths"])))
+
+    def after(self, step: int, every: int, most: int | None) -> list[Metric]:
+        """See ``JobFolder.metrics``."""
+        steps = self._columns[0]
+        rows = range(bisect.bisect_right(steps, step), len(steps))
+        chosen = (row for row in rows if steps[row] % every == 0 or row == rows[-1])
+        return [_metric([column[row] for column in self._columns]) for row in itertools.islice(chosen, most)]
+
+    def trace(self) -> Trace:
+        """A copy of all that was told: what is handed out stays as it is."""
+        steps, epochs, _, losses, rates = self._columns
+        return Trace(
+            *(np.array(steps), np.array(losses), np.array(rates)),
+            epoch=int(epochs[-1]) if epochs else None,
+            speed=self._speed(),
+            previews={step: tuple(map(Path, paths)) for step, paths in sorted(dict(self.previews).items())},
+            remarks=tuple(self._remarks),
+            **self._told,
+        )
+
+    def _record(self, record: Sequence[float | None]) -> None:
+        self._forget_after((record[0] or 0) - 1)
+        for column, value in zip(self._columns, record, strict=True):
+            column.append(math.nan if value is None else value)
+
+    def _forget_after(self, step: float) -> None:
+        """A run that goes on may do its last steps again."""
+        steps = self._columns[0]
+        if steps and steps[-1] > step:
+            kept = bisect.bisect_right(steps, step)
+            for column in self._columns:
+                del column[kept:]
+
+    def _keep_pace(self, now: float, step: int) -> None:
+        self._pace.append((now, step))
+        while len(self._pace) > 2 and now - self._pace[0][0] > RECENT_S:
+            self._pace.popleft()
+
+    def _speed(self) -> float | None:
+        if len(self._pace) < 2:
+            return None
+        (start, first), (end, last) = self._pace[0], self._pace[-1]
+        return (last - first) / (end - start) if end > start and last > first else None
+
+
+def _metric(row: Sequence[float]) -> Metric:
+    *whole, loss, rate = row
+    return dict(zip(_METRICS, (*map(int, whole), None if math.isnan(loss) else loss, rate), strict=True))
