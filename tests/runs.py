@@ -87,8 +87,7 @@ class Bench:
     model: Path
 
     def path(self, kind: str) -> Path:
-        find = self.workspace.embedding_path if kind == "embedding" else self.workspace.hypernetwork_path
-        return find(NAMES[kind])
+        return self.workspace.adapter_path(kind, NAMES[kind])
 
     def settings(self, kind: str, **changes: Any) -> TrainSettings:
         small = {"width": 16, "height": 16, "steps": 4, "preview_every": 0, "save_every": 0, "learning_rate": "1e-2"}

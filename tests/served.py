@@ -102,15 +102,15 @@ class QuickDesk(QuickCalls):
         self.workspace = workspace
 
     def _create_embedding(self, name: str, **_: Any) -> Path:
-        return write(self.workspace.embedding_path(name))
+        return write(self.workspace.adapter_path("embedding", name))
 
     def _list_embeddings(self, model: str) -> dict[str, list[dict[str, Any]]]:
         about = {"step": 3, "sd_checkpoint": None, "sd_checkpoint_name": model, "shape": 64, "vectors": 1}
-        paths = self.workspace.list_embeddings()
+        paths = self.workspace.list_adapters("embedding")
         return {"loaded": [{"name": path.stem, "path": str(path), **about} for path in paths], "skipped": []}
 
     def _create_hypernetwork(self, name: str, **_: Any) -> Path:
-        return write(self.workspace.hypernetwork_path(name))
+        return write(self.workspace.adapter_path("hypernetwork", name))
 
 
 def write(path: Path) -> Path:
@@ -132,7 +132,7 @@ def write_pictures(folder: Path, count: int = 3, side: int = 16) -> Path:
 def quick_service(root: Path, *, pace_s: float = 0.0, **settings: Any) -> Service:
     """A service on the workspace ``root`` with the embedding ``cat`` and pictures in ``pictures``; not started."""
     workspace = Workspace(root)
-    write(workspace.embedding_path("cat"))
+    write(workspace.adapter_path("embedding", "cat"))
     write_pictures(root / "pictures")
     service = Service(workspace, ServerSettings(device=("cpu",), **settings))
     command = [sys.executable, quick_worker.__file__, str(pace_s)]

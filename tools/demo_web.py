@@ -45,9 +45,9 @@ def prepare(root: Path) -> list[str]:
         caption.parent.mkdir(parents=True, exist_ok=True)
         caption.write_text("[filewords]\n", encoding="utf-8")
         made.append(f"{caption}: a prompt template for the style, the caption and nothing else")
-    if not workspace.embedding_path(EMBEDDING).exists():
+    if not workspace.adapter_path("embedding", EMBEDDING).exists():
         made.append(str(recipe.create_embedding(EMBEDDING, workspace=workspace, num_vectors=NUM_VECTORS)))
-    if not workspace.hypernetwork_path(HYPERNETWORK).exists():
+    if not workspace.adapter_path("hypernetwork", HYPERNETWORK).exists():
         made.append(str(recipe.create_hypernetwork(HYPERNETWORK, workspace=workspace, **HYPERNETWORK_SHAPE)))
     return made
 

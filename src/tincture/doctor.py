@@ -132,8 +132,8 @@ def _workspace(workspace: Workspace) -> dict[str, Any]:
         "root": str(workspace.root),
         "writable": os.access(workspace.root, os.W_OK | os.X_OK),
         "free": shutil.disk_usage(workspace.root).free,
-        "embeddings": len(workspace.list_embeddings()),
-        "hypernetworks": len(workspace.list_hypernetworks()),
+        "embeddings": len(workspace.list_adapters("embedding")),
+        "hypernetworks": len(workspace.list_adapters("hypernetwork")),
         "locked_folders": [str(folder) for folder in _written_folders(workspace) if not os.access(folder, os.W_OK)],
     }
 

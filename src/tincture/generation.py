@@ -28,10 +28,9 @@ from tincture.models.prompt import ExtraNetwork, parse_extra_networks
 from tincture.models.sampling import complete, generate
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.preview import save_sheet
-from tincture.workspace import Workspace
+from tincture.workspace import Workspace, parse_copy_name
 
 BATCH_SIZE = 16
-_COPY = re.compile(r"(.+)-\d+")
 
 
 class Studio:
@@ -124,7 +123,7 @@ def generate_pictures(
     paths: list[Path] = [] if finished is None else finished
     parsed = [parse_extra_networks(prompt) for prompt in prompts]
     for network in (network for _, networks in parsed for network in networks):
-        workspace.find_hypernetwork(network.name)  # before anything is drawn
+        workspace.find_adapter("hypernetwork", network.name)  # before anything is drawn
     batches = [seeds[first : first + batch_size] for first in range(0, len(seeds), batch_size)]
     progress = _Progress(watch, len(prompts) * len(batches), drawing.steps)
     for prompt, (text, networks) in zip(prompts, parsed, strict=True):
@@ -212,7 +211,7 @@ def _acting(
         warnings.warn(f"{entry.reason} It is left out.", stacklevel=3)
     with ExitStack() as stack:
         for network in networks:
-            path = replaced.get(network.name) or workspace.find_hypernetwork(network.name)
+            path = replaced.get(network.name) or workspace.find_adapter("hypernetwork", network.name)
             stack.enter_context(Hypernetwork.load(path).train(False).attach(model, network.multiplier))
         for network in networks:
             replaced.pop(network.name, None)
@@ -231,8 +230,8 @@ def _load_embedding(name: str, path: Path) -> Embedding:
 
 def _base_name(checkpoint: Path) -> str:
     """NAME of ``NAME-500.pt``."""
-    match = _COPY.fullmatch(checkpoint.stem)
-    return match[1] if match else checkpoint.stem
+    copy = parse_copy_name(checkpoint.stem)
+    return copy[0] if copy else checkpoint.stem
 
 
 def _free_numbers(out: Path) -> Iterator[int]:

@@ -61,7 +61,7 @@ def create_embedding(
     Raises:
         UsageError: the name is not allowed or taken, or ``num_vectors`` is not in 1..75.
     """
-    path = workspace.embedding_path(name)
+    path = workspace.adapter_path("embedding", name)
     _refuse_existing(path, overwrite)
     base = load_model(model, workspace=workspace, text_only=True)
     made = embedding.create_embedding(path.stem, base, num_vectors, init_text)
@@ -96,7 +96,7 @@ def create_hypernetwork(
     Raises:
         UsageError: the name is not allowed or taken, there is no such family, or the structure makes no sense.
     """
-    path = workspace.hypernetwork_path(name)
+    path = workspace.adapter_path("hypernetwork", name)
     _refuse_existing(path, overwrite)
     base = None if sizes else load_model(model, workspace=workspace, text_only=True)
     made = hypernetwork.create_hypernetwork(
@@ -295,9 +295,8 @@ def _buckets(dataset: PictureDataset) -> list[dict[str, Any]]:
 
 def find_adapter(settings: TrainSettings, workspace: Workspace) -> Path:
     """The file of the adapter to train; UsageError says how to create one."""
-    find = workspace.find_embedding if settings.kind == "embedding" else workspace.find_hypernetwork
     try:
-        return find(settings.name)
+        return workspace.find_adapter(settings.kind, settings.name)
     except UsageError as error:
         raise UsageError(f"{error} Create it first: tincture create {settings.kind} {settings.name!r}.") from None
 

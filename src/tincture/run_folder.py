@@ -27,7 +27,7 @@ from tincture.events import CheckpointSaved, Event, RunEnded, RunStarted, StepEn
 from tincture.formats.files import write_text
 from tincture.training.checkpoint import save_state
 from tincture.training.trainer import Trainer
-from tincture.workspace import ADAPTER_SUFFIX
+from tincture.workspace import ADAPTER_SUFFIX, copy_name
 
 _CSV_NAMES = {"embedding": "textual_inversion_loss.csv", "hypernetwork": "hypernetwork_loss.csv"}
 _RECORDED = {"settings", "root", "adapter_path", "model_hash", "data_hash", "template_lines"}
@@ -150,7 +150,7 @@ class Checkpointer:
             save_state(self.trainer, self.folder.states)
         elif isinstance(event, StepEnd) and self.every and event.global_step % self.every == 0:
             self._check()
-            path = self.folder.copies / f"{self.trainer.adapter.name}-{event.global_step}{self.folder.suffix}"
+            path = self.folder.copies / (copy_name(self.trainer.adapter.name, event.global_step) + self.folder.suffix)
             self.save(path)
             save_state(self.trainer, self.folder.states)
             self.trainer.emit(CheckpointSaved(event.global_step, path))

@@ -60,6 +60,21 @@ def share(value: float) -> str | None:
     return None if 0 <= value < 1 else "at least 0 and below 1"
 
 
+def part(value: float) -> str | None:
+    """0 ≤ value ≤ 1."""
+    return None if 0 <= value <= 1 else "at least 0 and at most 1"
+
+
+def overlap(value: float) -> str | None:
+    """What two tiles share of each; more would give hundreds that are all but the same."""
+    return None if 0 <= value <= 0.9 else "at least 0 and at most 0.9"
+
+
+def side(value: int) -> str | None:
+    """Width or height of a crop in pixels."""
+    return None if 8 <= value <= 16384 and value % 8 == 0 else "a multiple of 8 from 8 to 16384"
+
+
 def multiple_of_8(value: int) -> str | None:
     """A picture's width or height."""
     return None if value >= 0 and value % 8 == 0 else "0 (the model's own size) or a multiple of 8"

@@ -109,21 +109,17 @@ class Workspace:
     def datasets(self) -> Path:
         return self.root / "datasets"
 
-    def embedding_path(self, name: str) -> Path:
-        """Where a new embedding called `name` is to be written; UsageError when the name is not allowed."""
-        return self.embeddings / f"{clean_name(name)}{ADAPTER_SUFFIX}"
+    def adapter_path(self, kind: str, name: str) -> Path:
+        """Where a new adapter called `name` is to be written.
 
-    def hypernetwork_path(self, name: str) -> Path:
-        """Where a new hypernetwork called `name` is to be written; UsageError when the name is not allowed."""
-        return self.hypernetworks / f"{clean_name(name)}{ADAPTER_SUFFIX}"
+        Raises:
+            UsageError: the name is not allowed, or `kind` is neither ``embedding`` nor ``hypernetwork``.
+        """
+        return self._adapters(kind) / f"{clean_name(name)}{ADAPTER_SUFFIX}"
 
-    def list_embeddings(self) -> list[Path]:
-        """Embedding files that can be trained, at any depth, links followed, empty files left out; sorted."""
-        return [path for path, _ in adapter_files([self.embeddings], TRAINABLE_SUFFIXES)]
-
-    def list_hypernetworks(self) -> list[Path]:
-        """Hypernetwork files at any depth, links followed, empty files left out; sorted."""
-        return [path for path, _ in adapter_files([self.hypernetworks], TRAINABLE_SUFFIXES)]
+    def list_adapters(self, kind: str) -> list[Path]:
+        """Adapter files that can be trained, at any depth, links followed, empty files left out; sorted."""
+        return [path for path, _ in adapter_files([self._adapters(kind)], TRAINABLE_SUFFIXES)]
 
     def list_models(self) -> list[Path]:
         """Checkpoint files and diffusers folders (with a model_index.json) at any depth, links followed; sorted.
@@ -142,13 +138,9 @@ class Workspace:
         """Files of VAEs at any depth, links followed, empty files left out; sorted."""
         return [path for path, _ in adapter_files([self.vaes], VAE_SUFFIXES)]
 
-    def find_embedding(self, name: str) -> Path:
-        """The file of the embedding called `name`; UsageError names what comes near."""
-        return _find("embedding", name, self.list_embeddings(), self.embeddings)
-
-    def find_hypernetwork(self, name: str) -> Path:
-        """The file of the hypernetwork called `name`, of several the one that sorts first; UsageError names others."""
-        return _find("hypernetwork", name, self.list_hypernetworks(), self.hypernetworks)
+    def find_adapter(self, kind: str, name: str) -> Path:
+        """The file of the adapter called `name`, of several the one that sorts first; UsageError names others."""
+        return _find(kind, name, self.list_adapters(kind), self._adapters(kind))
 
     def find_model(self, name: str) -> Path:
         """The file or folder of the base model called `name`; UsageError names what comes near.
@@ -160,6 +152,23 @@ class Workspace:
     def find_vae(self, name: str) -> Path:
         """The file of the VAE called `name`, which may be one of a base model too; UsageError names what comes near."""
         return _find("VAE", name, [*self.list_vaes(), *self.list_models()], self.vaes)
+
+    def _adapters(self, kind: str) -> Path:
+        folders = {"embedding": self.embeddings, "hypernetwork": self.hypernetworks}
+        if kind not in folders:
+            raise UsageError(f"There is no kind of adapter {kind!r}; there are embedding and hypernetwork.")
+        return folders[kind]
+
+
+def copy_name(name: str, step: int) -> str:
+    """What the copy of an adapter after `step` steps is called, without suffix: NAME-STEP, as the webui has it."""
+    return f"{name}-{step}"
+
+
+def parse_copy_name(stem: str) -> tuple[str, int] | None:
+    """Name and step of a copy by its file's name without suffix; None when it is not the name of a copy."""
+    name, _, step = stem.rpartition("-")
+    return (name, int(step)) if name and step.isascii() and step.isdigit() else None
 
 
 def adapter_files(folders: Iterable[Path], suffixes: Collection[str]) -> Iterator[tuple[Path, os.stat_result]]:

@@ -17,7 +17,7 @@ def open_file(page: Any, name: str) -> None:
 
 def test_files_are_listed_with_their_step_and_can_be_searched(page: Any, served: Served) -> None:
     cat = served.service.adapter_file("embedding", "cat")
-    write(served.service.workspace.hypernetwork_path("poster"))
+    write(served.service.workspace.adapter_path("hypernetwork", "poster"))
     tab(page, "Files")
     row = page.locator("tr", has_text="cat.pt")
     row.get_by_role("cell", name=str(cat.stat().st_size), exact=True).wait_for()

@@ -15,8 +15,8 @@ from tincture.errors import UsageError
 
 @pytest.fixture
 def trying(page: Any, served: Served) -> Any:
-    write(served.service.workspace.embedding_path("teal fox"))
-    write(served.service.workspace.hypernetwork_path("outline"))
+    write(served.service.workspace.adapter_path("embedding", "teal fox"))
+    write(served.service.workspace.adapter_path("hypernetwork", "outline"))
     write(served.root / "textual_inversion/2026-11-21/outline/hypernetworks/outline-500.pt")
     tab(page, "Try it")
     page.locator(".adapter").first.wait_for()

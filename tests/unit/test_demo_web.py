@@ -33,8 +33,8 @@ def test_everything_is_there_to_train_and_made_once(tmp_path: Path) -> None:
         pictures = sorted((workspace.datasets / name).glob("*.png"))
         assert len(pictures) == count
         assert all(path.with_suffix(".txt").read_text().strip() for path in pictures)
-    assert Embedding.load(workspace.find_embedding("my-moon")).step == 0
-    assert workspace.find_hypernetwork("my-sunset").exists()
+    assert Embedding.load(workspace.find_adapter("embedding", "my-moon")).step == 0
+    assert workspace.find_adapter("hypernetwork", "my-sunset").exists()
 
 
 @pytest.mark.parametrize("variable", ["", "DISPLAY", "WAYLAND_DISPLAY"])

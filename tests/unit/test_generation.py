@@ -80,14 +80,15 @@ def test_a_hypernetwork_acts_by_its_strength_and_is_told(bench: Bench) -> None:
 
 def test_an_embedding_acts_by_its_files_name(bench: Bench) -> None:
     (before,) = draw(bench, "a dog")
-    Embedding("another name", {"clip_l": torch.full((2, 32), 3.0)}).save(bench.workspace.embedding_path("dog"))
+    path = bench.workspace.adapter_path("embedding", "dog")
+    Embedding("another name", {"clip_l": torch.full((2, 32), 3.0)}).save(path)
     (after,) = draw(bench, "a dog")
     assert not np.array_equal(picture(before), picture(after))
 
 
 def test_an_embedding_of_another_model_is_left_out_with_a_warning(bench: Bench) -> None:
     (before,) = draw(bench, "a dog")
-    Embedding("dog", {"clip_l": torch.ones(2, 768)}).save(bench.workspace.embedding_path("dog"))
+    Embedding("dog", {"clip_l": torch.ones(2, 768)}).save(bench.workspace.adapter_path("embedding", "dog"))
     with pytest.warns(UserWarning, match=r"'dog' has vectors of width clip_l 768.*It is left out"):
         (after,) = draw(bench, "a dog")
     assert np.array_equal(picture(before), picture(after))
@@ -212,7 +213,7 @@ def test_a_studio_sees_new_embeddings_and_new_files_of_the_model(bench: Bench) -
     shutil.copytree(bench.model, copied)
     out = bench.workspace.root / "out"
     (before,) = generate_pictures(["a dog"], model=str(copied), out=out, **shared)
-    Embedding("dog", {"clip_l": torch.full((2, 32), 3.0)}).save(bench.workspace.embedding_path("dog"))
+    Embedding("dog", {"clip_l": torch.full((2, 32), 3.0)}).save(bench.workspace.adapter_path("embedding", "dog"))
     (after,) = generate_pictures(["a dog"], model=str(copied), out=out, **shared)
     assert not np.array_equal(picture(before), picture(after))
     kept = studio.model(str(copied), None, "auto", "fp32")

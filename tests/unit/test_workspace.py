@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tincture.errors import UsageError
-from tincture.workspace import Workspace, clean_name
+from tincture.workspace import Workspace, clean_name, copy_name, parse_copy_name
 
 
 @pytest.mark.parametrize("name", ["cat", "my cat v1.5_b-2", "猫", "Ünïcode", "x" * 100, "500"])
@@ -37,8 +37,8 @@ def test_clean_name_refuses_and_says_why(name: str, told: str) -> None:
 
 def test_paths_are_the_webuis(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    assert workspace.embedding_path("cat") == tmp_path / "embeddings" / "cat.pt"
-    assert workspace.hypernetwork_path("ink") == tmp_path / "models" / "hypernetworks" / "ink.pt"
+    assert workspace.adapter_path("embedding", "cat") == tmp_path / "embeddings" / "cat.pt"
+    assert workspace.adapter_path("hypernetwork", "ink") == tmp_path / "models" / "hypernetworks" / "ink.pt"
     assert workspace.models == tmp_path / "models" / "Stable-diffusion"
     assert workspace.templates == tmp_path / "textual_inversion_templates"
     assert workspace.logs == tmp_path / "textual_inversion"
@@ -46,9 +46,25 @@ def test_paths_are_the_webuis(tmp_path: Path) -> None:
 
 def test_paths_refuse_names_that_leave_the_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        Workspace(tmp_path).embedding_path("../cat")
+        Workspace(tmp_path).adapter_path("embedding", "../cat")
     with pytest.raises(UsageError):
-        Workspace(tmp_path).hypernetwork_path("/etc/passwd")
+        Workspace(tmp_path).adapter_path("hypernetwork", "/etc/passwd")
+
+
+def test_other_kinds_are_refused(tmp_path: Path) -> None:
+    for ask in (Workspace(tmp_path).list_adapters, lambda kind: Workspace(tmp_path).find_adapter(kind, "cat")):
+        with pytest.raises(UsageError, match="no kind of adapter 'lora'; there are embedding and hypernetwork"):
+            ask("lora")
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [("cat-500", ("cat", 500)), ("a-b-7", ("a-b", 7)), ("cat", None), ("cat-", None), ("-5", None), ("cat-²", None)],
+)
+def test_names_of_copies(stem: str, expected: tuple[str, int] | None) -> None:
+    assert parse_copy_name(stem) == expected
+    if expected:
+        assert copy_name(*expected) == stem
 
 
 def test_open_prefers_the_argument_then_the_variable_then_the_directory(
@@ -87,10 +103,10 @@ def test_lists_walk_folders_and_links_and_leave_out_what_is_no_adapter(tmp_path:
     (workspace.embeddings / "link").symlink_to(elsewhere)
     (elsewhere / "ring").symlink_to(workspace.embeddings)
 
-    found = workspace.list_embeddings()
+    found = workspace.list_adapters("embedding")
 
     assert sorted(path.name for path in found) == ["a.pt", "b.pt", "linked.pt"]  # the ring of links is walked once
-    assert workspace.list_hypernetworks() == []
+    assert workspace.list_adapters("hypernetwork") == []
 
 
 def test_models_are_files_and_folders_with_an_index(tmp_path: Path) -> None:
@@ -163,15 +179,15 @@ def test_find_takes_the_name_or_the_file_name_and_suggests(tmp_path: Path) -> No
     workspace = Workspace(tmp_path)
     workspace.hypernetworks.mkdir(parents=True)
     with pytest.raises(UsageError, match="none yet"):
-        workspace.find_hypernetwork("ink")
-    path = workspace.hypernetwork_path("ink-lines v1.5")
+        workspace.find_adapter("hypernetwork", "ink")
+    path = workspace.adapter_path("hypernetwork", "ink-lines v1.5")
     path.write_bytes(b"x")
-    assert workspace.find_hypernetwork("ink-lines v1.5") == path
-    assert workspace.find_hypernetwork("ink-lines v1.5.pt") == path
+    assert workspace.find_adapter("hypernetwork", "ink-lines v1.5") == path
+    assert workspace.find_adapter("hypernetwork", "ink-lines v1.5.pt") == path
     with pytest.raises(UsageError, match=r"did you mean ink-lines v1\.5\?"):
-        workspace.find_hypernetwork("inc-lines v1")
+        workspace.find_adapter("hypernetwork", "inc-lines v1")
     with pytest.raises(UsageError, match=r"there are: ink-lines v1\.5\."):
-        workspace.find_hypernetwork("zzz")
+        workspace.find_adapter("hypernetwork", "zzz")
 
 
 def test_hypernetworks_of_both_formats_are_found_the_pt_first(tmp_path: Path) -> None:
@@ -179,8 +195,8 @@ def test_hypernetworks_of_both_formats_are_found_the_pt_first(tmp_path: Path) ->
     workspace.hypernetworks.mkdir(parents=True)
     other = workspace.hypernetworks / "ink.safetensors"
     other.write_bytes(b"x")
-    assert workspace.find_hypernetwork("ink") == other
-    path = workspace.hypernetwork_path("ink")
+    assert workspace.find_adapter("hypernetwork", "ink") == other
+    path = workspace.adapter_path("hypernetwork", "ink")
     path.write_bytes(b"x")
-    assert workspace.find_hypernetwork("ink") == path
-    assert workspace.find_hypernetwork("ink.safetensors") == other
+    assert workspace.find_adapter("hypernetwork", "ink") == path
+    assert workspace.find_adapter("hypernetwork", "ink.safetensors") == other

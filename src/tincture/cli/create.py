@@ -43,7 +43,7 @@ def create_embedding(
 ) -> None:
     """Make a new textual-inversion embedding in ROOT/embeddings."""
     workspace = session.workspace()
-    workspace.embedding_path(name)  # a wrong name is told before anything heavy is loaded
+    workspace.adapter_path("embedding", name)  # a wrong name is told before anything heavy is loaded
     from tincture import recipe
 
     path = recipe.create_embedding(
@@ -84,7 +84,7 @@ def create_hypernetwork(
 ) -> None:
     """Make a new hypernetwork in ROOT/models/hypernetworks."""
     workspace = session.workspace()
-    workspace.hypernetwork_path(name)
+    workspace.adapter_path("hypernetwork", name)
     widths = _sizes(sizes)
     structure = number_list("--layer-structure", layer_structure)
     dropout = number_list("--dropout-structure", dropout_structure) if dropout_structure else None

@@ -83,6 +83,12 @@ def load_template(path_or_name: str | Path, folder: Path | None = None) -> list[
     return [line for line in lines if line]
 
 
+def template_names(folder: Path | None = None) -> list[str]:
+    """What `load_template` takes for a name: the templates in `folder` first, then those that are shipped."""
+    found = [path for place in (folder, SHIPPED) if place for path in sorted(place.glob("*.txt"))]
+    return list(dict.fromkeys(path.stem for path in found))
+
+
 def prompt_for(
     caption: str,
     template_lines: Sequence[str],
@@ -172,5 +178,4 @@ def _decode(data: bytes, encoding: str = "utf-8") -> str:
 
 
 def _names(folder: Path | None) -> str:
-    found = [path for place in (folder, SHIPPED) if place for path in place.glob("*.txt")]
-    return "one of " + ", ".join(sorted({path.stem for path in found}))
+    return "one of " + ", ".join(sorted(template_names(folder)))

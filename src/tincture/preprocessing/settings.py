@@ -17,8 +17,11 @@ from tincture.setting_fields import (
     at_least,
     device_name,
     filled,
+    overlap,
+    part,
     setting,
     share,
+    side,
     specs_of,
     text_encoding,
 )
@@ -37,19 +40,6 @@ MADE_ELSEWHERE = ("destination", "workers", "device", "caption_batch_size")
 """Settings that change nothing in what is made."""
 
 
-def _side(value: int) -> str | None:
-    return None if 8 <= value <= 16384 and value % 8 == 0 else "a multiple of 8 from 8 to 16384"
-
-
-def _part(value: float) -> str | None:
-    return None if 0 <= value <= 1 else "at least 0 and at most 1"
-
-
-def _overlap(value: float) -> str | None:
-    # more would give hundreds of tiles that are all but the same
-    return None if 0 <= value <= 0.9 else "at least 0 and at most 0.9"
-
-
 def _bits(value: int) -> str | None:
     return None if 0 <= value <= 72 else "at least 0 and at most 72"
 
@@ -66,14 +56,14 @@ class PreprocessSettings(CheckedSettings):
     destination: str = setting(dataclasses.MISSING, SOURCES, "Folder for the crops.", filled)
     recursive: bool = setting(False, SOURCES, "Take the pictures in inner folders too.")
 
-    width: int = setting(512, SIZE, "Width of the crops in pixels.", _side)
-    height: int = setting(512, SIZE, "Height of the crops in pixels.", _side)
+    width: int = setting(512, SIZE, "Width of the crops in pixels.", side)
+    height: int = setting(512, SIZE, "Height of the crops in pixels.", side)
     keep_original_size: bool = setting(False, SIZE, "Keep each picture whole and in its own size.")
     split: bool = setting(False, SIZE, "Cut pictures that are very long or tall into overlapping tiles.")
     split_threshold: float = setting(
-        0.5, SIZE, "Split where at most this part of the long side would stay in a crop.", _part
+        0.5, SIZE, "Split where at most this part of the long side would stay in a crop.", part
     )
-    overlap_ratio: float = setting(0.2, SIZE, "Part of a tile that the next one shares, at least.", _overlap)
+    overlap_ratio: float = setting(0.2, SIZE, "Part of a tile that the next one shares, at least.", overlap)
 
     focal_crop: bool = setting(False, FOCAL, "Cut around what draws the eye instead of the middle.")
     focal_face_weight: float = setting(0.9, FOCAL, "How much faces count; 0: not.", at_least(0))
@@ -86,14 +76,14 @@ class PreprocessSettings(CheckedSettings):
     yunet_model: str = setting("", FOCAL, "ONNX file of YuNet, such as face_detection_yunet_2023mar.onnx.")
 
     multicrop: bool = setting(False, MULTICROP, "Choose for each picture the size that cuts off little.")
-    multicrop_min_dim: int = setting(384, MULTICROP, "Smallest width or height; others follow in steps of 64.", _side)
-    multicrop_max_dim: int = setting(768, MULTICROP, "Largest width or height.", _side)
+    multicrop_min_dim: int = setting(384, MULTICROP, "Smallest width or height; others follow in steps of 64.", side)
+    multicrop_max_dim: int = setting(768, MULTICROP, "Largest width or height.", side)
     multicrop_min_area: int = setting(4096, MULTICROP, "Smallest width times height.", at_least(1))
     multicrop_max_area: int = setting(409600, MULTICROP, "Largest width times height.", at_least(1))
     multicrop_objective: Literal["area", "error"] = setting(
         "area", MULTICROP, "What goes first: the largest area, or the least error of proportions."
     )
-    multicrop_threshold: float = setting(0.1, MULTICROP, "Part of a picture that may be cut off.", _part)
+    multicrop_threshold: float = setting(0.1, MULTICROP, "Part of a picture that may be cut off.", part)
 
     flip: bool = setting(False, COPIES, "Add a mirrored copy of each crop.")
     keep_alpha: bool = setting(False, COPIES, "Keep the alpha channel, for training with --use-weight.")
@@ -115,10 +105,10 @@ class PreprocessSettings(CheckedSettings):
     captioner_precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", CAPTIONS, "Precision of the captioner.")
     tagger: str = setting("", CAPTIONS, "Booru tagger that tags crops: a folder or file, or a name on the hub.")
     tag_threshold: float | None = setting(
-        None, CAPTIONS, "How probable a tag must be; not given: 0.35, for DeepDanbooru 0.5.", _part
+        None, CAPTIONS, "How probable a tag must be; not given: 0.35, for DeepDanbooru 0.5.", part
     )
     tag_character_threshold: float | None = setting(
-        None, CAPTIONS, "The same for names of characters; not given: 0.85.", _part
+        None, CAPTIONS, "The same for names of characters; not given: 0.85.", part
     )
     tag_order: Literal["score", "alphabet"] = setting("score", CAPTIONS, "Which tags come first.")
     tag_underscores: bool = setting(False, CAPTIONS, "Keep underscores in tags instead of blanks.")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import tincture
+from tincture.data.captions import template_names
 from tincture.errors import UsageError
 from tincture.extensions import Extensions
 from tincture.server import storage
@@ -212,7 +213,7 @@ class Service:
     def _checked(self, kind: JobKind, settings: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         if kind == "train":
             training = self.places.train_settings(settings)
-            self._adapter_file(training.kind, training.name)
+            self.workspace.find_adapter(training.kind, training.name)
             return training.to_dict(), training.name
         if kind == "preprocess":
             made = self.places.preprocess_settings(settings)
@@ -369,9 +370,8 @@ class Service:
 
     def default_model(self) -> str:
         """The model that counts where none is named: the one that was chosen, else the workspace's first, or picto."""
-        names = [model["name"] for model in self.models()]
-        chosen = storage.chosen_model(self.state_dir)
-        return chosen if chosen in names else str(names[0])
+        names, chosen = [model["name"] for model in self.models()], storage.chosen_model(self.state_dir)
+        return chosen if chosen in names else self.workspace.default_model()
 
     def choose_model(self, name: str) -> None:
         """Lets a model count where none is named, from now on; NotFoundError."""
@@ -394,7 +394,7 @@ class Service:
     def adapter_file(self, kind: str, name: str) -> Path:
         """The file of an adapter by its name; NotFoundError."""
         try:
-            return self._adapter_file(kind, name)
+            return self.workspace.find_adapter(kind, name)
         except UsageError as error:
             raise NotFoundError(str(error)) from None
 
@@ -417,8 +417,7 @@ class Service:
 
     def templates(self) -> list[str]:
         """Names of prompt templates: the workspace's own and those that are shipped."""
-        own = [path.stem for path in sorted(self.workspace.templates.glob("*.txt"))]
-        return list(dict.fromkeys([*own, *_shipped_templates()]))
+        return template_names(self.workspace.templates)
 
     def about(self) -> dict[str, Any]:
         """Version, workspace, devices, counts of jobs by state."""
@@ -443,23 +442,14 @@ class Service:
         """Deletes the pictures that were drawn, and returns how many there were."""
         return storage.clear_pictures(self.state_dir)
 
-    def _adapter_file(self, kind: str, name: str) -> Path:
-        if kind not in ("embedding", "hypernetwork"):
-            raise UsageError(f"There is no kind of adapter {kind!r}; there are embedding and hypernetwork.")
-        find = self.workspace.find_embedding if kind == "embedding" else self.workspace.find_hypernetwork
-        return find(name)
-
     def _refuse_taken(self, kind: str, name: str, overwrite: bool) -> None:
-        path_of = self.workspace.embedding_path if kind == "embedding" else self.workspace.hypernetwork_path
-        if path_of(name).exists() and not overwrite:
+        if self.workspace.adapter_path(kind, name).exists() and not overwrite:
             raise ConflictError(
                 f"There is a file of the {kind} {name.strip()!r} already; choose another name, or overwrite."
             )
 
     def _listed(self, kind: str) -> Iterator[dict[str, Any]]:
-        embedding = kind == "embedding"
-        paths = self.workspace.list_embeddings() if embedding else self.workspace.list_hypernetworks()
-        for path in paths:
+        for path in self.workspace.list_adapters(kind):
             try:
                 found = path.stat()
             except OSError:
@@ -479,13 +469,6 @@ def _uses(job: Job, folder: Path) -> bool:
     texts = [text for texts in values for text in texts if isinstance(text, str)]
     places = [Path(part) for text in texts for part in (text, re.sub(r":\d+$", "", text))]
     return any(place.is_absolute() and place.is_relative_to(folder) for place in places)
-
-
-def _shipped_templates() -> Sequence[str]:
-    from importlib.resources import files
-
-    names = (entry.name for entry in files("tincture.data").joinpath("templates").iterdir())
-    return sorted(name.removesuffix(".txt") for name in names if name.endswith(".txt"))
 
 
 def _new_id() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from tincture.errors import StorageError
 from tincture.formats.files import write_text
-from tincture.workspace import TRAINABLE_SUFFIXES, Workspace, adapter_files
+from tincture.workspace import TRAINABLE_SUFFIXES, Workspace, adapter_files, parse_copy_name
 
 PICTURES = "pictures"
 UPLOADS = "uploads"
@@ -19,7 +18,6 @@ CONVERTED = "converted"
 """Folder of the workspace for files of other formats, away from those that programs load."""
 FILE_SUFFIXES = TRAINABLE_SUFFIXES | {".bin", ".png", ".webp"}
 _CHOICE = "default-model.txt"
-_COPY = re.compile(r"(?P<name>.+)-(?P<step>\d+)")
 _KINDS = {"embeddings": "embedding", "hypernetworks": "hypernetwork"}
 
 
@@ -41,10 +39,10 @@ def list_copies(workspace: Workspace) -> list[dict[str, Any]]:
 def _copies_in(folder: Path, workspace: Workspace) -> Iterator[dict[str, Any]]:
     kind = _KINDS.get(folder.name)
     for path in folder.iterdir() if kind and folder.is_dir() else ():
-        named = _COPY.fullmatch(path.stem)
-        if named and path.suffix in TRAINABLE_SUFFIXES:
+        copy = parse_copy_name(path.stem)
+        if copy and path.suffix in TRAINABLE_SUFFIXES:
             run = folder.parent.relative_to(workspace.logs).as_posix()
-            yield {"kind": kind, "name": named["name"], "step": int(named["step"]), "path": str(path), "run": run}
+            yield {"kind": kind, "name": copy[0], "step": copy[1], "path": str(path), "run": run}
 
 
 def list_files(workspace: Workspace) -> list[dict[str, Any]]:

@@ -20,8 +20,11 @@ from tincture.setting_fields import (
     at_least,
     filled,
     multiple_of_8,
+    overlap,
+    part,
     setting,
     share,
+    side,
     specs_of,
 )
 from tincture.training.lr_schedule import Schedule
@@ -107,18 +110,6 @@ def _vectors(value: int) -> str | None:
 def _widths(values: tuple[str, ...]) -> str | None:
     sound = all(value.strip().isascii() and value.strip().isdigit() and 0 < int(value) <= 8192 for value in values)
     return None if sound else "a list of context widths, such as 768, 320, 640, 1280"
-
-
-def _part(value: float) -> str | None:
-    return None if 0 <= value <= 1 else "at least 0 and at most 1"
-
-
-def _overlap(value: float) -> str | None:
-    return None if 0 <= value <= 0.9 else "at least 0 and at most 0.9"
-
-
-def _side(value: int) -> str | None:
-    return None if 8 <= value <= 16384 and value % 8 == 0 else "a multiple of 8 from 8 to 16384"
 
 
 # --- create ----------------------------------------------------------------------------------------------------------
@@ -361,15 +352,15 @@ class Preprocess(WebuiArguments):
     process_src: str = setting(dataclasses.MISSING, DATA, "Folder of pictures.", filled)
     process_dst: str = setting(dataclasses.MISSING, DATA, "Folder for the crops.", filled)
 
-    process_width: int = setting(512, SIZE, "Width of the crops in pixels.", _side)
-    process_height: int = setting(512, SIZE, "Height of the crops in pixels.", _side)
+    process_width: int = setting(512, SIZE, "Width of the crops in pixels.", side)
+    process_height: int = setting(512, SIZE, "Height of the crops in pixels.", side)
     process_keep_original_size: bool = setting(False, SIZE, "Keep each picture whole and in its own size.")
     process_flip: bool = setting(False, SIZE, "Add a mirrored copy of each crop.")
     process_split: bool = setting(False, SIZE, "Cut pictures that are very long or tall into overlapping tiles.")
     split_threshold: float = setting(
-        0.5, SIZE, "Split where at most this part of the long side would stay in a crop.", _part
+        0.5, SIZE, "Split where at most this part of the long side would stay in a crop.", part
     )
-    overlap_ratio: float = setting(0.2, SIZE, "Part of a tile that the next one shares, at least.", _overlap)
+    overlap_ratio: float = setting(0.2, SIZE, "Part of a tile that the next one shares, at least.", overlap)
 
     preprocess_txt_action: Literal["ignore", "copy", "prepend", "append"] = setting(
         "ignore", CAPTIONS, "What becomes of captions beside the pictures."
@@ -383,14 +374,14 @@ class Preprocess(WebuiArguments):
     process_focal_crop_edges_weight: float = setting(0.5, CROPS, "How much corners count.", at_least(0))
     process_focal_crop_debug: bool = setting(False, CROPS, "Draw what was found into pictures in process_dst/debug.")
     process_multicrop: bool = setting(False, CROPS, "Choose for each picture the size that cuts off little.")
-    process_multicrop_mindim: int = setting(384, CROPS, "Smallest width or height.", _side)
-    process_multicrop_maxdim: int = setting(768, CROPS, "Largest width or height.", _side)
+    process_multicrop_mindim: int = setting(384, CROPS, "Smallest width or height.", side)
+    process_multicrop_maxdim: int = setting(768, CROPS, "Largest width or height.", side)
     process_multicrop_minarea: int = setting(4096, CROPS, "Smallest width times height.", at_least(1))
     process_multicrop_maxarea: int = setting(409600, CROPS, "Largest width times height.", at_least(1))
     process_multicrop_objective: Literal["Maximize area", "Minimize error"] = setting(
         "Maximize area", CROPS, "What goes first: the largest area, or the least error of proportions."
     )
-    process_multicrop_threshold: float = setting(0.1, CROPS, "Part of a picture that may be cut off.", _part)
+    process_multicrop_threshold: float = setting(0.1, CROPS, "Part of a picture that may be cut off.", part)
 
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:

@@ -90,7 +90,7 @@ def create_embedding(
         UsageError: an argument is not allowed, or the name is taken and ``overwrite_old`` is off.
     """
     place, name = _open(workspace), _cleaned(arguments.name)
-    refuse_existing(place.embedding_path(name), arguments.overwrite_old)
+    refuse_existing(place.adapter_path("embedding", name), arguments.overwrite_old)
     from tincture import recipe
 
     options = embedding_options(arguments)
@@ -111,7 +111,7 @@ def create_hypernetwork(
         UsageError: see ``create_embedding``.
     """
     place, name = _open(workspace), _cleaned(arguments.name)
-    refuse_existing(place.hypernetwork_path(name), arguments.overwrite_old)
+    refuse_existing(place.adapter_path("hypernetwork", name), arguments.overwrite_old)
     from tincture import recipe
 
     options = hypernetwork_options(arguments)

@@ -92,11 +92,11 @@ class FakeService:
 
     def create_embedding(self, name: str, **options: Any) -> Path:
         self.made.append((name, options))
-        return self.workspace.embedding_path(name)
+        return self.workspace.adapter_path("embedding", name)
 
     def create_hypernetwork(self, name: str, **options: Any) -> Path:
         self.made.append((name, options))
-        return self.workspace.hypernetwork_path(name)
+        return self.workspace.adapter_path("hypernetwork", name)
 
     def default_model(self) -> str:
         return self.workspace.default_model()

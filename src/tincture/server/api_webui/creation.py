@@ -61,7 +61,7 @@ class CreationEndpoints:
         check_sizes(body, {})
         arguments = CreateEmbedding.of(body)
         name, remarks = reference_name(arguments.name)
-        refuse_existing(self._service.workspace.embedding_path(name), arguments.overwrite_old)
+        refuse_existing(self._service.workspace.adapter_path("embedding", name), arguments.overwrite_old)
         options = embedding_options(arguments)
         return self._service.create_embedding(name, model=self._session.model(), **options), remarks
 
@@ -69,6 +69,6 @@ class CreationEndpoints:
         check_sizes(body, {})
         arguments = CreateHypernetwork.of(body)
         name, remarks = reference_name(arguments.name)
-        refuse_existing(self._service.workspace.hypernetwork_path(name), arguments.overwrite_old)
+        refuse_existing(self._service.workspace.adapter_path("hypernetwork", name), arguments.overwrite_old)
         options = hypernetwork_options(arguments)
         return self._service.create_hypernetwork(name, model=self._session.model(), **options), remarks
