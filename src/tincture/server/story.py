@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 RECENT_S = 30.0
 """Seconds over which the speed is taken."""
 
@@ -29,7 +26,7 @@ class Trace:
     """What a job told until now.
 
     Attributes:
-        global_step, loss, learning_rate: one entry per step, (n,); a loss that was not finite is NaN.
+        global_step, loss, learning_rate: one entry per step; a loss that was not finite is NaN.
         epoch: of the last step, from 0; None before there is one.
         speed: steps a second, of late; None until it is known.
         previews: by step, ascending: the pictures of that step, one per prompt.
@@ -38,9 +35,9 @@ class Trace:
         loss_mean, loss_error: over the window, None until it is known.
     """
 
-    global_step: NDArray[np.float64]
-    loss: NDArray[np.float64]
-    learning_rate: NDArray[np.float64]
+    global_step: Sequence[float]
+    loss: Sequence[float]
+    learning_rate: Sequence[float]
     epoch: int | None = None
     speed: float | None = None
     previews: Mapping[int, tuple[Path, ...]] = field(default_factory=dict)
@@ -98,7 +95,7 @@ class Story:
         """A copy of all that was told: what is handed out stays as it is."""
         steps, epochs, _, losses, rates = self._columns
         return Trace(
-            *(np.array(steps), np.array(losses), np.array(rates)),
+            *(steps[:], losses[:], rates[:]),
             epoch=int(epochs[-1]) if epochs else None,
             speed=self._speed(),
             previews={step: tuple(map(Path, paths)) for step, paths in sorted(dict(self.previews).items())},

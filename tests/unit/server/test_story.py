@@ -30,11 +30,11 @@ def test_a_trace_grows_with_what_is_told(tmp_path: Path) -> None:
     assert len(job.trace().loss) == 0
     tell(tmp_path / "one", {"type": "model", "text": "picto"}, {"type": "started", "global_step": 0}, steps(1, 2, 3))
     first = job.trace()
-    assert (first.global_step.tolist(), first.model, first.epoch) == ([1, 2, 3], "picto", 0)
+    assert (list(first.global_step), first.model, first.epoch) == ([1, 2, 3], "picto", 0)
     preview = {"type": "preview", "global_step": 5, "paths": ["a.png", "b.png"]}
     tell(tmp_path / "one", steps(4, 5, loss=None), preview, {"type": "remark", "text": "odd"})
     second = job.trace()
-    assert second.global_step.tolist() == [1, 2, 3, 4, 5]
+    assert list(second.global_step) == [1, 2, 3, 4, 5]
     assert math.isnan(second.loss[-1]) and second.loss_mean == 0.4
     assert (second.previews, second.remarks) == ({5: (Path("a.png"), Path("b.png"))}, ("odd",))
     assert len(first.loss) == 3  # what was handed out stays as it was
@@ -43,9 +43,9 @@ def test_a_trace_grows_with_what_is_told(tmp_path: Path) -> None:
 def test_a_run_that_goes_on_from_an_earlier_step_forgets_the_later_ones(tmp_path: Path) -> None:
     job = JobFolder(tmp_path / "one")
     tell(tmp_path / "one", steps(1, 2, 3, 4), {"type": "started", "global_step": 2})
-    assert job.trace().global_step.tolist() == [1, 2]
+    assert list(job.trace().global_step) == [1, 2]
     tell(tmp_path / "one", steps(3, loss=0.1))
-    assert job.trace().loss.tolist() == [0.5, 0.5, 0.1]
+    assert list(job.trace().loss) == [0.5, 0.5, 0.1]
 
 
 def test_the_speed_is_that_of_late(tmp_path: Path) -> None:

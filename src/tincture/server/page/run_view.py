@@ -143,24 +143,24 @@ def charts(trace: Trace, smoothing: float) -> str:
     """The curves of loss and learning rate; empty before the first step."""
     if not len(trace.global_step):
         return ""
-    over = curves.window(smoothing, len(trace.loss))
+    step, loss = np.asarray(trace.global_step), np.asarray(trace.loss)
+    over = curves.window(smoothing, len(loss))
     # A line drawn through noise hides it: with a smooth line above it, the noise stands back.
-    raw = curves.Line(*curves.thin(trace.global_step, trace.loss, MOST_POINTS), "faint" if over > 1 else "strong")
+    raw = curves.Line(*curves.thin(step, loss, MOST_POINTS), "faint" if over > 1 else "strong")
     lines = [raw]
     if over > 1:
-        smoothed = curves.smooth(trace.loss, over)
-        lines.append(curves.Line(*curves.spread(trace.global_step, smoothed, MOST_POINTS // 2), "strong"))
-    rate = curves.Line(*_corners(trace), "strong")
+        smoothed = curves.smooth(loss, over)
+        lines.append(curves.Line(*curves.spread(step, smoothed, MOST_POINTS // 2), "strong"))
+    rate = curves.Line(*_corners(step, np.asarray(trace.learning_rate)), "strong")
     note = f"mean over {over} steps" if over > 1 else "every step"
     return f'<div class="charts">{curves.chart("Loss", lines, note=note)}{curves.chart("Learning rate", [rate])}</div>'
 
 
-def _corners(trace: Trace) -> tuple[curves.Values, curves.Values]:
+def _corners(step: curves.Values, rate: curves.Values) -> tuple[curves.Values, curves.Values]:
     """The steps at which the rate changes, and those before them: all that a line of straight pieces needs."""
-    rate = trace.learning_rate
     changes = np.flatnonzero(np.diff(rate, prepend=np.nan) != 0)
     kept = np.unique(np.concatenate([changes, np.maximum(changes - 1, 0), [len(rate) - 1]])).astype(np.int64)
-    return curves.spread(trace.global_step[kept], rate[kept], MOST_POINTS // 2)
+    return curves.spread(step[kept], rate[kept], MOST_POINTS // 2)
 
 
 def log(text: str) -> str:
