@@ -152,8 +152,8 @@ def _keep_chips(service: Service, tab: _Tab) -> None:
         runs = gr.Dropdown(choices=_runs(service), value=None)
         return adapters, named, try_view.chips(adapters, marked), gr.Dropdown(choices=lists.models(service)), runs
 
-    def choose(event: gr.EventData, typed: str | None, named: Sequence[Named]) -> str:
-        prompt = typed or ""
+    def choose(event: gr.EventData, typed: str | None, adapters: Sequence[dict[str, Any]]) -> str:
+        prompt, named = typed or "", _named(typed, adapters)
         kind, name = str(event._data["kind"]), str(event._data["name"])
         there = [adapter for adapter in named if (adapter.kind, adapter.name) == (kind, name)]
         return prompt_edit.without(prompt, there, others=named) if there else prompt_edit.insert(prompt, kind, name)
@@ -162,7 +162,7 @@ def _keep_chips(service: Service, tab: _Tab) -> None:
     assert page is not None
     shown = [tab.adapters, tab.named, tab.chips, tab.model, tab.run]
     gr.on([page.load, *([inside.select] if isinstance(inside, gr.Tab) else [])], read, tab.prompt, shown, **QUIETLY)
-    tab.chips.click(choose, [tab.prompt, tab.named], tab.prompt, **QUIETLY)
+    tab.chips.click(choose, [tab.prompt, tab.adapters], tab.prompt, **QUIETLY)
 
 
 def _keep_sliders(tab: _Tab) -> None:
@@ -171,7 +171,7 @@ def _keep_sliders(tab: _Tab) -> None:
         if named == list(known):
             return [gr.skip()] * (2 + MOST_SLIDERS)
         marked = [(adapter.kind, adapter.name) for adapter in named]
-        return [named, try_view.chips(adapters, marked), *_sliders(named)]
+        return [named, try_view.chips(adapters, marked), *_sliders(named, known)]
 
     def write(place: int, strength: float, prompt: str, named: Sequence[Named]) -> str:
         return prompt_edit.with_strength(prompt, named[place], strength, named) if place < len(named) else prompt
@@ -193,9 +193,12 @@ def _named(prompt: str | None, adapters: Sequence[dict[str, Any]]) -> list[Named
     return prompt_edit.named_in((prompt or "")[:LONGEST_TEXT], names["embedding"], names["hypernetwork"])
 
 
-def _sliders(named: Sequence[Named]) -> Iterator[gr.Slider]:
+def _sliders(named: Sequence[Named], known: Sequence[Named]) -> Iterator[Any]:
+    """What is new for each; the others are left alone, since somebody may be moving one of them right now."""
     for place in range(MOST_SLIDERS):
-        if place < len(named):
+        if named[place : place + 1] == list(known[place : place + 1]):
+            yield gr.skip()
+        elif place < len(named):
             adapter = named[place]
             what = "prompt weight" if adapter.kind == "embedding" else "multiplier"
             yield gr.Slider(label=f"{adapter.name} ({what})", value=adapter.strength, visible=True)
@@ -211,18 +214,18 @@ def _keep_copies(service: Service, tab: _Tab) -> None:
         single = mode == GRID
         return gr.update(visible=mode == COMPARED), gr.update(visible=single), gr.update(visible=not single)
 
-    def choose(run: str | None, typed: str | None, named: Sequence[Named]) -> tuple[Any, str]:
+    def choose(run: str | None, typed: str | None, adapters: Sequence[dict[str, Any]]) -> tuple[Any, str]:
         prompt = typed or ""
         copies = [copy for copy in service.copies() if copy["run"] == run]
         steps = [(f"{copy['step']:,}", copy["path"]) for copy in copies]
         if copies:
             kind, name = copies[0]["kind"], copies[0]["name"]
-            if (kind, name) not in [(adapter.kind, adapter.name) for adapter in named]:
+            if (kind, name) not in [(adapter.kind, adapter.name) for adapter in _named(prompt, adapters)]:
                 prompt = prompt_edit.insert(prompt, kind, name)
         return gr.CheckboxGroup(choices=steps, value=[path for _, path in steps[-4:]]), prompt
 
     tab.mode.change(show, tab.mode, [tab.instead, tab.grid, tab.count], **QUIETLY)
-    tab.run.input(choose, [tab.run, tab.prompt, tab.named], [tab.copies, tab.prompt], **QUIETLY)
+    tab.run.input(choose, [tab.run, tab.prompt, tab.adapters], [tab.copies, tab.prompt], **QUIETLY)
 
 
 def _runs(service: Service) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What the page draws of schedules and plans, and how it keeps track of pictures."""
+"""What the page draws of schedules and plans, and how it keeps track of pictures and sliders."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from tincture.server.page.gallery import A_PAGE, Shown, View
 from tincture.server.page.plan_view import plan_html
+from tincture.server.page.prompt_edit import Named
 from tincture.server.page.schedule_plot import HIGH, draw_schedule
+from tincture.server.page.try_it import _sliders
 
 
 def line_of(drawn: str) -> list[tuple[float, float]]:
@@ -114,3 +117,12 @@ def test_a_picture_whose_caption_was_written_stays_listed_among_those_without() 
 
 def test_an_empty_folder_has_one_page_and_no_next_picture() -> None:
     assert (View("moons").pages, View("moons").beside(1), View("moons").picture()) == (1, "", None)
+
+
+def test_only_sliders_whose_strength_is_new_are_moved() -> None:
+    fox, ink = Named("embedding", "fox", 1.0), Named("hypernetwork", "ink", 0.5)
+    first, second, third, *_ = _sliders([fox, ink._replace(strength=0.6)], [fox, ink, fox])
+    assert first == gr.skip()
+    assert (second.value, second.visible) == (0.6, True)
+    assert third.visible is False
+    assert all(each == gr.skip() for each in _sliders([fox], [fox]))
