@@ -135,6 +135,23 @@ def test_a_run_that_failed_says_why(page: Any, served: Served) -> None:
     page.locator("#run-head").get_by_text("The data is odd.").wait_for()
 
 
+def test_the_settings_of_a_run_can_be_used_again(served: Served, page: Any) -> None:
+    folders = ["datasets/moons:2", str(served.root / "datasets" / "moons")]
+    job = submit(served, data=folders, steps=7, batch_size=3, learning_rate="0.01:5, 0.002", varsize=True)
+    until(lambda: served.service.job(job.id).state is JobState.DONE)
+    tab(page, "Runs")
+    page.locator(f'[data-job="{job.id}"]').click()
+    press(page, "Use settings")
+    page.locator("#tr-said").get_by_text(f"These are the settings of cat, job {job.id}").wait_for()
+    page.locator("#tr-steps input").wait_for()  # its tab was opened
+    page.locator("#tr-start-embedding").click()
+    page.locator("#tr-said").get_by_text("cat is in the queue").wait_for()
+    again = served.service.jobs(limit=1)[0]
+    assert again.id != job.id
+    assert again.settings == job.settings
+    until(lambda: served.service.job(again.id).state is JobState.DONE)
+
+
 def test_200_jobs_are_listed_by_pages_and_only_changes_are_sent(chromium: Any, served: Served, running: Job) -> None:
     for _ in range(200):
         submit(served)

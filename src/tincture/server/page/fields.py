@@ -87,6 +87,14 @@ class Form:
         """Values of settings; UsageError names a number that is missing."""
         return {name: self._value(name, given[component]) for name, component in self.inputs.items()}
 
+    def shown(self, settings: Mapping[str, Any]) -> dict[Component, Any]:
+        """What the inputs show of these values, or of a setting's default; `read` gives the same values back."""
+        specs = self._specs
+        return {
+            component: _shown(specs[name], settings.get(name, specs[name].default))
+            for name, component in self.inputs.items()
+        }
+
     def _value(self, name: str, raw: Any) -> Any:
         spec = self._specs[name]
         if spec.repeated:
@@ -100,15 +108,23 @@ class Form:
         return "" if raw is None and spec.type is str else raw
 
 
+def _shown(spec: FieldSpec, value: Any) -> Any:
+    """A setting's value as its input has it."""
+    if spec.repeated:
+        return value if isinstance(value, str) else "\n".join(value or ())
+    if spec.optional and spec.type is bool:
+        return {None: "", True: "yes", False: "no"}[value]
+    return "" if value is None and spec.type is str else value
+
+
 def _input(spec: FieldSpec, told: dict[str, Any]) -> Component:
     """Whatever suits the type; ``choices`` among what is told makes a list to choose from."""
     value = told.pop("value", spec.default)
     if spec.repeated and "choices" not in told:
-        lines = value or ()
-        return gr.Textbox(value="\n".join([lines] if isinstance(lines, str) else lines), lines=2, **told)
+        return gr.Textbox(value=_shown(spec, value), lines=2, **told)
     if spec.type is bool and spec.optional:
         choices = [("Not given", ""), ("Yes", "yes"), ("No", "no")]
-        return gr.Radio(choices=choices, value={None: "", True: "yes", False: "no"}[value], **told)
+        return gr.Radio(choices=choices, value=_shown(spec, value), **told)
     if spec.type is bool:
         return gr.Checkbox(value=bool(value), **told)
     choices = told.pop("choices", spec.choices or None)

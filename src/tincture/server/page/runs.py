@@ -63,9 +63,9 @@ ACTIONS: tuple[tuple[str, frozenset[JobState], Callable[[Service, Job], object]]
 )
 
 
-def build(service: Service) -> None:
+def build(service: Service) -> RunsTab:
     """Fills the Runs tab."""
-    tab = _Tab()
+    tab = RunsTab()
     shared: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": AT_ONCE}
     asked = [tab.chosen, tab.which, tab.limit, tab.smoothing, tab.seen]
 
@@ -81,7 +81,7 @@ def build(service: Service) -> None:
         return {**refresh(given[0], given[1], limit, *given[3:]), tab.limit: limit}
 
     def act(label: str, *given: Any) -> dict[Any, Any]:
-        shown = _shown(service, given[0])
+        shown = shown_job(service, given[0])
         do = next(do for name, _, do in ACTIONS if name == label)
         try:
             if shown is not None:
@@ -106,10 +106,16 @@ def build(service: Service) -> None:
     tab.more.click(more, asked, tab.outputs, **shared)
     for label, button in tab.buttons.items():
         button.click(lambda *given, label=label: act(label, *given), asked, tab.outputs, **shared)
+    return tab
 
 
-class _Tab:
-    """The tab's components."""
+class RunsTab:
+    """The tab's components.
+
+    Attributes:
+        chosen: the id of the job that a person chose, empty for none; see ``shown_job``.
+        use: a button for whoever wants to train with the settings of the training that is shown.
+    """
 
     def __init__(self) -> None:
         self.chosen, self.limit, self.seen = gr.State(""), gr.State(PAGE_OF_JOBS), gr.State({})
@@ -135,6 +141,7 @@ class _Tab:
         self.head = panel(elem_id="run-head")
         with gr.Row(elem_classes="actions"):
             self.buttons = {label: self._button(label) for label, _, _ in ACTIONS}
+            self.use = self._button("Use settings")
             self.links = panel(elem_id="run-links")
         self.charts = panel(script=script("chart.js"), elem_id="charts")
         self.smoothing = gr.Slider(
@@ -186,9 +193,9 @@ class _News:
             self.updates[component] = type(component)(value=value, **properties) if properties else value
 
 
-def _answer(service: Service, tab: _Tab, wish: _Wish, seen: Mapping[str, object]) -> dict[Any, Any]:
+def _answer(service: Service, tab: RunsTab, wish: _Wish, seen: Mapping[str, object]) -> dict[Any, Any]:
     news = _News(seen)
-    shown = _shown(service, wish.chosen)
+    shown = shown_job(service, wish.chosen)
     _tell_queue(service, tab, wish, news, shown)
     if shown is None:
         _tell_nothing(tab, news)
@@ -197,7 +204,7 @@ def _answer(service: Service, tab: _Tab, wish: _Wish, seen: Mapping[str, object]
     return {**news.updates, tab.seen: news.seen}
 
 
-def _shown(service: Service, chosen: str) -> Job | None:
+def shown_job(service: Service, chosen: str) -> Job | None:
     """The job that was chosen; without one, what runs, else what comes next, else what ended last."""
     if chosen:
         try:
@@ -207,7 +214,7 @@ def _shown(service: Service, chosen: str) -> Job | None:
     return next(iter(service.jobs(limit=1)), None)
 
 
-def _tell_queue(service: Service, tab: _Tab, wish: _Wish, news: _News, shown: Job | None) -> None:
+def _tell_queue(service: Service, tab: RunsTab, wish: _Wish, news: _News, shown: Job | None) -> None:
     jobs = service.jobs(WHICH[wish.which], limit=wish.limit + 1)
     marked = shown.id if shown else ""
     running = [job for job in jobs[: wish.limit] if job.state is RUNNING]
@@ -218,21 +225,22 @@ def _tell_queue(service: Service, tab: _Tab, wish: _Wish, news: _News, shown: Jo
     _tell_visible(tab.more, "more", len(jobs) > wish.limit, news)
 
 
-def _tell_nothing(tab: _Tab, news: _News) -> None:
+def _tell_nothing(tab: RunsTab, news: _News) -> None:
     news.tell(tab.head, "head", quiet("Runs are shown here, while they go on and afterwards."))
     for component, name in ((tab.charts, "charts"), (tab.log, "log"), (tab.details, "details")):
         news.tell(component, name, "")
     news.tell(tab.links, "links", "")
     news.tell(tab.previews, "previews", {})
-    for component in (tab.smoothing, *tab.buttons.values()):
+    for component in (tab.smoothing, tab.use, *tab.buttons.values()):
         _tell_visible(component, component.label or component.value, False, news)
 
 
-def _tell_run(service: Service, tab: _Tab, wish: _Wish, news: _News, job: Job, trace: Trace) -> None:
+def _tell_run(service: Service, tab: RunsTab, wish: _Wish, news: _News, job: Job, trace: Trace) -> None:
     news.tell(tab.head, "head", run_view.head(job, trace))
     for label, states, _ in ACTIONS:
         offered = job.state in states and job.wanted is None
         _tell_visible(tab.buttons[label], label, offered, news)
+    _tell_visible(tab.use, "Use settings", job.kind == "train", news)
     news.tell(tab.links, "links", _links(service, job))
     news.tell(tab.charts, "charts", run_view.charts(trace, wish.smoothing))
     _tell_visible(tab.smoothing, "Smoothing", len(trace.loss) > 0, news)

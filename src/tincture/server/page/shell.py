@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from tincture.server.service import Service
 
-# label, id, and what fills the tab; they stand behind Train
+# label, id, and what fills the tab; they stand behind Train and Runs
 TABS: tuple[tuple[str, str, Callable[[Service], None]], ...] = (
-    ("Runs", "runs", runs.build),
     ("Try it", "try-it", try_it.build),
     ("Files", "files", files.build),
     ("Settings", "settings", settings_tab.build),
@@ -39,13 +38,16 @@ def build(service: Service) -> gr.Blocks:
     added = service.extensions.build_train_tabs(service)  # each is a page of its own until it is rendered
     with gr.Blocks(title="Tincture", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         gr.HTML(_header(service), elem_id="header", padding=False)
-        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab("Train", id="train", elem_id="tab-train"):
                 training = TrainTab(service, added)
+            with gr.Tab("Runs", id="runs", elem_id="tab-runs"):
+                watched = runs.build(service)
             for label, name, fill in TABS:
                 with gr.Tab(label, id=name, elem_id=f"tab-{name}"):
                     fill(service)
         training.connect(_by_id(page))
+        training.fill_from(watched, tabs)
     page.state_session_capacity = MOST_VISITS
     page.queue(max_size=MOST_WAITING, api_open=False)  # no way around the queue
     return page

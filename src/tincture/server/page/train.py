@@ -14,10 +14,12 @@ from tincture.server.page.lists import PRIVATE
 from tincture.server.page.markup import quiet
 from tincture.server.page.parts import panel
 from tincture.server.page.plan_view import plan_html
-from tincture.server.page.said import failed, interrupted, submitted
+from tincture.server.page.runs import RunsTab, shown_job
+from tincture.server.page.said import done, failed, interrupted, submitted
 from tincture.server.page.train_form import KINDS, TrainInputs
 
 if TYPE_CHECKING:
+    from tincture.server.jobs import Job
     from tincture.server.service import Service
 
 # settings of previews, by the inputs in Try it that they can be read from
@@ -52,7 +54,7 @@ class TrainTab:
             )
             refresh = gr.Button("Refresh lists", size="sm", min_width=120, scale=0, elem_id="refresh-lists")
         made = {kind: gr.State("") for kind in KINDS}
-        with gr.Tabs(elem_id="train-tabs", overflow_behavior="wrap"):
+        with gr.Tabs(elem_id="train-tabs", overflow_behavior="wrap") as self.tabs:
             with gr.Tab("Create embedding", id="create-embedding"):
                 created = {"embedding": create.embedding(service, self.model, made["embedding"])}
             with gr.Tab("Create hypernetwork", id="create-hypernetwork"):
@@ -126,6 +128,36 @@ class TrainTab:
         self.stop.click(lambda: interrupted(self.service), None, self.said, **PRIVATE)
         self.starts["embedding"].click(lambda given: start(given, "embedding"), inputs, self.said, **PRIVATE)
         self.starts["hypernetwork"].click(lambda given: start(given, "hypernetwork"), inputs, self.said, **PRIVATE)
+
+    def fill_from(self, runs: RunsTab, tabs: gr.Tabs) -> None:
+        """The button of a run brings its settings here, and opens this tab among ``tabs``."""
+        form = {*self.inputs.components, self.model, self.said}
+
+        def fill(chosen: str) -> dict[Any, Any]:
+            job = shown_job(self.service, chosen)
+            if job is None or job.kind != "train":
+                return {}
+            kind = str(job.settings["kind"])
+            adapters: list[Any] = list(lists.adapters(self.service, kind))
+            known, said = job.name in adapters, f"These are the settings of {job.name}, job {job.id}."
+            if not known:
+                said += f" There is no {kind} {job.name!r} any more; create it first."
+            return {
+                **self.inputs.shown(job.settings, self.service.places),
+                self.inputs.names[kind]: gr.Dropdown(choices=adapters, value=job.name if known else None),
+                self.model: self._model(job),
+                self.said: done(said),
+                tabs: gr.Tabs(selected="train"),
+                self.tabs: gr.Tabs(selected="train"),
+            }
+
+        runs.use.click(fill, runs.chosen, [*form, tabs, self.tabs], show_progress="hidden", **PRIVATE)
+
+    def _model(self, job: Job) -> Any:
+        """The job's base model in the list of them; what is chosen stays where it is not there any more."""
+        wanted = job.settings["model"]
+        named = {key: model["name"] for model in self.service.models() for key in (model["path"], model["name"])}
+        return named.get(wanted) or gr.skip()
 
     def _keep_fresh(self, events: Sequence[Any]) -> None:
         """Lists are read anew when the page is loaded, and at ``events``: jobs and uploads make new data sets."""

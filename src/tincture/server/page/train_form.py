@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -21,6 +22,7 @@ from tincture.server.page.schedule_plot import draw_schedule
 from tincture.settings import DEFAULT_LEARNING_RATE, FIELDS
 
 if TYPE_CHECKING:
+    from tincture.server.places import Places
     from tincture.server.service import Service
 
 KINDS = ("embedding", "hypernetwork")
@@ -70,6 +72,19 @@ class TrainInputs:
         card = kind == "embedding" and values["preview_with_embedding"] and bool(values["preview_every"])
         values["preview_with_embedding"] = card  # the webui's users leave it ticked, whatever they train
         return {**values, "kind": kind, "name": name, "data": data, "learning_rate": rate, "model": model}
+
+    def shown(self, settings: Mapping[str, Any], places: Places) -> dict[Component, Any]:
+        """What the inputs show of a training's settings, whose values are those of a job; the model aside."""
+        kind, data = settings["kind"], settings["data"]
+        folder, *more = [places.shown(Path(text)) for text in ([data] if isinstance(data, str) else data)]
+        return {
+            **self.form.shown(settings),
+            **{component: settings["name"] if kind == each else None for each, component in self.names.items()},
+            self.rates[kind]: settings["learning_rate"],
+            self.form.inputs["data"]: folder,
+            self.more_data: "\n".join(more),
+            self.previews_from_try: False,
+        }
 
 
 def build(service: Service) -> TrainInputs:

@@ -69,6 +69,27 @@ def test_what_is_typed_is_read(name: str, typed: Any, value: Any) -> None:
     assert form.read({component: typed}) == {name: value}
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"preview_prompts": ["a moon", "a sun"], "offload": False, "preview_guidance_scale": None, "steps": 7},
+        {"data": ["one", "two:3"], "offload": True, "preview_guidance_scale": 7.5, "template": "mine", "varsize": True},
+    ],
+)
+def test_a_form_shows_settings_and_gives_them_back(changes: Any) -> None:
+    form = full_form(FIELDS)
+    settings = TrainSettings(kind="hypernetwork", name="ink", data="pictures").to_dict() | changes
+    read = TrainSettings.from_dict(form.read(form.shown(settings)))
+    assert read == TrainSettings.from_dict(settings)
+
+
+def test_settings_that_are_not_named_show_their_defaults() -> None:
+    form = Form(FIELDS, "x", begin={"steps": 5})
+    steps, rate = form.add("steps"), form.add("batch_size")
+    assert form.shown({"batch_size": 3}) == {steps: FIELDS["steps"].default, rate: 3}
+
+
 def test_a_number_that_is_missing_is_named_by_its_label() -> None:
     form = Form(FIELDS, "x")
     component = form.add("steps", label="Max steps")
