@@ -30,7 +30,6 @@ from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run_data import attention_mask_loss, load_data, open_latents, require_masks, training_data
 from tincture.run_trainer import known_prompts, make_optimizer, make_trainer
 from tincture.settings import TrainSettings
-from tincture.training.lr_schedule import Schedule
 from tincture.training.trainer import Trainer
 from tincture.workspace import Workspace
 
@@ -164,7 +163,7 @@ def load_adapter(kind: str, path: Path, name: str) -> Adapter:
 
 def check_steps(settings: TrainSettings, adapter: Adapter) -> None:
     """AlreadyTrainedError when the adapter has all its steps."""
-    end = min(settings.steps, Schedule.parse(settings.learning_rate, settings.steps).end_step)
+    end = settings.last_step
     if adapter.step >= end:
         what = "--steps is" if end == settings.steps else "the learning rate's schedule ends at"
         raise AlreadyTrainedError(

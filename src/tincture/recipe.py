@@ -6,16 +6,17 @@ import dataclasses
 import itertools
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tincture.adapters import embedding, hypernetwork
+from tincture.adapters.adapter import Adapter
 from tincture.components import Components, check, check_steps, fit_memory, load_adapter, load_base, prepare
 from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
 from tincture.devices import resolve_device
-from tincture.errors import UsageError
+from tincture.errors import AlreadyTrainedError, UsageError
 from tincture.events import Callback, RunEnded, RunPrepared
 from tincture.memory import MemoryEstimate, MemoryEstimator
 from tincture.memory_fit import shortage_explained
@@ -243,7 +244,7 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
     estimator = MemoryEstimator(model, adapter, dataset, lines, device.type)
     settings, fitted = fit_memory(settings, estimator, device)
     trained = sum(parameter.numel() for parameter in adapter.parameters())
-    remaining = max(0, settings.steps - adapter.step)
+    remaining = max(0, settings.last_step - adapter.step)
     return {
         "settings": settings.to_dict(),
         "model": {
@@ -256,7 +257,7 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
         "pictures": dataset.pictures(),
         "samples_per_epoch": sum(dataset.repeats()),
         "skipped": {str(path): reason for path, reason in dataset.skipped},
-        "remarks": dataset.remarks,
+        "remarks": [*dataset.remarks, *_end_remarks(settings, adapter)],
         "buckets": _buckets(dataset),
         "micro_batches_per_epoch": batches.micro_batches_per_epoch,
         "steps": remaining,
@@ -265,6 +266,18 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
         "memory_mib": _mib(estimator.estimate(settings)),
         **({"chosen_for_memory": dict(fitted.chosen)} if fitted else {}),
     }
+
+
+def _end_remarks(settings: TrainSettings, adapter: Adapter) -> Iterator[str]:
+    if settings.last_step < settings.steps:
+        yield (
+            f"The learning rate's schedule ends at step {settings.last_step}, and the run with it, though steps is "
+            f"{settings.steps}."
+        )
+    try:
+        check_steps(settings, adapter)
+    except AlreadyTrainedError as error:
+        yield str(error)
 
 
 def _mib(estimate: MemoryEstimate) -> dict[str, float]:

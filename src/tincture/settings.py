@@ -266,6 +266,14 @@ class TrainSettings(CheckedSettings):
             weight_decay=0.0 if self.kind == "embedding" and self.weight_decay is None else self.weight_decay,
         )
 
+    @property
+    def last_step(self) -> int:
+        """The step that ends the run: as in the webui, it may be the end of the learning rate's schedule."""
+        from tincture.training.lr_schedule import Schedule
+
+        rate = self.learning_rate or DEFAULT_LEARNING_RATE[self.kind]
+        return min(self.steps, Schedule.parse(rate, self.steps).end_step)
+
     def open_memory_settings(self) -> dict[str, Any]:
         """Those of `MEMORY_SETTINGS` that were not given, with what they usually are."""
         return {name: usual for name, usual in MEMORY_SETTINGS.items() if getattr(self, name) in (None, "auto")}

@@ -503,6 +503,20 @@ def test_plan_writes_nothing_and_counts(bench: Bench) -> None:
     assert plan["trained_numbers"] == 64
 
 
+def test_a_plan_ends_where_the_schedule_of_the_rate_ends(bench: Bench) -> None:
+    plan = recipe.plan(bench.settings("embedding", steps=10, learning_rate="0.1:4"), bench.workspace)
+    assert (plan["steps"], plan["epochs"]) == (4, 0.8)
+    (remark,) = [remark for remark in plan["remarks"] if "schedule" in remark]
+    assert "ends at step 4" in remark and "steps is 10" in remark
+
+
+def test_a_plan_says_when_nothing_is_left_to_do(bench: Bench) -> None:
+    bench.train("embedding", steps=4)
+    plan = recipe.plan(bench.settings("embedding", steps=4), bench.workspace)
+    assert (plan["steps"], plan["epochs"]) == (0, 0)
+    assert any("has 4 steps already" in remark for remark in plan["remarks"])
+
+
 def test_a_v_prediction_model_is_trained(bench: Bench, tmp_path: Path) -> None:
     folder = save_folder(tiny_model(prediction_type="v_prediction"), tmp_path / "v")
     other = bench.train("embedding", steps=2, model=str(folder))

@@ -140,7 +140,6 @@ def finished(job: Job) -> Fields | None:
     from tincture.run_folder import RunFolder, read_record
     from tincture.settings import TrainSettings
     from tincture.training.checkpoint import list_states
-    from tincture.training.lr_schedule import Schedule
 
     assert job.run_dir
     try:
@@ -148,7 +147,7 @@ def finished(job: Job) -> Fields | None:
         settings = TrainSettings.from_dict(record["settings"])
         path = Path(record["adapter_path"])
         states = list_states(RunFolder(job.run_dir, settings.kind).states)
-        end = min(settings.steps, Schedule.parse(settings.learning_rate, settings.steps).end_step)
+        end = settings.last_step
         if not states or states[0][0] < end or load_adapter(settings.kind, path, path.stem).step < end:
             return None
     except TinctureError:
