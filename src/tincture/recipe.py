@@ -27,6 +27,7 @@ from tincture.preview import EmbeddingCards, Previewer
 from tincture.run_data import load_data, load_template, open_latents, preview_prompts
 from tincture.run_folder import Checkpointer, RunFolder, read_record, write_json
 from tincture.run_records import preview_drawing, provenance, software, write_records
+from tincture.run_resume import relocated
 from tincture.settings import MEMORY_SETTINGS, TrainSettings
 from tincture.training import checkpoint
 from tincture.training.metrics import CsvLog, TensorBoardLog
@@ -173,7 +174,8 @@ def resume(
     On a CPU the weights that result equal, bit for bit, those of the run that was never stopped.
 
     Args:
-        workspace: where model and adapter lie; None takes the run's own.
+        workspace: where model and adapter lie; None takes the run's own. A run whose folder lies in it goes on there,
+            should it have begun in another: the whole workspace was moved.
         memory: of ``settings.MEMORY_SETTINGS`` and ``vram``, those to change from now on. ``vram`` chooses the others
             anew, except for precision and weight storage, on which the result depends.
         device: where to go on, if not where the run began; another kind of device computes a little differently.
@@ -184,10 +186,11 @@ def resume(
         UsageError: the adapter's file was trained further since.
     """
     run_dir = Path(run_dir).resolve()
-    record = read_record(run_dir)
+    began = read_record(run_dir)
+    workspace = workspace or Workspace.open(began["root"])
+    record = relocated(began, run_dir, workspace)
     values = {**record["settings"], **_changed_memory(memory or {}), **({"device": device} if device else {})}
     settings = TrainSettings.from_dict(values, source=str(run_dir / "run.json")).resolved()
-    workspace = workspace or Workspace.open(record["root"])
     path = Path(record["adapter_path"])
     folder = RunFolder(run_dir, settings.kind, path.suffix)
     adapter = load_adapter(settings.kind, folder.start, path.stem)
@@ -207,7 +210,9 @@ def resume(
     else:
         checkpoint.restore_state(run.trainer, state)
     if memory:
-        write_json(folder.record, {**record, "settings": run.settings.to_dict()})
+        record["settings"] = run.settings.to_dict()
+    if record != began:
+        write_json(folder.record, record)
     _tell_prepared(run, folder, callbacks)
     return _run(run, folder, path, callbacks, stop)
 

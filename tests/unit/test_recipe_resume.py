@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.runs import RANDOM, Bench, OnStep, Recorder, csv_text, equal, last_state, trained
+from tests.runs import NAMES, RANDOM, Bench, OnStep, Recorder, csv_text, equal, last_state, trained
 from tincture import recipe
 from tincture.data.latents import LatentCache
 from tincture.errors import DataError, FileFormatError, ModelError, UsageError
 from tincture.events import Event, RunPrepared, RunStarted
 from tincture.formats.files import safe_torch_load
+from tincture.run_resume import relocated
 from tincture.training.checkpoint import list_states
+from tincture.workspace import Workspace
 
 KINDS = ("embedding", "hypernetwork")
 CLIPPED = {"clip_grad_mode": "norm", "clip_grad_value": "0.5:3, 0.01", "learning_rate": "1e-2:2, 3e-3:5, 1e-3"}
@@ -184,6 +187,40 @@ def test_resume_from_another_folder(bench: Bench, tmp_path: Path, monkeypatch: p
     result = bench.train("embedding", stop_after=2, model="tiny")
     monkeypatch.chdir(tmp_path)
     assert bench.resume(result.run_dir).global_step == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_moved_workspace_gets_the_result(new_bench: Callable[[str], Bench], kind: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {**RANDOM, "save_every": 1}
+    whole = new_bench("whole").train(kind, **settings)
+    stopped = new_bench("old")
+    model = stopped.workspace.models / "own"
+    shutil.copytree(stopped.model, model)
+    result = stopped.train(kind, stop_after=2, model=str(model), **settings)
+    (tmp_path / "old").rename(tmp_path / "new")
+    workspace = Workspace(tmp_path / "new")
+    run_dir = tmp_path / "new" / result.run_dir.relative_to(tmp_path / "old")
+    again = recipe.resume(run_dir, workspace=workspace)
+    assert again.adapter_path == workspace.adapter_path(kind, NAMES[kind])
+    assert equal(trained(again.adapter_path), trained(whole.adapter_path))
+    assert not (tmp_path / "old").exists()
+    assert recipe.resume(run_dir).adapter_path == again.adapter_path  # the run knows its new place
+
+
+def test_what_a_moved_workspace_lacks_stays_where_it_was(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    (new / "datasets" / "rex").mkdir(parents=True)
+    (old / "datasets" / "sky").mkdir(parents=True)
+    paths = {"model": str(old / "models" / "m"), "vae": "", "masks": "/elsewhere/masks", "cache_dir": ""}
+    data = [f"{old}/datasets/rex:3", f"{old}/datasets/sky:2"]
+    adapter = old / "embeddings" / "rex.pt"
+    record = {"root": str(old), "adapter_path": str(adapter), "settings": {**paths, "data": data}, "model_hash": "0"}
+    moved = relocated(record, new / "textual_inversion" / "rex", Workspace(new))
+    assert (moved["root"], moved["adapter_path"]) == (str(new), str(new / "embeddings" / "rex.pt"))
+    assert moved["settings"] == {**paths, "data": [f"{new}/datasets/rex:3", data[1]]}
+    assert relocated(record, tmp_path / "logs" / "rex", Workspace(new)) == record
+    outside = {**record, "adapter_path": str(tmp_path / "mine" / "rex.pt")}
+    assert relocated(outside, new / "rex", Workspace(new))["adapter_path"] == outside["adapter_path"]
 
 
 def test_a_folder_that_is_no_run_is_told(bench: Bench, tmp_path: Path) -> None:
