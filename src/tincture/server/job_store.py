@@ -20,7 +20,7 @@ from typing import Any
 
 from tincture.errors import StorageError, UsageError
 from tincture.server.errors import ConflictError, NotFoundError
-from tincture.server.jobs import Job, JobState, Wanted
+from tincture.server.jobs import Job, JobState, Wanted, held_by
 
 WAITING = (JobState.QUEUED, JobState.PAUSED)
 HIGHEST_PRIORITY = 1000
@@ -28,7 +28,7 @@ BUSY_S = 30.0
 """Seconds that a call waits for another process that writes."""
 
 # Besides what a Job says: `asked_device` is where it must run, also after it ran somewhere; `front` puts those first
-# that a server left running when it ended.
+# that a server left running when it ended; `holds` is as in Job.
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE jobs (
@@ -41,6 +41,11 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX jobs_by_turn ON jobs (state, front DESC, priority DESC, position, id)",
     ),
+    (
+        "ALTER TABLE jobs ADD COLUMN holds TEXT NOT NULL DEFAULT ''",
+        "UPDATE jobs SET holds = held_by(kind, name, settings)",
+        "CREATE INDEX jobs_by_what_they_hold ON jobs (holds, state)",
+    ),
 )
 _FIELDS = tuple(field.name for field in dataclasses.fields(Job))
 _JSON = ("settings", "result")
@@ -50,15 +55,25 @@ _ORDER = f"""
     CASE state WHEN 'running' THEN 0 WHEN 'queued' THEN 1 WHEN 'paused' THEN 1 ELSE 2 END,
     CASE WHEN state IN ('queued', 'paused') THEN 0 ELSE -COALESCE(ended_at, started_at, created_at) END,
     {_TURN}"""
-# Two trainings of one adapter would overwrite each other's work, so the second waits for the first.
+_HELD_FOR = "waits for job "
+# Two trainings of one adapter would overwrite each other's work, so the second waits for the first: while that runs,
+# and while it could go on with a run that the second would spoil.
+_HOLDERS = """
+    FROM jobs AS other WHERE other.holds = next.holds AND other.id <> next.id AND (
+        other.state = 'running' OR (other.run_dir IS NOT NULL AND (
+            other.state = 'paused' OR (other.state = 'queued' AND next.run_dir IS NULL))))"""
+_WAITS = f"""COALESCE((
+    SELECT '{_HELD_FOR}' || other.id || ', which is ' || other.state {_HOLDERS}
+    ORDER BY other.state = 'running' DESC, other.position LIMIT 1), '')"""
+_TELL = f"""
+    UPDATE jobs AS next SET stage = {_WAITS}
+    WHERE state = 'queued' AND (stage = '' OR stage LIKE '{_HELD_FOR}%') AND stage <> {_WAITS}"""
 _CLAIM = f"""
     UPDATE jobs SET state = 'running', device = :device, attempts = attempts + 1, started_at = :now, ended_at = NULL,
         stage = '', front = 0
     WHERE id = (
-        SELECT id FROM jobs AS next WHERE state = 'queued' AND asked_device IN ('', :device) AND NOT EXISTS (
-            SELECT 1 FROM jobs AS other
-            WHERE other.state = 'running' AND other.kind = next.kind AND other.name = next.name
-        ) ORDER BY {_TURN} LIMIT 1
+        SELECT id FROM jobs AS next WHERE state = 'queued' AND asked_device IN ('', :device)
+            AND NOT EXISTS (SELECT 1 {_HOLDERS}) ORDER BY {_TURN} LIMIT 1
     ) RETURNING *"""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -88,7 +103,7 @@ class JobStore:
 
     def add(self, job: Job) -> None:
         """Puts a new job in; ConflictError when there is one of its id."""
-        values = {**_row(dataclasses.asdict(job)), "asked_device": job.device}
+        values = {**_row(dataclasses.asdict(job)), "asked_device": job.device, "holds": job.holds}
         places = ", ".join(f":{name}" for name in values)
         try:
             self._write(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({places})", values)
@@ -128,11 +143,22 @@ class JobStore:
     def claim(self, device: str) -> Job | None:
         """Takes the waiting job whose turn it is on ``device``, which then counts as running; None when none waits.
 
-        No two callers get the same job. A job waits while another one of its kind and name runs.
+        No two callers get the same job. A job waits while another one that holds the same (see ``Job.holds``) runs, or
+        is paused with a run that it can go on with, or waits to go on with one while this job would begin a new one.
         """
         with self._lock:
             claimed = self._write(_CLAIM, {"device": device, "now": time.time()})
         return _job(claimed[0]) if claimed else None
+
+    def holding(self, held: str) -> builtins.list[Job]:
+        """Running, waiting and paused jobs that hold this (see ``Job.holds``), in the order of ``list``."""
+        states = (JobState.RUNNING, *WAITING)
+        query = f"SELECT * FROM jobs WHERE holds = ? AND state IN ({_marks(states)}) ORDER BY {_ORDER}"
+        return [_job(row) for row in self._read(query, [held, *states])]
+
+    def tell_what_waits(self) -> None:
+        """Lets the ``stage`` of waiting jobs say which other job they wait for, and no longer, if they don't."""
+        self._write(_TELL, [])
 
     def update(self, job_id: str, only_from: Collection[JobState] | None = None, **changes: Any) -> Job:
         """Changes fields of a job and returns it. A job that is queued again may run on any device that it may.
@@ -200,6 +226,7 @@ class JobStore:
     def _connect(self, synchronous: str) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
+        connection.create_function("held_by", 3, _held_by)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         return connection
@@ -291,6 +318,10 @@ class JobStore:
 def _row(values: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a job as SQLite keeps them: texts, numbers and None."""
     return {name: _kept(name, value) for name, value in values.items()}
+
+
+def _held_by(kind: str, name: str, settings: str) -> str:
+    return held_by(kind, name, json.loads(settings))
 
 
 def _kept(name: str, value: Any) -> Any:

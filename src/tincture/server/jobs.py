@@ -10,9 +10,13 @@ queued ──► running ──► done
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import PurePath
 from typing import Any, Literal
+
+from tincture.workspace import TRAINABLE_SUFFIXES
 
 JobKind = Literal["train", "preprocess"]
 
@@ -96,8 +100,26 @@ class Job:
     error_type: str = ""
 
     @property
+    def holds(self) -> str:
+        """What it works on, as a text: of two jobs with the same one, the second waits for the first."""
+        return held_by(self.kind, self.name, self.settings)
+
+    @property
     def progress(self) -> float:
         """From 0 to 1."""
         if self.state is JobState.DONE:
             return 1.0
         return min(1.0, self.global_step / self.steps) if self.steps else 0.0
+
+
+def held_by(kind: str, name: str, settings: Mapping[str, Any]) -> str:
+    """See ``Job.holds``: the adapter that is trained, or the folder that crops go to."""
+    if kind == "train":
+        return held_adapter(str(settings.get("kind", "")), name)
+    return f"{kind}:{settings.get('destination', name)}"
+
+
+def held_adapter(kind: str, name: str) -> str:
+    """What a training of the adapter of this kind and name holds."""
+    path = PurePath(name.strip())
+    return f"{kind}:{path.stem if path.suffix.lower() in TRAINABLE_SUFFIXES else path.name}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 import secrets
 import threading
@@ -27,12 +28,12 @@ from tincture.server.datasets import Datasets
 from tincture.server.errors import ConflictError, NotFoundError, QueueFullError
 from tincture.server.job_folder import JobFolder
 from tincture.server.job_store import JobStore
-from tincture.server.jobs import FINISHED, Job, JobKind, JobState, Wanted
+from tincture.server.jobs import FINISHED, Job, JobKind, JobState, Wanted, held_adapter
 from tincture.server.places import Places
 from tincture.server.request_limits import check_sizes
 from tincture.server.settings import ServerSettings
 from tincture.server.supervisor import Supervisor
-from tincture.workspace import Workspace, clean_name
+from tincture.workspace import TRAINABLE_SUFFIXES, Workspace, clean_name
 
 STATE_FOLDER = "tincture-server"
 JOB_KINDS: tuple[JobKind, ...] = ("train", "preprocess")
@@ -205,10 +206,15 @@ class Service:
         """Forgets a job that has ended, with its log; what it trained stays. ConflictError while it waits or runs."""
         self.store.delete(job_id, FINISHED | {JobState.PAUSED})
         self.supervisor.folder(job_id).remove()
+        self.supervisor.wake()
 
     def wait(self, job_id: str, timeout_s: float | None = None) -> Job:
         """Blocks until the job is done, failed, cancelled or paused, or the time is over; returns it as it stands."""
         return self.supervisor.wait(job_id, timeout_s)
+
+    def same_adapter(self, job: Job) -> list[Job]:
+        """Other trainings of the adapter that a training is for: those that run, wait or are paused."""
+        return [other for other in self.store.holding(job.holds) if other.id != job.id and job.kind == "train"]
 
     def _checked(self, kind: JobKind, settings: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         if kind == "train":
@@ -227,7 +233,9 @@ class Service:
             try:
                 if job.state is JobState.RUNNING:
                     return self.supervisor.ask(job_id, wanted)
-                return self.store.update(job_id, waiting, state=state, wanted=None, ended_at=time.time())
+                stopped = self.store.update(job_id, waiting, state=state, wanted=None, stage="", ended_at=time.time())
+                self.supervisor.wake()
+                return stopped
             except ConflictError:
                 if self.store.get(job_id).state is job.state:
                     raise
@@ -268,7 +276,12 @@ class Service:
     def create_embedding(
         self, name: str, *, model: str = "", num_vectors: int = 1, init_text: str = "*", overwrite: bool = False
     ) -> Path:
-        """A new embedding; see ``recipe.create_embedding``. ``model`` empty: the workspace's first, or picto."""
+        """A new embedding; see ``recipe.create_embedding``. ``model`` empty: the workspace's first, or picto.
+
+        Raises:
+            ConflictError: there is one of that name and it is not to be overwritten, or a job that has not ended
+                trains it.
+        """
         arguments = {"num_vectors": num_vectors, "init_text": init_text, "overwrite": overwrite}
         check_sizes(arguments, {})
         self._refuse_taken("embedding", name, overwrite)
@@ -276,7 +289,7 @@ class Service:
         return cast(Path, self._desk.call("create_embedding", name=clean_name(name), model=chosen, **arguments))
 
     def create_hypernetwork(self, name: str, *, model: str = "", **options: Any) -> Path:
-        """A new hypernetwork; ``options`` as of ``recipe.create_hypernetwork``."""
+        """A new hypernetwork; ``options`` as of ``recipe.create_hypernetwork``, errors as of ``create_embedding``."""
         checked = checked_network(options)
         self._refuse_taken("hypernetwork", name, bool(options.get("overwrite")))
         chosen = self.places.model(model or self.default_model())
@@ -339,9 +352,14 @@ class Service:
         return cast(dict[str, Any], self._desk.call("inspect", path=self.places.path(path)))
 
     def convert(self, path: str, out: str, **options: Any) -> dict[str, Any]:
-        """Writes an adapter in another format to the path ``out``; see ``conversion.convert_file``."""
+        """Writes an adapter in another format to the path ``out``; see ``conversion.convert_file``.
+
+        Raises:
+            ConflictError: a job that has not ended trains an adapter of that name.
+        """
         source, target = self.places.path(path), self.places.path(out, writing=True)
         checked = checked_conversion(options, self.places)
+        self._refuse_trained_file(target)
         return cast(dict[str, Any], self._desk.call("convert", path=source, out=target, **checked))
 
     def file_steps(self, paths: Sequence[str]) -> dict[str, int | None]:
@@ -447,6 +465,22 @@ class Service:
             raise ConflictError(
                 f"There is a file of the {kind} {name.strip()!r} already; choose another name, or overwrite."
             )
+        self._refuse_trained(kind, name)
+
+    def _refuse_trained(self, kind: str, name: str) -> None:
+        """What a training goes on with is not put in another's place: the next step would overwrite it."""
+        for job in self.store.holding(held_adapter(kind, name))[:1]:
+            raise ConflictError(
+                f"The job {job.id}, which is {job.state}, trains the {kind} {name.strip()!r}; cancel it first, or "
+                "choose another name."
+            )
+
+    def _refuse_trained_file(self, path: Path) -> None:
+        """The same for a file that is to be written, if it is one that a name stands for."""
+        for kind in ("embedding", "hypernetwork"):
+            folder = Path(os.path.realpath(self.workspace.adapter_path(kind, "x").parent))
+            if path.suffix.lower() in TRAINABLE_SUFFIXES and path.is_relative_to(folder):
+                self._refuse_trained(kind, path.name)
 
     def _listed(self, kind: str) -> Iterator[dict[str, Any]]:
         for path in self.workspace.list_adapters(kind):

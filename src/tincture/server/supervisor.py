@@ -5,6 +5,7 @@ claim ──► start a worker ──► follow its events ──► note how it
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import shutil
@@ -106,6 +107,8 @@ class Supervisor:
 
     def wake(self) -> None:
         """Tells that the queue has changed."""
+        with contextlib.suppress(StorageError):  # what a job waits for is told next time
+            self.store.tell_what_waits()
         with self._changed:
             self._changes += 1
             self._changed.notify_all()

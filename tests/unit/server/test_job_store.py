@@ -132,6 +132,75 @@ def test_two_trainings_of_one_adapter_do_not_run_at_a_time(store: JobStore) -> N
     assert claimed and claimed.id == "j1"
 
 
+def trains(job_id: str, **values: Any) -> Job:
+    return job(job_id, **{"name": "cat", "settings": {"kind": "embedding"}, **values})
+
+
+def claims(store: JobStore, count: int = 3) -> list[str]:
+    claimed = [store.claim("cpu") for _ in range(count)]
+    return [each.id for each in claimed if each]
+
+
+def test_what_two_jobs_hold_is_told_by_kind_and_name_or_by_the_destination(store: JobStore) -> None:
+    store.add(trains("embedding", position=1.0))
+    store.add(trains("hypernetwork", settings={"kind": "hypernetwork"}, position=2.0))
+    store.add(trains("again", name="cat.pt", position=3.0))
+    crops = {"kind": "preprocess", "name": "crops"}
+    store.add(job("here", **crops, settings={"destination": "/here/crops"}, position=4.0))
+    store.add(job("there", **crops, settings={"destination": "/there/crops"}, position=5.0))
+    store.add(job("twice", **crops, settings={"destination": "/here/crops"}, position=6.0))
+    assert claims(store, 6) == ["embedding", "hypernetwork", "here", "there"]
+    assert [each.id for each in store.holding(store.get("again").holds)] == ["embedding", "again"]
+
+
+def test_a_paused_job_that_has_begun_holds_its_adapter(store: JobStore) -> None:
+    store.add(trains("begun", state=JobState.PAUSED, run_dir="run", attempts=1, position=1.0))
+    store.add(trains("second", position=2.0, priority=9))
+    store.add(trains("other", name="dog", position=3.0))
+    store.tell_what_waits()
+    assert store.get("second").stage == "waits for job begun, which is paused"
+    assert claims(store) == ["other"]
+    store.update("begun", state=JobState.QUEUED)  # it goes on before what would spoil its run, whatever the priority
+    assert claims(store) == ["begun"]
+    store.tell_what_waits()
+    assert store.get("second").stage == "waits for job begun, which is running"
+    version = store.version()
+    store.tell_what_waits()
+    assert store.version() == version  # nothing is written, and no watcher is told, where nothing is new
+    store.update("begun", state=JobState.DONE)
+    store.tell_what_waits()
+    assert store.get("second").stage == ""
+    assert claims(store) == ["second"]
+
+
+def test_a_paused_job_that_never_began_holds_nothing(store: JobStore) -> None:
+    store.add(trains("paused", state=JobState.PAUSED, position=1.0))
+    store.add(trains("second", position=2.0))
+    store.tell_what_waits()
+    assert store.get("second").stage == ""
+    assert claims(store) == ["second"]
+
+
+def test_what_else_a_job_waits_for_stays_told(store: JobStore) -> None:
+    store.add(trains("begun", state=JobState.PAUSED, run_dir="run", position=1.0))
+    store.add(trains("far", stage="waits for cuda:7, which this server was not given by --device"))
+    store.tell_what_waits()
+    assert "cuda:7" in store.get("far").stage
+
+
+def test_a_queue_of_the_first_version_learns_what_its_jobs_hold(store: JobStore, path: Path) -> None:
+    store.add(trains("begun", state=JobState.PAUSED, run_dir="run"))
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP INDEX jobs_by_what_they_hold")
+        connection.execute("ALTER TABLE jobs DROP COLUMN holds")
+        connection.execute("PRAGMA user_version = 1")
+    again = JobStore(path)
+    again.add(trains("second"))
+    assert again.claim("cpu") is None
+    assert [each.id for each in again.holding("embedding:cat")] == ["begun", "second"]
+
+
 def test_threads_never_claim_the_same_job(store: JobStore) -> None:
     fill(store, 60)
     claimed: list[str] = []

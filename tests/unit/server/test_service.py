@@ -124,6 +124,33 @@ def test_jobs_keep_their_order_when_the_clock_is_set_back(service: Service, monk
     assert [job.id for job in service.jobs()] == jobs
 
 
+def test_other_trainings_of_an_adapter_are_found(service: Service) -> None:
+    write(service.workspace.adapter_path("hypernetwork", "cat"))
+    first, second = submit(service), submit(service, name="cat.pt")
+    other = submit(service, kind="hypernetwork")
+    service.pause(second)
+    assert [job.id for job in service.same_adapter(service.job(first))] == [second]
+    assert [job.id for job in service.same_adapter(service.job(second))] == [first]
+    assert service.same_adapter(service.job(other)) == []
+    service.cancel(second)
+    assert service.same_adapter(service.job(first)) == []
+
+
+def test_a_waiting_job_says_for_which_other_it_waits_until_that_is_over(service: Service) -> None:
+    begun, second, third = submit(service), submit(service), submit(service)
+    service.store.update(begun, state=JobState.RUNNING, attempts=1, run_dir="run")
+    service.store.update(begun, state=JobState.PAUSED)
+    service.resume(begun)
+    assert service.job(second).stage == f"waits for job {begun}, which is queued"
+    service.pause(begun)
+    assert service.job(second).stage == service.job(third).stage == f"waits for job {begun}, which is paused"
+    service.pause(third)
+    assert service.job(third).stage == ""
+    service.resume(third)
+    service.delete(begun)
+    assert service.job(second).stage == service.job(third).stage == ""
+
+
 @pytest.mark.parametrize("state", [JobState.RUNNING, JobState.QUEUED])
 def test_a_job_that_begins_or_stops_while_it_is_cancelled_is_cancelled_as_it_is_then(
     service: Service, monkeypatch: pytest.MonkeyPatch, state: JobState
@@ -208,6 +235,23 @@ def test_adapters_are_made_where_none_of_that_name_is(service: Service) -> None:
     with pytest.raises(NotFoundError):
         service.adapter_file("embedding", "max")
     assert {adapter["name"] for adapter in service.adapters()} >= {"rex", "ink"}
+
+
+@pytest.mark.parametrize("state", [JobState.QUEUED, JobState.RUNNING, JobState.PAUSED])
+def test_no_new_adapter_takes_the_place_of_one_that_a_job_trains(service: Service, state: JobState) -> None:
+    job = submit(service)
+    service.store.update(job, state=state)
+    for ask in (
+        lambda: service.create_embedding(" cat ", overwrite=True),
+        lambda: service.convert("embeddings/cat.pt", "embeddings/cat.pt", overwrite=True),
+        lambda: service.convert("embeddings/cat.pt", "embeddings/cat.safetensors"),
+    ):
+        with pytest.raises(ConflictError, match=f"{job}, which is {state}, trains the embedding .*cancel it"):
+            ask()
+    assert not service._desk.asked  # type: ignore[attr-defined]
+    service.create_hypernetwork("cat", overwrite=True)  # another kind
+    service.store.update(job, state=JobState.CANCELLED)
+    service.create_embedding("cat", overwrite=True)
 
 
 @pytest.mark.parametrize(
