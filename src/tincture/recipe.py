@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -27,7 +28,7 @@ from tincture.preview import EmbeddingCards, Previewer
 from tincture.run_data import load_data, load_template, open_latents, preview_prompts
 from tincture.run_folder import Checkpointer, RunFolder, read_record, write_json
 from tincture.run_records import preview_drawing, provenance, software, write_records
-from tincture.run_resume import relocated
+from tincture.run_resume import noted, refuse_foreign, relocated
 from tincture.settings import MEMORY_SETTINGS, TrainSettings
 from tincture.training import checkpoint
 from tincture.training.metrics import CsvLog, TensorBoardLog
@@ -183,7 +184,7 @@ def resume(
     Raises:
         FileFormatError: the folder holds no run, or no readable state.
         DataError: the pictures or captions are not those that the run began with.
-        UsageError: the adapter's file was trained further since.
+        UsageError: the adapter's file was trained further, or made anew, since.
     """
     run_dir = Path(run_dir).resolve()
     began = read_record(run_dir)
@@ -198,11 +199,8 @@ def resume(
     # A run that was killed before it wrote its first state stands at its start.
     state = checkpoint.newest_state(folder.states) if states else None
     saved = states[0][0] if states else adapter.step
-    if path.exists() and (done := load_adapter(settings.kind, path, path.stem).step) > saved:
-        raise UsageError(
-            f"{path} has {done} steps, but the newest state in {run_dir} has {saved}: the file was trained further "
-            "since, and resuming would overwrite it. Move it away to resume all the same."
-        )
+    if path.exists():
+        _refuse_newer(load_adapter(settings.kind, path, path.stem), path, saved, record, run_dir)
     with shortage_explained(settings, resolve_device(settings.device), lambda: None, str(run_dir)):
         run = prepare(settings, workspace, adapter, record["template_lines"], callbacks, record)
     if state is None:
@@ -215,6 +213,15 @@ def resume(
         write_json(folder.record, record)
     _tell_prepared(run, folder, callbacks)
     return _run(run, folder, path, callbacks, stop)
+
+
+def _refuse_newer(there: Adapter, path: Path, saved: int, record: Mapping[str, Any], run_dir: Path) -> None:
+    if there.step > saved:
+        raise UsageError(
+            f"{path} has {there.step} steps, but the newest state in {run_dir} has {saved}: the file was trained "
+            "further since, and resuming would overwrite it. Move it away to resume all the same."
+        )
+    refuse_foreign(there, path, record, run_dir)
 
 
 def _changed_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,7 +337,7 @@ def _run(
     watchers: list[Callback] = [seconds, CsvLog(folder.csv, trainer.global_step)]
     if settings.tensorboard:
         watchers.append(TensorBoardLog(folder.tensorboard, trainer.global_step))
-    watchers.append(Checkpointer(trainer, folder, path, settings.save_every, lambda to: _save(run, to, path)))
+    watchers.append(Checkpointer(trainer, folder, path, settings.save_every, lambda to: _save(run, folder, to, path)))
     if settings.preview_every:
         watchers.append(_previewer(run, folder.images))
     if settings.preview_with_embedding and isinstance(run.adapter, embedding.Embedding):
@@ -357,9 +364,11 @@ class _Seconds:
             self.value = event.seconds
 
 
-def _save(run: Components, path: Path, adapter_path: Path) -> None:
-    run.adapter.save(path, model_name=run.model.name, model_hash=run.model.hash, provenance=provenance(run))
-    if run.settings.save_optimizer_state and path == adapter_path:
+def _save(run: Components, folder: RunFolder, path: Path, adapter_path: Path) -> None:
+    final = path == adapter_path
+    with noted(folder, run.adapter) if final else contextlib.nullcontext():
+        run.adapter.save(path, model_name=run.model.name, model_hash=run.model.hash, provenance=provenance(run))
+    if run.settings.save_optimizer_state and final:
         save_optimizer(run.trainer.optimizer, run.adapter, path)
 
 

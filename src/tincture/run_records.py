@@ -16,6 +16,7 @@ from tincture.models.loading import find_vae
 from tincture.models.sampling import complete
 from tincture.models.sources import find_source
 from tincture.run_folder import RunFolder, write_json
+from tincture.run_resume import adapter_digest
 from tincture.settings import TrainSettings
 from tincture.workspace import Workspace
 
@@ -35,6 +36,7 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
         "settings": settings.to_dict(),
         "root": str(workspace.root.resolve()),
         "adapter_path": str(path.resolve()),
+        "adapter_digests": [adapter_digest(run.adapter)],
         "model_name": run.model.name,
         "model_hash": run.model.hash,
         "data_hash": run.dataset.digest(),

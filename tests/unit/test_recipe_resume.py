@@ -12,6 +12,7 @@ import pytest
 
 from tests.runs import NAMES, RANDOM, Bench, OnStep, Recorder, csv_text, equal, last_state, trained
 from tincture import recipe
+from tincture.components import load_adapter
 from tincture.data.latents import LatentCache
 from tincture.errors import DataError, FileFormatError, ModelError, UsageError
 from tincture.events import Event, RunPrepared, RunStarted
@@ -160,6 +161,64 @@ def test_file_trained_further_since_is_not_overwritten(bench: Bench) -> None:
     with pytest.raises(UsageError, match=r"has 6 steps, but the newest state in .* has 2"):
         bench.resume(first.run_dir)
     assert first.adapter_path.read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stop_after", [0, 2])
+def test_file_made_anew_since_is_not_overwritten(bench: Bench, kind: str, stop_after: int) -> None:
+    """Even if it is the very file that the run began with."""
+    fresh = bench.path(kind).read_bytes()
+    result = bench.train(kind, stop_after=stop_after)
+    bench.path(kind).write_bytes(fresh)
+    with pytest.raises(UsageError, match=r"made anew or trained by another run since.*Move it away"):
+        bench.resume(result.run_dir)
+    assert bench.path(kind).read_bytes() == fresh
+    bench.path(kind).unlink()
+    assert bench.resume(result.run_dir).global_step == 4
+
+
+def test_a_run_from_before_such_notes_resumes(bench: Bench) -> None:
+    result = bench.train("embedding", stop_after=2)
+    record = json.loads((result.run_dir / "run.json").read_text())
+    del record["adapter_digests"]
+    (result.run_dir / "run.json").write_text(json.dumps(record))
+    assert bench.resume(result.run_dir).global_step == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("after_write", [False, True])
+@pytest.mark.parametrize("stops", [(), (2,), (1, 3)], ids=str)
+def test_killed_while_the_adapter_is_written_equals_never_stopped(
+    new_bench: Callable[[str], Bench],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    after_write: bool,
+    stops: tuple[int, ...],
+) -> None:
+    settings: dict[str, Any] = {**RANDOM, "steps": 5, "save_every": 1}
+    whole = new_bench("whole").train(kind, **settings)
+    killed = new_bench("killed")
+    run_dir = killed.train(kind, stop_after=stops[0], **settings).run_dir if stops else None
+    for stop in stops[1:]:
+        assert run_dir
+        killed.resume(run_dir, stop_after=stop)
+    adapter = type(load_adapter(kind, killed.path(kind), NAMES[kind]))
+    save = adapter.save
+
+    def save_and_die(self: Any, path: Path, **told: Any) -> None:
+        if path != killed.path(kind) or after_write:
+            save(self, path, **told)
+        if path == killed.path(kind):
+            kill()
+
+    with monkeypatch.context() as dying:
+        dying.setattr(adapter, "save", save_and_die)
+        for _ in range(2):  # and once more when it goes on
+            with pytest.raises(Killed):
+                killed.resume(run_dir) if run_dir else killed.train(kind, **settings)
+            (run_dir,) = killed.workspace.logs.glob("*/*")
+    assert_same(killed.resume(run_dir), whole)
+    assert len(json.loads((run_dir / "run.json").read_text())["adapter_digests"]) == 1
 
 
 def test_resume_writes_the_adapter_even_if_its_file_is_gone(new_bench: Callable[[str], Bench]) -> None:
