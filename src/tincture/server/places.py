@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tincture.data.captions import SHIPPED
+from tincture.data.captions import SHIPPED, template_names
 from tincture.data.sources import MAX_REPEATS, Source
 from tincture.errors import UsageError
 from tincture.preprocessing.settings import PreprocessSettings
@@ -26,8 +26,11 @@ from tincture.workspace import Workspace
 
 LONGEST_PATH = 4000
 LONGEST_PART = 255
+MOST_NAMED = 10
+"""Templates that a message names."""
 SYSTEM_FOLDERS = tuple(Path(folder) for folder in ("/proc", "/sys", "/dev"))
 """Nobody keeps pictures there, and reading some of it does harm: refused even where the whole disk is allowed."""
+ToCome = Callable[[], Iterable[Path]]
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{10}|[0-9a-f]{64}")
 _TITLE = re.compile(r"(?P<name>[^\[]+?)\s*\[[0-9a-f]{8,64}\]")
@@ -92,6 +95,16 @@ class Places:
             if path.is_relative_to(root):
                 return path.relative_to(root).as_posix()
         return str(path)
+
+    def _present(self, text: str, path: Path, to_come: ToCome) -> Path:
+        """``path``, which ``text`` stands for, if it is a folder or one that a job is going to make."""
+        if path.is_dir() or (not path.exists() and any(path.is_relative_to(folder) for folder in to_come())):
+            return path
+        what = "is a file" if path.exists() else "is not there"
+        raise UsageError(
+            f"The folder {shortened(text)} {what}; name a folder by its path from the workspace on, or a data set by "
+            "its name."
+        )
 
     def folder(self, text: str) -> Path:
         """The same as ``path`` for a folder of pictures, which may be the name of a data set."""
@@ -167,7 +180,12 @@ class Places:
         raise UsageError(hint)
 
     def template(self, name: str) -> str:
-        """What ``recipe`` takes for a prompt template: its name, or a path; empty stays empty."""
+        """What ``recipe`` takes for a prompt template: its name, or a path; empty stays empty.
+
+        Raises:
+            UsageError: there is no such template.
+            ForbiddenPathError: it is a path that leads out.
+        """
         if not name:
             return ""
         _refuse_odd(name)
@@ -175,15 +193,25 @@ class Places:
         known = any(os.path.isfile(folder / file_name) for folder in (self.workspace.templates, SHIPPED))
         if known and not any(mark in name for mark in "/\\") and not os.path.lexists(self._root / name):
             return name
-        return str(self.path(name))
+        path = self.path(name)
+        if not any(os.path.isfile(file) for file in (path, f"{path}.txt")):
+            names = ", ".join(template_names(self.workspace.templates)[:MOST_NAMED])
+            raise UsageError(
+                f"There is no template {shortened(name)}; give the path of a text file, or one of {names}."
+            )
+        return str(path)
 
     # --- settings ----------------------------------------------------------------------------------------------------
 
-    def train_settings(self, values: Mapping[str, Any]) -> TrainSettings:
+    def train_settings(self, values: Mapping[str, Any], to_come: ToCome = tuple) -> TrainSettings:
         """Settings of a training, checked, with every path in them resolved.
 
+        Args:
+            values: fields of ``TrainSettings``.
+            to_come: gives folders that need not be there yet, nor what lies in them, since jobs that wait make them.
+
         Raises:
-            UsageError: naming every value that is not allowed.
+            UsageError: naming every value that is not allowed, or a folder or template that is not there.
             ForbiddenPathError: a path leads out.
         """
         check_sizes(values, TRAINING)
@@ -191,20 +219,23 @@ class Places:
         return settings.replace(
             model=self.model(settings.model),
             vae=self.vae(settings.vae),
-            data=tuple(map(self._data, settings.folders)),
+            data=tuple(self._data(folder, to_come) for folder in settings.folders),
             template=self.template(settings.template),
-            masks=self._optional(settings.masks),
+            masks=str(self._present(settings.masks, self.path(settings.masks), to_come)) if settings.masks else "",
             cache_dir=self._optional(settings.cache_dir, writing=True),
             log_dir=self._optional(settings.log_dir, writing=True),
         )
 
-    def preprocess_settings(self, values: Mapping[str, Any]) -> PreprocessSettings:
-        """Settings of a preprocessing, checked, with every path in them resolved; errors as of ``train_settings``."""
+    def preprocess_settings(self, values: Mapping[str, Any], to_come: ToCome = tuple) -> PreprocessSettings:
+        """Settings of a preprocessing, checked, with every path in them resolved; the rest as of ``train_settings``."""
         check_sizes(values, PREPROCESSING)
         settings = PreprocessSettings.from_dict(values)
+        destination = self.path(settings.destination, writing=True)
+        source = self._present(settings.source, self.folder(settings.source), to_come)
+        _refuse_mixing(settings, source, destination)
         return settings.replace(
-            source=str(self.folder(settings.source)),
-            destination=str(self.path(settings.destination, writing=True)),
+            source=str(source),
+            destination=str(destination),
             yunet_model=self._optional(settings.yunet_model),
             captioner=self.helper_model(settings.captioner),
             tagger=self.helper_model(settings.tagger),
@@ -233,15 +264,30 @@ class Places:
     def _optional(self, text: str, *, writing: bool = False) -> str:
         return str(self.path(text, writing=writing)) if text else ""
 
-    def _data(self, text: str) -> str:
+    def _data(self, text: str, to_come: ToCome) -> str:
         """FOLDER or FOLDER:3; as in ``Source.parse``, a folder that is really called so is taken by its name."""
         repeated = _REPEATED.fullmatch(text)
         if repeated is None or self.folder(text).is_dir():
-            return str(self.folder(text))
+            return str(self._present(text, self.folder(text), to_come))
         repeats = int(repeated["repeats"]) if len(repeated["repeats"]) < 9 else MAX_REPEATS + 1
         if not 1 <= repeats <= MAX_REPEATS:
             raise UsageError(f"The data {shortened(text)} asks for repeats that are not 1 to {MAX_REPEATS}.")
-        return str(Source(self.folder(repeated["folder"]), repeats))
+        folder = self._present(repeated["folder"], self.folder(repeated["folder"]), to_come)
+        return str(Source(folder, repeats))
+
+
+def _refuse_mixing(settings: PreprocessSettings, source: Path, destination: Path) -> None:
+    """As ``preprocessing.places.check_places``, in the words of a request: crops must not come among the sources."""
+    named = f"The destination {shortened(settings.destination)}"
+    if destination == source:
+        raise UsageError(f"{named} is the source folder itself; choose another, since sources are kept.")
+    if settings.recursive and destination.is_relative_to(source):
+        raise UsageError(
+            f"{named} lies inside the source {shortened(settings.source)}, whose inner folders are read too; choose a "
+            "folder outside it, or leave recursive out."
+        )
+    if destination.exists() and not destination.is_dir():
+        raise UsageError(f"{named} is a file; choose a folder.")
 
 
 def _real(path: Path) -> Path:

@@ -112,7 +112,8 @@ class Service:
             source: who asks: ``api``, ``page`` or ``webui``.
 
         Raises:
-            UsageError: a setting is not allowed, or the adapter to train does not exist.
+            UsageError: a setting is not allowed, or the adapter to train does not exist, or a template, or a folder
+                that no job which has not ended will make.
             ForbiddenPathError: a path leads out of what is allowed.
             QueueFullError: the queue is full; paused jobs count too.
         """
@@ -218,13 +219,18 @@ class Service:
 
     def _checked(self, kind: JobKind, settings: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         if kind == "train":
-            training = self.places.train_settings(settings)
+            training = self.places.train_settings(settings, self._to_come)
             self.workspace.find_adapter(training.kind, training.name)
             return training.to_dict(), training.name
         if kind == "preprocess":
-            made = self.places.preprocess_settings(settings)
+            made = self.places.preprocess_settings(settings, self._to_come)
             return made.to_dict(), Path(made.destination).name
         raise UsageError(f"There is no kind of job {kind!r}; there are {' and '.join(JOB_KINDS)}.")
+
+    def _to_come(self) -> list[Path]:
+        """Folders that jobs which have not ended will make."""
+        jobs = self.jobs([JobState.RUNNING, JobState.QUEUED, JobState.PAUSED], limit=10 * self.settings.max_jobs)
+        return [Path(job.settings["destination"]) for job in jobs if job.kind == "preprocess"]
 
     def _stop(self, job_id: str, wanted: Wanted, state: JobState) -> Job:
         waiting = {JobState.QUEUED} if state is JobState.PAUSED else {JobState.QUEUED, JobState.PAUSED}

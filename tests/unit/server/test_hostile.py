@@ -345,6 +345,7 @@ def test_nothing_was_queued_and_no_data_set_was_made(port: int, root: Path) -> N
 
 @pytest.mark.parametrize("path", ODD_PATHS)
 def test_odd_paths_lie_in_the_workspace(path: str, port: int, root: Path) -> None:
+    (root / path).mkdir(parents=True, exist_ok=True)
     status, _, body = send(port, job(data=path, log_dir=path))
     assert status == 202, body
     for name in ("data", "log_dir"):

@@ -230,7 +230,14 @@ def test_vaes_and_templates(workspace: Workspace, places: Places, tmp_path: Path
     assert (places.vae("bright"), places.vae("house")) == ("bright", "house")
     assert places.vae("models/VAE/bright.pt") == str(workspace.vaes / "bright.pt")
     assert (places.template("mine"), places.template("style.txt")) == ("mine", "style.txt")
-    assert places.template("pictures/new.txt") == str(workspace.root / "pictures" / "new.txt")
+    new = workspace.root / "pictures" / "new.txt"
+    for name in ("pictures/new.txt", "pictures/new", "nowhere"):
+        with pytest.raises(UsageError, match=rf"no template '{name}'; .* one of mine, .*style") as told:
+            places.template(name)
+        assert str(workspace.root) not in str(told.value)
+    new.write_text("a [name]")
+    assert places.template("pictures/new.txt") == str(new)
+    assert places.template("pictures/new") == str(new.with_suffix(""))  # as recipe takes it
     for name in ("../outside/secret.txt", "/etc/passwd", "../../outside/secret"):
         with pytest.raises(ForbiddenPathError):
             places.template(name)
@@ -271,6 +278,54 @@ def test_every_path_of_a_training_is_resolved(workspace: Workspace, places: Plac
     )
     # What was checked once is as good the next time.
     assert places.train_settings(made.to_dict()) == made
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"data": "nowhere"}, "The folder 'nowhere' is not there"),
+        ({"data": ["pictures", "nowhere:3"]}, "The folder 'nowhere' is not there"),
+        ({"data": "pictures/a.png"}, "The folder 'pictures/a.png' is a file"),
+        ({"masks": "nowhere", "use_weight": True}, "The folder 'nowhere' is not there"),
+        ({"template": "nowhere"}, "no template 'nowhere'"),
+    ],
+)
+def test_what_is_not_there_is_told_at_once_as_it_was_given(places: Places, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told) as error:
+        places.train_settings({**TRAINING, **changes})
+    assert str(places.workspace.root) not in str(error.value)
+
+
+def test_folders_that_are_to_come_need_not_be_there(workspace: Workspace, places: Places) -> None:
+    crops, values = workspace.root / "crops", {**TRAINING, "data": ["crops/train:2"], "masks": "crops/mask"}
+    made = places.train_settings({**values, "use_weight": True}, lambda: [crops])
+    assert (made.folders, made.masks) == ((f"{crops / 'train'}:2",), str(crops / "mask"))
+    again = places.preprocess_settings({"source": "crops", "destination": "again"}, lambda: [crops])
+    assert again.source == str(crops)
+    (workspace.root / "pictures" / "crops").write_text("a file")
+    with pytest.raises(UsageError, match="is a file"):
+        places.train_settings({**TRAINING, "data": "pictures/crops"}, lambda: [workspace.root / "pictures"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"source": "nowhere"}, "'nowhere' is not there"),
+        ({"source": "pictures/a.png"}, "'pictures/a.png' is a file"),
+        ({"destination": "pictures"}, "'pictures' is the source folder itself"),
+        ({"destination": "models/../pictures"}, "is the source folder itself"),
+        ({"destination": "pictures/crops", "recursive": True}, "'pictures/crops' lies inside the source 'pictures'"),
+        ({"destination": "pictures/a.png"}, "'pictures/a.png' is a file; choose a folder"),
+    ],
+)
+def test_crops_that_would_come_among_the_sources_are_refused_at_once(
+    places: Places, changes: dict[str, Any], told: str
+) -> None:
+    sound = {"source": "pictures", "destination": "crops"}
+    assert places.preprocess_settings({**sound, "destination": "pictures/crops"})
+    with pytest.raises(UsageError, match=told) as error:
+        places.preprocess_settings({**sound, **changes})
+    assert str(places.workspace.root) not in str(error.value)
 
 
 @pytest.mark.parametrize("field", ["data", "model", "vae", "template", "masks", "cache_dir", "log_dir"])

@@ -71,6 +71,19 @@ def test_jobs_that_are_refused(service: Service, arguments: dict[str, Any], erro
     assert service.jobs() == []
 
 
+def test_a_training_may_wait_for_pictures_that_another_job_makes(service: Service, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="The folder 'crops' is not there"):
+        submit(service, data="crops")
+    making = service.submit("preprocess", {"source": "pictures", "destination": "crops"})
+    training_job = submit(service, data="crops:2")
+    assert service.job(training_job).settings["data"] == f"{tmp_path / 'crops'}:2"
+    service.cancel(making.id)
+    with pytest.raises(UsageError, match="is not there"):
+        submit(service, data="crops")
+    service.cancel(training_job)
+    assert service.retry(training_job).state is JobState.QUEUED  # what it needs may come in time
+
+
 def test_a_training_needs_its_adapter(service: Service) -> None:
     with pytest.raises(UsageError, match="no embedding 'dog'"):
         submit(service, name="dog")
