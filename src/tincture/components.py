@@ -27,7 +27,14 @@ from tincture.models.loading import load_model
 from tincture.models.placement import TEXT_ENCODERS, UNET
 from tincture.models.samplers import SAMPLERS
 from tincture.models.stable_diffusion import StableDiffusion
-from tincture.run_data import attention_mask_loss, load_data, open_latents, require_masks, training_data
+from tincture.run_data import (
+    attention_mask_loss,
+    load_data,
+    mask_remarks,
+    open_latents,
+    require_masks,
+    training_data,
+)
 from tincture.run_trainer import known_prompts, make_optimizer, make_trainer
 from tincture.settings import TrainSettings
 from tincture.training.trainer import Trainer
@@ -67,7 +74,7 @@ def prepare(
         lines: of the prompt template.
         record: of the run that goes on; model and data must be those it began with.
     """
-    optimizer = make_optimizer(settings, adapter)
+    make_optimizer(settings, adapter)  # refuses what cannot be used before anything heavy is loaded
     device = resolve_device(settings.device)
     model = load_base(settings, workspace)
     _tell(callbacks, ModelLoaded(model.describe(), model))
@@ -76,7 +83,8 @@ def prepare(
     if record is not None:
         _check_unchanged(settings, model, dataset, record)
     check(settings, model, adapter, lines, dataset)
-    for remark in (*(f"{path} is skipped: {reason}" for path, reason in dataset.skipped), *dataset.remarks):
+    skipped = (f"{path} is skipped: {reason}" for path, reason in dataset.skipped)
+    for remark in (*skipped, *dataset.remarks, *mask_remarks(settings, dataset)):
         warnings.warn(remark, stacklevel=2)
     estimator = MemoryEstimator(model, adapter, dataset, lines, device.type)
     settings, fitted = fit_memory(settings, estimator, device)
@@ -85,6 +93,8 @@ def prepare(
     with shortage_explained(settings, device, lambda: estimator):
         estimator.model = model = place(model, settings, workspace, device)
         adapter.to(model.device)
+        # Only now: some, such as Adagrad, make their state at once, on the device where the parameters are.
+        optimizer = make_optimizer(settings, adapter)
         known = known_prompts(settings, model, adapter, dataset, lines)
         model.placement.keep = frozenset({UNET} if known else {UNET, TEXT_ENCODERS})
         data = training_data(settings, model, adapter.name, dataset, lines, callbacks, files)

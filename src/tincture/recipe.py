@@ -25,10 +25,11 @@ from tincture.models.families import FAMILIES
 from tincture.models.loading import load_model
 from tincture.optimizer_file import load_optimizer, save_optimizer
 from tincture.preview import EmbeddingCards, Previewer
-from tincture.run_data import load_data, load_template, open_latents, preview_prompts
+from tincture.run_data import load_data, load_template, mask_remarks, open_latents, preview_prompts
 from tincture.run_folder import Checkpointer, RunFolder, read_record, write_json
 from tincture.run_records import preview_drawing, provenance, software, write_records
 from tincture.run_resume import noted, refuse_foreign, relocated
+from tincture.run_trainer import make_optimizer
 from tincture.settings import MEMORY_SETTINGS, TrainSettings
 from tincture.training import checkpoint
 from tincture.training.metrics import CsvLog, TensorBoardLog
@@ -247,12 +248,13 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
     settings = settings.resolved()
     path = find_adapter(settings, workspace)
     adapter = load_adapter(settings.kind, path, path.stem)
+    make_optimizer(settings, adapter)  # refuses what train would refuse
     device = resolve_device(settings.device)
     model = load_base(settings, workspace, stay=True)
     dataset = load_data(settings, model, open_latents(settings, model, device))
-    batches = BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats())
     lines = load_template(settings, workspace)
     check(settings, model, adapter, lines, dataset)
+    batches = BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats())
     estimator = MemoryEstimator(model, adapter, dataset, lines, device.type)
     settings, fitted = fit_memory(settings, estimator, device)
     trained = sum(parameter.numel() for parameter in adapter.parameters())
@@ -269,7 +271,7 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
         "pictures": dataset.pictures(),
         "samples_per_epoch": sum(dataset.repeats()),
         "skipped": {str(path): reason for path, reason in dataset.skipped},
-        "remarks": [*dataset.remarks, *_end_remarks(settings, adapter)],
+        "remarks": [*dataset.remarks, *mask_remarks(settings, dataset), *_end_remarks(settings, adapter)],
         "buckets": _buckets(dataset),
         "micro_batches_per_epoch": batches.micro_batches_per_epoch,
         "steps": remaining,

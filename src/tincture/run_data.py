@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -174,15 +174,18 @@ def preview_prompts(settings: TrainSettings, dataset: PictureDataset, draw: Prom
 def _loss_weights(
     settings: TrainSettings, model: StableDiffusion, dataset: PictureDataset, latents: LatentCache
 ) -> list[Tensor]:
-    weights, masked = [], False
+    weights = []
     for index in range(len(dataset)):
         _, height, width = latents.shape(index)
         mask = dataset.mask(index)
-        masked = masked or mask is not None
         weights.append(mask_weights(mask, height, width, settings.unmasked_weight).to(model.device))
-    if not masked:
-        warnings.warn("use_weight is on, but no picture has a mask or an alpha channel; all count wholly", stacklevel=2)
     return weights
+
+
+def mask_remarks(settings: TrainSettings, dataset: PictureDataset) -> Iterator[str]:
+    """What is to be told when the loss is to be weighed by masks, and there are none."""
+    if settings.use_weight and all(dataset.mask(index) is None for index in range(len(dataset))):
+        yield "use_weight is on, but no picture has a mask or an alpha channel; all count wholly."
 
 
 def require_masks(settings: TrainSettings, dataset: PictureDataset) -> None:

@@ -300,7 +300,30 @@ def test_an_embedding_has_no_weight_decay_and_a_hypernetwork_the_optimizers(
     bench.train("embedding", steps=1)
     bench.train("hypernetwork", steps=1)
     bench.train("embedding", steps=2, weight_decay=0.5)
-    assert decays == [0.0, 0.01, 0.5]
+    assert list(dict.fromkeys(decays)) == [0.0, 0.01, 0.5]
+
+
+@pytest.mark.parametrize("kind", ["embedding", "hypernetwork"])
+def test_an_optimizer_is_made_where_the_adapter_is_trained(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Adagrad makes its state when it is made, and on the device that the parameters are on then."""
+    order: list[str] = []
+    adapter: Any = Embedding if kind == "embedding" else Hypernetwork
+    move = adapter.to
+
+    def watched_move(self: Any, device: torch.device | str) -> Any:
+        order.append("moved")
+        return move(self, device)
+
+    def watched(*arguments: Any) -> torch.optim.Optimizer:
+        order.append("made")
+        return create_optimizer(*arguments)
+
+    monkeypatch.setattr(adapter, "to", watched_move)
+    monkeypatch.setattr(run_trainer, "create_optimizer", watched)
+    assert bench.train(kind, steps=1, optimizer="Adagrad").global_step == 1
+    assert "made" in order[order.index("moved") :]
 
 
 # --- settings that change the result ---------------------------------------------------------------------------------
@@ -453,6 +476,8 @@ def test_bad_input_is_told_before_anything_is_written(
     with pytest.raises(error, match=message):
         bench.train(kind, **changes)
     assert not bench.workspace.logs.exists()
+    with pytest.raises(error, match=message):  # the plan does not promise what cannot be
+        recipe.plan(bench.settings(kind, **changes), bench.workspace)
 
 
 def test_an_adapter_for_another_model_is_refused(bench: Bench) -> None:

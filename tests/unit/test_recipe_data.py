@@ -84,9 +84,17 @@ def test_what_is_odd_is_warned_of_and_trained(bench: Bench) -> None:
     assert any("enlarged: 0.png, 1.png" in text for text in told)
 
 
-def test_weights_without_a_mask_anywhere_are_warned_of(bench: Bench) -> None:
-    with pytest.warns(UserWarning, match="no picture has a mask or an alpha channel"):
+def test_weights_without_a_mask_anywhere_are_warned_of_once_and_planned_so(bench: Bench) -> None:
+    with pytest.warns(UserWarning) as warned:
         bench.train("embedding", use_weight=True, steps=1)
+    told = [str(warning.message) for warning in warned if "no picture has a mask" in str(warning.message)]
+    assert len(told) == 1
+    plan = recipe.plan(bench.settings("embedding", use_weight=True, steps=2), bench.workspace)
+    assert told[0] in plan["remarks"]
+    (bench.data / "mask").mkdir()
+    (bench.data / "0.png").rename(bench.data / "mask" / "1.png")
+    plan = recipe.plan(bench.settings("embedding", use_weight=True, steps=2), bench.workspace)
+    assert told[0] not in plan["remarks"]
 
 
 def test_previews_by_the_data_show_each_picture_once(bench: Bench) -> None:
