@@ -42,16 +42,29 @@ def caption_for(
         DataError: the text file cannot be read in this encoding.
         UsageError: `word_regex` is not a regular expression or takes too long, or there is no such encoding.
     """
-    for text_file in (path.with_suffix(ending) for ending in CAPTION_ENDINGS):
-        if os.path.isfile(text_file):
-            lines = _read_text(text_file, encoding).splitlines()
-            return " ".join(line.strip() for line in lines if line.strip())
+    written = written_caption(path, encoding)
+    if written is not None:
+        return written
     if otherwise is not None:
         return otherwise
     # A name that is not valid in the file system's encoding holds surrogates, which no tokenizer takes.
     stem = os.fsencode(path.stem).decode("utf-8", "replace")
     words = re.sub(r"^[-\d]+\s*", "", stem)
     return join_string.join(_matches(word_regex, words)) if word_regex else words
+
+
+def written_caption(path: Path, encoding: str = "utf-8") -> str | None:
+    """The caption in the text file beside the picture at `path`, as `caption_for` has it; None without such a file.
+
+    Raises:
+        DataError: the text file cannot be read in this encoding.
+        UsageError: there is no such encoding.
+    """
+    for text_file in (path.with_suffix(ending) for ending in CAPTION_ENDINGS):
+        if os.path.isfile(text_file):
+            lines = _read_text(text_file, encoding).splitlines()
+            return " ".join(line.strip() for line in lines if line.strip())
+    return None
 
 
 def load_template(path_or_name: str | Path, folder: Path | None = None) -> list[str]:

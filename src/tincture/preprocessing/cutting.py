@@ -157,7 +157,7 @@ def _write_crops(job: Job, layers: Layers, crops: list[Crop]) -> tuple[list[CutF
                     write_picture(mask_path(path), turned(mask))
                 else:
                     mask_path(path).unlink(missing_ok=True)  # of an earlier run, when there was one
-                if job.write_captions:
+                if job.write_captions and job.existing is not None:
                     write_caption(path, job.existing)
     return files, notes
 
@@ -190,7 +190,9 @@ def _scaled(size: Size, scale: float) -> Size:
 
 
 def _fingerprint(job: Job) -> str:
-    parts = [_digest(job.path), _digest(job.mask) if job.mask else "", job.existing]
+    # An empty caption is not none; the blank is no other one's, since captions have none around them.
+    caption = "" if job.existing is None else job.existing or " "
+    parts = [_digest(job.path), _digest(job.mask) if job.mask else "", caption]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -45,7 +45,7 @@ class Job:
         rules: how it is cut.
         mask: its mask picture.
         debug: file for the picture that shows what drew the eye.
-        existing: the caption beside the source, "" for none.
+        existing: the caption beside the source, None for none.
         write_captions: write it beside each crop too.
         known: fingerprint of the source when its crops were made; equal, and nothing is done.
     """
@@ -57,7 +57,7 @@ class Job:
     rules: CutRules
     mask: Path | None = None
     debug: Path | None = None
-    existing: str = ""
+    existing: str | None = None
     write_captions: bool = False
     known: str = ""
 

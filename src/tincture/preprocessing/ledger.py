@@ -87,8 +87,8 @@ class Ledger:
         """The fingerprint of a source whose crops are all there; "" for one that is to be cut."""
         return record.fingerprint if record.is_complete(self.destination) else ""
 
-    def take(self, record: SourceRecord, cut: Cut, captions: Iterable[str]) -> None:
-        """Note the crops of a source, which are all there, each with its caption or ""."""
+    def take(self, record: SourceRecord, cut: Cut, captions: Iterable[str | None]) -> None:
+        """Note the crops of a source, which are all there, each with its caption or None."""
         before = record.crops
         record.crops = tuple(self._crop(file, caption) for file, caption in zip(cut.files, captions, strict=True))
         record.fingerprint, record.size = cut.fingerprint, cut.size
@@ -124,6 +124,6 @@ class Ledger:
         if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
             self.save()
 
-    def _crop(self, file: CutFile, caption: str) -> CropRecord:
+    def _crop(self, file: CutFile, caption: str | None) -> CropRecord:
         path = file.path.relative_to(self.destination).as_posix()
-        return CropRecord(path, file.size, file.crop.method, file.crop.box, file.mirrored, caption or None)
+        return CropRecord(path, file.size, file.crop.method, file.crop.box, file.mirrored, caption)

@@ -254,16 +254,16 @@ class _Run:
             mask=masks.find(found.path, found.root),
             debug=self.ledger.destination / DEBUG / f"{prefix}-{stem}.jpg" if debug else None,
             existing=existing,
-            write_captions=bool(existing) and not self._wants_words(existing),
+            write_captions=existing is not None and not self._wants_words(existing),
             known=self.ledger.known(record),
         )
 
-    def _existing(self, found: Found) -> str:
+    def _existing(self, found: Found) -> str | None:
         if self.settings.existing_captions == "ignore":
-            return ""
+            return None
         return existing_caption(found.path, found.caption, self.settings.caption_encoding)
 
-    def _wants_words(self, existing: str) -> bool:
+    def _wants_words(self, existing: str | None) -> bool:
         """Whether crops are to be described whose source has this caption."""
         models = self.settings.captioner or self.settings.tagger if self.captioners is None else self.captioners
         return bool(models) and needs_words(existing, self.settings.existing_captions)
@@ -284,7 +284,7 @@ class _Run:
             existing = jobs[self.found[name].path][1].existing
             captions = [compose(existing, texts, self.settings.existing_captions) for texts in said]
             for file, caption in zip(outcome.files, captions, strict=True):
-                if caption:
+                if caption is not None:
                     write_caption(file.path, caption)
             self.ledger.take(record, outcome, captions)
             del self.undescribed[name]

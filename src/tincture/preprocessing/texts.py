@@ -6,35 +6,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from tincture.data.captions import caption_for
+from tincture.data.captions import written_caption
 
 Existing = Literal["ignore", "copy", "prepend", "append"]
 JOIN = ", "
 
 
-def existing_caption(picture: Path, from_metadata: str | None, encoding: str = "utf-8") -> str:
-    """The caption file's text beside `picture`, else what a metadata file said; "" when there is neither.
+def existing_caption(picture: Path, from_metadata: str | None, encoding: str = "utf-8") -> str | None:
+    """The caption file's text beside `picture`, else what a metadata file said; None when there is neither.
+
+    An empty one is a caption too: that of a picture to be learned without words.
 
     Raises:
         DataError: the caption file cannot be read in this encoding.
     """
-    return caption_for(picture, encoding=encoding, otherwise=from_metadata or "").strip()
+    written = written_caption(picture, encoding)
+    found = from_metadata if written is None else written
+    return None if found is None else found.strip()
 
 
-def needs_words(existing: str, action: Existing) -> bool:
+def needs_words(existing: str | None, action: Existing) -> bool:
     """Whether what models say of the picture would be used."""
-    return action != "copy" or not existing
+    return action != "copy" or existing is None
 
 
-def compose(existing: str, said: Sequence[str], action: Existing) -> str:
-    """One caption of an existing one and of what models say; "" for none.
+def compose(existing: str | None, said: Sequence[str], action: Existing) -> str | None:
+    """One caption of an existing one and of what models say; None for none.
 
     The action `copy` takes the existing one where there is one; `prepend` and `append` put it before or behind what
     models say; `ignore` leaves it out.
     """
+    kept = None if action == "ignore" else existing
+    if action == "copy" and kept is not None:
+        return kept
     words = [text.strip() for text in said if text.strip()]
-    if action == "copy" and existing:
-        return existing
-    before = [existing] if action in ("prepend", "copy") and existing else []
-    behind = [existing] if action == "append" and existing else []
-    return JOIN.join([*before, *words, *behind])
+    whole = [*words, kept] if action == "append" else [kept, *words]
+    composed = JOIN.join(text for text in whole if text)
+    return composed if composed or kept is not None else None

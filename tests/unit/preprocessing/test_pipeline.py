@@ -370,6 +370,25 @@ def test_models_describe_every_crop_that_needs_it(
     assert crop(source, out, existing_captions=action, captioners=namers, flip=True, caption_batch_size=3).new == 0
 
 
+@pytest.mark.parametrize("action", ["copy", "prepend", "append", "ignore"])
+@pytest.mark.parametrize("by_metadata", [False, True])
+@pytest.mark.filterwarnings("ignore:The metadata file .* does not name")
+def test_a_caption_that_is_empty_on_purpose_stays_so(source: Path, out: Path, action: str, by_metadata: bool) -> None:
+    """Else the crop's own name would be its caption in training."""
+    before = crop(source, out, existing_captions=action)
+    assert not list(out.glob("*-0-c.txt"))
+    if by_metadata:
+        (source / "metadata.jsonl").write_text('{"file_name": "c.webp", "text": ""}\n')
+    else:
+        (source / "c.txt").touch()
+    kept = action != "ignore"
+    result = crop(source, out, existing_captions=action)
+    assert result.new == (1 if kept else 0)
+    assert [path.read_bytes() for path in out.glob("*-0-c.txt")] == ([b""] if kept else [])
+    assert result.counts["captions"] == before.counts["captions"] + kept
+    assert crop(source, out, existing_captions=action).new == 0
+
+
 def test_a_model_that_says_nothing_leaves_no_caption(source: Path, out: Path) -> None:
     crop(source, out, existing_captions="ignore", captioners=[Namer(" ")])
     assert not list(out.glob("*.txt"))
