@@ -134,7 +134,7 @@ def quick_service(root: Path, *, pace_s: float = 0.0, **settings: Any) -> Servic
     workspace = Workspace(root)
     write(workspace.adapter_path("embedding", "cat"))
     write_pictures(root / "pictures")
-    service = Service(workspace, ServerSettings(device=("cpu",), **settings))
+    service = Service(workspace, ServerSettings(**{"device": ("cpu",), **settings}))
     command = [sys.executable, quick_worker.__file__, str(pace_s)]
     service.supervisor = Supervisor(service.store, service.state_dir / "jobs", workspace, ["cpu"], command=command)
     service._desk, service._easel = cast(Calls, QuickDesk(workspace)), cast(Calls, QuickCalls())

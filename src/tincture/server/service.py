@@ -37,6 +37,7 @@ from tincture.workspace import TRAINABLE_SUFFIXES, Workspace, clean_name
 
 STATE_FOLDER = "tincture-server"
 JOB_KINDS: tuple[JobKind, ...] = ("train", "preprocess")
+AUTO = "auto"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _PICTURE = re.compile(r"(grid-)?\d{5,}-\d+\.png", re.ASCII)
 
@@ -108,7 +109,7 @@ class Service:
             settings: fields of ``TrainSettings`` or ``PreprocessSettings``; relative paths start at the workspace.
             priority: -1000 to 1000; the higher, the sooner.
             timeout_s: seconds of running after which it is stopped, saved and failed; None: the server's.
-            device: one of the server's; empty: any.
+            device: one of the server's; empty: that of the settings, or any, if they have none.
             source: who asks: ``api``, ``page`` or ``webui``.
 
         Raises:
@@ -122,8 +123,7 @@ class Service:
             raise UsageError(f"The priority is {priority}; allowed is -1000 to 1000.")
         if timeout_s is not None and not 0 < timeout_s <= 10**7:
             raise UsageError(f"The timeout is {timeout_s} s; allowed is more than 0 and at most 10,000,000 s.")
-        if device and device not in self.settings.device:
-            raise UsageError(f"This server has no device {device!r}; it has {', '.join(self.settings.device)}.")
+        device = self._device(device, checked["device"])
         self._refuse_full()
         job = Job(
             id=_new_id(),
@@ -227,6 +227,22 @@ class Service:
             return made.to_dict(), Path(made.destination).name
         raise UsageError(f"There is no kind of job {kind!r}; there are {' and '.join(JOB_KINDS)}.")
 
+    def _device(self, asked: str, setting: str) -> str:
+        """Where a job must run; empty: anywhere. On a server that was given no device by name, the setting decides."""
+        known = self.settings.device
+        if asked and asked not in known:
+            raise UsageError(f"This server has no device {asked!r}; it has {', '.join(known)}.")
+        if setting == AUTO:
+            return asked
+        named = setting if setting in known else AUTO
+        if named not in known:
+            raise UsageError(
+                f"The setting device is {setting!r}, but this server has {', '.join(known)}; leave it out."
+            )
+        if asked not in ("", named):
+            raise UsageError(f"The job's device is {asked!r}, but its setting device is {setting!r}; leave one out.")
+        return named
+
     def _to_come(self) -> list[Path]:
         """Folders that jobs which have not ended will make."""
         jobs = self.jobs([JobState.RUNNING, JobState.QUEUED, JobState.PAUSED], limit=10 * self.settings.max_jobs)
@@ -275,7 +291,8 @@ class Service:
         if kind != "train":
             raise UsageError("Only a training has a plan; preprocessing reports what it did.")
         checked, _ = self._checked(kind, settings)
-        if checked["device"] == "auto":
+        self._device("", checked["device"])
+        if checked["device"] == AUTO:
             checked["device"] = self.settings.device[0]
         return cast(dict[str, Any], self._desk.call("plan", settings=checked))
 

@@ -63,6 +63,7 @@ def test_a_job_waits_with_all_that_it_needs(service: Service, tmp_path: Path) ->
         ({"timeout_s": 1e12}, UsageError),
         ({"device": "cuda:9"}, UsageError),
         ({"settings": {}}, UsageError),
+        ({"settings": training(device="cuda:5")["settings"]}, UsageError),
     ],
 )
 def test_jobs_that_are_refused(service: Service, arguments: dict[str, Any], error: type[TinctureError]) -> None:
@@ -82,6 +83,29 @@ def test_a_training_may_wait_for_pictures_that_another_job_makes(service: Servic
         submit(service, data="crops")
     service.cancel(training_job)
     assert service.retry(training_job).state is JobState.QUEUED  # what it needs may come in time
+
+
+def test_a_device_among_the_settings_is_the_jobs_device(tmp_path: Path) -> None:
+    service = quick_service(tmp_path, device=("cuda:0", "cuda:1"))
+    far = training(device="cuda:1")["settings"]
+    assert service.submit("train", far).device == service.submit("train", far, device="cuda:1").device == "cuda:1"
+    made = service.submit("preprocess", {"source": "pictures", "destination": "crops", "device": "cuda:0"})
+    assert (made.device, service.submit("train", training()["settings"]).device) == ("cuda:0", "")
+    assert service.plan("train", far)["settings"]["device"] == "cuda:1"
+    with pytest.raises(UsageError, match="device is 'cuda:0', but its setting device is 'cuda:1'"):
+        service.submit("train", far, device="cuda:0")
+    for ask in (service.submit, service.plan):
+        with pytest.raises(UsageError, match="device is 'cpu', but this server has cuda:0, cuda:1; leave it out"):
+            ask("train", training(device="cpu")["settings"])
+    service.close()
+
+
+def test_a_server_without_named_devices_leaves_the_device_to_the_settings(tmp_path: Path) -> None:
+    service = quick_service(tmp_path, device=("auto",))
+    job = service.submit("train", training(device="cpu")["settings"])
+    assert (job.device, job.settings["device"]) == ("auto", "cpu")
+    assert service.plan("train", training(device="cpu")["settings"])["settings"]["device"] == "cpu"
+    service.close()
 
 
 def test_a_training_needs_its_adapter(service: Service) -> None:
