@@ -135,6 +135,38 @@ def test_a_run_that_failed_says_why(page: Any, served: Served) -> None:
     page.locator("#run-head").get_by_text("The data is odd.").wait_for()
 
 
+def test_a_button_is_for_the_run_that_is_shown(served: Served, running: Job, page: Any) -> None:
+    waiting = submit(served)
+    tab(page, "Runs")
+    wait_for_state(page, "running")
+    page.route("**/gradio_api/queue/join*", held := Held())  # what is shown grows old
+    served.service.cancel(running.id)
+    until(lambda: served.service.job(waiting.id).state is JobState.DONE)
+    other = submit(served, steps=100_000)
+    until(lambda: served.service.job(other.id).state is JobState.RUNNING)
+    press(page, "Cancel")
+    held.let_go(page)
+    page.get_by_text("is cancelled").first.wait_for()
+    assert served.service.job(other.id).wanted is None
+
+
+class Held:
+    """Holds requests of a page back until they are let go."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Any] | None = []
+
+    def __call__(self, route: Any) -> None:
+        route.continue_() if self.waiting is None else self.waiting.append(route)
+
+    def let_go(self, page: Any) -> None:
+        page.wait_for_timeout(200)  # until then the click is under way
+        waiting, self.waiting = self.waiting, None
+        assert waiting
+        for route in waiting:
+            route.continue_()
+
+
 def test_the_settings_of_a_run_can_be_used_again(served: Served, page: Any) -> None:
     folders = ["datasets/moons:2", str(served.root / "datasets" / "moons")]
     job = submit(served, data=folders, steps=7, batch_size=3, learning_rate="0.01:5, 0.002", varsize=True)

@@ -102,6 +102,16 @@ def test_a_data_set_is_looked_through_and_captioned(page: Any, served: Served) -
     page.get_by_text("30 captions changed").wait_for()
     assert (folder / "01.txt").read_text().strip() == "a moon, view 1, night"
 
+    page.locator("#ds-gallery button").nth(2).click()
+    page.get_by_text("02.png").wait_for()
+    caption.fill("a moon by day")
+    page.locator("#ds-forth").click()
+    page.get_by_text("Page 2 of 2").wait_for()
+    assert (folder / "02.txt").read_text().strip() == "a moon by day"
+    caption.fill("a moon at noon")
+    page.locator("#ds-reload").click()
+    page.get_by_text("Page 1 of 2").wait_for()
+    assert (folder / "02.txt").read_text().strip() == "a moon at noon"
     page.locator("#ds-forth").click()
     page.get_by_text("Page 2 of 2").wait_for()
     page.locator("#ds-gallery button").nth(5).click()

@@ -55,8 +55,17 @@ def test_buttons_and_sliders_write_into_the_prompt(trying: Any) -> None:
         strengths.nth(place).fill(strength)
         trying.keyboard.press("Tab")
         wait_for_prompt(trying, text)
+    bar = trying.locator(".strength:visible input[type=range]").nth(1)
+    bar.press("ArrowRight")
+    wait_for_prompt(trying, "a photo of (teal fox:0.8) <hypernet:outline:0.65>")
+    bar.press("ArrowLeft")
+    bar.press("ArrowLeft")
+    wait_for_prompt(trying, "a photo of (teal fox:0.8) <hypernet:outline:0.55>")
+    strengths.nth(1).press("Control+a")
+    strengths.nth(1).press_sequentially("0.7", delay=150)
+    wait_for_prompt(trying, "a photo of (teal fox:0.8) <hypernet:outline:0.7>")
     put_in(trying, "teal fox")
-    wait_for_prompt(trying, "a photo of <hypernet:outline:0.6>")
+    wait_for_prompt(trying, "a photo of <hypernet:outline:0.7>")
     trying.wait_for_function("document.querySelectorAll('.adapter[aria-pressed=true]').length === 1")
 
 

@@ -189,17 +189,18 @@ class Gallery:
         edited = [self.view, self.caption]
         everything = [self.view, self.counts, self.all, self.gallery, self.pager, self.place, *self._editor_outputs()]
         editor = [self.view, self.counts, *self._editor_outputs()]
-        gr.on([self.folder.input, self.refresh.click], self._open, [self.folder, self.missing], everything, **PRIVATE)
+        opened = [*edited, self.folder, self.missing]
+        gr.on([self.folder.input, self.refresh.click], self._open, opened, everything, **PRIVATE)
         gr.on(
             [self.send.click, self.name.submit],
             self._receive,
-            [self.name, self.files, self.add],
+            [*edited, self.name, self.files, self.add],
             [*everything, self.folder, self.files],
             **PRIVATE,
         )
         self.missing.input(self._filter, [*edited, self.missing], everything, **quiet)
-        self.back.click(lambda view: self._turn(view, -1), self.view, everything, **quiet)
-        self.forth.click(lambda view: self._turn(view, 1), self.view, everything, **quiet)
+        self.back.click(lambda view, text: self._turn(view, text, -1), edited, everything, **quiet)
+        self.forth.click(lambda view, text: self._turn(view, text, 1), edited, everything, **quiet)
         self.gallery.select(self._pick, edited, editor, **quiet)
         self.previous.click(lambda view, text: self._go(view, text, -1), edited, everything, **quiet)
         self.next.click(lambda view, text: self._go(view, text, 1), edited, everything, **quiet)
@@ -220,7 +221,10 @@ class Gallery:
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
-    def _open(self, folder: str | None, missing: bool) -> list[Any]:
+    def _open(self, view: View, text: str, folder: str | None, missing: bool) -> list[Any]:
+        view, said = self._kept(view, text)
+        if said:
+            return self._all(view, said)
         if not (folder or "").strip():
             return self._all(View(), quiet_counts="Choose a data set, or upload one.")
         try:
@@ -228,7 +232,10 @@ class Gallery:
         except TinctureError as error:
             return self._all(View(), quiet_counts=failed(error))
 
-    def _receive(self, name: str, files: list[str] | None, add: bool) -> list[Any]:
+    def _receive(self, view: View, text: str, name: str, files: list[str] | None, add: bool) -> list[Any]:
+        view, said = self._kept(view, text)
+        if said:
+            return [*self._all(view, said), gr.skip(), gr.skip()]
         try:
             if not files:
                 raise UsageError("No files are chosen; choose pictures, or a zip of them.")
@@ -245,8 +252,9 @@ class Gallery:
         view, said = self._kept(view, text)
         return self._all(replace(view, missing=missing, page=0, kept=frozenset()), said)
 
-    def _turn(self, view: View, by: int) -> list[Any]:
-        return self._all(replace(view, page=min(max(view.page + by, 0), view.pages - 1)))
+    def _turn(self, view: View, text: str, by: int) -> list[Any]:
+        view, said = self._kept(view, text)
+        return self._all(replace(view, page=min(max(view.page + by, 0), view.pages - 1)), said)
 
     def _pick(self, view: View, text: str, event: gr.SelectData) -> list[Any]:
         picked = view.on_page[int(event.index)].file

@@ -80,12 +80,10 @@ def build(service: Service) -> RunsTab:
         limit = given[2] + PAGE_OF_JOBS
         return {**refresh(given[0], given[1], limit, *given[3:]), tab.limit: limit}
 
-    def act(label: str, *given: Any) -> dict[Any, Any]:
-        shown = shown_job(service, given[0])
+    def act(label: str, shown: str, *given: Any) -> dict[Any, Any]:
         do = next(do for name, _, do in ACTIONS if name == label)
         try:
-            if shown is not None:
-                do(service, shown)
+            do(service, service.job(shown))
         except TinctureError as error:
             gr.Warning(escape(error))
         return refresh(*given)
@@ -105,7 +103,8 @@ def build(service: Service) -> RunsTab:
     gr.on([tab.running.click, tab.others.click], choose, asked, tab.outputs, **shared)
     tab.more.click(more, asked, tab.outputs, **shared)
     for label, button in tab.buttons.items():
-        button.click(lambda *given, label=label: act(label, *given), asked, tab.outputs, **shared)
+        # Not what would be shown now: another run may have begun since.
+        button.click(lambda *given, label=label: act(label, *given), [tab.shown, *asked], tab.outputs, **shared)
     return tab
 
 
@@ -113,12 +112,14 @@ class RunsTab:
     """The tab's components.
 
     Attributes:
-        chosen: the id of the job that a person chose, empty for none; see ``shown_job``.
+        chosen: the id of the job that a person chose, empty for none.
+        shown: the id of the job that the page shows.
         use: a button for whoever wants to train with the settings of the training that is shown.
     """
 
     def __init__(self) -> None:
-        self.chosen, self.limit, self.seen = gr.State(""), gr.State(PAGE_OF_JOBS), gr.State({})
+        self.chosen, self.shown = gr.State(""), gr.State("")
+        self.limit, self.seen = gr.State(PAGE_OF_JOBS), gr.State({})
         self.timer = gr.Timer(EVERY_S, active=not isinstance(Context.block, gr.Tab))
         with gr.Row(elem_classes="runs", equal_height=False):
             with gr.Column(scale=2, min_width=280, elem_id="queue"):
@@ -195,16 +196,16 @@ class _News:
 
 def _answer(service: Service, tab: RunsTab, wish: _Wish, seen: Mapping[str, object]) -> dict[Any, Any]:
     news = _News(seen)
-    shown = shown_job(service, wish.chosen)
+    shown = _shown(service, wish.chosen)
     _tell_queue(service, tab, wish, news, shown)
     if shown is None:
         _tell_nothing(tab, news)
     else:
         _tell_run(service, tab, wish, news, shown, service.folder(shown.id).trace())
-    return {**news.updates, tab.seen: news.seen}
+    return {**news.updates, tab.seen: news.seen, tab.shown: shown.id if shown else ""}
 
 
-def shown_job(service: Service, chosen: str) -> Job | None:
+def _shown(service: Service, chosen: str) -> Job | None:
     """The job that was chosen; without one, what runs, else what comes next, else what ended last."""
     if chosen:
         try:

@@ -11,15 +11,15 @@ from gradio.components import Component
 from tincture.errors import TinctureError, UsageError
 from tincture.server.page import create, gallery, lists, preprocess, train_form
 from tincture.server.page.lists import PRIVATE
-from tincture.server.page.markup import quiet
+from tincture.server.page.markup import escape, quiet
 from tincture.server.page.parts import panel
 from tincture.server.page.plan_view import plan_html
-from tincture.server.page.runs import RunsTab, shown_job
 from tincture.server.page.said import done, failed, interrupted, submitted
 from tincture.server.page.train_form import KINDS, TrainInputs
 
 if TYPE_CHECKING:
     from tincture.server.jobs import Job
+    from tincture.server.page.runs import RunsTab
     from tincture.server.service import Service
 
 # settings of previews, by the inputs in Try it that they can be read from
@@ -133,9 +133,11 @@ class TrainTab:
         """The button of a run brings its settings here, and opens this tab among ``tabs``."""
         form = {*self.inputs.components, self.model, self.said}
 
-        def fill(chosen: str) -> dict[Any, Any]:
-            job = shown_job(self.service, chosen)
-            if job is None or job.kind != "train":
+        def fill(job_id: str) -> dict[Any, Any]:
+            try:
+                job = self.service.job(job_id)
+            except TinctureError as error:
+                gr.Warning(escape(error))
                 return {}
             kind = str(job.settings["kind"])
             adapters: list[Any] = list(lists.adapters(self.service, kind))
@@ -151,7 +153,7 @@ class TrainTab:
                 self.tabs: gr.Tabs(selected="train"),
             }
 
-        runs.use.click(fill, runs.chosen, [*form, tabs, self.tabs], show_progress="hidden", **PRIVATE)
+        runs.use.click(fill, runs.shown, [*form, tabs, self.tabs], show_progress="hidden", **PRIVATE)
 
     def _model(self, job: Job) -> Any:
         """The job's base model in the list of them; what is chosen stays where it is not there any more."""

@@ -134,6 +134,11 @@ class _Tab:
         self.answer = panel(quiet(NOTHING_YET), script=TELL_CLICKS, elem_id="try-pictures")
 
     @property
+    def following(self) -> tuple[list[Any], list[Any]]:
+        """Inputs and outputs of ``_follow``."""
+        return [self.prompt, self.adapters, self.named], [self.named, self.chips, *self.sliders]
+
+    @property
     def wishes(self) -> list[Any]:
         """In the order of the fields of ``Wish``."""
         prompts = [self.mode, self.prompt, self.negative_prompt, self.model, self.sampler, self.steps]
@@ -162,30 +167,38 @@ def _keep_chips(service: Service, tab: _Tab) -> None:
     assert page is not None
     shown = [tab.adapters, tab.named, tab.chips, tab.model, tab.run]
     gr.on([page.load, *([inside.select] if isinstance(inside, gr.Tab) else [])], read, tab.prompt, shown, **QUIETLY)
-    tab.chips.click(choose, [tab.prompt, tab.adapters], tab.prompt, **QUIETLY)
+    tab.chips.click(choose, [tab.prompt, tab.adapters], tab.prompt, **QUIETLY).then(_follow, *tab.following, **QUIETLY)
 
 
 def _keep_sliders(tab: _Tab) -> None:
-    def follow(prompt: str, adapters: Sequence[dict[str, Any]], known: Sequence[Named]) -> list[Any]:
-        named = _named(prompt, adapters)
-        if named == list(known):
-            return [gr.skip()] * (2 + MOST_SLIDERS)
-        marked = [(adapter.kind, adapter.name) for adapter in named]
-        return [named, try_view.chips(adapters, marked), *_sliders(named, known)]
+    def write(
+        place: int, strength: float | None, prompt: str, adapters: Sequence[dict[str, Any]], known: Sequence[Named]
+    ) -> tuple[Any, Any]:
+        if strength is None or place >= len(known):
+            return gr.skip(), gr.skip()
+        text = prompt_edit.with_strength(prompt, known[place], strength, known)
+        return text, _named(text, adapters)
 
-    def write(place: int, strength: float, prompt: str, named: Sequence[Named]) -> str:
-        return prompt_edit.with_strength(prompt, named[place], strength, named) if place < len(named) else prompt
-
-    outputs = [tab.named, tab.chips, *tab.sliders]
-    asked = [tab.prompt, tab.adapters, tab.named]
-    tab.prompt.change(follow, asked, outputs, trigger_mode="always_last", **QUIETLY)
+    # Not change: an answer to what a slider wrote would come back to the slider, which may have moved on.
+    tab.prompt.input(_follow, *tab.following, trigger_mode="always_last", **QUIETLY)
     for place, slider in enumerate(tab.sliders):
-        slider.release(
+        # Not release: keys move a slider too.
+        slider.input(
             lambda *given, place=place: write(place, *given),
-            [slider, tab.prompt, tab.named],
-            tab.prompt,
+            [slider, tab.prompt, tab.adapters, tab.named],
+            [tab.prompt, tab.named],
+            trigger_mode="always_last",
             **QUIETLY,
         )
+
+
+def _follow(prompt: str | None, adapters: Sequence[dict[str, Any]], known: Sequence[Named]) -> list[Any]:
+    """What a prompt names, shown by the buttons and sliders; see ``_Tab.following``."""
+    named = _named(prompt, adapters)
+    if named == list(known):
+        return [gr.skip()] * (2 + MOST_SLIDERS)
+    marked = [(adapter.kind, adapter.name) for adapter in named]
+    return [named, try_view.chips(adapters, marked), *_sliders(named, known)]
 
 
 def _named(prompt: str | None, adapters: Sequence[dict[str, Any]]) -> list[Named]:
@@ -225,7 +238,8 @@ def _keep_copies(service: Service, tab: _Tab) -> None:
         return gr.CheckboxGroup(choices=steps, value=[path for _, path in steps[-4:]]), prompt
 
     tab.mode.change(show, tab.mode, [tab.instead, tab.grid, tab.count], **QUIETLY)
-    tab.run.input(choose, [tab.run, tab.prompt, tab.adapters], [tab.copies, tab.prompt], **QUIETLY)
+    chosen = tab.run.input(choose, [tab.run, tab.prompt, tab.adapters], [tab.copies, tab.prompt], **QUIETLY)
+    chosen.then(_follow, *tab.following, **QUIETLY)
 
 
 def _runs(service: Service) -> list[tuple[str, str]]:
