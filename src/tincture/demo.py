@@ -78,6 +78,7 @@ def run(
     Raises:
         UsageError: subject or style is not of picto's world, or ``out`` holds something else.
     """
+    randomness.require_seeds([seed])
     taught, workspace = _checked(out, subject, style)
     model = load_model("picto", workspace=workspace)
     tell("Reading rendered pictures with the oracle, and pictures that picto draws for random prompts.")

@@ -28,6 +28,7 @@ from tincture.models.prompt import ExtraNetwork, parse_extra_networks
 from tincture.models.sampling import complete, generate
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.preview import save_sheet
+from tincture.randomness import require_seeds
 from tincture.workspace import Workspace, parse_copy_name
 
 BATCH_SIZE = 16
@@ -113,8 +114,9 @@ def generate_pictures(
         finished: gets each path once its file is there, for those who end the work before it is done.
 
     Raises:
-        UsageError: a hypernetwork is not in the workspace, or a value is not allowed.
+        UsageError: a hypernetwork is not in the workspace, or a value or seed is not allowed.
     """
+    require_seeds(seeds)  # before anything is drawn
     studio = studio or Studio(workspace)
     base = studio.model(model, overrides, device, precision)
     drawing = complete(drawing or Drawing(), base)

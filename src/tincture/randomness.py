@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tincture.errors import UsageError
+from tincture.setting_fields import LARGEST_SEED
+
 # numbers for pictures and folders are drawn without loading torch
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 
 def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
@@ -47,6 +50,25 @@ def normal(shape: Sequence[int], seed: int, purpose: str, *counters: int) -> Ten
 def torch_seed(seed: int, purpose: str, *counters: int) -> int:
     """A seed for `torch.Generator.manual_seed`, in 0 .. 2^63 - 1."""
     return int.from_bytes(_digest(8, seed, purpose, counters), "little") >> 1
+
+
+def require_seeds(seeds: Iterable[int]) -> None:
+    """UsageError for a seed that `torch.Generator.manual_seed` cannot take."""
+    wrong = next((seed for seed in seeds if not -(2**63) <= seed <= LARGEST_SEED), None)
+    if wrong is not None:
+        raise UsageError(f"The seed {wrong} is not allowed; give a whole number from 0 to {LARGEST_SEED}.")
+
+
+def torch_generator(seed: int) -> Generator:
+    """The CPU's generator of torch at this seed: numbers as other programs draw them.
+
+    Raises:
+        UsageError: torch takes no such seed.
+    """
+    import torch
+
+    require_seeds([seed])
+    return torch.Generator().manual_seed(seed)
 
 
 def _digest(size: int, seed: int, purpose: str, counters: Sequence[int]) -> bytes:

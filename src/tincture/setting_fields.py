@@ -21,6 +21,9 @@ from typing import Any, Literal, Self
 
 from tincture.errors import UsageError
 
+LARGEST_SEED = 2**64 - 1
+"""Of the seeds that torch's generators take."""
+
 Check = Callable[[Any], str | None]
 """Says what is allowed when a value is not ("at least 1"), or None when it is fine."""
 
@@ -53,6 +56,11 @@ def setting(
 def at_least(minimum: float) -> Check:
     """The value must not be smaller."""
     return lambda value: None if value >= minimum else f"at least {minimum:g}"
+
+
+def drawn_seed(value: int) -> str | None:
+    """A seed of torch's own numbers, such as those of a picture."""
+    return None if 0 <= value <= LARGEST_SEED else f"from 0 to {LARGEST_SEED}"
 
 
 def share(value: float) -> str | None:

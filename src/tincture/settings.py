@@ -19,6 +19,7 @@ from tincture.setting_fields import (
     FieldSpec,
     at_least,
     device_name,
+    drawn_seed,
     filled,
     filled_each,
     gigabytes,
@@ -228,7 +229,7 @@ class TrainSettings(CheckedSettings):
     preview_guidance_scale: float | None = setting(
         None, PREVIEW, "Guidance scale of the previews; not given: the model's own (7; picto: 2).", at_least(0)
     )
-    preview_seed: int = setting(0, PREVIEW, "Seed of the previews.", at_least(0))
+    preview_seed: int = setting(0, PREVIEW, "Seed of the previews.", drawn_seed)
     preview_width: int = setting(0, PREVIEW, "Width of the previews in pixels; 0: that of --width.", _sides)
     preview_height: int = setting(0, PREVIEW, "Height of the previews in pixels; 0: that of --height.", _sides)
     preview_with_embedding: bool = setting(

@@ -110,6 +110,12 @@ def test_an_embedding_may_be_called_like_a_hypernetwork(bench: Bench) -> None:
     assert not np.array_equal(picture(plain), picture(both))
 
 
+def test_a_seed_that_cannot_be_is_refused_before_anything_is_drawn(bench: Bench) -> None:
+    with pytest.raises(UsageError, match=r"The seed 18446744073709551616 is not allowed"):
+        draw(bench, "red", seeds=(2**64 - 1, 2**64))
+    assert not list(bench.workspace.root.rglob("*-18446744073709551615.png"))
+
+
 def test_an_unknown_hypernetwork_is_refused(bench: Bench) -> None:
     with pytest.raises(UsageError, match=r"There is no hypernetwork 'inc'.*did you mean ink"):
         draw(bench, "red <hypernet:inc:1>")

@@ -107,6 +107,8 @@ def test_every_setting_has_help_and_a_group() -> None:
         ("preview_prompts", "one", "a list of texts"),
         ("preview_prompts", ["one", 2], "a list of texts"),
         ("seed", -1, "at least 0"),
+        ("preview_seed", -1, "from 0 to 18446744073709551615"),
+        ("preview_seed", 2**64, "from 0 to 18446744073709551615"),
         ("log_every", 0, "at least 1"),
         ("save_every", -1, "at least 0"),
     ],

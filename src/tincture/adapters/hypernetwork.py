@@ -21,6 +21,7 @@ from tincture.errors import FileFormatError, ModelError, UsageError
 from tincture.formats.hypernetwork_file import HypernetworkFile, read_hypernetwork_file, write_hypernetwork_file
 from tincture.formats.hypernetwork_states import State
 from tincture.formats.layer_structure import legacy_dropout_structure, numbers
+from tincture.randomness import torch_generator
 
 if TYPE_CHECKING:
     from tincture.models.stable_diffusion import StableDiffusion
@@ -98,7 +99,7 @@ class Hypernetwork:
         self.model_hash = model_hash
         self.optional_info = optional_info
         self.provenance = dict(provenance or {})
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch_generator(seed)
         self.pairs: dict[int, tuple[HypernetworkModule, HypernetworkModule]] = {}
         for width in self.sizes:
             k, v = (None, None) if states is None else states[width]

@@ -9,6 +9,7 @@ import typer
 
 from tincture.cli.session import Session, command, new_group, show_help
 from tincture.number_lists import number_list, whole_number_list
+from tincture.setting_fields import LARGEST_SEED
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name; also the file's name.")]
 Model = Annotated[
@@ -78,7 +79,7 @@ def create_hypernetwork(
     dropout_structure: Annotated[
         str, typer.Option(help="Dropout per entry of the structure, like 0,0.3,0; empty: none.")
     ] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the first weights.")] = 0,
     model: Model = "picto",
     overwrite: Overwrite = False,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tincture.cli.session import Session, command
+from tincture.setting_fields import LARGEST_SEED
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +25,7 @@ def demo(
         str | None, typer.Option(help='Subject to teach, like "small cyan dotted moon"; not given: chosen by the seed.')
     ] = None,
     style: Annotated[str | None, typer.Option(help="Style to teach; not given: the demo's own.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Everything random depends on this number.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Everything random depends on this number.")] = 0,
 ) -> None:
     """Teach the embedded model a subject and a style, and measure how well it learned them."""
     given = {"subject": subject, "style": style}

@@ -10,6 +10,7 @@ import typer
 from tincture.cli.session import Session, command
 from tincture.errors import UsageError
 from tincture.number_lists import number_list
+from tincture.setting_fields import LARGEST_SEED
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +38,7 @@ def generate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps, xpu.")] = "auto",
     precision: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Precision of the model.")] = "fp32",
     negative_prompt: Annotated[str, typer.Option(help="What the pictures must not show.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture of each prompt.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the first picture of each prompt.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt, seeds counting up.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 20,
     sampler: Annotated[str, typer.Option(help="Sampler: Euler a, Euler, DDIM, DPM++ 2M, UniPC, ...")] = "Euler a",

@@ -13,6 +13,7 @@ import diffusers
 import torch
 from torch import Tensor
 
+from tincture import randomness
 from tincture.drawing import CompleteDrawing, Drawing
 from tincture.errors import UsageError
 from tincture.models.conditions import Conditions
@@ -76,11 +77,12 @@ def generate(
     """
     drawing = complete(drawing or Drawing(), model)
     _check(model, len(prompts), len(seeds), drawing, batch_size)
+    randomness.require_seeds(seeds)
     done = [torch.empty(0, drawing.height, drawing.width, 3, dtype=torch.uint8)]
     for batch, chunks in _batches(model, prompts, drawing, batch_size):
         scheduler = make_scheduler(model, drawing.sampler)
         _set_steps(scheduler, drawing, model.device)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds[batch]]
+        generators = [randomness.torch_generator(seed) for seed in seeds[batch]]
         conditions = model.encode_prompts(prompts[batch], drawing.clip_skip, chunks)
         if drawing.guidance_scale != 1:
             conditions = Conditions.cat([_negative(model, drawing, chunks).expand(len(conditions)), conditions])

@@ -392,3 +392,9 @@ def test_a_second_hypernetwork_transforms_what_the_first_made_of_the_text_once(
     with first.attach(unet), second.attach(unet):
         unet(torch.randn(1, 4, 8, 8), 10, encoder_hidden_states=torch.randn(1, 5, 48))
     assert len(calls) == (text_calls or cross_attentions)
+
+
+def test_a_seed_that_torch_cannot_take_is_named() -> None:
+    assert create_hypernetwork("ink", (8,), seed=2**64 - 1).sizes == [8]
+    with pytest.raises(UsageError, match=r"The seed 18446744073709551616 is not allowed; .* to 18446744073709551615"):
+        create_hypernetwork("ink", (8,), seed=2**64)

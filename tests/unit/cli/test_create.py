@@ -20,6 +20,14 @@ def test_embedding_flags_reach_the_recipe(recipe: FakeRecipe, capsys: pytest.Cap
     assert capsys.readouterr().out == "made embeddings/cat.pt\n"
 
 
+def test_a_seed_that_is_too_large_is_told(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["create", "hypernetwork", "ink", "--seed", str(2**64 - 1)]) == 0
+    assert main(["create", "hypernetwork", "ink", "--seed", str(2**64)]) == 2
+    told = capsys.readouterr().err
+    assert "--seed" in told and str(2**64 - 1) in told
+    assert len(recipe.calls) == 1
+
+
 def test_hypernetwork_flags_reach_the_recipe(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["create", "hypernetwork", "ink", "--sizes", "768, 320", "--layer-structure", "1,1.5,1"]
     words += ["--activation", "mish", "--weight-init", "XavierNormal", "--layer-norm", "--activate-output"]

@@ -45,6 +45,13 @@ def test_flags_reach_the_job(generation: FakeRecipe, tmp_path: Path, capsys: pyt
     assert json.loads(capsys.readouterr().out) == {"pictures": ["o/1.png"]}
 
 
+def test_a_seed_that_is_too_large_is_told(generation: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "a cat", "--seed", str(2**64)]) == 2
+    told = capsys.readouterr().err
+    assert "--seed" in told and str(2**64 - 1) in told
+    assert not generation.calls
+
+
 def test_pictures_go_to_the_workspace_unless_told(
     generation: FakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -203,6 +203,7 @@ def test_weights_are_left_as_they_were(model: StableDiffusion) -> None:
     [
         ({"sampler": "euler A"}, "no sampler 'euler A'; did you mean 'Euler a'"),
         ({"seeds": [1, 2]}, "1 prompts and 2 seeds"),
+        ({"seeds": [2**64]}, "The seed 18446744073709551616 is not allowed; .* from 0 to 18446744073709551615"),
         ({"steps": 0}, "0 sampling steps"),
         ({"sampler": "LCM", "steps": 100}, "'LCM' cannot make 100 steps"),
         ({"width": 63}, "width 63 .*multiple of 8"),
