@@ -164,9 +164,9 @@ class Calls:
     def _crash(self, child: _Child, name: str) -> TinctureError:
         code, tail = child.end()
         self._child = None
-        logger.error("The process for %r ended with code %s; it wrote last:\n%s", name, code, tail)
-        if self._closed:
+        if self._closed:  # it was ended on purpose
             return TinctureError("The server is being stopped; try again when it is back.")
+        logger.error("The process for %r ended with code %s; it wrote last:\n%s", name, code, tail)
         if child.was_killed:
             return TinctureError(f"This took longer than {self.longest_s:g} s and was ended; ask for less at a time.")
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"

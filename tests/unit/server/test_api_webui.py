@@ -499,8 +499,18 @@ def test_txt2img_refuses_what_it_cannot_do(
     assert service.made == []
 
 
+@pytest.mark.parametrize("seed", [-2, 2**63 - 1, 10**30])
+def test_a_wrong_seed_is_called_by_its_name(client: TestClient, seed: int) -> None:
+    answer = client.post("txt2img", json={"prompt": "a moon", "seed": seed})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(f"seed is {seed}, but must be from 0 to ")
+
+
 def test_txt2img_bounds_how_many(service: FakeService, client: TestClient) -> None:
-    assert client.post("txt2img", json={"prompt": "a", "n_iter": 10**9, "batch_size": 2}).status_code == 413
+    answer = client.post("txt2img", json={"prompt": "a", "n_iter": 1000, "batch_size": 2})
+    assert answer.status_code == 413
+    assert "2000 pictures were asked for, batch_size times n_iter" in answer.json()["detail"]
+    assert client.post("txt2img", json={"prompt": "a", "n_iter": 10**4000, "batch_size": 10**4000}).status_code == 413
     assert client.post("txt2img", json={"prompt": "a", "width": 512}).status_code == 413
 
 

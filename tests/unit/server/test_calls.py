@@ -179,7 +179,7 @@ def test_a_process_that_rests_gives_its_memory_back_and_one_at_work_is_left_alon
     assert calls.call("count")["calls"] == 2
 
 
-def test_closing_ends_the_process_and_the_call_at_work(calls: Calls) -> None:
+def test_closing_ends_the_process_and_the_call_at_work(calls: Calls, caplog: pytest.LogCaptureFixture) -> None:
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(calls.call, "work", steps=10**6)
         until(lambda: (calls.progress() or {}).get("done"))
@@ -189,6 +189,7 @@ def test_closing_ends_the_process_and_the_call_at_work(calls: Calls) -> None:
         for each in (asked, waiting):
             with pytest.raises(TinctureError, match="being stopped"):
                 each.result(120)
+    assert not caplog.records  # nothing went wrong
     calls.close()
     with pytest.raises(TinctureError, match="being stopped"):
         calls.call("count")

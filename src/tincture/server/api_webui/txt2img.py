@@ -11,7 +11,8 @@ from tincture.errors import UsageError
 from tincture.formats.picture_text import parse_parameters
 from tincture.models.samplers import SAMPLERS
 from tincture.server.api_webui.schemas import Txt2ImgRequest
-from tincture.server.request_limits import shortened
+from tincture.server.errors import TooMuchError
+from tincture.server.request_limits import LARGEST_SEED, shortened
 
 DEFAULT_SAMPLER = "Euler a"
 SEEDS_BY_CHANCE = 2**32
@@ -40,10 +41,11 @@ def drawing_of(request: Txt2ImgRequest, *, most: int) -> dict[str, Any]:
     """What ``Service.draw`` takes, but the model where ``override_settings`` names none.
 
     Args:
-        most: pictures that may be drawn; one more than these stands for any number above.
+        most: pictures that may be drawn.
 
     Raises:
         UsageError: naming everything that this server cannot do.
+        TooMuchError: more pictures than may be drawn.
     """
     faults = [*_unknown_features(request.model_extra or {}), *_override_faults(request.override_settings or {})]
     if faults:
@@ -96,7 +98,16 @@ def _override_faults(overrides: Mapping[str, Any]) -> list[str]:
 
 def _seeds(request: Txt2ImgRequest, most: int) -> list[int]:
     """As in the webui, each picture has the seed behind that of the one before."""
-    count = min((request.batch_size or 1) * (request.n_iter or 1), most + 1)
+    count = (request.batch_size or 1) * (request.n_iter or 1)
+    if count > most:
+        raise TooMuchError(
+            f"{shortened(count)} pictures were asked for, batch_size times n_iter; this server draws at most {most} "
+            "at a time."
+        )
+    if not -1 <= request.seed <= LARGEST_SEED - count:
+        raise UsageError(
+            f"seed is {shortened(request.seed)}, but must be from 0 to {LARGEST_SEED - count}, or -1 for one by chance."
+        )
     first = secrets.randbelow(SEEDS_BY_CHANCE) if request.seed == -1 else request.seed
     return [first + number for number in range(count)]
 
