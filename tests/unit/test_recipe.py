@@ -482,11 +482,13 @@ def test_bad_input_is_told_before_anything_is_written(
 
 def test_an_adapter_for_another_model_is_refused(bench: Bench) -> None:
     Embedding("cat", {"clip_l": torch.zeros(1, 768)}).save(bench.path("embedding"))
-    with pytest.raises(ModelError, match=r"'cat' has vectors of width clip_l 768, but .* clip_l 32"):
+    with pytest.raises(
+        ModelError, match=r"'cat' has vectors of width clip_l 768, but .* 'tiny' is clip_l 32 .*\(--model\)"
+    ):
         bench.train("embedding")
     create_hypernetwork("ink", (768, 320)).save(bench.path("hypernetwork"))
     with pytest.raises(
-        ModelError, match=r"has layers for the widths 320, 768, but .* \(Stable Diffusion 1\) take 32, 64"
+        ModelError, match=r"has layers for the widths 320, 768, but .* 'tiny' \(Stable Diffusion 1\) take 32, 64"
     ):
         bench.train("hypernetwork")
 

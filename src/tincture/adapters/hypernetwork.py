@@ -179,9 +179,9 @@ class Hypernetwork:
         widths, own = model.context_widths(), set(self.pairs)
         if own.isdisjoint(widths) or (model.text_width not in own and not own.issubset(widths)):
             raise ModelError(
-                f"Hypernetwork {self.name!r} has layers for the widths {_listed(own)}, but the attentions of this "
-                f"model ({model.family.title}) take {_listed(widths)}, of which {model.text_width} is the text's; "
-                "choose one made for this kind of model."
+                f"Hypernetwork {self.name!r} has layers for the widths {_listed(own)}, but the attentions of "
+                f"{model.called} ({model.family.title}) take {_listed(widths)}, of which {model.text_width} is the "
+                "text's; choose one made for this kind of model, or name the model that it was made for (--model)."
             )
 
     # --- training ----------------------------------------------------------------------------------------------------

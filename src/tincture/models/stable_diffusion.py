@@ -96,6 +96,11 @@ class StableDiffusion:
         kind = f"{self.family.title} for inpainting" if self.is_inpainting else self.family.title
         return f"{self.name}{f' [{self.hash}]' if self.hash else ''}: {kind}, predicts {self.predicts}"
 
+    @property
+    def called(self) -> str:
+        """The model as messages name it: "the model 'picto'"."""
+        return f"the model {self.name!r}" if self.name else "this model"
+
     def _parts(self) -> list[nn.Module]:
         return [*(encoder.module for encoder in self.text_encoders), self.vae, self.unet]
 

@@ -220,6 +220,7 @@ class Sizes(NamedTuple):
     """A published model, by its widths."""
 
     family: Family
+    called: str = "the model 'known'"
 
     @property
     def text_width(self) -> int:
@@ -236,7 +237,9 @@ def test_one_made_for_another_family_is_refused_by_name_and_width(made_for: Fami
     if made_for is model:
         made.require_fit(Sizes(model))  # type: ignore[arg-type]
         return
-    with pytest.raises(ModelError, match=f"'ink' .*{made_for.text_width}.*{model.title}.*{model.text_width}"):
+    with pytest.raises(
+        ModelError, match=f"'ink' .*{made_for.text_width}.*the model 'known'.*{model.title}.*{model.text_width}"
+    ):
         made.require_fit(Sizes(model))  # type: ignore[arg-type]
 
 
