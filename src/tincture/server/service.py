@@ -30,7 +30,7 @@ from tincture.server.job_folder import JobFolder
 from tincture.server.job_store import JobStore
 from tincture.server.jobs import FINISHED, Job, JobKind, JobState, Wanted, held_adapter
 from tincture.server.places import Places
-from tincture.server.request_limits import check_sizes
+from tincture.server.request_limits import check_sizes, shortened
 from tincture.server.settings import ServerSettings
 from tincture.server.supervisor import Supervisor
 from tincture.workspace import TRAINABLE_SUFFIXES, Workspace, clean_name
@@ -38,6 +38,8 @@ from tincture.workspace import TRAINABLE_SUFFIXES, Workspace, clean_name
 STATE_FOLDER = "tincture-server"
 JOB_KINDS: tuple[JobKind, ...] = ("train", "preprocess")
 AUTO = "auto"
+OVERWRITE = "overwrite"
+"""What requests may give among the settings of a preprocessing besides them; as of ``preprocess``."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _PICTURE = re.compile(r"(grid-)?\d{5,}-\d+\.png", re.ASCII)
 
@@ -106,7 +108,8 @@ class Service:
 
         Args:
             kind: ``train`` or ``preprocess``.
-            settings: fields of ``TrainSettings`` or ``PreprocessSettings``; relative paths start at the workspace.
+            settings: fields of ``TrainSettings``, or of ``PreprocessSettings`` and ``overwrite`` as of ``preprocess``;
+                relative paths start at the workspace.
             priority: -1000 to 1000; the higher, the sooner.
             timeout_s: seconds of running after which it is stopped, saved and failed; None: the server's.
             device: one of the server's; empty: that of the settings, or any, if they have none.
@@ -223,8 +226,11 @@ class Service:
             self.workspace.find_adapter(training.kind, training.name)
             return training.to_dict(), training.name
         if kind == "preprocess":
-            made = self.places.preprocess_settings(settings, self._to_come)
-            return made.to_dict(), Path(made.destination).name
+            rest = {name: value for name, value in settings.items() if name != OVERWRITE}
+            made, overwrite = self.places.preprocess_settings(rest, self._to_come), settings.get(OVERWRITE, False)
+            if not isinstance(overwrite, bool):
+                raise UsageError(f"{OVERWRITE} is {shortened(overwrite)}, but must be true or false.")
+            return {**made.to_dict(), **({OVERWRITE: True} if overwrite else {})}, Path(made.destination).name
         raise UsageError(f"There is no kind of job {kind!r}; there are {' and '.join(JOB_KINDS)}.")
 
     def _device(self, asked: str, setting: str) -> str:

@@ -51,6 +51,9 @@ def test_a_job_waits_with_all_that_it_needs(service: Service, tmp_path: Path) ->
     made = service.submit("preprocess", {"source": "pictures", "destination": "crops"})
     assert (made.name, made.settings["destination"]) == ("crops", str(tmp_path / "crops"))
     assert made.id > job.id or made.created_at >= job.created_at
+    assert "overwrite" not in made.settings
+    anew = service.submit("preprocess", {"source": "pictures", "destination": "crops", "overwrite": True})
+    assert anew.settings == {**made.settings, "overwrite": True}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +66,7 @@ def test_a_job_waits_with_all_that_it_needs(service: Service, tmp_path: Path) ->
         ({"timeout_s": 1e12}, UsageError),
         ({"device": "cuda:9"}, UsageError),
         ({"settings": {}}, UsageError),
+        ({"kind": "preprocess", "settings": {"source": "pictures", "destination": "x", "overwrite": 1}}, UsageError),
         ({"settings": training(device="cuda:5")["settings"]}, UsageError),
     ],
 )

@@ -231,6 +231,19 @@ def test_preprocessing_is_stopped_and_gone_on_with(
     assert {event["stage"] for event in attempts.folder.events() if event["type"] == "stage"} == {"looking", "cutting"}
 
 
+def test_preprocessing_begins_anew_once_where_it_is_asked_to(bench: Bench, tmp_path: Path) -> None:
+    settings = {"source": str(bench.data), "destination": str(tmp_path / "crops"), "width": 16, "height": 16}
+    settings["workers"] = 1
+    assert Attempts(tmp_path / "one", settings, bench.workspace.root, "preprocess").make()[0] == 0
+    settings["width"] = 24
+    refused = Attempts(tmp_path / "two", settings, bench.workspace.root, "preprocess")
+    _, ended = refused.make()
+    assert "made with other settings" in ended["error"] and ended["error_type"] == "UsageError"
+    assert "give the setting overwrite" in ended["error"] and "--" not in ended["error"]
+    anew = Attempts(tmp_path / "three", {**settings, "overwrite": True}, bench.workspace.root, "preprocess")
+    assert [anew.make()[1]["result"]["new"] for _ in range(2)] == [5, 0]
+
+
 @pytest.mark.parametrize(
     ("orders", "early"),
     [(b"stop\n", True), (b"hello\nfinish\n", False), (b"fin", None), (b"st|op\n", True), (b"finish\nstop\n", True)],
