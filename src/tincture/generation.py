@@ -134,7 +134,7 @@ def generate_pictures(
                 pictures = generate(base, [text] * len(batch), drawing, seeds=batch, on_step=progress.on_step).numpy()
                 for seed, picture in zip(batch, pictures, strict=True):
                     path = out / f"{next(numbers):05}-{seed}.png"
-                    save_png(picture, path, _text(base, prompt, seed, drawing, networks))
+                    save_png(picture, path, _text(base, prompt, seed, drawing, _strength(networks)))
                     paths.append(path)
                 progress.latest = paths[-1]
     return paths
@@ -157,6 +157,8 @@ def generate_grid(
     watch: Watch | None = None,
 ) -> Path:
     """Draws one prompt as a sheet: a column per strength of its hypernetwork, a row per checkpoint of one adapter.
+
+    The PNG text has the settings, the strengths of the columns and the checkpoints of the rows.
 
     Args:
         strengths: for every ``<hypernet:…>`` of the prompt; a prompt without one has a single column.
@@ -186,7 +188,10 @@ def generate_grid(
                 pictures += list(generate(base, [text], drawing, seeds=[seed], on_step=progress.on_step).numpy())
         rows[checkpoint.stem if checkpoint else "now"] = pictures
     path = out / f"grid-{next(_free_numbers(out)):05}-{seed}.png"
-    save_sheet(path, rows, columns=[f"{strength:g}" for strength in columns] if networks else ())
+    labels = [f"{strength:g}" for strength in columns] if networks else []
+    told = {"Sheet columns": ", ".join(labels), "Sheet rows": ", ".join(rows) if checkpoints else ""}
+    extra = {"Hypernet": networks[0].name if networks else "", **told}
+    save_sheet(path, rows, labels, parameters=_text(base, prompt, seed, drawing, extra))
     return path
 
 
@@ -244,8 +249,11 @@ def _free_numbers(out: Path) -> Iterator[int]:
         yield number
 
 
-def _text(
-    model: StableDiffusion, prompt: str, seed: int, drawing: CompleteDrawing, networks: Sequence[ExtraNetwork]
-) -> str:
-    extra = {"Hypernet": networks[0].name, "Hypernet strength": networks[0].multiplier} if networks else None
-    return parameters_text(prompt, drawing, seed=seed, model_name=model.name, model_hash=model.hash, extra=extra)
+def _strength(networks: Sequence[ExtraNetwork]) -> dict[str, object]:
+    return {"Hypernet": networks[0].name, "Hypernet strength": networks[0].multiplier} if networks else {}
+
+
+def _text(model: StableDiffusion, prompt: str, seed: int, drawing: CompleteDrawing, extra: Mapping[str, object]) -> str:
+    """What is empty of ``extra`` is left out."""
+    told = {name: value for name, value in extra.items() if value != ""}
+    return parameters_text(prompt, drawing, seed=seed, model_name=model.name, model_hash=model.hash, extra=told)

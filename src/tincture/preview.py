@@ -1,7 +1,8 @@
 """Previews: pictures with fixed seeds, made between steps, that cannot disturb training.
 
 They draw nothing from the run's randomness and leave adapter and model as they were. Every picture carries its prompt
-and settings in the webui's ``parameters`` text; a contact sheet grows by a row at each preview.
+and settings in the webui's ``parameters`` text; a contact sheet, which has all prompts in its own, grows by a row at
+each preview.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from tincture.adapters.embedding import Embedding
 from tincture.drawing import Drawing
 from tincture.events import Event, PreviewReady, RunStarted, StepEnd
 from tincture.formats.embedding_picture import write_embedding_png
-from tincture.formats.files import write_atomically
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.models.sampling import complete, generate
 from tincture.models.stable_diffusion import StableDiffusion
@@ -80,7 +80,7 @@ class Previewer:
             self.adapter.train(True)
         paths = self._paths(global_step)
         for path, prompt, picture in zip(paths, self.prompts, pictures, strict=True):
-            save_png(picture, path, self._text(prompt))
+            save_png(picture, path, self._text(prompt, {}))
         self._write_sheet()
         self.emit(PreviewReady(global_step, paths))
 
@@ -92,8 +92,8 @@ class Previewer:
         name = self.adapter.name
         return tuple(self.folder / f"{name}-{global_step}-{n}.png" for n in range(len(self.prompts)))
 
-    def _text(self, prompt: str) -> str:
-        extra = {"Hypernet": self.adapter.name} if self.adapter.kind == "hypernetwork" else None
+    def _text(self, prompt: str, told: Mapping[str, object]) -> str:
+        extra = {"Hypernet": self.adapter.name, **told} if self.adapter.kind == "hypernetwork" else told
         name, short_hash = self.model.name, self.model.hash
         return parameters_text(
             prompt, self.drawing, seed=self.seed, model_name=name, model_hash=short_hash, extra=extra
@@ -108,7 +108,8 @@ class Previewer:
         for step in steps:
             paths = [path for path in self._paths(step) if path.exists()]
             rows[f"step {step}"] = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-        save_sheet(self._sheet, rows)
+        told = {"Sheet rows": ", ".join(rows)}
+        save_sheet(self._sheet, rows, parameters=self._text("\n".join(self.prompts), told))
 
 
 class EmbeddingCards:
@@ -146,6 +147,12 @@ def contact_sheet(rows: Mapping[str, Sequence[NDArray[np.uint8]]], columns: Sequ
     return sheet
 
 
-def save_sheet(path: Path, rows: Mapping[str, Sequence[NDArray[np.uint8]]], columns: Sequence[str] = ()) -> None:
-    """Writes :func:`contact_sheet` as PNG, whole or not at all."""
-    write_atomically(path, lambda file: contact_sheet(rows, columns).save(file, "PNG"))
+def save_sheet(
+    path: Path,
+    rows: Mapping[str, Sequence[NDArray[np.uint8]]],
+    columns: Sequence[str] = (),
+    *,
+    parameters: str = "",
+) -> None:
+    """Writes :func:`contact_sheet` as PNG, whole or not at all; ``parameters`` as ``save_png`` writes them."""
+    save_png(np.asarray(contact_sheet(rows, columns)), path, parameters)

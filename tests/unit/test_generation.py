@@ -141,6 +141,17 @@ def test_grid_has_a_column_per_strength_and_a_row_per_checkpoint(bench: Bench) -
     )
     sheet = picture(path)
     assert path.name == "grid-00001-1.png"
+    read = parameters(path)
+    assert read.prompt == "red <hypernet:ink:1>"
+    told = {key: read.settings[key] for key in ("Steps", "Seed", "Model", "Hypernet", "Sheet columns", "Sheet rows")}
+    assert told == {
+        "Steps": "2",
+        "Seed": "1",
+        "Model": "tiny",
+        "Hypernet": "ink",
+        "Sheet columns": "0, 0.5, 1",
+        "Sheet rows": "ink-2, ink-4",
+    }
     assert sheet.shape == (LABEL_HEIGHT + 2 * 18, LABEL_WIDTH + 3 * 18, 3)
     rows = [sheet[LABEL_HEIGHT + y * 18 : LABEL_HEIGHT + y * 18 + 16, LABEL_WIDTH:] for y in range(2)]
     cells = [[row[:, x * 18 : x * 18 + 16] for x in range(3)] for row in rows]

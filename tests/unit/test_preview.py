@@ -78,6 +78,10 @@ def test_pictures_tell_how_they_were_made(bench: Bench) -> None:
         "Clip skip": "2",
     }
     assert read.settings["Hypernet"] == "ink"
+    sheet = parameters(result.run_dir / "images" / "contact-sheet.png")
+    assert (sheet.prompt, sheet.negative_prompt) == ('a cat\nred, cat: "moon"', "blue")
+    told |= {"Hypernet": "ink", "Sheet rows": "step 0, step 2"}
+    assert {key: sheet.settings[key] for key in told} == told
 
 
 def test_seeds_are_fixed_and_the_adapter_acts(new_bench: Callable[[str], Bench]) -> None:

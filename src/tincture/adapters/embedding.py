@@ -138,8 +138,8 @@ class Embedding:
         if widths != needed:
             raise ModelError(
                 f"Embedding {self.name!r} has vectors of width {_listed(widths)}, but the text encoder of "
-                f"{model.called} is {_listed(needed)} ({model.family.title}); choose one made for this kind of model, or "
-                "name the model that it was made for (--model)."
+                f"{model.called} is {_listed(needed)} ({model.family.title}); choose one made for this kind of "
+                "model, or name the model that it was made for (--model)."
             )
         counts = {encoder: len(rows) for encoder, rows in self._vectors.items()}
         if len(set(counts.values())) > 1:
