@@ -216,7 +216,12 @@ class TrainSettings(CheckedSettings):
     )
     author: str = setting("", OUTPUT, "Who made it, kept in the finished file.")
     license: str = setting("", OUTPUT, "Licence of the finished file, kept in it.")
-    log_every: int = setting(10, OUTPUT, "Steps between lines of the log.", at_least(1))
+    log_every: int = setting(
+        10,
+        OUTPUT,
+        "Steps between readings of the losses from the device, which a NaN is noticed by; the log has each step.",
+        at_least(1),
+    )
     tensorboard: bool = setting(False, OUTPUT, "Write TensorBoard logs too (needs tincture[tensorboard]).")
 
     preview_every: int = setting(500, PREVIEW, "Steps between previews; 0: none.", at_least(0))
