@@ -217,6 +217,7 @@ def test_killed_while_the_adapter_is_written_equals_never_stopped(
             with pytest.raises(Killed):
                 killed.resume(run_dir) if run_dir else killed.train(kind, **settings)
             (run_dir,) = killed.workspace.logs.glob("*/*")
+    assert run_dir
     assert_same(killed.resume(run_dir), whole)
     assert len(json.loads((run_dir / "run.json").read_text())["adapter_digests"]) == 1
 
