@@ -145,6 +145,7 @@ class Supervisor:
             stage = f"waits for {job.device}, which this server was not given by --device" if lacking else ""
             if stage != job.stage:
                 self.store.update(job.id, [JobState.QUEUED], stage=stage)
+        self.store.tell_what_waits()
 
     # --- threads -----------------------------------------------------------------------------------------------------
 

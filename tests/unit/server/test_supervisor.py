@@ -139,6 +139,29 @@ def test_a_paused_job_goes_on_with_its_run(queue: Queue) -> None:
     assert queue.store.get("one").attempts == 2
 
 
+def test_a_second_training_waits_for_a_paused_one_and_says_so_also_after_a_restart(queue: Queue) -> None:
+    supervisor = queue.start("a", "b")
+    queue.add("one", "steps", name="cat")
+    supervisor.wake()
+    queue.until_step("one")
+    queue.add("two", name="cat", priority=9)
+    queue.add("three")
+    supervisor.wake()
+    assert queue.store.get("two").stage == "waits for job one, which is running"
+    supervisor.ask("one", Wanted.PAUSED)
+    supervisor.wait("one", PATIENCE)
+    queue.until(lambda: queue.store.get("two").stage == "waits for job one, which is paused")
+    supervisor.close()
+    again = queue.start("a", "b")
+    assert queue.store.get("two").stage == "waits for job one, which is paused"
+    again.wait("three", PATIENCE)
+    assert [job_id for job_id, _ in queue.began()] == ["one", "three"]
+    queue.store.update("one", [JobState.PAUSED], state=JobState.QUEUED, settings={"act": "done"})
+    again.wake()
+    again.wait("two", PATIENCE)
+    assert [job_id for job_id, _ in queue.began()] == ["one", "three", "one", "two"]
+
+
 def test_a_job_that_takes_too_long_is_stopped_and_failed(queue: Queue) -> None:
     queue.add("slow", "steps", timeout_s=0.5)
     job = queue.start().wait("slow", PATIENCE)

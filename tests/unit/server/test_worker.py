@@ -26,8 +26,8 @@ class Attempts:
     def __init__(self, path: Path, settings: dict[str, Any], root: Path, kind: str = "train") -> None:
         self.folder = JobFolder(path)
         path.mkdir(parents=True)
-        self.task = {"kind": kind, "settings": settings, "root": str(root), "device": "auto", "attempt": 0}
-        self.task["run_dir"] = None
+        self.task: dict[str, Any] = {"kind": kind, "settings": settings, "root": str(root), "device": "auto"}
+        self.task |= {"attempt": 0, "run_dir": None}
 
     def make(self, control: Control | None = None, **changes: Any) -> tuple[int, dict[str, Any]]:
         """The exit status and the event that ends the attempt; the next one goes on with its run."""

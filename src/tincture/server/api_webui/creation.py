@@ -36,7 +36,7 @@ class CreationEndpoints:
             ("/create/hypernetwork", self.create_hypernetwork, CreateHypernetwork),
         ):
             router.add_api_route(
-                path, endpoint, methods=["POST"], responses=documented(507), openapi_extra=body_of(arguments)
+                path, endpoint, methods=["POST"], responses=documented(409, 507), openapi_extra=body_of(arguments)
             )
         return router
 
