@@ -73,6 +73,11 @@ def test_settings_say_what_the_server_was_told_and_what_the_machine_can_do(page:
     page.locator("#settings-examine").click()
     page.locator("#doctor .fault").get_by_text("torch is missing.").wait_for()
     page.locator("#settings-clear").click()
+    page.locator("#settings-keep").click()
+    page.locator("#settings-really").wait_for(state="hidden")
+    assert list(pictures.glob("*.png"))
+    page.locator("#settings-clear").click()
+    page.locator("#settings-really").click()
     page.locator("#settings-storage-said").get_by_text("deleted").wait_for()
     assert not list(pictures.glob("*.png"))
 

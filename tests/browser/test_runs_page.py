@@ -135,6 +135,15 @@ def test_a_run_that_failed_says_why(page: Any, served: Served) -> None:
     page.locator("#run-head").get_by_text("The data is odd.").wait_for()
 
 
+def test_a_page_that_is_loaded_again_opens_the_same_tab(page: Any) -> None:
+    tab(page, "Runs")
+    page.wait_for_function("location.hash === '#runs'")
+    page.reload()
+    page.locator("#jobs-others").wait_for()
+    page.goto(page.url.partition("#")[0])
+    page.locator("#train-tabs").wait_for()
+
+
 def test_a_button_is_for_the_run_that_is_shown(served: Served, running: Job, page: Any) -> None:
     waiting = submit(served)
     tab(page, "Runs")

@@ -50,7 +50,9 @@ def build(service: Service) -> Component:
     button.click(start, {*form.components, *ticks.values()}, said, **PRIVATE)
     stop.click(lambda: interrupted(service), None, said, **PRIVATE)
     source, destination = form.inputs["source"], form.inputs["destination"]
-    gr.on([source.change], proposed, [source, destination], destination, show_progress="hidden", **PRIVATE)
+    former = gr.State("")
+    asked, answered = [source, destination, former], [destination, former]
+    gr.on([source.change], follow_source, asked, answered, show_progress="hidden", **PRIVATE)
     return source
 
 
@@ -58,6 +60,12 @@ def proposed(source: str | None, destination: str | None) -> str:
     """A place for the crops, where none is given yet."""
     folder = (source or "").strip().rstrip("/\\")
     return destination or (f"{folder}-crops" if folder else "")
+
+
+def follow_source(source: str | None, destination: str | None, former: str) -> tuple[str, str]:
+    """The place for the crops of another source, and again the proposal, if it is one: what was typed stays."""
+    place = proposed(source, destination if destination != former else "")
+    return place, place if place == proposed(source, "") else ""
 
 
 def chosen(values: Mapping[str, Any], ticks: Mapping[str, bool]) -> dict[str, Any]:

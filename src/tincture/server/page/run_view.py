@@ -9,6 +9,7 @@ import numpy as np
 
 from tincture.server.jobs import FINISHED, Job, JobState
 from tincture.server.page import curves
+from tincture.server.page.fields import without_flags
 from tincture.server.page.markup import duration, escape, facts, fault, plain, quiet, when
 from tincture.server.story import Trace
 
@@ -103,7 +104,7 @@ def head(job: Job, trace: Trace) -> str:
         f'<span class="chip">{escape(state_words(job))}</span></div>'
         f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}" '
         f'aria-label="Progress"><i style="width:{percent}%"></i></div><dl class="numbers">{told}</dl>'
-        f"{fault(job.error) if job.error else ''}</section>"
+        f"{fault(without_flags(job.error)) if job.error else ''}</section>"
     )
 
 

@@ -28,7 +28,12 @@ def submitted(service: Service, job: Job) -> str:
     counts = service.store.counts()
     before = counts.get(JobState.QUEUED, 0) + counts.get(JobState.RUNNING, 0) - 1
     turn = "It begins now" if before <= 0 else f"{before} before it" if before > 1 else "One job before it"
-    return done(f"{job.name} is in the queue as job {job.id}. {turn}; watch it in Runs.")
+    told = f"{job.name} is in the queue as job {job.id}. {turn}; watch it in Runs."
+    if others := service.same_adapter(job):
+        told += (
+            f" It waits for job {others[0].id}, which trains the same {job.settings['kind']}, and goes on from there."
+        )
+    return done(told)
 
 
 def interrupted(service: Service) -> str:

@@ -74,6 +74,9 @@ def _storage(service: Service) -> None:
     room = panel(elem_id="settings-storage")
     said = panel(elem_id="settings-storage-said")
     clear = gr.Button("Delete drawn pictures", size="sm", elem_id="settings-clear")
+    with gr.Row(visible=False) as sure:
+        really = gr.Button("Delete for good", variant="stop", size="sm", min_width=80, elem_id="settings-really")
+        keep = gr.Button("Keep them", size="sm", min_width=80, elem_id="settings-keep")
 
     def delete() -> tuple[str, str]:
         try:
@@ -82,7 +85,9 @@ def _storage(service: Service) -> None:
             return fault(str(error)), storage(service)
         return done(f"{count} picture{'s' * (count != 1)} deleted."), storage(service)
 
-    clear.click(delete, None, [said, room], **QUIETLY)
+    clear.click(lambda: gr.Row(visible=True), None, sure, **QUIETLY)
+    gr.on([really.click, keep.click], lambda: gr.Row(visible=False), None, sure, **QUIETLY)
+    really.click(delete, None, [said, room], **QUIETLY)
     _when_shown(lambda: storage(service), room)
 
 

@@ -27,6 +27,15 @@ TABS: tuple[tuple[str, str, Callable[[Service], None]], ...] = (
 )
 
 
+# The tab that is open stands in the page's address, so that a page that is loaded again opens it again.
+KEEP_TAB = """() => {
+  const open = document.querySelector("#tabs [role=tab][aria-selected=true]");
+  if (open) history.replaceState(null, "", "#" + open.dataset.tabId);
+}"""
+OPEN_TAB = """() => {
+  const tabs = [...document.querySelectorAll("#tabs [role=tab]")];
+  tabs.find((tab) => "#" + tab.dataset.tabId === location.hash)?.click();
+}"""
 MOST_WAITING = 500
 """Events of all open pages that may wait for their turn; each holds what its page sent."""
 MOST_VISITS = 200
@@ -48,6 +57,8 @@ def build(service: Service) -> gr.Blocks:
                     fill(service)
         training.connect(_by_id(page))
         training.fill_from(watched, tabs)
+        tabs.select(None, js=KEEP_TAB)
+        page.load(None, js=OPEN_TAB)
     page.state_session_capacity = MOST_VISITS
     page.queue(max_size=MOST_WAITING, api_open=False)  # no way around the queue
     return page

@@ -108,23 +108,26 @@ class TrainTab:
                 values |= previews({name: given[component] for name, component in try_it.items()})
             return values
 
-        def show_plan(given: dict[Component, Any]) -> tuple[str, str]:
+        def show_plan(given: dict[Component, Any]) -> str:
             try:
                 chosen = [kind for kind in KINDS if given[self.inputs.names[kind]]]
                 if not chosen:
                     raise UsageError("Neither an embedding nor a hypernetwork is chosen; choose what to train.")
                 plans = [self.service.plan("train", settings(given, kind)) for kind in chosen]
             except TinctureError as error:
-                return failed(error), ""
-            return "", "".join(plan_html(plan) for plan in plans)
+                return failed(error)
+            return "".join(plan_html(plan) for plan in plans)
 
         def start(given: dict[Component, Any], kind: str) -> str:
             try:
-                return submitted(self.service, self.service.submit("train", settings(given, kind), source="page"))
+                place = self.inputs.place(given)
+                job = self.service.submit("train", settings(given, kind), source="page", **place)
+                return submitted(self.service, job)
             except TinctureError as error:
                 return failed(error)
 
-        self.plan.click(show_plan, inputs, [self.said, self.planned], **PRIVATE)
+        # Its sentences stay apart: it takes seconds, in which a training may be begun.
+        self.plan.click(show_plan, inputs, self.planned, **PRIVATE)
         self.stop.click(lambda: interrupted(self.service), None, self.said, **PRIVATE)
         self.starts["embedding"].click(lambda given: start(given, "embedding"), inputs, self.said, **PRIVATE)
         self.starts["hypernetwork"].click(lambda given: start(given, "hypernetwork"), inputs, self.said, **PRIVATE)

@@ -16,7 +16,7 @@ from tincture.picto_settings import EMBEDDING_SETTINGS, HYPERNETWORK_SETTINGS
 from tincture.server.page import lists
 from tincture.server.page.fields import Form
 from tincture.server.page.lists import PRIVATE
-from tincture.server.page.parts import panel
+from tincture.server.page.parts import number, panel
 from tincture.server.page.preprocess import PICTO_SIDE, USUAL_SIDE
 from tincture.server.page.schedule_plot import draw_schedule
 from tincture.settings import DEFAULT_LEARNING_RATE, FIELDS
@@ -51,10 +51,11 @@ class TrainInputs:
     rates: Mapping[str, Component]
     more_data: Component
     previews_from_try: Component
+    turn: Mapping[str, Component]
 
     @property
     def components(self) -> set[Component]:
-        own = {*self.names.values(), *self.rates.values(), self.more_data, self.previews_from_try}
+        own = {*self.names.values(), *self.rates.values(), *self.turn.values(), self.more_data, self.previews_from_try}
         return self.form.components | own
 
     def settings(self, given: Mapping[Component, Any], kind: str, model: str) -> dict[str, Any]:
@@ -72,6 +73,16 @@ class TrainInputs:
         card = kind == "embedding" and values["preview_with_embedding"] and bool(values["preview_every"])
         values["preview_with_embedding"] = card  # the webui's users leave it ticked, whatever they train
         return {**values, "kind": kind, "name": name, "data": data, "learning_rate": rate, "model": model}
+
+    def place(self, given: Mapping[Component, Any]) -> dict[str, Any]:
+        """Arguments of ``Service.submit`` that say when and where the training runs."""
+        values = {name: given[component] for name, component in self.turn.items()}
+        hours = values.pop("hours")
+        return {
+            "priority": int(values["priority"] or 0),
+            "timeout_s": None if hours is None else 3600.0 * hours,
+            "device": values.get("device") or "",
+        }
 
     def shown(self, settings: Mapping[str, Any], places: Places) -> dict[Component, Any]:
         """What the inputs show of a training's settings, whose values are those of a job; the model aside."""
@@ -109,8 +120,8 @@ def build(service: Service) -> TrainInputs:
         previews = _output(form)
     with gr.Group():
         _captions(form)
-    _advanced(form, service)
-    return TrainInputs(form, names, rates, more_data, previews)
+    turn = _advanced(form, service)
+    return TrainInputs(form, names, rates, more_data, previews, turn)
 
 
 def _adapter(service: Service, kind: str) -> Component:
@@ -211,7 +222,7 @@ def _captions(form: Form) -> None:
     form.add("latent_sampling_method", label="Choose latent sampling method")
 
 
-def _advanced(form: Form, service: Service) -> None:
+def _advanced(form: Form, service: Service) -> dict[str, Component]:
     special: dict[str, dict[str, Any]] = {
         "optimizer": {"choices": OPTIMIZERS, "allow_custom_value": True},
         "preview_sampler": {"choices": list(SAMPLERS)},
@@ -221,6 +232,36 @@ def _advanced(form: Form, service: Service) -> None:
             with gr.Accordion(group, open=False):
                 for name in names:
                     form.add(name, **special.get(name, {}))
+        with gr.Accordion("Queue", open=False, elem_id="tr-queue"):
+            return _turn(service)
+
+
+def _turn(service: Service) -> dict[str, Component]:
+    usual = f"{service.settings.job_timeout:g}" if service.settings.job_timeout else "none"
+    made: dict[str, Component] = {
+        "priority": number(
+            0,
+            label="Priority",
+            info="From -1000 to 1000; the higher, the sooner. Trainings of one priority run in their order.",
+            precision=0,
+            elem_id="tr-priority",
+        ),
+        "hours": number(
+            None,
+            label="Time limit in hours",
+            info=f"What runs longer is stopped, saved, and counts as failed. Empty: {usual}.",
+            elem_id="tr-hours",
+        ),
+    }
+    if len(service.settings.device) > 1:
+        made["device"] = gr.Dropdown(
+            choices=[("Any", ""), *((device, device) for device in service.settings.device)],
+            value="",
+            label="Device",
+            info="Any: the one that is free first.",
+            elem_id="tr-device",
+        )
+    return made
 
 
 def _lines(text: str | None) -> list[str]:

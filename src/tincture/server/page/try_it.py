@@ -150,12 +150,13 @@ class _Tab:
 
 
 def _keep_chips(service: Service, tab: _Tab) -> None:
-    def read(prompt: str | None) -> tuple[Any, ...]:
+    def read(prompt: str | None, known: Sequence[Named]) -> tuple[Any, ...]:
         adapters = service.adapters()
         named = _named(prompt, adapters)
         marked = [(adapter.kind, adapter.name) for adapter in named]
         runs = gr.Dropdown(choices=_runs(service), value=None)
-        return adapters, named, try_view.chips(adapters, marked), gr.Dropdown(choices=lists.models(service)), runs
+        models = gr.Dropdown(choices=lists.models(service))
+        return adapters, named, try_view.chips(adapters, marked), models, runs, *_sliders(named, known)
 
     def choose(event: gr.EventData, typed: str | None, adapters: Sequence[dict[str, Any]]) -> str:
         prompt, named = typed or "", _named(typed, adapters)
@@ -165,9 +166,9 @@ def _keep_chips(service: Service, tab: _Tab) -> None:
 
     inside, page = Context.block, Context.root_block
     assert page is not None
-    shown = [tab.adapters, tab.named, tab.chips, tab.model, tab.run]
-    gr.on([page.load, *([inside.select] if isinstance(inside, gr.Tab) else [])], read, tab.prompt, shown, **QUIETLY)
-    tab.chips.click(choose, [tab.prompt, tab.adapters], tab.prompt, **QUIETLY).then(_follow, *tab.following, **QUIETLY)
+    asked, shown = [tab.prompt, tab.named], [tab.adapters, tab.named, tab.chips, tab.model, tab.run, *tab.sliders]
+    gr.on([page.load, *([inside.select] if isinstance(inside, gr.Tab) else [])], read, asked, shown, **QUIETLY)
+    tab.chips.click(choose, [tab.prompt, tab.adapters], tab.prompt, **QUIETLY)
 
 
 def _keep_sliders(tab: _Tab) -> None:
@@ -179,8 +180,8 @@ def _keep_sliders(tab: _Tab) -> None:
         text = prompt_edit.with_strength(prompt, known[place], strength, known)
         return text, _named(text, adapters)
 
-    # Not change: an answer to what a slider wrote would come back to the slider, which may have moved on.
     tab.prompt.input(_follow, *tab.following, trigger_mode="always_last", **QUIETLY)
+    tab.prompt.change(_follow_names, *tab.following, trigger_mode="always_last", **QUIETLY)
     for place, slider in enumerate(tab.sliders):
         # Not release: keys move a slider too.
         slider.input(
@@ -199,6 +200,16 @@ def _follow(prompt: str | None, adapters: Sequence[dict[str, Any]], known: Seque
         return [gr.skip()] * (2 + MOST_SLIDERS)
     marked = [(adapter.kind, adapter.name) for adapter in named]
     return [named, try_view.chips(adapters, marked), *_sliders(named, known)]
+
+
+def _follow_names(prompt: str | None, adapters: Sequence[dict[str, Any]], known: Sequence[Named]) -> list[Any]:
+    """The same after any change of the prompt, but not for strengths alone.
+
+    One that a slider wrote would come back to the slider, which may have moved on.
+    """
+    if [adapter[:2] for adapter in _named(prompt, adapters)] == [adapter[:2] for adapter in known]:
+        return [gr.skip()] * (2 + MOST_SLIDERS)
+    return _follow(prompt, adapters, known)
 
 
 def _named(prompt: str | None, adapters: Sequence[dict[str, Any]]) -> list[Named]:
@@ -238,8 +249,7 @@ def _keep_copies(service: Service, tab: _Tab) -> None:
         return gr.CheckboxGroup(choices=steps, value=[path for _, path in steps[-4:]]), prompt
 
     tab.mode.change(show, tab.mode, [tab.instead, tab.grid, tab.count], **QUIETLY)
-    chosen = tab.run.input(choose, [tab.run, tab.prompt, tab.adapters], [tab.copies, tab.prompt], **QUIETLY)
-    chosen.then(_follow, *tab.following, **QUIETLY)
+    tab.run.input(choose, [tab.run, tab.prompt, tab.adapters], [tab.copies, tab.prompt], **QUIETLY)
 
 
 def _runs(service: Service) -> list[tuple[str, str]]:
@@ -271,7 +281,8 @@ def _draw(service: Service, tab: _Tab) -> None:
         return int(seed) if seed is not None else gr.skip()
 
     answer = [tab.progress, tab.answer]
-    gr.on([tab.draw.click, tab.prompt.submit], draw, tab.wishes, answer, concurrency_limit=None, **QUIETLY)
+    drawn = gr.on([tab.draw.click, tab.prompt.submit], draw, tab.wishes, answer, concurrency_limit=None, **QUIETLY)
     tab.draw.click(None, js=SHOW_ANSWER)
+    drawn.then(None, js=SHOW_ANSWER)  # there was no room to scroll before the pictures were there
     tab.stop.click(service.stop_drawing, None, None, **QUIETLY)
     tab.answer.click(take_seed, None, tab.seed, **QUIETLY)

@@ -131,6 +131,12 @@ def test_a_place_for_crops_is_proposed_where_none_is_given(source: Any, destinat
     assert preprocess.proposed(source, destination) == result
 
 
+def test_a_proposal_follows_the_source_and_what_was_typed_stays() -> None:
+    assert preprocess.follow_source("moon", "", "") == ("moon-crops", "moon-crops")
+    assert preprocess.follow_source("sun", "moon-crops", "moon-crops") == ("sun-crops", "sun-crops")
+    assert preprocess.follow_source("sun", "mine", "moon-crops") == ("mine", "")
+
+
 def test_previews_from_try_it_need_a_prompt() -> None:
     assert train.previews({"preview_prompts": " a moon ", "preview_seed": 3}) == {
         "preview_prompts": ["a moon"],
