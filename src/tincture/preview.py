@@ -7,6 +7,7 @@ each preview.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from tincture.models.stable_diffusion import StableDiffusion
 MAX_AT_ONCE = 16
 """Pictures that are drawn together."""
 LABEL_WIDTH = 64
-"""Pixels left of a sheet's row for its label."""
+"""Pixels left of a sheet's row for its label, at least."""
 LABEL_HEIGHT = 16
 """Pixels above a sheet's columns for their labels."""
 
@@ -136,14 +137,16 @@ def contact_sheet(rows: Mapping[str, Sequence[NDArray[np.uint8]]], columns: Sequ
     height, width = next(picture.shape[:2] for row in rows.values() for picture in row)
     across = max(len(row) for row in rows.values())
     top = LABEL_HEIGHT if columns else 0
-    sheet = Image.new("RGB", (LABEL_WIDTH + across * (width + 2), top + len(rows) * (height + 2)), "white")
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    left = max(LABEL_WIDTH, *(math.ceil(measure.textlength(label)) + 6 for label in rows))
+    sheet = Image.new("RGB", (left + across * (width + 2), top + len(rows) * (height + 2)), "white")
     pen = ImageDraw.Draw(sheet)
     for x, label in enumerate(columns):
-        pen.text((LABEL_WIDTH + x * (width + 2) + 2, 2), label, fill="black")
+        pen.text((left + x * (width + 2) + 2, 2), label, fill="black")
     for y, (label, row) in enumerate(rows.items()):
         pen.text((2, top + y * (height + 2) + height // 2 - 6), label, fill="black")
         for x, picture in enumerate(row):
-            sheet.paste(Image.fromarray(picture), (LABEL_WIDTH + x * (width + 2), top + y * (height + 2)))
+            sheet.paste(Image.fromarray(picture), (left + x * (width + 2), top + y * (height + 2)))
     return sheet
 
 

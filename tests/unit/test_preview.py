@@ -158,3 +158,11 @@ def test_contact_sheet_places_pictures_in_rows_under_labels() -> None:
         (255, 255, 255),
     ]
     assert (sheet[top, :LABEL_WIDTH] != 255).any()
+
+
+def test_a_long_label_keeps_its_end() -> None:
+    black = np.zeros((8, 8, 3), dtype=np.uint8)
+    end = {
+        name: np.asarray(contact_sheet({name: [black]}))[:, -40:-10] for name in ("a-long-name-100", "a-long-name-200")
+    }
+    assert (end["a-long-name-100"] != end["a-long-name-200"]).any()
