@@ -26,13 +26,14 @@ pytestmark = pytest.mark.slow
 PATIENCE_S = 400.0
 TOKEN = "a-token-for-the-tests"
 CAPTIONS = ("a small red moon", "a big blue star", "a green ring")
-STEPS = 20
+STEPS = 40  # of half a second each: a server that starts again must find the job under way
 TRAINING = {
     "kind": "embedding",
     "name": "cat",
     "data": "pictures",
     "steps": STEPS,
     "save_every": 2,
+    "gradient_accumulation_steps": 16,
     "preview_every": 0,
     "seed": 7,
 }
