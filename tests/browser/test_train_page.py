@@ -54,10 +54,12 @@ def test_preprocessing_is_a_job_too(page: Any, served: Served) -> None:
     assert page.locator("#pp-destination").locator(TYPED).input_value() == "datasets/moons-crops"
     page.get_by_label("Auto-sized crop").check()
     page.locator("#pp-multicrop_max_dim input").fill("512")
+    page.locator("#pp-overwrite input").check()
     page.locator("#pp-start").click()
     assert "moons-crops is in the queue" in text_of(page, "pp-said")
     job = served.service.jobs()[0]
     assert (job.kind, job.settings["multicrop"], job.settings["multicrop_max_dim"]) == ("preprocess", True, 512)
+    assert job.settings["overwrite"] is True
     until(lambda: served.service.job(job.id).state is JobState.DONE)
 
 

@@ -15,6 +15,7 @@ from tincture.server.page.fields import Form
 from tincture.server.page.lists import PRIVATE
 from tincture.server.page.parts import panel
 from tincture.server.page.said import failed, interrupted, submitted
+from tincture.server.service import OVERWRITE
 from tincture.webui.translation import find_describers
 
 if TYPE_CHECKING:
@@ -38,16 +39,23 @@ def build(service: Service) -> Component:
             with gr.Row():
                 button = gr.Button("Preprocess", variant="primary", elem_id="pp-start")
                 stop = gr.Button("Interrupt", elem_id="pp-interrupt")
+            overwrite = gr.Checkbox(
+                label="Overwrite",
+                info="Crops that were made with other settings are made anew; else such a destination is refused.",
+                elem_id="pp-overwrite",
+            )
             said = panel(elem_id="pp-said")
 
     def start(given: dict[Component, Any]) -> str:
         try:
             values = chosen(form.read(given), {name: given[tick] for name, tick in ticks.items()})
+            if given[overwrite]:
+                values[OVERWRITE] = True
             return submitted(service, service.submit("preprocess", values, source="page"))
         except TinctureError as error:
             return failed(error)
 
-    button.click(start, {*form.components, *ticks.values()}, said, **PRIVATE)
+    button.click(start, {*form.components, *ticks.values(), overwrite}, said, **PRIVATE)
     stop.click(lambda: interrupted(service), None, said, **PRIVATE)
     source, destination = form.inputs["source"], form.inputs["destination"]
     former = gr.State("")

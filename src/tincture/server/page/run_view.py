@@ -63,9 +63,9 @@ def _short(job: Job) -> Iterator[str]:
     yield kind_words(job)
     if job.steps:
         yield f"{job.global_step:,} / {job.steps:,}"
+    if job.stage and (job.state is JobState.QUEUED or (job.state is JobState.RUNNING and not job.global_step)):
+        yield job.stage
     if job.state is JobState.RUNNING:
-        if not job.global_step and job.stage:
-            yield job.stage
         if job.loss is not None:
             yield f"loss {job.loss:.4f}"
         if job.eta_s is not None:
@@ -110,7 +110,7 @@ def head(job: Job, trace: Trace) -> str:
 
 def _numbers(job: Job, trace: Trace) -> Iterator[tuple[str, str]]:
     running = job.state is JobState.RUNNING
-    yield "Now", job.stage if running else ""
+    yield "Now", job.stage if running or job.state is JobState.QUEUED else ""
     what = "Step" if job.kind == "train" else "Pictures"
     yield what, f"{job.global_step:,} of {job.steps:,}" if job.steps else ""
     yield "Epoch", f"{trace.epoch + 1:,}" if trace.epoch is not None else ""

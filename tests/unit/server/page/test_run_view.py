@@ -64,3 +64,12 @@ def test_a_report_shows_settings_apart_and_cuts_what_is_endless() -> None:
     shown = files_view.report({**found, "provenance": {"software": "tincture", "settings": {"steps": 7}}}, "u")
     assert "<h3>Settings</h3>" in shown and "<td>7</td>" in shown
     assert "(5,000 characters)" in shown and "x" * 400 not in shown
+
+
+def test_what_a_job_waits_for_is_told() -> None:
+    waiting = job(state=JobState.QUEUED, stage="waits for job two, which is paused")
+    assert "waits for job two" in run_view.cards([waiting], "") and "waits for job two" in run_view.head(
+        waiting, trace(0)
+    )
+    done = job(state=JobState.DONE, stage="saving")
+    assert "saving" not in run_view.cards([done], "") + run_view.head(done, trace(0))
