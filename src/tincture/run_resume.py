@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tincture.adapters.adapter import Adapter
 from tincture.data.sources import Source
 from tincture.errors import UsageError
@@ -52,7 +54,8 @@ def adapter_digest(adapter: Adapter) -> str:
     total = hashlib.sha256(str(adapter.step).encode())
     for name, tensor in sorted(adapter.state_dict().items()):
         total.update(f" {name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        flat = tensor.detach().cpu().flatten().contiguous()
+        total.update(flat.view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     return total.hexdigest()
 
 
