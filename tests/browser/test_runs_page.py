@@ -135,45 +135,12 @@ def test_a_run_that_failed_says_why(page: Any, served: Served) -> None:
     page.locator("#run-head").get_by_text("The data is odd.").wait_for()
 
 
-def test_a_page_that_is_loaded_again_opens_the_same_tab(page: Any) -> None:
+def test_the_tab_that_is_open_stands_in_the_address(page: Any) -> None:
     tab(page, "Runs")
     page.wait_for_function("location.hash === '#runs'")
-    page.reload()
-    page.locator("#jobs-others").wait_for()
-    page.goto(page.url.partition("#")[0])
-    page.locator("#train-tabs").wait_for()
-
-
-def test_a_button_is_for_the_run_that_is_shown(served: Served, running: Job, page: Any) -> None:
-    waiting = submit(served)
-    tab(page, "Runs")
-    wait_for_state(page, "running")
-    page.route("**/gradio_api/queue/join*", held := Held())  # what is shown grows old
-    served.service.cancel(running.id)
-    until(lambda: served.service.job(waiting.id).state is JobState.DONE)
-    other = submit(served, steps=100_000)
-    until(lambda: served.service.job(other.id).state is JobState.RUNNING)
-    press(page, "Cancel")
-    held.let_go(page)
-    page.get_by_text("is cancelled").first.wait_for()
-    assert served.service.job(other.id).wanted is None
-
-
-class Held:
-    """Holds requests of a page back until they are let go."""
-
-    def __init__(self) -> None:
-        self.waiting: list[Any] | None = []
-
-    def __call__(self, route: Any) -> None:
-        route.continue_() if self.waiting is None else self.waiting.append(route)
-
-    def let_go(self, page: Any) -> None:
-        page.wait_for_timeout(200)  # until then the click is under way
-        waiting, self.waiting = self.waiting, None
-        assert waiting
-        for route in waiting:
-            route.continue_()
+    again = page.context.new_page()
+    again.goto(page.url)
+    again.locator("#jobs-others").wait_for()
 
 
 def test_the_settings_of_a_run_can_be_used_again(served: Served, page: Any) -> None:

@@ -80,10 +80,9 @@ def build(service: Service) -> RunsTab:
         limit = given[2] + PAGE_OF_JOBS
         return {**refresh(given[0], given[1], limit, *given[3:]), tab.limit: limit}
 
-    def act(label: str, shown: str, *given: Any) -> dict[Any, Any]:
-        do = next(do for name, _, do in ACTIONS if name == label)
+    def act_and_refresh(label: str, shown: str, *given: Any) -> dict[Any, Any]:
         try:
-            do(service, service.job(shown))
+            act(service, label, shown)
         except TinctureError as error:
             gr.Warning(escape(error))
         return refresh(*given)
@@ -104,8 +103,20 @@ def build(service: Service) -> RunsTab:
     tab.more.click(more, asked, tab.outputs, **shared)
     for label, button in tab.buttons.items():
         # Not what would be shown now: another run may have begun since.
-        button.click(lambda *given, label=label: act(label, *given), [tab.shown, *asked], tab.outputs, **shared)
+        asking = [tab.shown, *asked]
+        button.click(lambda *given, label=label: act_and_refresh(label, *given), asking, tab.outputs, **shared)
     return tab
+
+
+def act(service: Service, label: str, job_id: str) -> None:
+    """What the button ``label`` does to the job that the page shows.
+
+    Raises:
+        ConflictError: the job is not any more what it was when the button was offered.
+        NotFoundError: it was deleted.
+    """
+    do = next(do for name, _, do in ACTIONS if name == label)
+    do(service, service.job(job_id))
 
 
 class RunsTab:
