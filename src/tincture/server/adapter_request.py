@@ -12,7 +12,7 @@ from tincture.errors import DataError, UsageError
 from tincture.formats.layer_structure import layer_widths
 from tincture.server.errors import TooMuchError
 from tincture.server.places import Places
-from tincture.server.request_limits import LARGEST_SEED, check_sizes, shortened
+from tincture.server.request_limits import LARGEST_REQUESTED_SEED, check_sizes, shortened
 from tincture.server.uploads import facts_of
 
 NETWORK_OPTIONS = (
@@ -37,7 +37,7 @@ def checked_network(options: Mapping[str, Any]) -> dict[str, Any]:
         TooMuchError: the network would be larger than memory should be filled with.
     """
     _refuse_unknown("hypernetwork", options, NETWORK_OPTIONS)
-    check_sizes(options, {"seed": LARGEST_SEED})
+    check_sizes(options, {"seed": LARGEST_REQUESTED_SEED})
     sizes = options.get("sizes") or ()
     structure = options.get("layer_structure", (1, 2, 1))
     for name, value in (("layer_structure", structure), ("dropout_structure", options.get("dropout_structure") or ())):

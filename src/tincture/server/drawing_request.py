@@ -10,7 +10,7 @@ from typing import Any
 from tincture.errors import UsageError
 from tincture.models.samplers import SAMPLERS
 from tincture.server.errors import TooMuchError
-from tincture.server.request_limits import DRAWING, LARGEST_SEED, check_sizes, shortened
+from tincture.server.request_limits import DRAWING, LARGEST_REQUESTED_SEED, check_sizes, shortened
 
 TEXTS = ("negative_prompt", "sampler", "model", "vae", "precision", "family", "prediction_type")
 WHOLE = {"steps": 1, "clip_skip": 1, "width": 8, "height": 8, "batch_size": 1}
@@ -88,7 +88,7 @@ def _check_list(name: str, value: Any) -> None:
     for item in value:
         if name in ("prompts", "checkpoints") and not isinstance(item, str):
             raise UsageError(f"{name} has {shortened(item)} in it, but must be a list of texts.")
-        if name == "seeds" and (type(item) is not int or not BY_CHANCE <= item <= LARGEST_SEED):
+        if name == "seeds" and (type(item) is not int or not BY_CHANCE <= item <= LARGEST_REQUESTED_SEED):
             raise UsageError(f"seeds has {shortened(item)} in it; a seed is a whole number, at least 0, or -1.")
         if name == "strengths" and not _is_number(item):
             raise UsageError(f"strengths has {shortened(item)} in it, but must be a list of numbers.")

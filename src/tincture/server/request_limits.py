@@ -18,7 +18,8 @@ MOST_SETTINGS = 300
 MOST_ITEMS = 1000
 """Of a list."""
 LARGEST_NUMBER = 10**9
-LARGEST_SEED = 2**63 - 1
+LARGEST_REQUESTED_SEED = 2**63 - 1
+"""Half of what the settings allow: many who read JSON know no larger whole numbers."""
 SHOWN = 80
 """So many characters of a wrong value are told."""
 
@@ -37,8 +38,8 @@ TRAINING: Mapping[str, float] = types.MappingProxyType(
         "preview_width": 8192,
         "preview_height": 8192,
         "preview_guidance_scale": 1000,
-        "seed": LARGEST_SEED,
-        "preview_seed": LARGEST_SEED,
+        "seed": LARGEST_REQUESTED_SEED,
+        "preview_seed": LARGEST_REQUESTED_SEED,
         "word_regex": 200,
         "learning_rate": 2000,
         "clip_grad_value": 2000,
@@ -56,11 +57,11 @@ PREPROCESSING: Mapping[str, float] = types.MappingProxyType(
         "captioner_max_tokens": 500,
         "caption_batch_size": 256,
         "workers": 64,
-        "seed": LARGEST_SEED,
+        "seed": LARGEST_REQUESTED_SEED,
     }
 )
 DRAWING: Mapping[str, float] = types.MappingProxyType(
-    {"steps": 1000, "guidance_scale": 1000, "clip_skip": 100, "seeds": LARGEST_SEED, "batch_size": 64}
+    {"steps": 1000, "guidance_scale": 1000, "clip_skip": 100, "seeds": LARGEST_REQUESTED_SEED, "batch_size": 64}
 )
 """What a number may be at most; of a text, how many characters; of a list, how many items. Others have the usual."""
 

@@ -12,7 +12,7 @@ from tincture.formats.picture_text import parse_parameters
 from tincture.models.samplers import SAMPLERS
 from tincture.server.api_webui.schemas import Txt2ImgRequest
 from tincture.server.errors import TooMuchError
-from tincture.server.request_limits import LARGEST_SEED, shortened
+from tincture.server.request_limits import LARGEST_REQUESTED_SEED, shortened
 
 DEFAULT_SAMPLER = "Euler a"
 SEEDS_BY_CHANCE = 2**32
@@ -104,10 +104,9 @@ def _seeds(request: Txt2ImgRequest, most: int) -> list[int]:
             f"{shortened(count)} pictures were asked for, batch_size times n_iter; this server draws at most {most} "
             "at a time."
         )
-    if not -1 <= request.seed <= LARGEST_SEED - count:
-        raise UsageError(
-            f"seed is {shortened(request.seed)}, but must be from 0 to {LARGEST_SEED - count}, or -1 for one by chance."
-        )
+    last = LARGEST_REQUESTED_SEED - count
+    if not -1 <= request.seed <= last:
+        raise UsageError(f"seed is {shortened(request.seed)}, but must be from 0 to {last}, or -1 for one by chance.")
     first = secrets.randbelow(SEEDS_BY_CHANCE) if request.seed == -1 else request.seed
     return [first + number for number in range(count)]
 

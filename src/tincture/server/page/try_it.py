@@ -153,10 +153,9 @@ def _keep_chips(service: Service, tab: _Tab) -> None:
     def read(prompt: str | None, known: Sequence[Named]) -> tuple[Any, ...]:
         adapters = service.adapters()
         named = _named(prompt, adapters)
-        marked = [(adapter.kind, adapter.name) for adapter in named]
         runs = gr.Dropdown(choices=_runs(service), value=None)
         models = gr.Dropdown(choices=lists.models(service))
-        return adapters, named, try_view.chips(adapters, marked), models, runs, *_sliders(named, known)
+        return adapters, named, _marked(adapters, named), models, runs, *_sliders(named, known)
 
     def choose(event: gr.EventData, typed: str | None, adapters: Sequence[dict[str, Any]]) -> str:
         prompt, named = typed or "", _named(typed, adapters)
@@ -198,8 +197,7 @@ def _follow(prompt: str | None, adapters: Sequence[dict[str, Any]], known: Seque
     named = _named(prompt, adapters)
     if named == list(known):
         return [gr.skip()] * (2 + MOST_SLIDERS)
-    marked = [(adapter.kind, adapter.name) for adapter in named]
-    return [named, try_view.chips(adapters, marked), *_sliders(named, known)]
+    return [named, _marked(adapters, named), *_sliders(named, known)]
 
 
 def _follow_names(prompt: str | None, adapters: Sequence[dict[str, Any]], known: Sequence[Named]) -> list[Any]:
@@ -215,6 +213,11 @@ def _follow_names(prompt: str | None, adapters: Sequence[dict[str, Any]], known:
 def _named(prompt: str | None, adapters: Sequence[dict[str, Any]]) -> list[Named]:
     names = {kind: [adapter["name"] for adapter in adapters if adapter["kind"] == kind] for kind in KINDS}
     return prompt_edit.named_in((prompt or "")[:LONGEST_TEXT], names["embedding"], names["hypernetwork"])
+
+
+def _marked(adapters: Sequence[dict[str, Any]], named: Sequence[Named]) -> str:
+    """The buttons of all adapters, those that the prompt names pressed."""
+    return try_view.chips(adapters, [(adapter.kind, adapter.name) for adapter in named])
 
 
 def _sliders(named: Sequence[Named], known: Sequence[Named]) -> Iterator[Any]:
