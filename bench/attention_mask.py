@@ -35,12 +35,13 @@ import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from tincture import demo, randomness, recipe  # noqa: E402
+from tincture import randomness, recipe  # noqa: E402
 from tincture.adapters.embedding import Embedding  # noqa: E402
-from tincture.models.loading import load_model  # noqa: E402
+from tincture.models.loading.load import load_model  # noqa: E402
 from tincture.models.picto import oracle, world  # noqa: E402
-from tincture.picto_settings import EMBEDDING_SETTINGS, NUM_VECTORS  # noqa: E402
-from tincture.settings import TrainSettings  # noqa: E402
+from tincture.run import demo  # noqa: E402
+from tincture.settings.presets import EMBEDDING_SETTINGS, NUM_VECTORS  # noqa: E402
+from tincture.settings.train import TrainSettings  # noqa: E402
 from tincture.workspace import Workspace  # noqa: E402
 
 RADII = (7.0, 11.0)

@@ -11,7 +11,7 @@ import torch
 
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.embedding_database import EmbeddingDatabase
-from tincture.models.loading import load_model
+from tincture.models.loading.load import load_model
 from tincture.models.stable_diffusion import StableDiffusion
 
 ROUNDS = 5

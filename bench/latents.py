@@ -31,8 +31,8 @@ from torch import Tensor  # noqa: E402
 from tincture.data.dataset import load_dataset  # noqa: E402
 from tincture.data.latent_files import LatentFiles  # noqa: E402
 from tincture.data.latents import LatentCache  # noqa: E402
-from tincture.data.look import look_at  # noqa: E402
-from tincture.models.loading import load_model  # noqa: E402
+from tincture.data.picture_check import look_at  # noqa: E402
+from tincture.models.loading.load import load_model  # noqa: E402
 from tincture.models.vae_hash import vae_hash  # noqa: E402
 
 Results = dict[str, list[float]]

@@ -15,8 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-from tincture.devices import PRECISIONS
-from tincture.models.loading import load_model
+from tincture.models.devices import PRECISIONS
+from tincture.models.loading.load import load_model
 
 _STATUS = Path("/proc/self/status")
 _PRIVATE = re.compile(r"RssAnon:\s+(\d+) kB")

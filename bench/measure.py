@@ -16,11 +16,11 @@ from bench.material import NAME, create_adapter
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from tincture import recipe
-from tincture.devices import PRECISIONS
 from tincture.events import Callback, Event, StepEnd
-from tincture.models.loading import load_model
+from tincture.models.devices import PRECISIONS
+from tincture.models.loading.load import load_model
 from tincture.models.stable_diffusion import StableDiffusion
-from tincture.settings import TrainSettings
+from tincture.settings.train import TrainSettings
 from tincture.training.conditioning import Conditioning
 from tincture.workspace import Workspace
 

@@ -37,25 +37,26 @@ from torch.profiler import ProfilerActivity, profile  # noqa: E402
 from transformers.models.clip.configuration_clip import CLIPTextConfig  # noqa: E402
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection  # noqa: E402
 
-from tincture import components, recipe  # noqa: E402
+from tincture import recipe  # noqa: E402
 from tincture.adapters.adapter import Adapter  # noqa: E402
 from tincture.adapters.embedding import Embedding  # noqa: E402
 from tincture.adapters.hypernetwork import create_hypernetwork  # noqa: E402
-from tincture.components import load_adapter  # noqa: E402
 from tincture.errors import OutOfMemoryError  # noqa: E402
-from tincture.memory import MemoryEstimator  # noqa: E402
-from tincture.memory_fit import available_memory, fit  # noqa: E402
-from tincture.models.clip_tokenizer import clip_tokenizer  # noqa: E402
-from tincture.models.configs import SCHEDULER  # noqa: E402
 from tincture.models.families import FAMILIES  # noqa: E402
 from tincture.models.float8 import store_in_float8  # noqa: E402
-from tincture.models.loading import load_model  # noqa: E402
+from tincture.models.loading.clip_tokenizer import clip_tokenizer  # noqa: E402
+from tincture.models.loading.configs import SCHEDULER  # noqa: E402
+from tincture.models.loading.load import load_model  # noqa: E402
 from tincture.models.placement import UNET  # noqa: E402
 from tincture.models.stable_diffusion import StableDiffusion  # noqa: E402
 from tincture.models.text_encoder import TextEncoder  # noqa: E402
-from tincture.run_data import load_data, load_template  # noqa: E402
-from tincture.settings import TrainSettings  # noqa: E402
-from tincture.training.rehearsal import Rehearsal  # noqa: E402
+from tincture.run import components  # noqa: E402
+from tincture.run.components import load_adapter  # noqa: E402
+from tincture.run.data import load_data, load_template  # noqa: E402
+from tincture.run.memory.estimate import MemoryEstimator  # noqa: E402
+from tincture.run.memory.fit import available_memory, fit  # noqa: E402
+from tincture.run.memory.rehearsal import Rehearsal  # noqa: E402
+from tincture.settings.train import TrainSettings  # noqa: E402
 from tincture.workspace import Workspace  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
@@ -140,7 +141,7 @@ def chosen_for(card: int, kind: str, workspace: Workspace, side: int, estimator:
     """What --vram chooses for a card, None where nothing fits."""
     asked, device = settings_of(kind, workspace, side, vram=str(card)), torch.device("cuda")
     usual = asked.open_memory_settings()
-    with patch("tincture.memory_fit.half_precision", lambda _: "bf16"):  # as on cards from 2020 on
+    with patch("tincture.run.memory.fit.half_precision", lambda _: "bf16"):  # as on cards from 2020 on
         try:
             found, estimate = fit(asked, estimator, available_memory(asked, device), device)
         except OutOfMemoryError:

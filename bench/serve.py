@@ -31,12 +31,12 @@ from bench.measure import Kind, spread  # noqa: E402
 
 from tincture import recipe  # noqa: E402
 from tincture.events import Event, StepEnd, StepsDone  # noqa: E402
-from tincture.server.event_file import Reporter  # noqa: E402
-from tincture.server.job_folder import JobFolder  # noqa: E402
-from tincture.server.job_store import JobStore  # noqa: E402
-from tincture.server.jobs import FINISHED, Job, JobState  # noqa: E402
-from tincture.server.supervisor import Supervisor  # noqa: E402
-from tincture.settings import TrainSettings  # noqa: E402
+from tincture.server.queue.event_file import Reporter  # noqa: E402
+from tincture.server.queue.folder import JobFolder  # noqa: E402
+from tincture.server.queue.jobs import FINISHED, Job, JobState  # noqa: E402
+from tincture.server.queue.store import JobStore  # noqa: E402
+from tincture.server.queue.supervisor import Supervisor  # noqa: E402
+from tincture.settings.train import TrainSettings  # noqa: E402
 from tincture.workspace import Workspace  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from tincture import recipe
 from tincture.events import StepEnd
-from tincture.settings import TrainSettings
+from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
 kind, name, model, root = sys.argv[1:]

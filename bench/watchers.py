@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tincture.server.job_folder import JobFolder
+from tincture.server.queue.folder import JobFolder
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))

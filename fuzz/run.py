@@ -18,10 +18,10 @@ with atheris.instrument_imports(
     include=[
         "tincture.data.latent_files",
         "tincture.formats",
-        "tincture.inspection",
-        "tincture.model_inspection",
+        "tincture.adapters.files.inspection",
+        "tincture.models.inspection",
         "tincture.models",
-        "tincture.oddities",
+        "tincture.adapters.files.warnings",
     ]
 ):
     from targets import TARGETS, target

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from tincture.adapters.files.inspection import inspect_file
 from tincture.data.dataset import Sample
 from tincture.data.latent_files import LatentFiles
 from tincture.errors import TinctureError
@@ -28,9 +29,8 @@ from tincture.formats.embedding_optimizer import read_embedding_optimizer
 from tincture.formats.hypernetwork_file import read_hypernetwork_file
 from tincture.formats.hypernetwork_optimizer import read_hypernetwork_optimizer
 from tincture.formats.picture_text import parse_parameters
-from tincture.inspection import inspect_file
-from tincture.model_inspection import describe_model, inspect_model
-from tincture.models.loading import load_model
+from tincture.models.inspection import describe_model, inspect_model
+from tincture.models.loading.load import load_model
 
 Reader = Callable[[Path], object]
 STORAGE_BYTES = 64

@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from tincture.server.event_file import EventFile
+from tincture.server.queue.event_file import EventFile
 
 
 def main(pace_s: float, folder: Path) -> int:

@@ -18,7 +18,7 @@ from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
 from tincture.events import Callback, Event, StepEnd
 from tincture.formats.files import safe_torch_load
 from tincture.models.stable_diffusion import StableDiffusion
-from tincture.settings import TrainSettings
+from tincture.settings.train import TrainSettings
 from tincture.training.checkpoint import list_states
 from tincture.workspace import Workspace
 

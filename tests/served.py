@@ -12,10 +12,10 @@ from PIL import Image
 
 from tests import quick_worker
 from tincture.errors import UsageError
-from tincture.server.calls import Calls
+from tincture.server.model_process.client import Calls
+from tincture.server.queue.supervisor import Supervisor
 from tincture.server.service import Service
-from tincture.server.settings import ServerSettings
-from tincture.server.supervisor import Supervisor
+from tincture.settings.server import ServerSettings
 from tincture.workspace import Workspace
 
 

@@ -13,64 +13,35 @@ PACKAGE = REPOSITORY / "src" / "tincture"
 
 # A module may import from its own layer and from those above it in this table. The longest matching name counts.
 LAYERS = (
-    (
-        "tincture.devices",
-        "tincture.drawing",
-        "tincture.errors",
-        "tincture.events",
-        "tincture.model_overrides",
-        "tincture.number_lists",
-        "tincture.randomness",
-        "tincture.setting_fields",
-        "tincture.workspace",
-    ),
+    ("tincture.errors", "tincture.events", "tincture.randomness", "tincture.workspace"),
+    ("tincture.settings",),
     ("tincture.formats",),
     ("tincture.models",),
     ("tincture.data",),
     ("tincture.adapters",),
-    ("tincture.preprocessing", "tincture.preview", "tincture.training"),
-    (
-        "tincture.conversion",
-        "tincture.generation",
-        "tincture.inspection",
-        "tincture.model_inspection",
-        "tincture.oddities",
-        "tincture.optimizer_file",
-        "tincture.run_folder",
-    ),
-    ("tincture.picto_settings", "tincture.preprocessing.settings", "tincture.settings"),
-    ("tincture.run_data",),
-    ("tincture.run_trainer",),
-    ("tincture.memory",),
-    ("tincture.memory_fit",),
-    ("tincture.components",),
-    ("tincture.run_resume",),
-    ("tincture.run_records",),
-    ("tincture.preprocessing.describing", "tincture.preprocessing.ledger", "tincture.preprocessing.rules"),
-    ("tincture.preprocessing.pipeline", "tincture.recipe"),
-    ("tincture.doctor", "tincture.extensions"),
+    ("tincture.drawing", "tincture.preprocessing", "tincture.training"),
+    ("tincture.run",),
+    ("tincture.recipe",),
+    ("tincture.extensions",),
     ("tincture.webui",),
+    ("tincture.server.errors", "tincture.server.child_environment"),
+    ("tincture.server.requests",),
+    ("tincture.server.library", "tincture.server.model_process", "tincture.server.queue"),
+    ("tincture.server.service",),
+    ("tincture.server.http", "tincture.server.security"),
+    ("tincture.server.api_v1",),
+    ("tincture.server.api_webui", "tincture.server.page"),
     ("tincture.server",),
-    ("tincture.server.page",),
-    ("tincture.server.app", "tincture.server.serving"),
-    ("tincture.demo",),
     ("tincture.cli", "tincture.__main__"),
 )
 ROOT = "tincture"  # its names are imported lazily, so that any module may ask it for the version
+SETTINGS = ("tincture.settings.train", "tincture.settings.preprocess")
+# who may know of whole settings; below, flat parameters
 EDGE = (
-    "tincture.recipe",
-    "tincture.components",
-    "tincture.run_data",
-    "tincture.run_trainer",
-    "tincture.memory",
-    "tincture.memory_fit",
-    "tincture.run_records",
-    "tincture.run_resume",
-    "tincture.demo",
-    "tincture.doctor",
-    "tincture.cli",
     "tincture.settings",
-    "tincture.preprocessing.settings",
+    "tincture.run",
+    "tincture.recipe",
+    "tincture.cli",
     "tincture.preprocessing.describing",
     "tincture.preprocessing.ledger",
     "tincture.preprocessing.rules",
@@ -79,10 +50,9 @@ EDGE = (
     "tincture.server",
 )
 FORBIDDEN_TO_THE_TRAINER = (
-    "tincture.preview",
+    "tincture.run",
     "tincture.cli",
     "tincture.formats",
-    "tincture.run_folder",
     "rich",
     "tqdm",
 )
@@ -146,7 +116,7 @@ def test_nothing_imports_upward(module: str) -> None:
 
 @pytest.mark.parametrize("module", [module for module in LAYERED if not within(module, EDGE)])
 def test_settings_stay_at_the_edge(module: str) -> None:
-    assert not {"tincture.settings", "tincture.preprocessing.settings"} & set(imports(MODULES[module]))
+    assert not set(SETTINGS) & set(imports(MODULES[module]))
 
 
 def test_the_trainer_knows_no_files_previews_or_screens() -> None:
@@ -165,7 +135,7 @@ def test_no_file_mentions_a_path_of_one_machine() -> None:
 def test_the_check_itself_sees_an_upward_import(tmp_path: Path) -> None:
     source = tmp_path / "wrong.py"
     source.write_text(
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import tincture.demo\n"
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import tincture.run.demo\n"
         "def late():\n    from tincture import recipe\n    import tincture.cli.app\n"
     )
     assert set(imports(source)) == {"typing", "tincture.recipe", "tincture.cli.app"}

@@ -10,10 +10,10 @@ from tests.support import save_folder
 from tincture import recipe
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
-from tincture.demo import random_scenes, write_pictures
 from tincture.models.stable_diffusion import StableDiffusion
-from tincture.setting_fields import read_toml
-from tincture.settings import TrainSettings
+from tincture.run.demo import random_scenes, write_pictures
+from tincture.settings.fields import read_toml
+from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))

@@ -26,9 +26,10 @@ SUBJECT, STYLE = "small cyan dotted moon", "sunset"
 
 def prepare(root: Path) -> list[str]:
     """Makes in the workspace ``root`` what is not there yet, and says what."""
-    from tincture import demo, recipe
+    from tincture import recipe
     from tincture.models.picto import world
-    from tincture.picto_settings import HYPERNETWORK_SHAPE, NUM_VECTORS
+    from tincture.run import demo
+    from tincture.settings.presets import HYPERNETWORK_SHAPE, NUM_VECTORS
     from tincture.workspace import Workspace
 
     root.mkdir(parents=True, exist_ok=True)

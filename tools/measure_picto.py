@@ -30,12 +30,13 @@ import numpy as np
 import torch
 
 import tincture
-from tincture import demo, randomness
+from tincture import randomness
 from tincture.formats.files import write_text
-from tincture.models.loading import load_model
+from tincture.models.loading.load import load_model
 from tincture.models.picto import world
 from tincture.models.picto.oracle import ATTRIBUTES
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.run import demo
 from tincture.workspace import Workspace
 
 DOCS = Path(__file__).parents[1] / "docs"

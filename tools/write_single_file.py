@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tincture.errors import TinctureError
 from tincture.formats.safetensors_file import modelspec
-from tincture.models.loading import load_model
+from tincture.models.loading.load import load_model
 from tincture.models.stable_diffusion import StableDiffusion
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when run as a program

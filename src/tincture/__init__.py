@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tincture.adapters.embedding import Embedding
     from tincture.adapters.embedding_database import EmbeddingDatabase
+    from tincture.adapters.files.conversion import convert_file
+    from tincture.adapters.files.inspection import inspect_file
     from tincture.adapters.hypernetwork import Hypernetwork
     from tincture.adapters.hypernetwork_module import HypernetworkModule
-    from tincture.conversion import convert_file
-    from tincture.inspection import inspect_file
-    from tincture.models.loading import load_model
+    from tincture.models.loading.load import load_model
     from tincture.models.sampling import generate
     from tincture.preprocessing.pipeline import preprocess
-    from tincture.preprocessing.settings import PreprocessSettings
-    from tincture.recipe import create_embedding, create_hypernetwork, resume, train
-    from tincture.settings import TrainSettings
+    from tincture.run.create import create_embedding, create_hypernetwork
+    from tincture.run.train import resume, train
+    from tincture.settings.preprocess import PreprocessSettings
+    from tincture.settings.train import TrainSettings
     from tincture.training.lr_schedule import LearnRateScheduler
 
 __version__ = "0.1.0"
@@ -57,17 +58,17 @@ def __getattr__(name: str) -> Any:
         "Hypernetwork": "tincture.adapters.hypernetwork",
         "HypernetworkModule": "tincture.adapters.hypernetwork_module",
         "LearnRateScheduler": "tincture.training.lr_schedule",
-        "PreprocessSettings": "tincture.preprocessing.settings",
-        "TrainSettings": "tincture.settings",
-        "convert_file": "tincture.conversion",
-        "create_embedding": "tincture.recipe",
-        "create_hypernetwork": "tincture.recipe",
+        "PreprocessSettings": "tincture.settings.preprocess",
+        "TrainSettings": "tincture.settings.train",
+        "convert_file": "tincture.adapters.files.conversion",
+        "create_embedding": "tincture.run.train",
+        "create_hypernetwork": "tincture.run.train",
         "generate": "tincture.models.sampling",
-        "inspect_file": "tincture.inspection",
-        "load_model": "tincture.models.loading",
+        "inspect_file": "tincture.adapters.files.inspection",
+        "load_model": "tincture.models.loading.load",
         "preprocess": "tincture.preprocessing.pipeline",
-        "resume": "tincture.recipe",
-        "train": "tincture.recipe",
+        "resume": "tincture.run.train",
+        "train": "tincture.run.train",
     }.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,13 +16,14 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tincture.errors import UsageError
-from tincture.setting_fields import LARGEST_SEED
 
-# numbers for pictures and folders are drawn without loading torch
+LARGEST_SEED = 2**64 - 1
+"""Of the seeds that torch's generators take."""
+
+# settings take a constant from here without loading numpy, and numbers for pictures are drawn without torch
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Generator, Tensor
 
 
@@ -34,6 +35,8 @@ def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
         purpose: What is drawn, such as "noise".
         counters: Any number of ints, such as step and sample; `(1,)` and `(1, 0)` are different streams.
     """
+    import numpy as np
+
     words = np.frombuffer(_digest(40, seed, purpose, counters), dtype="<u8").astype(np.uint64)
     counter = np.concatenate([np.zeros(1, dtype=np.uint64), words[2:]])
     return np.random.Generator(np.random.Philox(key=words[:2], counter=counter))
@@ -41,6 +44,7 @@ def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
 
 def normal(shape: Sequence[int], seed: int, purpose: str, *counters: int) -> Tensor:
     """Standard normal numbers of `shape`: float32, on the CPU."""
+    import numpy as np
     import torch
 
     drawn = generator(seed, purpose, *counters).standard_normal(tuple(shape), dtype=np.float32)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.conftest import PHONE, Served, opened, tab
 from tests.served import training, until
-from tincture.server.jobs import Job, JobState
+from tincture.server.queue.jobs import Job, JobState
 
 
 def submit(served: Served, name: str = "cat", **settings: Any) -> Job:

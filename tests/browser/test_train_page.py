@@ -8,7 +8,7 @@ import pytest
 
 from tests.browser.conftest import Served, choose, opened, sub_tab, tab
 from tests.served import until
-from tincture.server.jobs import JobState
+from tincture.server.queue.jobs import JobState
 
 SUB_TABS = ("Create embedding", "Create hypernetwork", "Preprocess images", "Data sets", "Train")
 TABS = ("Train", "Runs", "Try it", "Files", "Settings")

@@ -17,11 +17,11 @@ from tests.runs import OnStep, write_pictures
 from tincture import recipe
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
-from tincture.drawing import Drawing
+from tincture.drawing.pictures import generate_pictures
 from tincture.errors import ModelError
-from tincture.generation import generate_pictures
 from tincture.models.stable_diffusion import StableDiffusion
-from tincture.settings import TrainSettings
+from tincture.settings.drawing import Drawing
+from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
 WIDTHS = {"sd1": {"clip_l"}, "sd2": {"clip_h"}, "sdxl": {"clip_l", "clip_g"}}

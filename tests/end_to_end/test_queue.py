@@ -20,11 +20,11 @@ from tests.runs import NAMES, RANDOM, Bench, csv_text, equal, last_state, make_b
 from tests.support import save_folder, tiny_model
 from tincture import recipe
 from tincture.adapters.embedding import Embedding
-from tincture.preprocessing.settings import PreprocessSettings
-from tincture.server.file_lock import FileLock
-from tincture.server.job_store import JobStore
-from tincture.server.jobs import Job, JobState, Wanted
-from tincture.server.supervisor import Supervisor
+from tincture.server.queue.file_lock import FileLock
+from tincture.server.queue.jobs import Job, JobState, Wanted
+from tincture.server.queue.store import JobStore
+from tincture.server.queue.supervisor import Supervisor
+from tincture.settings.preprocess import PreprocessSettings
 from tincture.workspace import Workspace
 
 PATIENCE = 600
@@ -32,8 +32,8 @@ PATIENCE = 600
 SERVER = """
 import sys, time
 from pathlib import Path
-from tincture.server.job_store import JobStore
-from tincture.server.supervisor import Supervisor
+from tincture.server.queue.store import JobStore
+from tincture.server.queue.supervisor import Supervisor
 from tincture.workspace import Workspace
 
 root = Path(sys.argv[1])
@@ -91,7 +91,7 @@ def wait_for_steps(supervisor: Supervisor, steps: int) -> None:
 
 
 def undisturbed(root: Path, settings: dict[str, Any]) -> recipe.RunResult:
-    from tincture.settings import TrainSettings
+    from tincture.settings.train import TrainSettings
 
     return recipe.train(TrainSettings.from_dict(settings), Workspace(root))
 

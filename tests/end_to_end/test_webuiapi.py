@@ -22,7 +22,7 @@ from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.server.app import build_app
 from tincture.server.service import Service
-from tincture.server.settings import ServerSettings
+from tincture.settings.server import ServerSettings
 from tincture.workspace import Workspace
 
 pytestmark = pytest.mark.slow

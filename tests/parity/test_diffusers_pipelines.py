@@ -12,9 +12,9 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint impo
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 
 from tests.support import tiny_model, tiny_sd2, tiny_sdxl
-from tincture.drawing import Drawing
 from tincture.models.sampling import generate, make_scheduler
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.settings.drawing import Drawing
 
 PROMPT, NEGATIVE = "a small red moon on the left", "blue"
 STEPS, GUIDANCE = 3, 5.0

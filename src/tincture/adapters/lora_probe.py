@@ -16,12 +16,12 @@ from tincture.adapters.affine import Moments
 from tincture.adapters.attention import context_width, projections
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.adapters.hypernetwork_module import HypernetworkModule
-from tincture.drawing import Drawing
 from tincture.errors import ModelError
 from tincture.formats.lora_file import LowRank
 from tincture.models.sampling import generate
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.randomness import torch_seed
+from tincture.settings.drawing import Drawing
 
 # Enough noise levels to see what self-attentions are given early and late.
 _DRAWING = Drawing(steps=8, sampler="Euler")

@@ -42,7 +42,7 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
 ) -> None:
     """Write an embedding or hypernetwork in another format; what gets lost is told before."""
-    from tincture import conversion
+    from tincture.adapters.files import conversion
 
     wanted = conversion.LoraOptions(
         model=model,

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from tincture.cli.session import Session, command, new_group, show_help
-from tincture.number_lists import number_list, whole_number_list
-from tincture.setting_fields import LARGEST_SEED
+from tincture.randomness import LARGEST_SEED
+from tincture.settings.number_lists import number_list, whole_number_list
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name; also the file's name.")]
 Model = Annotated[

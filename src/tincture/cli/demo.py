@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tincture.cli.session import Session, command
-from tincture.setting_fields import LARGEST_SEED
+from tincture.randomness import LARGEST_SEED
 
 
 def register(app: typer.Typer) -> None:
@@ -30,8 +30,8 @@ def demo(
     """Teach the embedded model a subject and a style, and measure how well it learned them."""
     given = {"subject": subject, "style": style}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    from tincture import demo as job
     from tincture.cli.progress import progress
+    from tincture.run import demo as job
 
     with progress() as callback:
         report = job.run(out, seed=seed, callbacks=[callback], tell=session.say, **chosen)

@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 def doctor(session: Session) -> None:
     """Show what this machine can do: versions, devices, precisions, optional parts, models, the workspace."""
     workspace = session.workspace()
-    from tincture import doctor as examination
+    from tincture.run import doctor as examination
 
     report = examination.examine(workspace)
     session.show(report, examination.as_text(report))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tincture.setting_fields import FieldSpec
+from tincture.settings.fields import FieldSpec
 
 
 def flag(spec: FieldSpec, *, hidden: bool = False) -> inspect.Parameter:

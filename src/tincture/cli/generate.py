@@ -9,8 +9,8 @@ import typer
 
 from tincture.cli.session import Session, command
 from tincture.errors import UsageError
-from tincture.number_lists import number_list
-from tincture.setting_fields import LARGEST_SEED
+from tincture.randomness import LARGEST_SEED
+from tincture.settings.number_lists import number_list
 
 
 def register(app: typer.Typer) -> None:
@@ -67,9 +67,9 @@ def generate(
         raise UsageError(f"--grid takes one prompt and one seed, but {len(prompts)} and {count} were given.")
     columns = number_list("--strengths", strengths)
     workspace = session.workspace()
-    from tincture import generation
-    from tincture.drawing import Drawing
-    from tincture.model_overrides import ModelOverrides
+    from tincture.drawing import pictures as generation
+    from tincture.settings.drawing import Drawing
+    from tincture.settings.model_overrides import ModelOverrides
 
     drawing = Drawing(
         negative_prompt=negative_prompt,

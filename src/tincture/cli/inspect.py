@@ -29,7 +29,7 @@ def inspect(
     ],
 ) -> None:
     """Say what files are: kind, format, traits, hashes, which programs read them, what is odd about them."""
-    from tincture.inspection import inspect_file
+    from tincture.adapters.files.inspection import inspect_file
 
     if len(files) == 1:
         report = inspect_file(files[0])

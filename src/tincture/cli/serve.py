@@ -13,8 +13,8 @@ import typer
 from tincture.cli.flags import flag, given
 from tincture.cli.session import Session, command
 from tincture.errors import UsageError
-from tincture.server.settings import SERVER_FIELDS, ServerSettings
-from tincture.setting_fields import read_toml
+from tincture.settings.fields import read_toml
+from tincture.settings.server import SERVER_FIELDS, ServerSettings
 
 VARIABLES = {"auth": "TINCTURE_AUTH", "token": "TINCTURE_TOKEN"}
 

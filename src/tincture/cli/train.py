@@ -13,11 +13,11 @@ from tincture.cli.flags import flag, given
 from tincture.cli.interrupt import stop_on_interrupt
 from tincture.cli.session import Session, command, new_group, show_help
 from tincture.errors import UsageError
-from tincture.setting_fields import read_toml
-from tincture.settings import FIELDS, MEMORY_SETTINGS, TrainSettings
+from tincture.settings.fields import read_toml
+from tincture.settings.train import FIELDS, MEMORY_SETTINGS, TrainSettings
 
 if TYPE_CHECKING:
-    from tincture.recipe import RunResult
+    from tincture.run.train import RunResult
 
 Config = Annotated[Path | None, typer.Option(help="Run file (TOML) with settings; flags win over it.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the settings and the plan of the run, and stop.")]

@@ -16,8 +16,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from tincture.data.captions import caption_for
-from tincture.data.look import Look, look_at
 from tincture.data.masks import MaskFinder, check_mask, read_mask
+from tincture.data.picture_check import Look, look_at
 from tincture.data.pictures import UnreadablePictureError, read_picture
 from tincture.data.sizes import Buckets, Fit, Size, fitting
 from tincture.data.sources import Found, Source, list_pictures, name_some

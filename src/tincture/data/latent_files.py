@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tincture.data.dataset import Sample
-from tincture.data.look import Look, look_at
+from tincture.data.picture_check import Look, look_at
 from tincture.errors import FileFormatError, StorageError, UsageError
 from tincture.formats.checked_file import read_checked, write_checked
 from tincture.formats.files import sha256_file

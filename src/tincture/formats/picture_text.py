@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tincture.drawing import CompleteDrawing
 from tincture.errors import FileFormatError
 from tincture.formats.files import read_bytes, write_atomically
+from tincture.settings.drawing import CompleteDrawing
 
 CHUNK = "parameters"
 NEGATIVE = "Negative prompt:"

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from tincture import randomness
-from tincture.drawing import CompleteDrawing, Drawing
 from tincture.errors import UsageError
 from tincture.models.conditions import Conditions
 from tincture.models.samplers import SAMPLERS
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.settings.drawing import CompleteDrawing, Drawing
 
 # Decoded at once: four pictures of 512 x 512. More would need gigabytes for the decoder's widest layers.
 _DECODED_PIXELS = 2**20

@@ -13,9 +13,9 @@ from transformers.models.bert.tokenization_bert import BertTokenizer
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.blip.modeling_blip import BlipForConditionalGeneration
 
-from tincture.devices import PRECISIONS, resolve_device
 from tincture.errors import ModelError, UsageError
-from tincture.models.quiet import quiet_libraries
+from tincture.models.devices import PRECISIONS, resolve_device
+from tincture.models.loading.silence import quiet_libraries
 from tincture.preprocessing.batching import Batches
 from tincture.preprocessing.blip_files import PROCESSOR_FILES, find_blip
 

@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tincture.devices import resolve_device
 from tincture.errors import FileFormatError, ModelError
 from tincture.formats.files import safe_torch_load
+from tincture.models.devices import resolve_device
 from tincture.preprocessing.batching import Batches
 from tincture.preprocessing.booru_labels import Label
 

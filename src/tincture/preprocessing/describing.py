@@ -11,8 +11,8 @@ from PIL import Image
 
 from tincture.preprocessing.blip_files import find_blip
 from tincture.preprocessing.captioning import Captioner, load_captioner
-from tincture.preprocessing.settings import PreprocessSettings
 from tincture.preprocessing.tagging import find_tagger, load_tagger
+from tincture.settings.preprocess import PreprocessSettings
 
 KeyT = TypeVar("KeyT")
 

@@ -12,7 +12,7 @@ from tincture.preprocessing.crop_files import caption_path, remove_crop
 from tincture.preprocessing.jobs import Cut, CutFile
 from tincture.preprocessing.places import check_emptiness, leftovers, stem_of
 from tincture.preprocessing.records import CropRecord, Report, SourceRecord, read_report
-from tincture.preprocessing.settings import PreprocessSettings
+from tincture.settings.preprocess import PreprocessSettings
 
 SAVE_EVERY_SECONDS = 10.0
 

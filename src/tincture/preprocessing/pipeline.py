@@ -32,9 +32,9 @@ from tincture.preprocessing.places import check_places, list_sources, relative_n
 from tincture.preprocessing.processes import Crashed, process_count, run_jobs
 from tincture.preprocessing.records import DEBUG, REPORT, SourceRecord
 from tincture.preprocessing.rules import cut_rules
-from tincture.preprocessing.settings import PreprocessSettings
 from tincture.preprocessing.sides import choose_sides
 from tincture.preprocessing.texts import compose, existing_caption, needs_words
+from tincture.settings.preprocess import PreprocessSettings
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")

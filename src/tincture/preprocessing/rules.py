@@ -6,7 +6,7 @@ from tincture.preprocessing.faces import Detector
 from tincture.preprocessing.focal import FocalWeights
 from tincture.preprocessing.geometry import MulticropRules
 from tincture.preprocessing.jobs import CutRules, SplitRules
-from tincture.preprocessing.settings import PreprocessSettings
+from tincture.settings.preprocess import PreprocessSettings
 
 
 def cut_rules(settings: PreprocessSettings, detector: Detector) -> CutRules:

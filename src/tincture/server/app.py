@@ -17,11 +17,13 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 import tincture
-from tincture.server import api_v1, api_webui, http_errors, monitoring
-from tincture.server.asgi import API_PATHS
-from tincture.server.monitoring import CountRequests, Monitor
-from tincture.server.page_gate import PageGate
-from tincture.server.security import protect
+from tincture.server import api_v1, api_webui
+from tincture.server.http import errors as http_errors
+from tincture.server.http import monitoring
+from tincture.server.http.asgi import API_PATHS
+from tincture.server.http.monitoring import CountRequests, Monitor
+from tincture.server.security.gate import protect
+from tincture.server.security.page_gate import PageGate
 from tincture.server.service import Service
 
 DESCRIPTION = """Teach a frozen Stable Diffusion model a new subject or style, kept in one small file.

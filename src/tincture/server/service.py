@@ -21,18 +21,18 @@ import tincture
 from tincture.data.captions import template_names
 from tincture.errors import UsageError
 from tincture.extensions import Extensions
-from tincture.server import storage
-from tincture.server.adapter_request import checked_conversion, checked_network
-from tincture.server.calls import Calls
-from tincture.server.datasets import Datasets
 from tincture.server.errors import ConflictError, NotFoundError, QueueFullError
-from tincture.server.job_folder import JobFolder
-from tincture.server.job_store import JobStore
-from tincture.server.jobs import FINISHED, Job, JobKind, JobState, Wanted, held_adapter
-from tincture.server.places import Places
-from tincture.server.request_limits import check_sizes, shortened
-from tincture.server.settings import ServerSettings
-from tincture.server.supervisor import Supervisor
+from tincture.server.library import storage
+from tincture.server.library.datasets import Datasets
+from tincture.server.model_process.client import Calls
+from tincture.server.queue.folder import JobFolder
+from tincture.server.queue.jobs import FINISHED, Job, JobKind, JobState, Wanted, held_adapter
+from tincture.server.queue.store import JobStore
+from tincture.server.queue.supervisor import Supervisor
+from tincture.server.requests.adapters import checked_conversion, checked_network
+from tincture.server.requests.places import Places
+from tincture.server.requests.sizes import check_sizes, shortened
+from tincture.settings.server import ServerSettings
 from tincture.workspace import TRAINABLE_SUFFIXES, Workspace, clean_name
 
 STATE_FOLDER = "tincture-server"

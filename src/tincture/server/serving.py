@@ -19,9 +19,9 @@ from fastapi import FastAPI
 from tincture.errors import TinctureError, UsageError
 from tincture.extensions import load_extensions
 from tincture.server.app import build_app, has_page
-from tincture.server.protocol import uvicorn_config
+from tincture.server.http.protocol import uvicorn_config
 from tincture.server.service import Service
-from tincture.server.settings import ServerSettings
+from tincture.settings.server import ServerSettings
 from tincture.workspace import Workspace
 
 INTERRUPTED = 130

@@ -21,13 +21,13 @@ from tincture import randomness
 from tincture.adapters.adapter import Adapter
 from tincture.data.batches import BatchPlan
 from tincture.data.latents import LatentCache
-from tincture.devices import PRECISIONS
 from tincture.errors import DivergedError
 from tincture.events import Callback, Event, RunEnded, RunStarted, StepEnd, StepRecord, StepsDone
+from tincture.models.devices import PRECISIONS
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.settings.schedule import Schedule
 from tincture.training.conditioning import Conditioning
 from tincture.training.loss import AuxiliaryLoss, denoising_loss
-from tincture.training.lr_schedule import Schedule
 from tincture.training.metrics import LossWindow
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Self
 from tincture.errors import UsageError
 from tincture.formats.layer_structure import check_dropout_structure, check_layer_structure, numbers
 from tincture.models.samplers import SAMPLERS
-from tincture.setting_fields import (
+from tincture.settings.fields import (
     CheckedSettings,
     FieldSpec,
     at_least,
@@ -27,7 +27,7 @@ from tincture.setting_fields import (
     side,
     specs_of,
 )
-from tincture.training.lr_schedule import Schedule
+from tincture.settings.schedule import Schedule
 
 ADAPTER, DATA, OPTIMIZER, OUTPUT, PREVIEW, SIZE, CROPS, CAPTIONS = (
     "What is trained",

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tincture.errors import AlreadyTrainedError
-from tincture.setting_fields import specs_of
-from tincture.settings import TrainSettings
+from tincture.settings.fields import specs_of
+from tincture.settings.train import TrainSettings
 from tincture.webui.arguments import (
     CreateEmbedding,
     CreateHypernetwork,

@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from tests.support import tiny_sdxl
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.adapters.lora import export_lora
-from tincture.models.loading import load_model
+from tincture.models.loading.load import load_model
 from tincture.models.picto.world import random_scene, render
 from tincture.models.stable_diffusion import StableDiffusion
 

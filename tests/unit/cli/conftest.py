@@ -26,7 +26,7 @@ class Result:
 
 @dataclass
 class FakeRecipe:
-    """Stands for `tincture.recipe`: notes how it was called, and gives or raises what a test wants."""
+    """Stands for `tincture.run.train`: notes how it was called, and gives or raises what a test wants."""
 
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)

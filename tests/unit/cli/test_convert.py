@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.checkpoints import Checkpoints
 from tests.support import tiny_model
-from tincture import conversion
+from tincture.adapters.files import conversion
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.cli import main
 from tincture.formats.embedding_file import read_embedding_file

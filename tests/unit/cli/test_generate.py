@@ -8,14 +8,14 @@ import pytest
 
 from tests.unit.cli.conftest import FakeRecipe, replace_module
 from tincture.cli import main
-from tincture.drawing import Drawing
-from tincture.model_overrides import ModelOverrides
+from tincture.settings.drawing import Drawing
+from tincture.settings.model_overrides import ModelOverrides
 from tincture.workspace import Workspace
 
 
 @pytest.fixture
 def generation(recipe: FakeRecipe, monkeypatch: pytest.MonkeyPatch) -> FakeRecipe:
-    """A fake `tincture.generation`, in an empty workspace as current directory."""
+    """A fake `tincture.drawing.pictures`, in an empty workspace as current directory."""
     fake = FakeRecipe(answers={"generate_pictures": [Path("o/1.png")], "generate_grid": Path("o/grid.png")})
     content: dict[str, Any] = {name: fake.function(name) for name in fake.answers}
     replace_module(monkeypatch, "generation", content)

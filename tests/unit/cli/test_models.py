@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from tests.checkpoints import Checkpoints, without
 from tincture.cli import main
-from tincture.models.sources import short_hash
+from tincture.models.loading.sources import short_hash
 from tincture.workspace import Workspace
 
 SMALL = ["--width", "64", "--height", "64", "--steps", "2", "--device", "cpu"]

@@ -16,7 +16,7 @@ from tests.unit.preprocessing.pictures import texture
 from tincture.cli import main
 from tincture.preprocessing import pipeline
 from tincture.preprocessing.pipeline import PreprocessResult
-from tincture.preprocessing.settings import PREPROCESS_FIELDS, PreprocessSettings
+from tincture.settings.preprocess import PREPROCESS_FIELDS, PreprocessSettings
 
 COUNTS = {"sources": 4, "used": 3, "skipped": 1, "pictures": 6, "captions": 2}
 COUNTS |= {"training": 2, "validation": 1, "near_duplicates": 1}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.cli.conftest import FakeRecipe, Result
 from tincture.cli import main
-from tincture.settings import FIELDS, TrainSettings
+from tincture.settings.train import FIELDS, TrainSettings
 from tincture.workspace import Workspace
 
 RUN_FILE = 'kind = "hypernetwork"\nname = "ink"\ndata = "d"\nsteps = 5\nlearning_rate = 1e-4\n'

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tincture.drawing import CompleteDrawing
 from tincture.errors import FileFormatError, StorageError
 from tincture.formats.picture_text import (
     PictureParameters,
@@ -18,6 +17,7 @@ from tincture.formats.picture_text import (
     read_parameters,
     save_png,
 )
+from tincture.settings.drawing import CompleteDrawing
 
 DRAWING = CompleteDrawing(width=64, height=48)
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from tests.own_memory import OwnMemory
 from tests.support import tiny_model, tiny_sdxl, weights
 from tincture.adapters.hypernetwork import create_hypernetwork
-from tincture.drawing import Drawing
 from tincture.models.conditions import Conditions
 from tincture.models.placement import TEXT_ENCODERS, UNET, VAE
 from tincture.models.sampling import generate
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.settings.drawing import Drawing
 
 
 def offloaded(model: StableDiffusion) -> tuple[StableDiffusion, OwnMemory]:

@@ -10,13 +10,13 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from tests.support import tiny_model, weights
-from tincture.drawing import Drawing
 from tincture.errors import UsageError
 from tincture.models import sampling
 from tincture.models.conditions import Conditions
 from tincture.models.samplers import SAMPLERS
 from tincture.models.sampling import complete, make_scheduler
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.settings.drawing import Drawing
 
 PROMPTS = ["small moon", "a red star", "blue"]
 

@@ -11,7 +11,7 @@ from torch import nn
 from tests.support import tiny_model, weights
 from tincture.errors import UsageError
 from tincture.models.families import SD1
-from tincture.models.loading import load_model
+from tincture.models.loading.load import load_model
 from tincture.models.picto import world
 from tincture.models.stable_diffusion import StableDiffusion
 

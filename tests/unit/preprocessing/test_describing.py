@@ -9,7 +9,7 @@ from PIL import Image
 from tests.unit.preprocessing.pictures import texture
 from tincture.preprocessing import describing
 from tincture.preprocessing.describing import Describer, load_models
-from tincture.preprocessing.settings import PreprocessSettings
+from tincture.settings.preprocess import PreprocessSettings
 
 
 class Sizes:

@@ -11,9 +11,9 @@ from fastapi.responses import StreamingResponse
 from starlette.testclient import TestClient
 
 from tincture.errors import DataError
-from tincture.server import http_errors
-from tincture.server.security import protect
-from tincture.server.settings import ServerSettings
+from tincture.server.http import errors as http_errors
+from tincture.server.security.gate import protect
+from tincture.settings.server import ServerSettings
 
 URL = "http://127.0.0.1:7860"
 

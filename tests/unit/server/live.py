@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from tincture.server.protocol import uvicorn_config
-from tincture.server.settings import ServerSettings
+from tincture.server.http.protocol import uvicorn_config
+from tincture.settings.server import ServerSettings
 
 PATIENCE_S = 60.0
 

@@ -14,11 +14,12 @@ from starlette.testclient import TestClient
 
 from tests.served import quick_service, started, training, until, write_pictures
 from tincture.errors import DataError
-from tincture.preprocessing.settings import PREPROCESS_FIELDS
-from tincture.server import api_v1, http_errors
-from tincture.server.jobs import FINISHED
+from tincture.server import api_v1
+from tincture.server.http import errors as http_errors
+from tincture.server.queue.jobs import FINISHED
 from tincture.server.service import Service
-from tincture.settings import FIELDS
+from tincture.settings.preprocess import PREPROCESS_FIELDS
+from tincture.settings.train import FIELDS
 
 V1 = "/api/v1"
 

@@ -16,17 +16,18 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from tests.runs import write_pictures
-from tincture.drawing import CompleteDrawing
 from tincture.errors import DivergedError, UsageError
 from tincture.formats import hash_cache
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.models.samplers import SAMPLERS
-from tincture.server import api_webui, http_errors
+from tincture.server import api_webui
 from tincture.server.api_webui.session import Session
 from tincture.server.errors import NotFoundError
-from tincture.server.jobs import Job, JobState, Wanted
-from tincture.server.places import Places
-from tincture.server.settings import ServerSettings
+from tincture.server.http import errors as http_errors
+from tincture.server.queue.jobs import Job, JobState, Wanted
+from tincture.server.requests.places import Places
+from tincture.settings.drawing import CompleteDrawing
+from tincture.settings.server import ServerSettings
 from tincture.workspace import Workspace
 
 Ending = Callable[[Job], Job]

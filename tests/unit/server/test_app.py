@@ -24,8 +24,8 @@ from tincture.cli.serve import server_settings
 from tincture.errors import UsageError
 from tincture.server import serving
 from tincture.server.app import build_app
-from tincture.server.auth import CHALLENGE
-from tincture.server.settings import ServerSettings
+from tincture.server.security.auth import CHALLENGE
+from tincture.settings.server import ServerSettings
 from tincture.workspace import Workspace
 
 

@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from tincture.cli.app import build_app
-from tincture.server.settings import ServerSettings
-from tincture.server.supervisor import GRACE_S
+from tincture.server.queue.supervisor import GRACE_S
+from tincture.settings.server import ServerSettings
 
 REPOSITORY = Path(__file__).parents[3]
 DEPLOY = REPOSITORY / "deploy"

@@ -13,12 +13,12 @@ from PIL import Image
 
 from tests.served import quick_service, started, training, until, write
 from tincture.errors import TinctureError, UsageError
-from tincture.server.adapter_request import MOST_NUMBERS
-from tincture.server.calls import Calls
 from tincture.server.errors import ConflictError, ForbiddenPathError, NotFoundError, QueueFullError, TooMuchError
-from tincture.server.jobs import Job, JobState, Wanted
+from tincture.server.model_process.client import Calls
+from tincture.server.queue.jobs import Job, JobState, Wanted
+from tincture.server.requests.adapters import MOST_NUMBERS
 from tincture.server.service import Service
-from tincture.server.settings import ServerSettings
+from tincture.settings.server import ServerSettings
 from tincture.workspace import Workspace
 
 

@@ -15,8 +15,8 @@ from tincture.errors import UsageError
 from tincture.formats.picture_text import parse_parameters
 from tincture.models.prompt import parse_weights
 from tincture.server.api_webui.session import title_matches
-from tincture.server.job_folder import JobFolder
-from tincture.server.page.prompt_edit import named_in, without
+from tincture.server.page.try_it.prompt_edit import named_in, without
+from tincture.server.queue.folder import JobFolder
 
 MANY = 10**6
 MODEL = {"name": "moon.safetensors", "path": "/models/moon.safetensors"}

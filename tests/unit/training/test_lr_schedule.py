@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tincture.errors import UsageError
-from tincture.training.lr_schedule import LearnRateScheduler, Schedule
+from tincture.settings.schedule import Schedule
+from tincture.training.lr_schedule import LearnRateScheduler
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "schedules.json").read_text())
 

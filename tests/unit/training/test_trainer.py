@@ -20,8 +20,8 @@ from tincture.data.latents import LatentCache
 from tincture.errors import DivergedError
 from tincture.events import Event, RunEnded, RunStarted, StepEnd, StepRecord, StepsDone
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.settings.schedule import Schedule
 from tincture.training.conditioning import Conditioning
-from tincture.training.lr_schedule import Schedule
 from tincture.training.trainer import Clipping, Trainer, TrainingData
 
 KINDS = ("embedding", "hypernetwork")

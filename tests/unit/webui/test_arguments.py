@@ -9,9 +9,9 @@ import pytest
 
 from tincture.adapters.embedding import MAX_VECTORS
 from tincture.errors import UsageError
-from tincture.preprocessing.settings import PreprocessSettings
-from tincture.setting_fields import specs_of
-from tincture.settings import TrainSettings
+from tincture.settings.fields import specs_of
+from tincture.settings.preprocess import PreprocessSettings
+from tincture.settings.train import TrainSettings
 from tincture.webui.arguments import (
     MOST_VECTORS,
     CreateEmbedding,

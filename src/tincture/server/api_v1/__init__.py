@@ -10,7 +10,7 @@ from tincture.server.api_v1.common import PREFIX
 from tincture.server.api_v1.datasets import DatasetEndpoints
 from tincture.server.api_v1.jobs import JobEndpoints
 from tincture.server.api_v1.pictures import PictureEndpoints
-from tincture.server.http_errors import COMMON, documented
+from tincture.server.http.errors import COMMON, documented
 from tincture.server.service import Service
 
 

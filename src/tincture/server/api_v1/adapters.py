@@ -18,7 +18,7 @@ from tincture.server.api_v1.schemas import (
     HypernetworkRequest,
 )
 from tincture.server.errors import NotFoundError
-from tincture.server.http_errors import documented
+from tincture.server.http.errors import documented
 from tincture.server.service import Service
 
 ANY_FILE = "application/octet-stream"

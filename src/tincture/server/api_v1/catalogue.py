@@ -7,10 +7,10 @@ from pathlib import Path
 from fastapi import APIRouter
 
 from tincture.models.samplers import SAMPLERS
-from tincture.preprocessing.settings import PREPROCESS_FIELDS
 from tincture.server.api_v1.schemas import About, BaseModelAnswer, BaseModels, Names, Settings
 from tincture.server.service import Service
-from tincture.settings import FIELDS
+from tincture.settings.preprocess import PREPROCESS_FIELDS
+from tincture.settings.train import FIELDS
 
 
 class CatalogueEndpoints:

@@ -12,7 +12,7 @@ import anyio.to_thread
 from fastapi import Request
 from fastapi.responses import FileResponse, Response
 
-from tincture.server.http_errors import documented
+from tincture.server.http.errors import documented
 
 PREFIX = "/api/v1"
 AT_ONCE = 8

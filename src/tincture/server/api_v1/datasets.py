@@ -17,10 +17,10 @@ from tincture.server.api_v1.schemas import (
     DatasetPicture,
     DatasetPictures,
 )
-from tincture.server.datasets import DatasetInfo, PictureInfo
-from tincture.server.http_errors import documented
+from tincture.server.http.errors import documented
+from tincture.server.library.datasets import DatasetInfo, PictureInfo
+from tincture.server.library.storage import UPLOADS
 from tincture.server.service import Service
-from tincture.server.storage import UPLOADS
 
 _FORM = {
     "requestBody": {

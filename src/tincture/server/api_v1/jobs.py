@@ -25,10 +25,10 @@ from tincture.server.api_v1.schemas import (
     Previews,
 )
 from tincture.server.errors import NotFoundError
-from tincture.server.http_errors import documented
-from tincture.server.jobs import FINISHED, Job, JobState
+from tincture.server.http.errors import documented
+from tincture.server.http.event_streams import EventStream, Streams, parse_position
+from tincture.server.queue.jobs import FINISHED, Job, JobState
 from tincture.server.service import Service, plain_job
-from tincture.server.streams import EventStream, Streams, parse_position
 
 MOST_METRICS = 10_000
 LATEST = "latest"

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from tincture.server.api_v1.common import Patient, file_answers, send_file, url
 from tincture.server.api_v1.schemas import DrawingProgress, DrawnPicture, DrawnPictures, PictureRequest
 from tincture.server.errors import NotFoundError
-from tincture.server.http_errors import documented
+from tincture.server.http.errors import documented
 from tincture.server.service import Service
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tincture.server.jobs import JobKind, JobState, Wanted
-from tincture.setting_fields import FieldSpec
+from tincture.server.queue.jobs import JobKind, JobState, Wanted
+from tincture.settings.fields import FieldSpec
 
 Text = Annotated[str, Field(max_length=10_000)]
 Name = Annotated[str, Field(max_length=200)]

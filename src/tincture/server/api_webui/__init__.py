@@ -10,7 +10,7 @@ from tincture.server.api_webui.pictures import PictureEndpoints
 from tincture.server.api_webui.progress import ProgressEndpoints
 from tincture.server.api_webui.session import Session
 from tincture.server.api_webui.training import TrainingEndpoints
-from tincture.server.http_errors import COMMON, documented
+from tincture.server.http.errors import COMMON, documented
 from tincture.server.service import Service
 
 PREFIX = "/sdapi/v1"

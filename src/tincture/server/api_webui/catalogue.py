@@ -27,9 +27,9 @@ from tincture.server.api_webui.schemas import (
 )
 from tincture.server.api_webui.session import Session
 from tincture.server.api_webui.txt2img import SCHEDULERS
-from tincture.server.request_limits import shortened
+from tincture.server.requests.sizes import shortened
 from tincture.server.service import Service
-from tincture.server.settings import is_loopback
+from tincture.settings.server import is_loopback
 
 MODEL_OPTION = "sd_model_checkpoint"
 HASH_DIGITS = 10

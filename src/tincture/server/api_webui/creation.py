@@ -12,8 +12,8 @@ from tincture.errors import TinctureError
 from tincture.server.api_v1.common import Patient
 from tincture.server.api_webui.schemas import Told, body_of
 from tincture.server.api_webui.session import Session
-from tincture.server.http_errors import documented
-from tincture.server.request_limits import check_sizes
+from tincture.server.http.errors import documented
+from tincture.server.requests.sizes import check_sizes
 from tincture.server.service import Service
 from tincture.webui.arguments import CreateEmbedding, CreateHypernetwork
 from tincture.webui.translation import embedding_options, hypernetwork_options, reference_name, refuse_existing

@@ -19,7 +19,7 @@ from tincture.server.api_v1.common import Patient
 from tincture.server.api_webui.schemas import Drawn, PngInfo, PngInfoRequest, Txt2ImgRequest
 from tincture.server.api_webui.session import Session
 from tincture.server.api_webui.txt2img import drawing_of, info_of
-from tincture.server.http_errors import documented
+from tincture.server.http.errors import documented
 from tincture.server.service import Service
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 
 from tincture.server.api_webui.schemas import Progress, State
 from tincture.server.api_webui.session import Session
-from tincture.server.jobs import Job, JobState
+from tincture.server.queue.jobs import Job, JobState
 from tincture.server.service import Service
 
 LEAST = 0.01

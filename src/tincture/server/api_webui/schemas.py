@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tincture.setting_fields import FieldSpec, specs_of
+from tincture.settings.fields import FieldSpec, specs_of
 from tincture.webui.arguments import WebuiArguments
 
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}

@@ -15,9 +15,9 @@ from tincture.errors import AlreadyTrainedError, TinctureError, TrainingError
 from tincture.server.api_webui.schemas import Told, body_of
 from tincture.server.api_webui.session import Session
 from tincture.server.errors import ConflictError
-from tincture.server.http_errors import documented
-from tincture.server.jobs import FINISHED, Job, JobState
-from tincture.server.request_limits import check_sizes
+from tincture.server.http.errors import documented
+from tincture.server.queue.jobs import FINISHED, Job, JobState
+from tincture.server.requests.sizes import check_sizes
 from tincture.server.service import Service
 from tincture.webui.arguments import Preprocess, TrainArguments, TrainEmbedding, TrainHypernetwork
 from tincture.webui.translation import (

@@ -12,7 +12,7 @@ from tincture.formats.picture_text import parse_parameters
 from tincture.models.samplers import SAMPLERS
 from tincture.server.api_webui.schemas import Txt2ImgRequest
 from tincture.server.errors import TooMuchError
-from tincture.server.request_limits import LARGEST_REQUESTED_SEED, shortened
+from tincture.server.requests.sizes import LARGEST_REQUESTED_SEED, shortened
 
 DEFAULT_SAMPLER = "Euler a"
 SEEDS_BY_CHANCE = 2**32

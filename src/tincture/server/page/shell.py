@@ -9,10 +9,13 @@ import gradio as gr
 from gradio.components import Component
 
 import tincture
-from tincture.server.page import files, runs, settings_tab, try_it
-from tincture.server.page.theme import CSS_FILES, HEAD, calm_theme
-from tincture.server.page.train import TrainTab
-from tincture.server.storage import served_folders
+from tincture.server.library.storage import served_folders
+from tincture.server.page.files import tab as files
+from tincture.server.page.parts.theme import CSS_FILES, HEAD, calm_theme
+from tincture.server.page.runs import tab as runs
+from tincture.server.page.settings import tab as settings_tab
+from tincture.server.page.train.tab import TrainTab
+from tincture.server.page.try_it import tab as try_it
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

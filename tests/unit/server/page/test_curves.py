@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from tincture.server.page import curves
-from tincture.server.page.curves import Line
+from tincture.server.page.runs import chart as curves
+from tincture.server.page.runs.chart import Line
 
 
 def test_smoothing_takes_from_no_step_to_a_fourth_of_them() -> None:

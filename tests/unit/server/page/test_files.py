@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tincture.errors import UsageError
-from tincture.server.page.files import _target
+from tincture.server.page.files.tab import _target
 
 
 def test_a_converted_file_lies_in_its_folder() -> None:

@@ -8,10 +8,11 @@ import pytest
 
 from tincture.adapters.hypernetwork_module import WEIGHT_INITS, activation_names
 from tincture.errors import UsageError
-from tincture.preprocessing.settings import PREPROCESS_FIELDS, PreprocessSettings
-from tincture.server.page import create, preprocess, train
-from tincture.server.page.fields import Form, help_of, label_of
-from tincture.settings import FIELDS, TrainSettings
+from tincture.server.page.parts.fields import Form, help_of, label_of
+from tincture.server.page.train import create, preprocess
+from tincture.server.page.train import tab as train
+from tincture.settings.preprocess import PREPROCESS_FIELDS, PreprocessSettings
+from tincture.settings.train import FIELDS, TrainSettings
 
 
 def full_form(fields: Any) -> Form:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tincture.server.page import prompt_edit
-from tincture.server.page.prompt_edit import Named
+from tincture.server.page.try_it import prompt_edit
+from tincture.server.page.try_it.prompt_edit import Named
 
 EMBEDDINGS = ["gold", "gold-leaf", "teal fox", "a+b"]
 NETWORKS = ["outline", "poster"]

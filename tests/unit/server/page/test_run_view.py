@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tincture import conversion
-from tincture.server.jobs import Job, JobState, Wanted
-from tincture.server.page import files, files_view, run_view
-from tincture.server.story import Trace
+from tincture.adapters.files import conversion
+from tincture.server.page.files import tab as files
+from tincture.server.page.files import view as files_view
+from tincture.server.page.runs import view as run_view
+from tincture.server.queue.history import Trace
+from tincture.server.queue.jobs import Job, JobState, Wanted
 
 
 def job(**changes: Any) -> Job:

@@ -8,8 +8,8 @@ import pytest
 
 from tests.served import quick_service, training
 from tincture.server.errors import ConflictError, NotFoundError
-from tincture.server.jobs import JobState
-from tincture.server.page import runs
+from tincture.server.page.runs import tab as runs
+from tincture.server.queue.jobs import JobState
 
 
 def test_a_button_acts_on_the_job_that_is_shown_and_on_no_other(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tincture.drawing import CompleteDrawing
 from tincture.errors import UsageError
 from tincture.formats.picture_text import parameters_text, save_png
-from tincture.server.drawing_request import checked_drawing
-from tincture.server.page import try_request, try_view
-from tincture.server.page.prompt_edit import Named
-from tincture.server.page.try_request import COMPARED, GRID, PICTURES, Wish
+from tincture.server.page.try_it import request as try_request
+from tincture.server.page.try_it import view as try_view
+from tincture.server.page.try_it.prompt_edit import Named
+from tincture.server.page.try_it.request import COMPARED, GRID, PICTURES, Wish
+from tincture.server.requests.drawing import checked_drawing
+from tincture.settings.drawing import CompleteDrawing
 
 WISH = Wish(
     mode=PICTURES,

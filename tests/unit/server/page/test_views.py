@@ -9,11 +9,11 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from tincture.server.page.gallery import A_PAGE, Shown, View
-from tincture.server.page.plan_view import plan_html
-from tincture.server.page.prompt_edit import Named
-from tincture.server.page.schedule_plot import HIGH, draw_schedule
-from tincture.server.page.try_it import _sliders
+from tincture.server.page.train.datasets import A_PAGE, Shown, View
+from tincture.server.page.train.plan_view import plan_html
+from tincture.server.page.train.schedule_plot import HIGH, draw_schedule
+from tincture.server.page.try_it.prompt_edit import Named
+from tincture.server.page.try_it.tab import _sliders
 
 
 def line_of(drawn: str) -> list[tuple[float, float]]:

@@ -1,0 +1,1 @@
+"""Files of adapters: what is in them, and in other formats."""

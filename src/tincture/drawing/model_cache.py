@@ -1,0 +1,68 @@
+"""A model that stays loaded for the next one who asks for it."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tincture.models.loading.load import find_vae, load_model
+from tincture.models.loading.sources import find_source
+from tincture.models.stable_diffusion import StableDiffusion
+
+if TYPE_CHECKING:
+    from tincture.workspace import Workspace
+
+
+class KeptModel:
+    """Loads models as ``load_model`` does, and keeps the last one.
+
+    It is given again while the same is asked for and its files have not changed. Before another one is loaded it is let
+    go, so that two never lie in memory. What it is attached to must be detached by then.
+    """
+
+    def __init__(self) -> None:
+        self._model: StableDiffusion | None = None
+        self._key: object = None
+
+    def load(
+        self,
+        name: str = "picto",
+        *,
+        workspace: Workspace | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        vae: str = "",
+        **chosen: Any,
+    ) -> StableDiffusion:
+        """The model; arguments and errors as of ``load_model``."""
+        source = find_source(name, workspace)
+        vae_path = find_vae(vae, workspace) if vae else None
+        files = (_state(source.path), _state(vae_path))
+        key = (str(source), str(vae_path), str(device), dtype, tuple(sorted(chosen.items())), files)
+        if self._model is None or key != self._key:
+            self.forget()
+            self._model = load_model(name, workspace=workspace, device=device, dtype=dtype, vae=vae, **chosen)
+            self._key = key
+        return self._model
+
+    def forget(self) -> None:
+        """Lets the model go, and gives its memory back."""
+        if self._model is None:
+            return
+        self._model = self._key = None
+        gc.collect()  # its modules refer to each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _state(path: Path | None) -> tuple[tuple[int, ...], ...]:
+    """What changes whenever a file, or a file of a folder, is written anew; of one that is not there, nothing."""
+    if path is None:
+        return ()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    found = [os.stat(file) for file in files if file.exists()]
+    return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in found)

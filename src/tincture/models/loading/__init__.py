@@ -1,0 +1,1 @@
+"""From names, paths and hashes to a model."""

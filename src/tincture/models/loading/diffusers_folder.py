@@ -1,0 +1,152 @@
+"""A diffusers folder: ``model_index.json`` and one folder for each part, as ``save_pretrained`` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+
+from tincture.errors import ModelError
+from tincture.models.families import FAMILIES, Family, TextEncoderSpec
+from tincture.models.loading.building import build, cannot_be_loaded, clip_text_config
+from tincture.models.loading.clip_tokenizer import load_tokenizer
+from tincture.models.loading.config_files import read_config
+from tincture.models.loading.configs import SCHEDULER
+from tincture.models.loading.parts import Parts, Wishes
+from tincture.models.loading.prediction import EPSILON, PREDICTION_TYPES, Prediction, override
+from tincture.models.loading.silence import quiet_libraries
+from tincture.models.loading.weight_files import open_weights
+from tincture.models.text_encoder import TextEncoder
+
+INDEX = "model_index.json"
+# Schedulers of Karras et al. 2022 (EDM), and of flow matching: what the U-Net is given and predicts is something else.
+_OTHER_NOISE = ("EDM", "FlowMatch")
+_KNOWN = "only Stable Diffusion 1, 2 and XL models can be used"
+
+
+def load_folder(folder: Path, wishes: Wishes, load_other_vae: Callable[[Family], Any] | None = None) -> Parts:
+    """The parts of the model in ``folder``.
+
+    Args:
+        folder: the diffusers folder.
+        wishes: see ``Wishes``.
+        load_other_vae: gives the VAE to take instead of the folder's own, for a family.
+
+    Raises:
+        ModelError: a part is missing or broken, or the model is of a family that is not known.
+        UsageError: what is wished for does not go together.
+    """
+    family = family_of(folder, wishes.family)
+    scheduler = read_config(folder / "scheduler" / "scheduler_config.json")
+    prediction = override(_prediction(folder, scheduler), wishes.prediction_type, wishes.zero_terminal_snr)
+    return Parts(
+        family=family,
+        text_encoders=tuple(_text_encoder(folder, spec, wishes) for spec in family.text_encoders),
+        vae=load_other_vae(family) if load_other_vae else load_vae_folder(folder / "vae", wishes.picture_device),
+        unet=_unet(folder / "unet", wishes),
+        scheduler_config=prediction.scheduler_config({**SCHEDULER, **scheduler}),
+        prediction=prediction,
+    )
+
+
+def family_of(folder: Path, wished: str | None = None) -> Family:
+    """The family of the model in ``folder``, told by its configurations; all its parts are there.
+
+    Raises:
+        ModelError: a part is missing, or it is of a family that is not known.
+    """
+    index = read_config(folder / INDEX)
+    kind = index.get("_class_name", "model of another kind")
+    if (index.get("unet") or [None, None])[1] != "UNet2DConditionModel":
+        raise ModelError(f"The model folder {folder} holds a {kind}; {_KNOWN}.")
+    # A null entry, or [null, null], stands for a part that is left out.
+    encoders = [part for part in ("text_encoder", "text_encoder_2") if (index.get(part) or [None])[0]]
+    if encoders == ["text_encoder_2"]:
+        raise ModelError(f"The model folder {folder} holds the refiner of Stable Diffusion XL; {_KNOWN}.")
+    first = ["unet", "vae", "scheduler", "text_encoder", "tokenizer"]
+    _require(folder, first)
+    unet, text = (read_config(folder / part / "config.json") for part in ("unet", "text_encoder"))
+    if unet.get("addition_embed_type") == "text_time" or len(encoders) == 2:
+        found = "sdxl"
+    else:
+        found = "sd2" if unet.get("use_linear_projection") or text.get("hidden_act") == "gelu" else "sd1"
+    family = FAMILIES[wished or found]
+    parts = [name for spec in family.text_encoders for name in (spec.component, spec.tokenizer)]
+    _require(folder, [*first[:3], *parts])
+    return family
+
+
+def _require(folder: Path, parts: list[str]) -> None:
+    missing = [part for part in parts if not (folder / part).is_dir()]
+    if missing:
+        raise ModelError(f"The model folder {folder} has no {', '.join(missing)}; it needs {', '.join(parts)}.")
+
+
+def _prediction(folder: Path, scheduler: Mapping[str, Any]) -> Prediction:
+    kind = str(scheduler.get("_class_name", ""))
+    if kind.startswith(_OTHER_NOISE):
+        raise ModelError(
+            f"The model folder {folder} has a scheduler of the kind {kind}, whose noise is not that of Stable "
+            f"Diffusion (as Playground 2.5 and CosXL have it); {_KNOWN}."
+        )
+    stated = scheduler.get("prediction_type", EPSILON)
+    if stated not in PREDICTION_TYPES:
+        raise ModelError(
+            f"In {folder}, the scheduler's prediction_type is {stated!r}; epsilon and v_prediction are known."
+        )
+    return Prediction(stated, bool(scheduler.get("rescale_betas_zero_snr")), "its scheduler's configuration")
+
+
+def _unet(folder: Path, wishes: Wishes) -> Any:
+    config = read_config(folder / "config.json")
+    if not isinstance(config.get("sample_size"), int):
+        raise ModelError(
+            f"The unet in {folder} is not usable: its sample_size is {config.get('sample_size')}, not a number."
+        )
+    place = f"The unet in {folder}"
+    return build(
+        lambda: UNet2DConditionModel.from_config(config),
+        open_weights(folder),
+        place,
+        wishes.picture_device,
+        wishes.dtype,
+    )
+
+
+def load_vae_folder(folder: Path, device: torch.device | str) -> Any:
+    """The AutoencoderKL in the part folder ``folder``, in float32; ModelError where it is broken."""
+    config = read_config(folder / "config.json")
+    if config.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
+        raise ModelError(f"The vae in {folder} is of the kind {config['_class_name']}; AutoencoderKL is needed.")
+    place = f"The vae in {folder}"
+    return build(lambda: AutoencoderKL.from_config(config), open_weights(folder), place, device, torch.float32)
+
+
+def _text_encoder(folder: Path, spec: TextEncoderSpec, wishes: Wishes) -> TextEncoder:
+    path = folder / spec.component
+    place = f"The {spec.component} in {path}"
+    config = clip_text_config(read_config(path / "config.json"), place)
+    # transformers 5.6 dropped the level text_model, except where there is a projection.
+    level = "text_model." if spec.projected else ""
+    weights = {
+        name if name.startswith("text_projection") else f"{level}{name.removeprefix('text_model.')}": weight
+        for name, weight in open_weights(path).items()
+    }
+    kind = CLIPTextModelWithProjection if spec.projected else CLIPTextModel
+    module = build(lambda: kind(config), weights, place, wishes.device, wishes.dtype)
+    return TextEncoder(spec, _tokenizer(folder / spec.tokenizer, config.max_position_embeddings), module)
+
+
+def _tokenizer(folder: Path, positions: int) -> Any:
+    try:
+        with quiet_libraries():
+            return load_tokenizer(folder, positions)
+    except ModelError:
+        raise
+    except Exception as error:  # the libraries raise errors of many families here, and all mean a broken file
+        raise cannot_be_loaded(f"The tokenizer in {folder}", error) from error

@@ -1,0 +1,57 @@
+"""A file that a user gives as a model: opened, or told what it is instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tincture.errors import FileFormatError, ModelError, TinctureError
+from tincture.formats.tensor_file import TensorFile, open_tensors
+from tincture.models.loading.checkpoint_kind import Checkpoint, describe_other, find_checkpoint
+
+_KNOWN = "Stable Diffusion 1, 2 and XL checkpoints can be used"
+# Adapters are far smaller, and are read whole to be told.
+_LARGEST_ADAPTER = 2**30
+
+
+def open_model_file(path: Path) -> TensorFile:
+    """Opens a file of weights; ModelError says why it cannot be read, or what it is instead."""
+    try:
+        return open_tensors(path)
+    except FileFormatError as error:
+        if adapter := _adapter(path):
+            raise ModelError(f"{path} is {adapter}; {_KNOWN}.") from error
+        raise ModelError(str(error)) from error
+
+
+def require_checkpoint(file: TensorFile) -> Checkpoint:
+    """What the file holds; ModelError where it is no checkpoint of a known family."""
+    found = find_checkpoint(file.shapes)
+    if found is not None:
+        return found
+    what = describe_file(file)
+    if what is None:
+        example = next(iter(file.shapes))
+        raise ModelError(f"{file.path} is no checkpoint that is known (it holds {example[:100]!r}); {_KNOWN}.")
+    raise ModelError(f"{file.path} is {what}; {_KNOWN}.")
+
+
+def describe_file(file: TensorFile) -> str | None:
+    """What a file is that is no checkpoint of a known family, such as ``a LoRA``; None when nothing is known of it."""
+    return describe_other(file.shapes) or _adapter(file.path)
+
+
+def _adapter(path: Path) -> str | None:
+    from tincture.formats.contents import look_into  # only where a file is not what it should be
+    from tincture.formats.embedding_file import read_embedding_file
+
+    words = {"hypernetwork": "a hypernetwork", "lora": "a LoRA", "optimizer": "the state of an optimizer"}
+    try:
+        if path.stat().st_size > _LARGEST_ADAPTER:
+            return None
+        kind = look_into(path).kind
+        if kind == "embedding":
+            read_embedding_file(path)
+            return "an embedding"
+    except (TinctureError, OSError):
+        return None
+    return words[kind]

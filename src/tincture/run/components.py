@@ -1,0 +1,240 @@
+"""From settings to the components of a run, checked against each other before the slow parts begin.
+
+Below this module everything takes flat parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tincture.adapters.adapter import Adapter
+from tincture.adapters.embedding import Embedding
+from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.data.dataset import PictureDataset
+from tincture.errors import AlreadyTrainedError, DataError, ModelError, UsageError
+from tincture.events import Callback, Event, MemoryFitted, ModelLoaded
+from tincture.models.devices import PRECISIONS, half_precision, resolve_device
+from tincture.models.float8 import store_in_float8
+from tincture.models.loading.load import load_model
+from tincture.models.placement import TEXT_ENCODERS, UNET
+from tincture.models.samplers import SAMPLERS
+from tincture.models.stable_diffusion import StableDiffusion
+from tincture.run.data import (
+    attention_mask_loss,
+    load_data,
+    mask_remarks,
+    open_latents,
+    require_masks,
+    training_data,
+)
+from tincture.run.memory.estimate import MemoryEstimator
+from tincture.run.memory.fit import available_memory, fit, shortage_explained
+from tincture.run.trainer import known_prompts, make_optimizer, make_trainer
+from tincture.settings.train import TrainSettings
+from tincture.training.trainer import Trainer
+from tincture.workspace import Workspace
+
+
+@dataclasses.dataclass(frozen=True)
+class Components:
+    """What a run is made of.
+
+    Attributes:
+        settings: with nothing left open.
+        lines: of the prompt template.
+        estimator: tells the memory that other settings would take.
+    """
+
+    settings: TrainSettings
+    model: StableDiffusion
+    adapter: Adapter
+    dataset: PictureDataset
+    lines: list[str]
+    trainer: Trainer
+    estimator: MemoryEstimator
+
+
+def prepare(
+    settings: TrainSettings,
+    workspace: Workspace,
+    adapter: Adapter,
+    lines: list[str],
+    callbacks: Sequence[Callback],
+    record: Mapping[str, Any] | None = None,
+) -> Components:
+    """Everything that a run is made of, checked before the slow parts begin.
+
+    Args:
+        lines: of the prompt template.
+        record: of the run that goes on; model and data must be those it began with.
+    """
+    make_optimizer(settings, adapter)  # refuses what cannot be used before anything heavy is loaded
+    device = resolve_device(settings.device)
+    model = load_base(settings, workspace)
+    _tell(callbacks, ModelLoaded(model.describe(), model))
+    files = open_latents(settings, model, device)
+    dataset = load_data(settings, model, files)
+    if record is not None:
+        _check_unchanged(settings, model, dataset, record)
+    check(settings, model, adapter, lines, dataset)
+    skipped = (f"{path} is skipped: {reason}" for path, reason in dataset.skipped)
+    for remark in (*skipped, *dataset.remarks, *mask_remarks(settings, dataset)):
+        warnings.warn(remark, stacklevel=2)
+    estimator = MemoryEstimator(model, adapter, dataset, lines, device.type)
+    settings, fitted = fit_memory(settings, estimator, device)
+    if fitted is not None:
+        _tell(callbacks, fitted)
+    with shortage_explained(settings, device, lambda: estimator):
+        estimator.model = model = place(model, settings, workspace, device)
+        adapter.to(model.device)
+        # Only now: some, such as Adagrad, make their state at once, on the device where the parameters are.
+        optimizer = make_optimizer(settings, adapter)
+        known = known_prompts(settings, model, adapter, dataset, lines)
+        model.placement.keep = frozenset({UNET} if known else {UNET, TEXT_ENCODERS})
+        data = training_data(settings, model, adapter.name, dataset, lines, callbacks, files)
+        loss = attention_mask_loss(settings, model, adapter, dataset)
+    trainer = make_trainer(settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=loss)
+    return Components(settings, model, adapter, dataset, lines, trainer, estimator)
+
+
+def _tell(callbacks: Sequence[Callback], event: Event) -> None:
+    for callback in callbacks:
+        callback.on_event(event)
+
+
+def load_base(settings: TrainSettings, workspace: Workspace, *, stay: bool = False) -> StableDiffusion:
+    """The frozen model in the precision of the settings, on their device unless ``place`` shall bring it there.
+
+    Where the precision is not chosen yet, it is a half one: that takes the least memory until it is.
+
+    Args:
+        stay: it shall only be looked at, on the CPU and in half precision.
+    """
+    device = resolve_device(settings.device)
+    comes_later = settings.open_memory_settings() or settings.offload or settings.weight_storage == "float8"
+    precision = half_precision(device) if stay or settings.precision == "auto" else settings.precision
+    return load_model(
+        settings.model,
+        workspace=workspace,
+        device="cpu" if stay or comes_later else device,
+        dtype=PRECISIONS[precision],
+        **dataclasses.asdict(settings.overrides()),
+    )
+
+
+def fit_memory(
+    settings: TrainSettings, estimator: MemoryEstimator, device: torch.device
+) -> tuple[TrainSettings, MemoryFitted | None]:
+    """``settings`` with nothing left open of their memory settings, and what was chosen if anything was.
+
+    Raises:
+        OutOfMemoryError: the run does not fit into what ``vram`` says.
+    """
+    usual = settings.open_memory_settings()
+    if not usual:
+        return settings, None
+    available = available_memory(settings, device)
+    found, estimate = fit(settings, estimator, available, device)
+    return found, MemoryFitted({name: getattr(found, name) for name in usual}, estimate.peak, available)
+
+
+def place(
+    model: StableDiffusion, settings: TrainSettings, workspace: Workspace, device: torch.device
+) -> StableDiffusion:
+    """The model as all memory settings have it: loaded anew where its precision turned out to be another."""
+    dtype = PRECISIONS[settings.precision]
+    if model.dtype != dtype:
+        model = load_base(settings, workspace)
+    if settings.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    if settings.slicing:
+        model.enable_slicing()
+    if settings.weight_storage == "float8":
+        store_in_float8(model.unet, device)
+    if settings.offload:
+        model.placement.offload(device)
+    elif model.device != device:
+        model.to(device, dtype)
+    return model
+
+
+def find_adapter(settings: TrainSettings, workspace: Workspace) -> Path:
+    """The file of the adapter to train; UsageError says how to create one."""
+    try:
+        return workspace.find_adapter(settings.kind, settings.name)
+    except UsageError as error:
+        raise UsageError(f"{error} Create it first: tincture create {settings.kind} {settings.name!r}.") from None
+
+
+def load_adapter(kind: str, path: Path, name: str) -> Adapter:
+    """The adapter in ``path``, called ``name``: as in the webui its file's name counts, not what stands in the file."""
+    adapter: Adapter = Embedding.load(path) if kind == "embedding" else Hypernetwork.load(path)
+    adapter.name = name
+    return adapter
+
+
+def check_steps(settings: TrainSettings, adapter: Adapter) -> None:
+    """AlreadyTrainedError when the adapter has all its steps."""
+    end = settings.last_step
+    if adapter.step >= end:
+        what = "--steps is" if end == settings.steps else "the learning rate's schedule ends at"
+        raise AlreadyTrainedError(
+            f"The {settings.kind} {settings.name!r} has {adapter.step} steps already, and {what} {end}: "
+            "nothing is left to do. Give a larger one to train it further."
+        )
+
+
+def _check_unchanged(
+    settings: TrainSettings, model: StableDiffusion, dataset: PictureDataset, record: Mapping[str, Any]
+) -> None:
+    if dataset.digest() != record["data_hash"]:
+        raise DataError(
+            f"The pictures, captions or masks in {', '.join(settings.folders)} have changed since the run began; put "
+            "them back to resume."
+        )
+    if model.hash != record["model_hash"]:
+        raise ModelError(
+            f"The model {settings.model!r} is not the one that the run began with; put that one back to resume."
+        )
+
+
+def check(
+    settings: TrainSettings, model: StableDiffusion, adapter: Adapter, lines: list[str], dataset: PictureDataset
+) -> None:
+    """What can be wrong only between settings, model, adapter and data."""
+    if settings.preview_sampler not in SAMPLERS:
+        raise UsageError(f"There is no sampler {settings.preview_sampler!r}; known are {', '.join(SAMPLERS)}.")
+    if settings.batch_size > sum(dataset.repeats()):
+        raise UsageError(
+            f"--batch-size is {settings.batch_size}, but {', '.join(settings.folders)} has {sum(dataset.repeats())} "
+            "usable pictures; give at most that many, or use --gradient-accumulation-steps for a larger batch."
+        )
+    layers = min(encoder.layers for encoder in model.text_encoders)
+    if settings.clip_skip > layers:
+        raise UsageError(f"--clip-skip is {settings.clip_skip}, but the text encoder has {layers} layers.")
+    _check_adapter(settings, model, adapter, lines)
+    require_masks(settings, dataset)
+
+
+def _check_adapter(settings: TrainSettings, model: StableDiffusion, adapter: Adapter, lines: list[str]) -> None:
+    if isinstance(adapter, Embedding):
+        adapter.require_fit(model)
+        if settings.preview_with_embedding and len(adapter.vectors) > 1:
+            raise UsageError(
+                "--preview-with-embedding is on, but a picture has no place for vectors of several text encoders, as "
+                f"{model.family.title} has them; leave it out."
+            )
+        unnamed = [line for line in lines if "[name]" not in line]
+        if unnamed:
+            raise UsageError(
+                f"The template {settings.template!r} has a line without [name] ({unnamed[0]!r}): nothing in it can be "
+                "trained. Use subject, subject_filewords, style, style_filewords or a template of your own with [name]."
+            )
+    elif isinstance(adapter, Hypernetwork):
+        adapter.require_fit(model)

@@ -1,0 +1,218 @@
+"""From settings to what a run learns from: pictures, their latents, prompts, weights and masks."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from tincture import randomness
+from tincture.adapters.adapter import Adapter
+from tincture.adapters.embedding import Embedding
+from tincture.data import captions
+from tincture.data.batches import BatchPlan
+from tincture.data.dataset import PictureDataset, Sample, load_dataset
+from tincture.data.latent_files import LatentFiles
+from tincture.data.latents import LatentCache
+from tincture.data.masks import mask_weights
+from tincture.data.picture_check import look_at
+from tincture.data.sizes import Buckets
+from tincture.errors import UsageError
+from tincture.events import Callback, Progressed
+from tincture.models.placement import VAE
+from tincture.models.stable_diffusion import StableDiffusion
+from tincture.models.vae_hash import vae_hash
+from tincture.settings.train import TrainSettings
+from tincture.training.attention_mask import AttentionMaskLoss, latent_mask
+from tincture.training.trainer import PromptDraw, TrainingData
+from tincture.workspace import Workspace
+
+MAX_PREVIEWS = 4
+"""Prompts drawn at each preview when the settings name none."""
+
+
+def open_latents(settings: TrainSettings, model: StableDiffusion, device: torch.device) -> LatentFiles | None:
+    """Where latents are kept from run to run, if the settings name a place; UsageError when it is a file.
+
+    Args:
+        device: where they are made.
+    """
+    if not settings.cache_dir:
+        return None
+    encoder = f"{vae_hash(model.vae)} on {device.type}"
+    return LatentFiles(
+        settings.cache_dir, encoder, latent_channels=model.latent_channels, stride=model.vae_scale_factor
+    )
+
+
+def load_data(settings: TrainSettings, model: StableDiffusion, files: LatentFiles | None = None) -> PictureDataset:
+    """The pictures, at the settings' size or the model's own; DataError when none can be used.
+
+    Args:
+        files: spare decoding the pictures whose latents they hold.
+    """
+    width, height = settings.width or model.default_size, settings.height or model.default_size
+    stride = model.vae_scale_factor
+    return load_dataset(
+        settings.folders,
+        width=width,
+        height=height,
+        resize=settings.resize,
+        varsize=settings.varsize,
+        buckets=_buckets(settings, width * height, stride) if settings.buckets else None,
+        skip_small=settings.small_pictures == "skip",
+        recursive=settings.recursive,
+        folder_repeats=settings.folder_repeats,
+        flip=settings.flip,
+        masks=settings.masks if settings.use_weight or settings.attention_mask_weight else None,
+        stride=stride,
+        word_regex=settings.word_regex,
+        join_string=settings.join_string,
+        caption_encoding=settings.caption_encoding,
+        look=files.look if files else look_at,
+    )
+
+
+def _buckets(settings: TrainSettings, area: int, stride: int) -> Buckets:
+    side = math.isqrt(area)
+    step = settings.bucket_step or max(stride, min(64, side // 8 // stride * stride))
+    return Buckets.of_area(area, step, settings.bucket_min or side // 2, settings.bucket_max or side * 2)
+
+
+def load_template(settings: TrainSettings, workspace: Workspace) -> list[str]:
+    """The lines of the prompt template; UsageError when there is no such template."""
+    return captions.load_template(settings.template, workspace.templates)
+
+
+def training_data(
+    settings: TrainSettings,
+    model: StableDiffusion,
+    name: str,
+    dataset: PictureDataset,
+    lines: list[str],
+    callbacks: Sequence[Callback],
+    files: LatentFiles | None = None,
+) -> TrainingData:
+    """What the steps of a run draw from, with every picture encoded.
+
+    Args:
+        name: of the adapter, which takes the place of [name].
+        lines: of the prompt template.
+        callbacks: are told how far the encoding is.
+        files: hold latents of earlier runs, and keep these.
+    """
+
+    def told(done: int, total: int) -> None:
+        for callback in callbacks:
+            callback.on_event(Progressed("latents", done, total))
+
+    if files is not None and model.slicing:  # which changes larger pictures' latents a little
+        files.encoder += ", in slices"
+    with model.placement.acting(VAE, alone=True):
+        latents = LatentCache.encode(model, dataset, seed=settings.seed, on_progress=told, files=files)
+    for remark in files.remarks() if files else ():
+        warnings.warn(remark, stacklevel=2)
+    return TrainingData(
+        plan=BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats()),
+        latents=latents,
+        prompt=prompt_draw(settings, name, dataset, lines),
+        latent_sampling_method=settings.latent_sampling_method,
+        weights=_loss_weights(settings, model, dataset, latents) if settings.use_weight else None,
+        time_ids=[_time_ids(model, sample) for sample in dataset] if model.family.knows_sizes else None,
+    )
+
+
+def _time_ids(model: StableDiffusion, sample: Sample) -> Tensor:
+    return model.time_ids(sample.original_size, sample.crop, sample.fit.size).to(model.device)
+
+
+def prompt_draw(settings: TrainSettings, name: str, dataset: PictureDataset, lines: list[str]) -> PromptDraw:
+    """Draws the prompt of a sample in a step."""
+
+    def draw(index: int, global_step: int, slot: int) -> str:
+        return captions.prompt_for(
+            dataset[index].caption,
+            lines,
+            name,
+            randomness.generator(settings.seed, "prompt", global_step, slot),
+            shuffle_tags=settings.shuffle_tags,
+            keep_tags=settings.keep_tags,
+            tag_drop_out=settings.tag_drop_out,
+            caption_drop_out=settings.caption_drop_out,
+        )
+
+    return draw
+
+
+def possible_prompts(settings: TrainSettings, name: str, dataset: PictureDataset, lines: list[str]) -> list[str] | None:
+    """Every prompt that the run may use, each once; None where shuffled or dropped tags make too many."""
+    if settings.shuffle_tags or settings.tag_drop_out > 0:
+        return None
+    found: dict[str, None] = {}
+    for sample in dataset:
+        found |= dict.fromkeys(
+            captions.possible_prompts(
+                sample.caption,
+                lines,
+                name,
+                keep_tags=settings.keep_tags,
+                caption_drop_out=settings.caption_drop_out,
+            )
+        )
+    return list(found)
+
+
+def preview_prompts(settings: TrainSettings, dataset: PictureDataset, draw: PromptDraw) -> tuple[str, ...]:
+    """The settings' prompts of previews, or those of the first pictures."""
+    pictures = [index for index, sample in enumerate(dataset) if not sample.flip][:MAX_PREVIEWS]
+    return settings.preview_prompts or tuple(dict.fromkeys(draw(index, 0, index) for index in pictures))
+
+
+def _loss_weights(
+    settings: TrainSettings, model: StableDiffusion, dataset: PictureDataset, latents: LatentCache
+) -> list[Tensor]:
+    weights = []
+    for index in range(len(dataset)):
+        _, height, width = latents.shape(index)
+        mask = dataset.mask(index)
+        weights.append(mask_weights(mask, height, width, settings.unmasked_weight).to(model.device))
+    return weights
+
+
+def mask_remarks(settings: TrainSettings, dataset: PictureDataset) -> Iterator[str]:
+    """What is to be told when the loss is to be weighed by masks, and there are none."""
+    if settings.use_weight and all(dataset.mask(index) is None for index in range(len(dataset))):
+        yield "use_weight is on, but no picture has a mask or an alpha channel; all count wholly."
+
+
+def require_masks(settings: TrainSettings, dataset: PictureDataset) -> None:
+    """UsageError when the settings want attention to be held to masks, and there are none."""
+    if settings.attention_mask_weight and all(_drawn_mask(dataset, index) is None for index in range(len(dataset))):
+        raise UsageError(
+            f"--attention-mask-weight is {settings.attention_mask_weight}, but no picture in "
+            f"{', '.join(settings.folders)} has a mask; put mask pictures into a folder called mask beside them or "
+            "name it by --masks, give the pictures an alpha channel, or leave the weight out."
+        )
+
+
+def attention_mask_loss(
+    settings: TrainSettings, model: StableDiffusion, adapter: Adapter, dataset: PictureDataset
+) -> AttentionMaskLoss | None:
+    """The term of the loss that the settings ask for, if they do."""
+    if not settings.attention_mask_weight or not isinstance(adapter, Embedding):
+        return None
+    masks = []
+    for index, sample in enumerate(dataset):
+        mask, stride = _drawn_mask(dataset, index), model.vae_scale_factor
+        grid = sample.height // stride, sample.width // stride
+        masks.append(None if mask is None else latent_mask(mask, *grid).to(model.device))
+    return AttentionMaskLoss(model, adapter, masks, settings.attention_mask_weight)
+
+
+def _drawn_mask(dataset: PictureDataset, index: int) -> Tensor | None:
+    """A sample's mask, or None where it says nothing, being the same everywhere."""
+    mask = dataset.mask(index)
+    return mask if mask is not None and mask.min() < mask.max() else None

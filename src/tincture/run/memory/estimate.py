@@ -1,0 +1,231 @@
+"""How much memory of its device a run will take, phase by phase, told before it begins.
+
+A phase's peak is what lies on the device then (weights, trained numbers, latents) and what the phase takes on top. The
+latter is rehearsed (``training/rehearsal.py``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from tincture.adapters.adapter import Adapter
+from tincture.adapters.embedding import Embedding
+from tincture.data import captions
+from tincture.data.batches import BatchPlan
+from tincture.data.dataset import PictureDataset
+from tincture.data.latents import pictures_at_once
+from tincture.models.devices import PRECISIONS
+from tincture.models.placement import TEXT_ENCODERS, UNET, VAE
+from tincture.models.sampling import pictures_decoded_at_once
+from tincture.models.stable_diffusion import StableDiffusion
+from tincture.run.data import possible_prompts, preview_prompts, prompt_draw
+from tincture.run.memory.rehearsal import Rehearsal, StepMemory
+from tincture.run.trainer import bytes_of_prompt, known_prompts, make_optimizer, make_trainer, prompts_kept
+from tincture.settings.train import TrainSettings
+from tincture.training.attention_mask import AttentionMaskLoss
+from tincture.training.trainer import Trainer, TrainingData
+
+T = TypeVar("T")
+
+ENCODING, PROMPTS, TRAINING, PREVIEWS = "encoding pictures", "encoding prompts", "training", "previews"
+_ALWAYS_USED = frozenset({UNET, TEXT_ENCODERS})
+_REHEARSED = ("precision", "gradient_checkpointing", "weight_storage", "slicing")
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on the device.
+
+    Attributes:
+        weights: of each part of the model.
+        trained: trained numbers, and what the optimizer keeps of them.
+        data: latents, encoded prompts, masks.
+        phases: the peak of each phase, with all of the above that lies on the device then.
+    """
+
+    weights: Mapping[str, int]
+    trained: int
+    data: int
+    phases: Mapping[str, int]
+
+    @property
+    def peak(self) -> int:
+        """The most at a time."""
+        return max(self.phases.values())
+
+    @property
+    def fullest(self) -> str:
+        """The phase that takes the most."""
+        return max(self.phases, key=lambda phase: self.phases[phase])
+
+
+class MemoryEstimator:
+    """Tells what runs of one model, adapter and data set take with any settings; rehearses each phase once.
+
+    Args:
+        model: what is trained on; its weights are not touched, and may lie on any device.
+        adapter: what is trained.
+        dataset: the pictures.
+        lines: of the prompt template.
+        device_type: of the device that the run is meant for.
+    """
+
+    def __init__(
+        self, model: StableDiffusion, adapter: Adapter, dataset: PictureDataset, lines: list[str], device_type: str
+    ) -> None:
+        self.model, self.adapter, self.dataset, self.lines = model, adapter, dataset, lines
+        self.device_type = device_type
+        self._known: dict[tuple[Any, ...], Any] = {}
+
+    def estimate(self, settings: TrainSettings) -> MemoryEstimate:
+        """What a run with ``settings`` takes; its memory settings must all be given, see ``TrainSettings.resolved``."""
+        rehearsal = self._rehearsal(settings)
+        weights, step, data = rehearsal.weights(), self._step(settings), self._data(settings)
+        offload = settings.offload and self.device_type != "cpu"
+        resident = self._resident(settings) if offload else frozenset(weights)
+
+        def there(part: str) -> int:
+            alone = offload and (part == VAE or part not in resident)
+            return sum(weights[name] for name in ({part} if alone else {part, *resident}))
+
+        # The optimizer keeps nothing before the first step.
+        trained = sum(parameter.nbytes for parameter in self.adapter.parameters())
+        phases = {ENCODING: there(VAE) + trained + data + self._encoding(settings)}
+        lasting = step.lasting + data
+        prompts = there(TEXT_ENCODERS) + lasting + self._prompts(settings)
+        if not self.adapter.trains_text:
+            phases[PROMPTS] = prompts
+        phases[TRAINING] = there(UNET) + lasting + step.passing
+        if settings.preview_every:
+            drawing, decoding = self._preview(settings)
+            phases[PREVIEWS] = max(prompts, there(UNET) + lasting + drawing, there(VAE) + lasting + decoding)
+        return MemoryEstimate(weights, step.lasting, data, phases)
+
+    # --- phases ------------------------------------------------------------------------------------------------------
+
+    def _once(self, find: Callable[[], T], *key: Any) -> T:
+        if key not in self._known:
+            self._known[key] = find()
+        found: T = self._known[key]
+        return found
+
+    def _rehearsal(self, settings: TrainSettings) -> Rehearsal:
+        def begin() -> Rehearsal:
+            return Rehearsal(
+                self.model,
+                self.adapter,
+                dtype=PRECISIONS[settings.precision],
+                gradient_checkpointing=bool(settings.gradient_checkpointing),
+                float8=settings.weight_storage == "float8",
+                slicing=bool(settings.slicing),
+                device_type=self.device_type,
+            )
+
+        return self._once(begin, "rehearsal", *(getattr(settings, name) for name in _REHEARSED))
+
+    def _resident(self, settings: TrainSettings) -> frozenset[str]:
+        """Parts that stay on the device between their uses, where others come and go."""
+        known = known_prompts(settings, self.model, self.adapter, self.dataset, self.lines)
+        return frozenset({UNET}) if known else _ALWAYS_USED
+
+    def _encoding(self, settings: TrainSettings) -> int:
+        rehearsal = self._rehearsal(settings)
+        largest = self._largest(lambda width, height: pictures_at_once(width, height, self.device_type))
+        return self._once(lambda: rehearsal.encoding_pictures(*largest), ENCODING, settings.slicing, *largest)
+
+    def _prompts(self, settings: TrainSettings) -> int:
+        rehearsal, prompts = self._rehearsal(settings), self._longest_prompts(1)
+        return self._once(
+            lambda: rehearsal.encoding_prompts(prompts, settings.clip_skip),
+            PROMPTS,
+            settings.precision,
+            settings.clip_skip,
+        )
+
+    def _preview(self, settings: TrainSettings) -> tuple[int, int]:
+        """Bytes of drawing and of decoding previews, beside the weights."""
+        rehearsal = self._rehearsal(settings)
+        width = settings.preview_width or settings.width or self.model.default_size
+        height = settings.preview_height or settings.height or self.model.default_size
+        draw = prompt_draw(settings, self.adapter.name, self.dataset, self.lines)
+        drawn = 1 if settings.slicing else len(preview_prompts(settings, self.dataset, draw))
+        guidance = settings.preview_guidance_scale
+        guided = (self.model.guidance_scale if guidance is None else guidance) != 1
+        predicted = (drawn * 2 if guided else drawn, width, height)
+        decoded = (min(drawn, pictures_decoded_at_once(width, height)), width, height)
+        kind = (settings.precision, settings.weight_storage)
+        return (
+            self._once(lambda: rehearsal.predicting(*predicted), "drawing", *kind, *predicted),
+            self._once(lambda: rehearsal.decoding_pictures(*decoded), "decoding", settings.slicing, *decoded),
+        )
+
+    def _step(self, settings: TrainSettings) -> StepMemory:
+        rehearsal = self._rehearsal(settings)
+        # A scaler of gradients looks at numbers. In memory both half precisions are alike.
+        alike = settings.replace(precision="bf16") if settings.precision == "fp16" else settings
+        largest = self._largest(lambda width, height: settings.batch_size)
+        step = alike.replace(gradient_accumulation_steps=min(2, settings.gradient_accumulation_steps))
+        key = {name: value for name, value in step.to_dict().items() if name not in ("offload", "slicing", "vram")}
+        return self._once(lambda: rehearsal.step(self._trainer_maker(step, rehearsal, *largest)), TRAINING, str(key))
+
+    def _trainer_maker(
+        self, settings: TrainSettings, rehearsal: Rehearsal, count: int, width: int, height: int
+    ) -> Callable[[StableDiffusion, Adapter], Trainer]:
+        size, stride = (width, height), self.model.vae_scale_factor
+        prompts = self._longest_prompts(count)
+        weight = torch.ones(1, height // stride, width // stride)
+
+        def make(model: StableDiffusion, adapter: Adapter) -> Trainer:
+            data = TrainingData(
+                plan=BatchPlan([size] * count, count, settings.seed),
+                latents=rehearsal.cached_latents(count, width, height),
+                prompt=lambda index, global_step, slot: prompts[index],
+                latent_sampling_method=settings.latent_sampling_method,
+                weights=[weight] * count if settings.use_weight else None,
+                time_ids=[model.time_ids(size, (0, 0), size)] * count if model.family.knows_sizes else None,
+            )
+            auxiliary = None
+            if settings.attention_mask_weight and isinstance(adapter, Embedding):
+                auxiliary = AttentionMaskLoss(model, adapter, [weight[0]] * count, settings.attention_mask_weight)
+            optimizer = make_optimizer(settings, adapter)
+            return make_trainer(settings, model, adapter, data, optimizer, auxiliary_loss=auxiliary)
+
+        return make
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    def _largest(self, at_once: Callable[[int, int], int]) -> tuple[int, int, int]:
+        """Count, width and height of the pictures that make up the largest batch."""
+        there: Counter[tuple[int, int]] = Counter()
+        for size, repeats in zip(self.dataset.sizes(), self.dataset.repeats(), strict=True):
+            there[size] += repeats
+        batches = [(min(at_once(*size), count), *size) for size, count in there.items()]
+        return max(batches, key=math.prod)
+
+    def _longest_prompts(self, count: int) -> list[str]:
+        """The longest line of the template with each of the longest captions."""
+        line = max(self.lines, key=len)
+        longest = sorted((sample.caption for sample in self.dataset), key=len, reverse=True)
+        prompts = [captions.possible_prompts(caption, [line], self.adapter.name)[0] for caption in longest]
+        return [prompts[index % len(prompts)] for index in range(count)]
+
+    def _data(self, settings: TrainSettings) -> int:
+        """Bytes of what the steps draw from: latents, loss weights and masks of every picture, and encoded prompts."""
+        tensors = 3 if settings.latent_sampling_method == "once" else 2
+        planes = tensors * self.model.latent_channels + bool(settings.use_weight) + bool(settings.attention_mask_weight)
+        cells = sum(width * height for width, height in self.dataset.sizes()) // self.model.vae_scale_factor**2
+        return cells * planes * 4 + self._text(settings)
+
+    def _text(self, settings: TrainSettings) -> int:
+        if self.adapter.trains_text:
+            return 0
+        prompts = possible_prompts(settings, self.adapter.name, self.dataset, self.lines)
+        kept = prompts_kept(self.model)
+        chunks = max(self.model.count_chunks(self._longest_prompts(1)))
+        return min(kept, kept if prompts is None else len(prompts) + 1) * chunks * bytes_of_prompt(self.model)

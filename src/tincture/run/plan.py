@@ -1,0 +1,102 @@
+"""What a training would do, told before anything is written."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from tincture.adapters.adapter import Adapter
+from tincture.data.batches import BatchPlan
+from tincture.data.dataset import PictureDataset
+from tincture.errors import AlreadyTrainedError
+from tincture.models.devices import resolve_device
+from tincture.run.components import check, check_steps, find_adapter, fit_memory, load_adapter, load_base
+from tincture.run.data import load_data, load_template, mask_remarks, open_latents
+from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
+from tincture.run.trainer import make_optimizer
+from tincture.settings.train import TrainSettings
+from tincture.workspace import Workspace
+
+
+def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
+    """What ``train`` would do, with nothing written: settings, pictures, sizes, epochs, trained numbers, memory.
+
+    The memory is that of the device, in MiB: the most at a time, the most of each phase, and what of it lies there.
+
+    Raises:
+        OutOfMemoryError: the run does not fit into what ``vram`` says.
+    """
+    settings = settings.resolved()
+    path = find_adapter(settings, workspace)
+    adapter = load_adapter(settings.kind, path, path.stem)
+    make_optimizer(settings, adapter)  # refuses what train would refuse
+    device = resolve_device(settings.device)
+    model = load_base(settings, workspace, stay=True)
+    dataset = load_data(settings, model, open_latents(settings, model, device))
+    lines = load_template(settings, workspace)
+    check(settings, model, adapter, lines, dataset)
+    batches = BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats())
+    estimator = MemoryEstimator(model, adapter, dataset, lines, device.type)
+    settings, fitted = fit_memory(settings, estimator, device)
+    trained = sum(parameter.numel() for parameter in adapter.parameters())
+    remaining = max(0, settings.last_step - adapter.step)
+    return {
+        "settings": settings.to_dict(),
+        "model": {
+            "name": model.name,
+            "hash": model.hash,
+            "family": model.family.title,
+            "inpainting": model.is_inpainting,
+            "predicts": model.predicts,
+        },
+        "pictures": dataset.pictures(),
+        "samples_per_epoch": sum(dataset.repeats()),
+        "skipped": {str(path): reason for path, reason in dataset.skipped},
+        "remarks": [*dataset.remarks, *mask_remarks(settings, dataset), *_end_remarks(settings, adapter)],
+        "buckets": _buckets(dataset),
+        "micro_batches_per_epoch": batches.micro_batches_per_epoch,
+        "steps": remaining,
+        "epochs": round(remaining * settings.gradient_accumulation_steps / batches.micro_batches_per_epoch, 2),
+        "trained_numbers": trained,
+        "memory_mib": _mib(estimator.estimate(settings)),
+        **({"chosen_for_memory": dict(fitted.chosen)} if fitted else {}),
+    }
+
+
+def _end_remarks(settings: TrainSettings, adapter: Adapter) -> Iterator[str]:
+    if settings.last_step < settings.steps:
+        yield (
+            f"The learning rate's schedule ends at step {settings.last_step}, and the run with it, though steps is "
+            f"{settings.steps}."
+        )
+    try:
+        check_steps(settings, adapter)
+    except AlreadyTrainedError as error:
+        yield str(error)
+
+
+def _mib(estimate: MemoryEstimate) -> dict[str, float]:
+    weights = {f"weights of {part.replace('_', ' ')}": size for part, size in estimate.weights.items()}
+    sizes = {
+        "peak": estimate.peak,
+        **estimate.phases,
+        **weights,
+        "trained numbers and optimizer": estimate.trained,
+        "latents and prompts": estimate.data,
+    }
+    return {name: round(size / 2**20, 3 if size < 2**20 else 1) for name, size in sizes.items()}
+
+
+def _buckets(dataset: PictureDataset) -> list[dict[str, Any]]:
+    """For each size in pixels: how many pictures have it, and what share of them is cut off on average."""
+    samples = sorted((sample for sample in dataset if not sample.flip), key=lambda sample: sample.fit.size)
+    grouped = [(size, list(group)) for size, group in itertools.groupby(samples, lambda sample: sample.fit.size)]
+    return [
+        {
+            "size": f"{width}x{height}",
+            "pictures": len(group),
+            "cropped": round(sum(sample.fit.cropped for sample in group) / len(group), 4),
+        }
+        for (width, height), group in grouped
+    ]

@@ -1,0 +1,167 @@
+"""What a run writes down about itself: the record that a resume needs, provenance, the webui's settings file."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from tincture import version
+from tincture.adapters.embedding import Embedding
+from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.data.sources import Source
+from tincture.models.loading.load import find_vae
+from tincture.models.loading.sources import find_source
+from tincture.models.sampling import complete
+from tincture.run.components import Components
+from tincture.run.folder import RunFolder, write_json
+from tincture.run.relocate import adapter_digest
+from tincture.settings.drawing import Drawing
+from tincture.settings.train import TrainSettings
+from tincture.workspace import Workspace
+
+
+def write_records(run: Components, folder: RunFolder, path: Path, workspace: Workspace) -> None:
+    """Writes what a resume needs, and the webui's settings file."""
+    settings = run.settings.replace(
+        data=tuple(str(Source.parse(folder).resolved()) for folder in run.settings.folders),
+        masks=run.settings.masks and str(Path(run.settings.masks).resolve()),
+        cache_dir=run.settings.cache_dir and str(Path(run.settings.cache_dir).resolve()),
+        model=_anywhere(run.settings.model, workspace),
+        vae=run.settings.vae and str(find_vae(run.settings.vae, workspace)),
+        **_found_out(run),
+    )
+    run.adapter.save(folder.start, model_name=run.model.name, model_hash=run.model.hash)
+    record = {
+        "settings": settings.to_dict(),
+        "root": str(workspace.root.resolve()),
+        "adapter_path": str(path.resolve()),
+        "adapter_digests": [adapter_digest(run.adapter)],
+        "model_name": run.model.name,
+        "model_hash": run.model.hash,
+        "data_hash": run.dataset.digest(),
+        # The lines themselves: a template that is edited later does not change this run.
+        "template_lines": run.lines,
+        **software(),
+    }
+    now = datetime.datetime.now()
+    write_json(folder.path / f"settings-{now:%Y-%m-%d-%H-%M-%S}.json", _webui_settings(run, folder, now))
+    write_json(folder.record, record)
+
+
+def _found_out(run: Components) -> dict[str, Any]:
+    """What the model's files say, as settings: a file beside it that comes or goes does not change this run."""
+    return {
+        "prediction_type": run.model.prediction_type,
+        "zero_terminal_snr": bool(run.model.noise_scheduler.config.get("rescale_betas_zero_snr")),
+    }
+
+
+def _anywhere(model: str, workspace: Workspace) -> str:
+    """A model's name or path so that it is found from any current directory."""
+    return str(find_source(model, workspace))
+
+
+def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) -> dict[str, Any]:
+    """The reference's settings file, in its own key names."""
+    settings, adapter, model = run.settings, run.adapter, run.model
+    kind = settings.kind
+    own: dict[str, Any] = {}
+    if isinstance(adapter, Embedding):
+        own = {"num_vectors_per_token": adapter.num_vectors}
+    elif isinstance(adapter, Hypernetwork):
+        own = {
+            "layer_structure": list(adapter.layer_structure),
+            "activation_func": adapter.activation_func,
+            "weight_init": adapter.weight_init,
+            "add_layer_norm": adapter.add_layer_norm,
+            "use_dropout": any(adapter.dropout_structure),
+        }
+    drawing = complete(preview_drawing(settings), model)
+    previews = settings.preview_prompts and {
+        "preview_prompt": settings.preview_prompts[0],
+        "preview_negative_prompt": settings.preview_negative_prompt,
+        "preview_steps": settings.preview_steps,
+        "preview_sampler_name": settings.preview_sampler,
+        "preview_cfg_scale": drawing.guidance_scale,
+        "preview_seed": settings.preview_seed,
+        "preview_width": drawing.width,
+        "preview_height": drawing.height,
+    }
+    return {
+        "datetime": f"{now:%Y-%m-%d %H:%M:%S}",
+        "model_name": model.name,
+        "model_hash": model.hash,
+        "num_of_dataset_images": run.dataset.pictures(),
+        **own,
+        f"{kind}_name": adapter.name,
+        "learn_rate": settings.learning_rate,
+        "batch_size": settings.batch_size,
+        "gradient_step": settings.gradient_accumulation_steps,
+        "data_root": settings.data,
+        "log_directory": str(folder.path),
+        "training_width": settings.width or model.default_size,
+        "training_height": settings.height or model.default_size,
+        "steps": settings.steps,
+        "clip_grad_mode": settings.clip_grad_mode,
+        "clip_grad_value": settings.clip_grad_value,
+        "latent_sampling_method": settings.latent_sampling_method,
+        "create_image_every": settings.preview_every,
+        f"save_{kind}_every": settings.save_every,
+        "save_image_with_stored_embedding": settings.preview_with_embedding,
+        "template_file": settings.template,
+        "initial_step": adapter.step,
+        **(previews or {}),
+    }
+
+
+def software() -> dict[str, str]:
+    """What made a file, as provenance says it."""
+    return {"software": f"tincture {version()}"}
+
+
+def provenance(run: Components) -> dict[str, Any]:
+    """What an adapter's file says of how it was made, with what it said before the run of author, licence and so on."""
+    settings = run.settings.replace(**_found_out(run), **_placeless(run))
+    made = {**software(), "settings": settings.to_dict(), "data_hash": run.dataset.digest()}
+    people = {"author": run.settings.author, "license": run.settings.license}
+    return {**run.adapter.provenance, **{key: text for key, text in people.items() if text}, **made}
+
+
+def _placeless(run: Components) -> dict[str, Any]:
+    """The settings that are places, by their last names: files are passed on, and the rest is nobody's business.
+
+    It is also the same for a run that goes on, whose settings have absolute places.
+    """
+    settings = run.settings
+    return {
+        "data": tuple(_source_name(Source.parse(folder)) for folder in settings.folders),
+        "masks": settings.masks and Path(settings.masks).resolve().name,
+        "model": run.model.name,
+        "vae": settings.vae and _without_ending(Path(settings.vae)),
+        "template": Path(settings.template).name,
+        "cache_dir": "",
+        "log_dir": "",
+    }
+
+
+def _source_name(source: Source) -> str:
+    folder = source.resolved().folder
+    return str(Source(Path(folder.name or folder), source.repeats))
+
+
+def _without_ending(path: Path) -> str:
+    return path.stem if path.suffix in (".safetensors", ".ckpt", ".pt", ".bin") else path.name
+
+
+def preview_drawing(settings: TrainSettings) -> Drawing:
+    """How previews are drawn."""
+    return Drawing(
+        negative_prompt=settings.preview_negative_prompt,
+        steps=settings.preview_steps,
+        sampler=settings.preview_sampler,
+        guidance_scale=settings.preview_guidance_scale,
+        width=settings.preview_width or settings.width or None,
+        height=settings.preview_height or settings.height or None,
+        clip_skip=settings.clip_skip,
+    )

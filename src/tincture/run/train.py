@@ -1,0 +1,212 @@
+"""The library's entry: make an adapter, plan, train, resume."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tincture.adapters import embedding
+from tincture.adapters.adapter import Adapter
+from tincture.errors import UsageError
+from tincture.events import Callback, RunEnded, RunPrepared
+from tincture.models.devices import resolve_device
+from tincture.run.components import (
+    Components,
+    check_steps,
+    find_adapter,
+    load_adapter,
+    prepare,
+)
+from tincture.run.data import load_template, preview_prompts
+from tincture.run.folder import Checkpointer, RunFolder, read_record, write_json
+from tincture.run.memory.fit import shortage_explained
+from tincture.run.optimizer_file import load_optimizer, save_optimizer
+from tincture.run.previews import EmbeddingCards, Previewer
+from tincture.run.records import preview_drawing, provenance, write_records
+from tincture.run.relocate import noted, refuse_foreign, relocated
+from tincture.settings.train import MEMORY_SETTINGS, TrainSettings
+from tincture.training import checkpoint
+from tincture.training.metrics import CsvLog, TensorBoardLog
+from tincture.workspace import Workspace
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """How a run ended. ``loss`` is the mean over the window, NaN when no step was made."""
+
+    adapter_path: Path
+    run_dir: Path
+    global_step: int
+    loss: float
+    interrupted: bool
+    seconds: float
+
+
+# --- create ----------------------------------------------------------------------------------------------------------
+
+
+# --- train -----------------------------------------------------------------------------------------------------------
+
+
+def train(
+    settings: TrainSettings,
+    workspace: Workspace,
+    callbacks: Sequence[Callback] = (),
+    stop: threading.Event | None = None,
+) -> RunResult:
+    """Trains an adapter that exists in the workspace; returns when it is done or ``stop`` is set.
+
+    Raises:
+        UsageError: a setting does not fit model, data or adapter.
+        DataError: the pictures cannot be used.
+        TrainingError: nothing is left to do, the run diverged, or memory ran out.
+    """
+    settings = settings.resolved()
+    path = find_adapter(settings, workspace)
+    adapter = load_adapter(settings.kind, path, path.stem)
+    check_steps(settings, adapter)
+    lines = load_template(settings, workspace)
+    with shortage_explained(settings, resolve_device(settings.device), lambda: None):
+        run = prepare(settings, workspace, adapter, lines, callbacks)
+    load_optimizer(run.trainer.optimizer, adapter, path)
+    folder = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name, path.suffix)
+    write_records(run, folder, path, workspace)
+    _tell_prepared(run, folder, callbacks)
+    return _run(run, folder, path, callbacks, stop)
+
+
+def resume(
+    run_dir: Path,
+    *,
+    workspace: Workspace | None = None,
+    memory: Mapping[str, Any] | None = None,
+    device: str = "",
+    callbacks: Sequence[Callback] = (),
+    stop: threading.Event | None = None,
+) -> RunResult:
+    """Goes on with the run in ``run_dir`` exactly where its newest state stands.
+
+    On a CPU the weights that result equal, bit for bit, those of the run that was never stopped.
+
+    Args:
+        workspace: where model and adapter lie; None takes the run's own. A run whose folder lies in it goes on there,
+            should it have begun in another: the whole workspace was moved.
+        memory: of ``settings.MEMORY_SETTINGS`` and ``vram``, those to change from now on. ``vram`` chooses the others
+            anew, except for precision and weight storage, on which the result depends.
+        device: where to go on, if not where the run began; another kind of device computes a little differently.
+
+    Raises:
+        FileFormatError: the folder holds no run, or no readable state.
+        DataError: the pictures or captions are not those that the run began with.
+        UsageError: the adapter's file was trained further, or made anew, since.
+    """
+    run_dir = Path(run_dir).resolve()
+    began = read_record(run_dir)
+    workspace = workspace or Workspace.open(began["root"])
+    record = relocated(began, run_dir, workspace)
+    values = {**record["settings"], **_changed_memory(memory or {}), **({"device": device} if device else {})}
+    settings = TrainSettings.from_dict(values, source=str(run_dir / "run.json")).resolved()
+    path = Path(record["adapter_path"])
+    folder = RunFolder(run_dir, settings.kind, path.suffix)
+    adapter = load_adapter(settings.kind, folder.start, path.stem)
+    states = checkpoint.list_states(folder.states)
+    # A run that was killed before it wrote its first state stands at its start.
+    state = checkpoint.newest_state(folder.states) if states else None
+    saved = states[0][0] if states else adapter.step
+    if path.exists():
+        _refuse_newer(load_adapter(settings.kind, path, path.stem), path, saved, record, run_dir)
+    with shortage_explained(settings, resolve_device(settings.device), lambda: None, str(run_dir)):
+        run = prepare(settings, workspace, adapter, record["template_lines"], callbacks, record)
+    if state is None:
+        load_optimizer(run.trainer.optimizer, adapter, path)
+    else:
+        checkpoint.restore_state(run.trainer, state)
+    if memory:
+        record["settings"] = run.settings.to_dict()
+    if record != began:
+        write_json(folder.record, record)
+    _tell_prepared(run, folder, callbacks)
+    return _run(run, folder, path, callbacks, stop)
+
+
+def _refuse_newer(there: Adapter, path: Path, saved: int, record: Mapping[str, Any], run_dir: Path) -> None:
+    if there.step > saved:
+        raise UsageError(
+            f"{path} has {there.step} steps, but the newest state in {run_dir} has {saved}: the file was trained "
+            "further since, and resuming would overwrite it. Move it away to resume all the same."
+        )
+    refuse_foreign(there, path, record, run_dir)
+
+
+def _changed_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
+    wrong = set(memory) - {*MEMORY_SETTINGS, "vram"}
+    if wrong:
+        raise UsageError(
+            f"A run cannot go on with another {', '.join(sorted(wrong))}; what can change is "
+            f"{', '.join(MEMORY_SETTINGS)} and vram. For all else, begin a new run."
+        )
+    chooses = memory.get("vram", "off") != "off"
+    open_again = {"offload": None, "slicing": None, "gradient_checkpointing": None} if chooses else {}
+    return {**open_again, **memory}
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+def _run(
+    run: Components, folder: RunFolder, path: Path, callbacks: Sequence[Callback], stop: threading.Event | None
+) -> RunResult:
+    settings, trainer = run.settings, run.trainer
+    seconds = _Seconds()
+    watchers: list[Callback] = [seconds, CsvLog(folder.csv, trainer.global_step)]
+    if settings.tensorboard:
+        watchers.append(TensorBoardLog(folder.tensorboard, trainer.global_step))
+    watchers.append(Checkpointer(trainer, folder, path, settings.save_every, lambda to: _save(run, folder, to, path)))
+    if settings.preview_every:
+        watchers.append(_previewer(run, folder.images))
+    if settings.preview_with_embedding and isinstance(run.adapter, embedding.Embedding):
+        watchers.append(EmbeddingCards(run.model, run.adapter, folder.image_embeddings))
+    watchers.extend(callbacks)
+    with shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)):
+        interrupted = trainer.run(watchers, stop)
+    loss, _ = trainer.window.window()
+    return RunResult(path, folder.path, trainer.global_step, loss, interrupted, seconds.value)
+
+
+def _tell_prepared(run: Components, folder: RunFolder, callbacks: Sequence[Callback]) -> None:
+    for callback in callbacks:
+        callback.on_event(RunPrepared(folder.path, run.settings.to_dict()))
+
+
+class _Seconds:
+    """How long the loop took."""
+
+    value = math.nan
+
+    def on_event(self, event: object) -> None:
+        if isinstance(event, RunEnded):
+            self.value = event.seconds
+
+
+def _save(run: Components, folder: RunFolder, path: Path, adapter_path: Path) -> None:
+    final = path == adapter_path
+    with noted(folder, run.adapter) if final else contextlib.nullcontext():
+        run.adapter.save(path, model_name=run.model.name, model_hash=run.model.hash, provenance=provenance(run))
+    if run.settings.save_optimizer_state and final:
+        save_optimizer(run.trainer.optimizer, run.adapter, path)
+
+
+def _previewer(run: Components, folder: Path) -> Previewer:
+    settings, data = run.settings, run.trainer.data
+    prompts = preview_prompts(settings, run.dataset, data.prompt)
+    seed, every, emit = settings.preview_seed, settings.preview_every, run.trainer.emit
+    return Previewer(run.model, run.adapter, prompts, preview_drawing(settings), seed, folder, every, emit)
+
+
+def _logs(settings: TrainSettings, workspace: Workspace) -> Path:
+    return Path(settings.log_dir).resolve() if settings.log_dir else workspace.logs

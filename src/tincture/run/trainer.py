@@ -1,0 +1,95 @@
+"""From settings to the trainer of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from tincture.adapters.adapter import Adapter
+from tincture.data.dataset import PictureDataset
+from tincture.models.stable_diffusion import StableDiffusion
+from tincture.run.data import possible_prompts
+from tincture.settings.schedule import Schedule
+from tincture.settings.train import TrainSettings
+from tincture.training.conditioning import Conditioning
+from tincture.training.loss import AuxiliaryLoss
+from tincture.training.optimizer import create_optimizer
+from tincture.training.trainer import Clipping, Trainer, TrainingData
+
+_KEPT_TEXT = 256 * 2**20
+"""Bytes of encoded prompts that stay on the device: 1,100 prompts of Stable Diffusion 1, 400 of XL."""
+
+
+def make_optimizer(settings: TrainSettings, adapter: Adapter) -> torch.optim.Optimizer:
+    """The settings' optimizer over the adapter; UsageError when there is none such or it cannot train it."""
+    rate = Schedule.parse(settings.learning_rate, settings.steps).at(adapter.step)
+    return create_optimizer(settings.optimizer, adapter.parameters(), rate, settings.weight_decay)
+
+
+def make_trainer(
+    settings: TrainSettings,
+    model: StableDiffusion,
+    adapter: Adapter,
+    data: TrainingData,
+    optimizer: torch.optim.Optimizer,
+    *,
+    known_prompts: Sequence[str] = (),
+    auxiliary_loss: AuxiliaryLoss | None = None,
+) -> Trainer:
+    """The trainer of a run that begins at the adapter's step.
+
+    Args:
+        known_prompts: see ``Conditioning``.
+        auxiliary_loss: is added to the denoising loss.
+    """
+    learning_rate = Schedule.parse(settings.learning_rate, settings.steps)
+    clipping = None
+    if settings.clip_grad_mode != "none":
+        clipping = Clipping(settings.clip_grad_mode, Schedule.parse(settings.clip_grad_value, settings.steps))
+    return Trainer(
+        model,
+        adapter,
+        data,
+        Conditioning(
+            model,
+            trains_text=adapter.trains_text,
+            clip_skip=settings.clip_skip,
+            capacity=prompts_kept(model),
+            known=known_prompts,
+        ),
+        optimizer,
+        learning_rate=learning_rate,
+        # As in the webui, a schedule that ends earlier ends the run.
+        steps=min(settings.steps, learning_rate.end_step),
+        global_step=adapter.step,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        clipping=clipping,
+        precision=settings.precision,
+        seed=settings.seed,
+        log_every=settings.log_every,
+        auxiliary_loss=auxiliary_loss,
+    )
+
+
+def known_prompts(
+    settings: TrainSettings, model: StableDiffusion, adapter: Adapter, dataset: PictureDataset, lines: list[str]
+) -> list[str]:
+    """The prompts to encode before the first step, so that the text encoders can leave the device; none if they can't.
+
+    They can't where the text side is trained, and where there are more prompts than stay on the device.
+    """
+    if not settings.offload or adapter.trains_text:
+        return []
+    prompts = possible_prompts(settings, adapter.name, dataset, lines)
+    return prompts if prompts is not None and len(prompts) < prompts_kept(model) else []
+
+
+def prompts_kept(model: StableDiffusion) -> int:
+    """How many encoded prompts of one chunk stay on the device."""
+    return _KEPT_TEXT // bytes_of_prompt(model)
+
+
+def bytes_of_prompt(model: StableDiffusion) -> int:
+    """Of an encoded prompt of one chunk, in float32, which autocast on CUDA leaves it in."""
+    return int(model.tokenizer.model_max_length) * model.text_width * 4

@@ -1,0 +1,1 @@
+"""The process, its addresses and its answers."""

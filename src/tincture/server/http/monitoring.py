@@ -1,0 +1,216 @@
+"""`GET /health` for whoever watches over the process, and `GET /metrics` for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import tincture
+from tincture.server.http.asgi import ALLOWED, API_PATHS
+from tincture.server.queue.jobs import FINISHED, Job, JobState
+
+if TYPE_CHECKING:
+    from tincture.server.service import Service
+
+logger = logging.getLogger("tincture.server")
+
+TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+JOB_SECONDS = (1, 10, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400)
+ANSWER_SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60)
+WATCH_EVERY_S = 5.0
+LATEST = 200  # jobs that are looked at: all that run, and those that ended last
+MOST_KNOWN = 2000
+READY_WITHIN_S = 5.0
+
+
+class Monitor:
+    """Counts what happens, in a registry of its own.
+
+    Requests and uploads are counted as they come. Jobs are watched from outside, every few seconds: nothing in the
+    queue has to know of it.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.registry = CollectorRegistry()
+        self._service = service
+        registry = self.registry
+        self.requests = Counter(
+            "tincture_http_requests", "Requests by route and status.", ["method", "route", "status"], registry=registry
+        )
+        self.answers = Histogram(
+            "tincture_http_answer_seconds",
+            "Time until an answer begins.",
+            ["route"],
+            buckets=ANSWER_SECONDS,
+            registry=registry,
+        )
+        self.uploaded = Counter("tincture_upload_bytes", "Bytes of uploads that came in.", registry=registry)
+        self._watch = _JobWatch(registry)
+        registry.register(_State(service))
+        ProcessCollector(registry=registry)
+
+    def look(self) -> None:
+        """Counts what jobs did since the last look; from any thread."""
+        self._watch.look(self._service)
+
+    async def watch(self) -> None:
+        """Looks every few seconds, until cancelled."""
+        while True:
+            try:
+                await run_in_threadpool(self.look)
+            except Exception:
+                logger.exception("Jobs could not be counted")  # the next look counts what this one missed
+            await asyncio.sleep(WATCH_EVERY_S)
+
+    def text(self) -> bytes:
+        """Everything, as Prometheus reads it."""
+        self.look()
+        return generate_latest(self.registry)
+
+
+class CountRequests:
+    """Middleware: counts every answer, refusals too."""
+
+    def __init__(self, app: ASGIApp, monitor: Monitor) -> None:
+        self._app, self._monitor = app, monitor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        began = time.perf_counter()
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                method = scope["method"] if scope["method"] in METHODS else "other"
+                route = _route(scope)
+                self._monitor.requests.labels(method, route, str(message["status"])).inc()
+                self._monitor.answers.labels(route).observe(time.perf_counter() - began)
+            await send(message)
+
+        await self._app(scope, receive, counted)
+
+
+def router(service: Service, monitor: Monitor) -> APIRouter:
+    """The addresses ``/health`` and ``/metrics``."""
+    routes = APIRouter(tags=["monitoring"])
+
+    @routes.get("/health", summary="Whether the server lives and is ready", responses={503: {"model": dict[str, Any]}})
+    async def health(request: Request) -> JSONResponse:
+        """Without credentials, where they are needed, no more than ``status``."""
+        faults = await _faults(service)
+        told: dict[str, Any] = {"status": "failed" if faults else "ok"}
+        if request.scope.get(ALLOWED, True):
+            told |= {"live": True, "ready": not faults, "faults": faults, "version": tincture.version()}
+        return JSONResponse(told, 503 if faults else 200)
+
+    @routes.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+    def metrics() -> Response:
+        return Response(monitor.text(), media_type=TEXT_FORMAT)
+
+    return routes
+
+
+async def _faults(service: Service) -> list[str]:
+    """Why the server is not ready."""
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            await run_in_threadpool(service.store.counts)
+    except TimeoutError:
+        return [f"The queue did not answer within {READY_WITHIN_S:g} s."]
+    except Exception as error:
+        return [f"The queue cannot be read: {error}"]
+    return []
+
+
+class _State(Collector):
+    """What is read when it is asked for."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        service = self._service
+        yield InfoMetricFamily("tincture", "Version.", {"version": tincture.version()})
+        jobs = GaugeMetricFamily("tincture_jobs", "Jobs by state.", labels=["state"])
+        counts = service.store.counts()
+        for state in JobState:
+            jobs.add_metric([str(state)], counts.get(state, 0))
+        yield jobs
+        disks = GaugeMetricFamily("tincture_disk_free_bytes", "Free space where it writes.", labels=["place"])
+        for place, folder in (("workspace", service.workspace.root), ("state", service.state_dir)):
+            disks.add_metric([place], shutil.disk_usage(folder).free)
+        yield disks
+        yield GaugeMetricFamily("tincture_uptime_seconds", "Since it began.", value=time.time() - service.started_at)
+
+
+class _JobWatch:
+    """Compares jobs with what they were at the last look. What happened before the first one is not counted."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, Job] = OrderedDict()
+        self._began = time.time()
+        self._ended = Counter("tincture_jobs_ended", "Jobs that ended, by how.", ["kind", "state"], registry=registry)
+        self._seconds = Histogram(
+            "tincture_job_seconds",
+            "How long the last run of a job took.",
+            ["kind", "state"],
+            buckets=JOB_SECONDS,
+            registry=registry,
+        )
+        self._waited = Histogram(
+            "tincture_job_wait_seconds",
+            "From submission to the first start.",
+            ["kind"],
+            buckets=JOB_SECONDS,
+            registry=registry,
+        )
+        self._steps = Counter("tincture_train_steps", "Steps that trainings made.", registry=registry)
+
+    def look(self, service: Service) -> None:
+        with self._lock:
+            for job in service.jobs(limit=LATEST):
+                self._count(self._known.pop(job.id, None), job)
+                self._known[job.id] = job
+            while len(self._known) > MOST_KNOWN:
+                self._known.popitem(last=False)
+
+    def _count(self, before: Job | None, now: Job) -> None:
+        began, ended = now.started_at, now.ended_at
+        if began is None or (before is None and began < self._began):
+            return  # it has not begun, or what it did was done before this server began
+        if now.attempts == 1 and not (before and before.attempts):
+            self._waited.labels(now.kind).observe(max(0.0, began - now.created_at))
+        if now.kind == "train":
+            first = 0 if now.attempts == 1 else now.global_step  # what it did before it stopped does not count
+            self._steps.inc(max(0, now.global_step - (before.global_step if before else first)))
+        if now.state in FINISHED and ended is not None and (before is None or before.ended_at != ended):
+            self._ended.labels(now.kind, str(now.state)).inc()
+            self._seconds.labels(now.kind, str(now.state)).observe(max(0.0, ended - began))
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern: there are no more labels than routes. What was refused before a route was found is other."""
+    route, path = scope.get("route"), str(scope["path"])
+    if route is None:
+        return "page" if "endpoint" in scope and not path.startswith(API_PATHS) else "other"
+    try:
+        inner = str(route.path_format.format(**scope["path_params"]))  # without the prefix of the routers around it
+    except (AttributeError, KeyError):
+        return "other"
+    return path.removesuffix(inner) + str(route.path) if path.endswith(inner) else "other"

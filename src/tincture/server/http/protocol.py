@@ -1,0 +1,72 @@
+"""How uvicorn speaks HTTP here: with limits, and with patience that ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from tincture.server.http.asgi import HEAD_BYTES
+from tincture.settings.server import ServerSettings
+
+HEADERS_WITHIN_S = 15.0
+MOST_CONNECTIONS = 512
+IDLE_S = 20
+ENDS_WITHIN_S = 3  # for answers that are still being given; jobs have all the time that they need to save
+
+
+class PatientProtocol(H11Protocol):
+    """Closes a connection whose request's headers are not complete in time; uvicorn itself would wait for ever."""
+
+    headers_within_s = HEADERS_WITHIN_S
+    _awaited: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """The clock runs from the first byte, however many follow, until there is a whole request."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._forget()
+        elif self._awaited is None:
+            self._awaited = self.loop.call_later(self.headers_within_s, self._give_up)
+
+    def _forget(self) -> None:
+        if self._awaited is not None:
+            self._awaited.cancel()
+            self._awaited = None
+
+    def _give_up(self) -> None:
+        self._awaited = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
+def uvicorn_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
+    """How the app is served: with limits, and nothing told of what serves it."""
+    return uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.proxy),
+        forwarded_allow_ips=list(settings.proxy),
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=ENDS_WITHIN_S,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+    )

@@ -1,0 +1,1 @@
+"""Files that the server keeps: data sets, uploads, adapters, pictures."""

@@ -1,0 +1,1 @@
+"""What takes a model, done in a process of its own."""

@@ -1,0 +1,260 @@
+"""Work that takes a model, done in a child process: the server itself never loads torch.
+
+A crash there, of a library or for want of memory, ends one call and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from typing import IO, Any
+
+from tincture.errors import TinctureError
+from tincture.server.child_environment import child_environment
+from tincture.server.errors import QueueFullError
+from tincture.server.model_process.channel import Channel
+from tincture.workspace import Workspace
+
+TARGETS = "tincture.server.model_process.targets"
+MOST_WAITING = 16
+LONGEST_S = 3600.0
+END_S = 5.0
+TAIL = 2000
+"""So many last bytes of what a process that crashed wrote go to the log."""
+logger = logging.getLogger("tincture.server")
+
+
+class Calls:
+    """One child process, begun at the first call, which does one thing at a time; other callers wait.
+
+    May be used from several threads.
+
+    Args:
+        workspace: where models and adapters lie; also the process's current folder.
+        idle_s: after so many seconds without a call the process ends, and gives its memory back.
+        targets: the module with what can be called.
+        longest_s: a call that takes longer is ended, with its process.
+        most_waiting: callers that may wait at a time.
+        allow_hub: whether the process may ask the Hugging Face hub for models.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        idle_s: float,
+        targets: str = TARGETS,
+        longest_s: float = LONGEST_S,
+        most_waiting: int = MOST_WAITING,
+        allow_hub: bool = False,
+    ) -> None:
+        self.workspace, self.idle_s, self.longest_s = workspace, idle_s, longest_s
+        self._allow_hub = allow_hub
+        self._targets = targets
+        self._most_waiting = most_waiting
+        self._turn = threading.Lock()  # held while a call is at work, and while the process is begun or ended
+        self._count = threading.Lock()  # guards what follows, and is never held for long
+        self._waiting = 0
+        self._child: _Child | None = None
+        self._progress: dict[str, Any] | None = None
+        self._idle: threading.Timer | None = None
+        self._closed = False
+
+    def call(self, name: str, /, **arguments: Any) -> Any:
+        """What the target ``name`` returns for ``arguments``; what it warns of is logged.
+
+        Raises:
+            QueueFullError: too many callers wait already.
+            StoppedError: it was stopped by ``interrupt``.
+            TinctureError: as the target raised it; and of this class itself, when the process crashed.
+        """
+        result, remarks = self.call_with_remarks(name, **arguments)
+        for remark in remarks:
+            logger.warning("%s: %s", name, remark)
+        return result
+
+    def call_with_remarks(self, name: str, /, **arguments: Any) -> tuple[Any, list[str]]:
+        """The same, and what the target warned of, as sentences."""
+        with self._count:
+            if self._waiting > self._most_waiting:
+                raise QueueFullError(f"{self._most_waiting} requests wait for this already; try again later.")
+            self._waiting += 1
+        try:
+            with self._turn:
+                return self._call(name, arguments)
+        finally:
+            with self._count:
+                self._waiting -= 1
+
+    def _call(self, name: str, arguments: dict[str, Any]) -> tuple[Any, list[str]]:
+        if self._closed:
+            raise TinctureError("The server is being stopped; try again when it is back.")
+        self._stop_idling()
+        if self._child is None or not self._child.is_alive():
+            self._end()
+            self._child = _Child([self._targets, str(self.workspace.root)], self.workspace, self._allow_hub)
+        child, remarks = self._child, list[str]()
+        late = threading.Timer(self.longest_s, child.kill)
+        late.daemon = True
+        late.start()
+        with self._count:
+            self._progress = {}
+        try:
+            child.channel.send("call", name, arguments)
+            while True:
+                kind, *told = child.channel.receive()
+                if kind == "progress":
+                    with self._count:
+                        self._progress = told[0]
+                elif kind == "remark":
+                    remarks.append(told[0])
+                else:
+                    return _result(name, kind, told), remarks
+        except (EOFError, OSError, ValueError) as error:
+            if isinstance(error, TinctureError):
+                raise
+            raise self._crash(child, name) from None
+        finally:
+            late.cancel()
+            with self._count:
+                self._progress = None
+            self._idle_from_now()
+
+    def interrupt(self) -> None:
+        """Asks the call at work to end, which then raises StoppedError where it was made; without one, does nothing."""
+        with self._count:
+            child = self._child if self._progress is not None else None
+        if child is not None:
+            with contextlib.suppress(OSError, ValueError):
+                child.channel.send("stop")
+
+    def progress(self) -> dict[str, Any] | None:
+        """What the call at work told last, empty before that; None while there is no call."""
+        with self._count:
+            return None if self._progress is None else dict(self._progress)
+
+    def rest(self) -> None:
+        """Ends the process now if no call is at work, so that its memory is free; the next call gets a new one."""
+        if self._turn.acquire(blocking=False):
+            try:
+                self._stop_idling()
+                self._end()
+            finally:
+                self._turn.release()
+
+    def close(self) -> None:
+        """Ends the process, with the call at work if there is one; later calls raise."""
+        self._closed = True
+        while not self._turn.acquire(timeout=0.1):
+            if (child := self._child) is not None:
+                child.kill()  # its caller sees that it is gone, and gives the turn back
+        try:
+            self._stop_idling()
+            self._end()
+        finally:
+            self._turn.release()
+
+    # --- the process -------------------------------------------------------------------------------------------------
+
+    def _crash(self, child: _Child, name: str) -> TinctureError:
+        code, tail = child.end()
+        self._child = None
+        if self._closed:  # it was ended on purpose
+            return TinctureError("The server is being stopped; try again when it is back.")
+        logger.error("The process for %r ended with code %s; it wrote last:\n%s", name, code, tail)
+        if child.was_killed:
+            return TinctureError(f"This took longer than {self.longest_s:g} s and was ended; ask for less at a time.")
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        hint = " Most likely memory ran out." if code == -9 else ""
+        return TinctureError(f"The process that did this {how}.{hint} The next request gets a new one.")
+
+    def _end(self) -> None:
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def _idle_from_now(self) -> None:
+        """Called with the turn held: lets the process end when nobody calls for a while."""
+        if self._child is None:
+            return
+        self._idle = threading.Timer(self.idle_s, self._idled, args=(self._child,))
+        self._idle.daemon = True
+        self._idle.start()
+
+    def _stop_idling(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _idled(self, child: _Child) -> None:
+        # Whoever has the turn now makes the process idle again later.
+        if self._turn.acquire(blocking=False):
+            try:
+                if self._child is child and self._idle is threading.current_thread():
+                    self._end()
+            finally:
+                self._turn.release()
+
+
+class _Child:
+    """The process and the line to it."""
+
+    def __init__(self, arguments: Sequence[str], workspace: Workspace, allow_hub: bool) -> None:
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _tail
+        self.was_killed = False
+        # -P: what lies in the workspace is never imported.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tincture.server.model_process.process", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            cwd=workspace.root,
+            env=child_environment(allow_hub=allow_hub),
+        )
+        assert self._process.stdin and self._process.stdout
+        self.channel = Channel(self._process.stdout, self._process.stdin)
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """Ends it at once, whatever it does."""
+        self.was_killed = True
+        self._process.kill()
+
+    def end(self) -> tuple[int, str]:
+        """Ends it; its exit code, and the end of what it wrote."""
+        with contextlib.suppress(OSError):
+            if self._process.stdin:
+                self._process.stdin.close()
+        try:
+            code = self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        return code, self._tail()
+
+    def _tail(self) -> str:
+        with self._said as said:
+            size = said.seek(0, 2)
+            said.seek(max(0, size - TAIL))
+            return said.read().decode("utf-8", "replace").strip()
+
+
+def _result(name: str, kind: str, told: list[Any]) -> Any:
+    if kind == "result":
+        return told[0]
+    if kind == "error":
+        raise told[0]
+    what, text, trace = told
+    logger.error("%r failed:\n%s", name, trace)
+    raise TinctureError(f"This failed for a reason that was not foreseen ({what}); the server's log says more.") from (
+        RuntimeError(text)
+    )

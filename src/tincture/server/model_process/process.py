@@ -1,0 +1,127 @@
+"""The child process of ``Calls``: ``python -m tincture.server.model_process.process TARGETS ROOT``.
+
+TARGETS is a module with ``open_desk(workspace, tell)``, which makes what stays between calls, and ``TARGETS``,
+functions by name that are called as ``function(desk, **arguments)``. What libraries print goes to stderr. The process
+ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from typing import Any, BinaryIO
+
+from tincture.errors import TinctureError
+from tincture.server.errors import StoppedError
+from tincture.server.model_process.channel import Channel
+from tincture.workspace import Workspace
+
+OFTEN_S = 0.2
+"""Progress is told at most this often."""
+
+
+class Teller:
+    """Tells the parent how far a call is, and learns from it that the call shall end."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._stop = threading.Event()
+        self._told_at = 0.0
+
+    def begin(self) -> None:
+        self._stop.clear()
+        self._told_at = 0.0
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def __call__(self, **progress: Any) -> None:
+        """Tells ``progress`` if that was not done just now; StoppedError when the call shall end."""
+        if self._stop.is_set():
+            raise StoppedError("It was stopped.")
+        if time.monotonic() - self._told_at >= OFTEN_S:
+            self._told_at = time.monotonic()
+            self._channel.send("progress", progress)
+
+
+def main(arguments: list[str]) -> None:
+    """Serves calls until the parent ends."""
+    module, root = arguments
+    channel = Channel(*_own_pipes())
+    tell = Teller(channel)
+    calls: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+    threading.Thread(target=_listen, args=(channel, tell, calls), daemon=True).start()
+    _send_warnings(channel)
+    targets: Any = None
+    desk: Any = None
+    while True:
+        name, given = calls.get()
+        try:
+            if targets is None:
+                targets = importlib.import_module(module)
+                desk = targets.open_desk(Workspace.open(root), tell)
+            answer: tuple[Any, ...] = ("result", targets.TARGETS[name](desk, **given))
+        except TinctureError as error:
+            answer = ("error", error.with_traceback(None))
+        except Exception as error:
+            answer = ("fault", type(error).__name__, str(error), traceback.format_exc())
+        _answer(channel, answer)
+
+
+def _answer(channel: Channel, answer: tuple[Any, ...]) -> None:
+    try:
+        channel.send(*answer)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        channel.send("fault", type(error).__name__, str(error), traceback.format_exc())
+
+
+def _send_warnings(channel: Channel) -> None:
+    """Ours are for those who made the call; what libraries warn their programmers of goes to stderr."""
+    shown = warnings.showwarning
+
+    def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
+        if category is UserWarning:
+            channel.send("remark", str(message))
+        else:
+            shown(message, category, *where, **more)
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", UserWarning)
+
+
+def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """What was stdin and stdout, for the channel alone: stdout becomes stderr, stdin empty."""
+    if hasattr(signal, "SIGINT"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to end
+    incoming, outgoing = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return os.fdopen(incoming, "rb"), os.fdopen(outgoing, "wb")
+
+
+def _listen(channel: Channel, tell: Teller, calls: queue.Queue[tuple[str, dict[str, Any]]]) -> None:
+    try:
+        while True:
+            kind, *rest = channel.receive()
+            if kind == "call":
+                tell.begin()  # here, so that a request to stop that follows at once is not lost
+                calls.put((rest[0], rest[1]))
+            elif kind == "stop":
+                tell.stop()
+    finally:
+        # The parent is gone. Files are written whole or not at all, so nothing is lost by ending at once.
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

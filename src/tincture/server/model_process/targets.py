@@ -1,0 +1,220 @@
+"""What the server has done in child processes, since it takes torch or a model; see ``calls``.
+
+Every target is called as ``function(desk, **arguments)``. Paths in arguments were checked by the server.
+"""
+
+from __future__ import annotations
+
+import shutil
+import types
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tincture import recipe
+from tincture.adapters.embedding import Embedding
+from tincture.adapters.files import conversion
+from tincture.adapters.files.inspection import inspect_file
+from tincture.drawing.pictures import BATCH_SIZE, Studio, generate_grid, generate_pictures
+from tincture.errors import OutOfMemoryError, TinctureError, UsageError
+from tincture.formats.files import write_atomically
+from tincture.models.devices import resolve_device
+from tincture.run import doctor
+from tincture.run.memory.fit import is_shortage
+from tincture.server.errors import ConflictError, StoppedError
+from tincture.settings.drawing import Drawing
+from tincture.settings.model_overrides import ModelOverrides
+from tincture.settings.train import TrainSettings
+from tincture.workspace import ADAPTER_SUFFIX, TRAINABLE_SUFFIXES, Workspace, clean_name
+
+PIXELS_AT_ONCE = 2**20
+"""Pictures of so many pixels in all are drawn together, where the request does not say how many."""
+Tell = Callable[..., None]
+
+
+class Desk:
+    """What stays between calls: the model that was used last, and the embeddings that were read."""
+
+    def __init__(self, workspace: Workspace, tell: Tell) -> None:
+        self.workspace, self.tell = workspace, tell
+        self.studio = Studio(workspace)
+        self._steps: dict[tuple[Path, int, int], int | None] = {}
+
+    def step_of(self, path: Path) -> int | None:
+        """The step that the adapter in a file is at, read once as long as the file stays as it is."""
+        try:
+            found = path.stat()
+            known = (path, found.st_size, found.st_mtime_ns)
+            if known not in self._steps:
+                step = inspect_file(path).get("step")
+                self._steps[known] = step if isinstance(step, int) else None
+        except (OSError, TinctureError):
+            return None
+        return self._steps[known]
+
+
+def open_desk(workspace: Workspace, tell: Tell) -> Desk:
+    """Called once in a process.
+
+    Args:
+        workspace: where models and adapters lie.
+        tell: called with how far a call is; raises when it shall end.
+    """
+    return Desk(workspace, tell)
+
+
+def plan(desk: Desk, *, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """See ``recipe.plan``."""
+    return recipe.plan(TrainSettings.from_dict(settings), desk.workspace)
+
+
+def create_embedding(desk: Desk, *, name: str, **options: Any) -> Path:
+    """See ``recipe.create_embedding``."""
+    return recipe.create_embedding(name, workspace=desk.workspace, **options)
+
+
+def create_hypernetwork(desk: Desk, *, name: str, **options: Any) -> Path:
+    """See ``recipe.create_hypernetwork``."""
+    return recipe.create_hypernetwork(name, workspace=desk.workspace, **options)
+
+
+def list_embeddings(desk: Desk, *, model: str) -> dict[str, list[dict[str, Any]]]:
+    """See ``Service.embeddings``."""
+    base = desk.studio.model(model, None, "cpu", "fp32", text_only=True)
+    database = desk.studio.embeddings(base)
+    loaded = [_described(name, entry.path, entry.embedding) for name, entry in sorted(database.loaded.items())]
+    left_out = sorted([*database.skipped, *database.unreadable], key=lambda entry: entry.path)
+    skipped = [{**_described(each.name, each.path, each.embedding), "reason": each.reason} for each in left_out]
+    return {"loaded": loaded, "skipped": skipped}
+
+
+def _described(name: str, path: Path, embedding: Embedding | None) -> dict[str, Any]:
+    if embedding is None:
+        unknown = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None, "shape": 0, "vectors": 0}
+        return {"name": name, "path": str(path), **unknown}
+    return {
+        "name": name,
+        "path": str(path),
+        "step": embedding.step,
+        "sd_checkpoint": embedding.model_hash or None,
+        "sd_checkpoint_name": embedding.model_name or None,
+        # of SDXL's two text encoders, both: as the webui counts them
+        "shape": sum(vectors.shape[1] for vectors in embedding.vectors.values()),
+        "vectors": embedding.num_vectors,
+    }
+
+
+def draw(desk: Desk, *, request: Mapping[str, Any], out: Path, device: str, partly: bool = False) -> list[Path]:
+    """Pictures, or a sheet where the request has strengths or checkpoints.
+
+    Args:
+        request: see ``drawing_request.checked_drawing``.
+        out: the folder they go to.
+        device: where they are drawn.
+        partly: when it is stopped, the pictures that are finished are returned, with a warning, if there are any.
+
+    Raises:
+        OutOfMemoryError: memory ran out.
+        StoppedError: it was stopped.
+        UsageError: a value is not allowed, or an adapter that a prompt names is not there.
+    """
+    finished: list[Path] = []
+    desk.tell(done=0, total=0, preview=None)
+    shared: dict[str, Any] = {
+        "workspace": desk.workspace,
+        "studio": desk.studio,
+        "out": out,
+        "model": request["model"],
+        "overrides": ModelOverrides(**request["overrides"]),
+        "device": device,
+        "precision": request.get("precision", "fp32"),
+        "drawing": Drawing(**request["drawing"]),
+        "watch": lambda done, total, latest: desk.tell(done=done, total=total, preview=latest),
+    }
+    try:
+        return _drawn(request, shared, finished)
+    except StoppedError:
+        if not (partly and finished):
+            raise
+        count = len(request["prompts"]) * len(request["seeds"])
+        warnings.warn(f"It was stopped when {len(finished)} of {count} pictures were finished.", stacklevel=1)
+        return finished
+    except Exception as error:
+        if not isinstance(error, TinctureError):
+            desk.studio.kept.forget()  # whatever it left behind, the next drawing begins with the model's files
+        if not is_shortage(error):
+            raise
+    raise OutOfMemoryError(
+        f"The memory of {resolve_device(device)} does not hold these pictures; draw smaller ones, fewer at a time "
+        "(batch_size), or in another precision (bf16)."
+    )
+
+
+def _drawn(request: Mapping[str, Any], shared: Mapping[str, Any], finished: list[Path]) -> list[Path]:
+    prompts, seeds = request["prompts"], request["seeds"]
+    if request["strengths"] or request["checkpoints"]:
+        rows = {"strengths": request["strengths"] or [1.0], "checkpoints": request["checkpoints"]}
+        return [generate_grid(prompts[0], seed=seeds[0], **rows, **shared)]
+    drawing: Drawing = shared["drawing"]
+    pixels = (drawing.width or 512) * (drawing.height or 512)
+    together = request.get("batch_size") or max(1, min(BATCH_SIZE, PIXELS_AT_ONCE // pixels))
+    return generate_pictures(prompts, seeds=seeds, batch_size=together, finished=finished, **shared)
+
+
+def inspect(desk: Desk, *, path: Path) -> dict[str, Any]:
+    """See ``inspection.inspect_file``."""
+    return inspect_file(path)
+
+
+def convert(
+    desk: Desk, *, path: Path, out: Path, lora: Mapping[str, Any] | None = None, **options: Any
+) -> dict[str, Any]:
+    """See ``conversion.convert_file``; ``lora`` has the fields of ``LoraOptions``."""
+    chosen = conversion.LoraOptions(**lora) if lora else None
+    return conversion.convert_file(path, out, lora=chosen, workspace=desk.workspace, **options)
+
+
+def file_steps(desk: Desk, *, paths: Mapping[str, Path]) -> dict[str, int | None]:
+    """See ``Service.file_steps``."""
+    return {name: desk.step_of(path) for name, path in paths.items()}
+
+
+def add_adapter(desk: Desk, *, path: Path, name: str) -> Path:
+    """See ``Service.add_adapter``. A format that cannot be trained on is converted."""
+    kind = inspect_file(path)["kind"]
+    folders = {"embedding": desk.workspace.embeddings, "hypernetwork": desk.workspace.hypernetworks}
+    if kind not in folders:
+        raise UsageError(f"{name} holds {kind}, but only embeddings and hypernetworks can be added.")
+    stem, suffix = clean_name(Path(name).stem), Path(name).suffix.lower()
+    as_is = suffix in TRAINABLE_SUFFIXES
+    target = folders[kind] / f"{stem}{suffix if as_is else ADAPTER_SUFFIX}"
+    if target.exists():
+        raise ConflictError(f"There is a file {target.name} already; rename the new one, and add it again.")
+    if not as_is:
+        conversion.convert_file(path, target)
+        return target
+    with path.open("rb") as source:
+        write_atomically(target, lambda file: shutil.copyfileobj(source, file))
+    return target
+
+
+def examine(desk: Desk) -> dict[str, Any]:
+    """See ``doctor.examine``."""
+    return doctor.examine(desk.workspace)
+
+
+TARGETS: Mapping[str, Callable[..., Any]] = types.MappingProxyType(
+    {
+        "plan": plan,
+        "create_embedding": create_embedding,
+        "create_hypernetwork": create_hypernetwork,
+        "list_embeddings": list_embeddings,
+        "draw": draw,
+        "inspect": inspect,
+        "convert": convert,
+        "file_steps": file_steps,
+        "add_adapter": add_adapter,
+        "examine": examine,
+    }
+)

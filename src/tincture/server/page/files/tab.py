@@ -1,0 +1,226 @@
+"""The Files tab: what adapters there are, what is in them, and the same in other formats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.context import Context
+
+from tincture.errors import TinctureError, UsageError
+from tincture.server.library.storage import CONVERTED, FILE_SUFFIXES, served_folders
+from tincture.server.library.uploads import parts_of
+from tincture.server.page.files import view
+from tincture.server.page.parts import choices
+from tincture.server.page.parts.answers import done
+from tincture.server.page.parts.choices import PRIVATE
+from tincture.server.page.parts.components import TELL_CLICKS, panel
+from tincture.server.page.parts.markup import fault, quiet
+from tincture.server.requests.sizes import shortened
+
+if TYPE_CHECKING:
+    from tincture.server.service import Service
+
+QUIETLY: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+# what is shown, what `conversion` calls it, the file's suffix
+FORMATS: Mapping[str, Sequence[tuple[str, str, str]]] = {
+    "embedding": (
+        ("webui (.pt)", "pt", ".pt"),
+        ("safetensors", "safetensors", ".safetensors"),
+        ("diffusers (.bin)", "bin", ".bin"),
+        ("sd-scripts (.safetensors)", "kohya", ".safetensors"),
+        ("SDXL (.safetensors)", "sdxl", ".safetensors"),
+        ("Picture card (.png)", "png", ".png"),
+        ("Picture card (.webp)", "webp", ".webp"),
+    ),
+    "hypernetwork": (
+        ("webui (.pt)", "pt", ".pt"),
+        ("safetensors", "safetensors", ".safetensors"),
+        ("LoRA (.safetensors)", "lora", ".safetensors"),
+    ),
+}
+CARDS = ("png", "webp")
+
+
+def build(service: Service) -> None:
+    """Fills the Files tab."""
+    tab = _Tab(service)
+    _keep_list(service, tab)
+    _inspect(service, tab)
+    _convert(service, tab)
+
+
+class _Tab:
+    """The tab's components; ``looked`` is the report of the file that is looked at, empty without one."""
+
+    def __init__(self, service: Service) -> None:
+        self.steps, self.shown, self.looked = gr.State({}), gr.State(""), gr.State({})
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=5, min_width=320):
+                self._list()
+            with gr.Column(scale=4, min_width=320, elem_id="file"):
+                self.report = panel(quiet("Choose a file to see what is in it."), elem_id="file-report")
+                with gr.Accordion("Convert", open=False, visible=False, elem_id="file-convert") as self.conversion:
+                    self._conversion(service)
+
+    def _list(self) -> None:
+        with gr.Row():
+            self.words = gr.Textbox(
+                show_label=False, container=False, placeholder="Search", scale=4, min_width=120, elem_id="file-search"
+            )
+            self.refresh = gr.Button("Refresh", size="sm", scale=1, min_width=90, elem_id="file-refresh")
+            self.add = gr.UploadButton(
+                "Add file", size="sm", scale=1, min_width=90, file_types=sorted(FILE_SUFFIXES), elem_id="file-add"
+            )
+        self.said = panel(elem_id="file-said")
+        self.table = panel(script=TELL_CLICKS, elem_id="file-table")
+        with gr.Accordion("Another file", open=False):
+            self.path = gr.Textbox(
+                label="Path",
+                info="Of any file in the workspace: a copy of a run, a checkpoint, a LoRA, a picture.",
+                elem_id="file-path",
+            )
+            self.look = gr.Button("Inspect", size="sm", elem_id="file-inspect")
+
+    def _conversion(self, service: Service) -> None:
+        self.format = gr.Dropdown(
+            [], label="Format", info="Inspect says which programs read which.", elem_id="file-format"
+        )
+        self.name = gr.Textbox(label="Name", info="Of the adapter and of the new file.", elem_id="file-name")
+        with gr.Row():
+            self.author = gr.Textbox(label="Author", info="Told by the file; may stay empty.", min_width=140)
+            self.license = gr.Textbox(label="Licence", info="Such as CC-BY-4.0.", min_width=140)
+        # with a mode, Gradio would decode the picture here, in the server's own process, whatever it is
+        self.picture = gr.Image(
+            label="Picture of the card; without one, a pattern",
+            type="filepath",
+            image_mode=None,
+            visible=False,
+            height=220,
+        )
+        with gr.Group(visible=False) as self.lora:
+            self.model = gr.Dropdown(
+                choices.models(service), value=None, label="Base model", info="The LoRA acts with this model only."
+            )
+            with gr.Row():
+                self.rank = gr.Number(64, label="Rank", info="64 is usual.", precision=0, minimum=1, min_width=110)
+                self.strength = gr.Slider(0, 2, 1, step=0.05, label="Strength", info="Worked in.", min_width=140)
+        self.convert = gr.Button("Convert", variant="primary", elem_id="file-do-convert")
+        self.written = panel(elem_id="file-written")
+
+
+# --- list -------------------------------------------------------------------------------------------------------------
+
+
+def _keep_list(service: Service, tab: _Tab) -> None:
+    def read(words: str | None, steps: Mapping[str, int | None], shown: str) -> str:
+        return view.table(list(view.matching(service.files(), words or "")), steps, shown)
+
+    def read_steps() -> Any:
+        try:
+            return service.file_steps([file["path"] for file in service.files()])
+        except TinctureError:
+            return gr.skip()  # the list says the rest
+
+    def add(uploaded: str) -> str:
+        try:
+            added = service.add_adapter(Path(uploaded), Path(uploaded).name)
+        except TinctureError as error:
+            return fault(str(error))
+        return done(f"{added.name} is in {service.places.shown(added.parent)} now.")
+
+    inside, page = Context.block, Context.root_block
+    assert page is not None
+    asked = [tab.words, tab.steps, tab.shown]
+    come = [tab.refresh.click, *([inside.select] if isinstance(inside, gr.Tab) else [page.load])]
+    # the list at once, then the steps, for which files are read
+    gr.on([*come, tab.words.change], read, asked, tab.table, **QUIETLY)
+    added = tab.add.upload(add, tab.add, tab.said, **PRIVATE)
+    counted = gr.on([*come, tab.written.change], read_steps, None, tab.steps, **QUIETLY)
+    for event in (counted, added.then(read_steps, None, tab.steps, **QUIETLY)):
+        event.then(read, asked, tab.table, **QUIETLY)
+
+
+# --- one file ---------------------------------------------------------------------------------------------------------
+
+
+def _inspect(service: Service, tab: _Tab) -> None:
+    served = served_folders(service.workspace, service.state_dir)
+
+    def look(path: str) -> tuple[Any, ...]:
+        try:
+            found = service.inspect(path.strip())
+        except TinctureError as error:
+            return fault(str(error)), {}, *[gr.skip()] * 3
+        choices = [(label, name) for label, name, _ in FORMATS.get(found["kind"], ())]
+        url = view.address(found["path"], served) if choices else ""
+        format_box = gr.Dropdown(choices=choices, value=None)
+        name = found.get("name") or Path(found["path"]).stem
+        return view.report(found, url), found, gr.Accordion(visible=bool(choices)), format_box, name
+
+    def choose(event: gr.EventData, words: str | None, steps: Mapping[str, int | None]) -> tuple[str, str, str]:
+        path = str(event._data["file"])
+        files = list(view.matching(service.files(), words or ""))
+        return path, view.table(files, steps, path), quiet("Reading …")
+
+    shown = [tab.report, tab.looked, tab.conversion, tab.format, tab.name]
+    chosen = tab.table.click(choose, [tab.words, tab.steps], [tab.shown, tab.table, tab.report], **QUIETLY)
+    chosen.then(look, tab.shown, shown, **QUIETLY)
+    gr.on([tab.look.click, tab.path.submit], look, tab.path, shown, **QUIETLY)
+
+
+# --- conversion -------------------------------------------------------------------------------------------------------
+
+
+def _convert(service: Service, tab: _Tab) -> None:
+    served = served_folders(service.workspace, service.state_dir)
+
+    def fit(chosen: str | None) -> tuple[Any, Any]:
+        return gr.Image(visible=chosen in CARDS), gr.Group(visible=chosen == "lora")
+
+    def convert(looked: Mapping[str, Any], chosen: str | None, name: str, *told: Any) -> str:
+        try:
+            options = _options(chosen, name, *told)
+            target = _target(looked["kind"], str(chosen), name or Path(looked["path"]).stem)
+            written = service.convert(looked["path"], target, **options)
+        except TinctureError as error:
+            return fault(str(error))
+        return view.converted(written, view.address(written["path"], served))
+
+    tab.format.change(fit, tab.format, [tab.picture, tab.lora], **QUIETLY)
+    told = [tab.author, tab.license, tab.picture, tab.model, tab.rank, tab.strength]
+    tab.convert.click(convert, [tab.looked, tab.format, tab.name, *told], tab.written, **PRIVATE)
+
+
+def _target(kind: str, chosen: str, name: str) -> str:
+    """The new file, relative to the workspace; formats that share a suffix are told apart by the name.
+
+    UsageError for a name that leads to another folder, or that files cannot have.
+    """
+    if len(parts_of(name)) > 1:
+        raise UsageError(f"The name {shortened(name)} has folders in it; give one without / and \\.")
+    suffix = next(suffix for _, format, suffix in FORMATS[kind] if format == chosen)
+    marked = name if chosen not in ("kohya", "sdxl", "lora") else f"{name}-{chosen}"
+    return f"{CONVERTED}/{marked}{suffix}"
+
+
+def _options(
+    chosen: str | None,
+    name: str,
+    author: str,
+    license: str,
+    picture: str | None,
+    model: str | None,
+    rank: float | None,
+    strength: float,
+) -> dict[str, Any]:
+    if not chosen:
+        raise UsageError("No format is chosen; choose one.")
+    given: dict[str, Any] = {"to": chosen, "name": name, "author": author, "license": license}
+    if chosen in CARDS and picture:
+        given["picture"] = Path(picture)  # a copy that the page made of an upload
+    if chosen == "lora":
+        given["lora"] = {"model": model or "", "rank": int(rank) if rank else None, "multiplier": strength}
+    return {key: value for key, value in given.items() if value}

@@ -1,0 +1,48 @@
+"""Answers to what a person asked for, as sentences that stay beside the button."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tincture.errors import TinctureError
+from tincture.server.page.parts.fields import without_flags
+from tincture.server.page.parts.markup import escape, fault
+from tincture.server.queue.jobs import Job, JobState
+
+if TYPE_CHECKING:
+    from tincture.server.service import Service
+
+
+def done(sentence: str) -> str:
+    """Something was done."""
+    return f'<p class="done" role="status">{escape(sentence)}</p>'
+
+
+def failed(error: TinctureError) -> str:
+    """What went wrong, with labels where the command line has flags."""
+    return fault(without_flags(str(error)))
+
+
+def submitted(service: Service, job: Job) -> str:
+    """A job is in the queue; says what stands before it."""
+    counts = service.store.counts()
+    before = counts.get(JobState.QUEUED, 0) + counts.get(JobState.RUNNING, 0) - 1
+    turn = "It begins now" if before <= 0 else f"{before} before it" if before > 1 else "One job before it"
+    told = f"{job.name} is in the queue as job {job.id}. {turn}; watch it in Runs."
+    if others := service.same_adapter(job):
+        told += (
+            f" It waits for job {others[0].id}, which trains the same {job.settings['kind']}, and goes on from there."
+        )
+    return done(told)
+
+
+def interrupted(service: Service) -> str:
+    """All running jobs were asked to stop."""
+    try:
+        stopped = service.interrupt()
+    except TinctureError as error:
+        return failed(error)
+    if not stopped:
+        return done("Nothing is running.")
+    names = ", ".join(job.name for job in stopped)
+    return done(f"Asked to stop: {names}. It finishes its step, and saves.")

@@ -1,0 +1,49 @@
+"""Components that several tabs use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.context import Context
+
+TELL_CLICKS = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button) trigger("click", { ...button.dataset });
+});"""
+"""JavaScript for a panel whose buttons the server shall hear of: a click brings their data attributes."""
+
+
+def panel(
+    value: Any = "", *, script: str | None = None, template: str = "${value}", elem_id: str | None = None
+) -> gr.HTML:
+    """HTML of our own making, with none of Gradio's looks; it takes no room while it is empty.
+
+    Args:
+        script: JavaScript that runs once, see ``gr.HTML``.
+        template: what is shown of the value, see ``gr.HTML``.
+    """
+    return gr.HTML(
+        value,
+        html_template=template,
+        js_on_load=script,
+        apply_default_css=False,
+        padding=False,
+        elem_id=elem_id,
+        elem_classes="panel",
+        min_width=0,
+    )
+
+
+def script(beside: str, name: str) -> str:
+    """The JavaScript file ``name`` in the folder of the module whose ``__file__`` is ``beside``."""
+    return Path(beside).with_name(name).read_text(encoding="utf-8")
+
+
+def number(value: float | None, **told: Any) -> gr.Number:
+    """A number that may be left empty: Gradio does not tell the browser of None, which then begins with 0."""
+    made = gr.Number(value, **told)
+    if value is None and Context.root_block is not None:
+        Context.root_block.load(lambda: None, None, made, show_progress="hidden", api_visibility="private")
+    return made

@@ -1,0 +1,143 @@
+"""Inputs made from settings: label, help, default and choices come from one place, as the command line's flags do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from tincture.errors import UsageError
+from tincture.server.page.parts.components import number
+from tincture.settings.fields import FieldSpec
+
+# what has capitals, or is clearer in other words than the setting's own name
+_LABELS = {
+    "vae": "VAE",
+    "vram": "VRAM",
+    "clip_skip": "CLIP skip",
+    "zero_terminal_snr": "Zero terminal SNR",
+    "tensorboard": "TensorBoard",
+    "yunet_model": "YuNet model",
+    "recursive": "Inner folders too",
+    "varsize": "Do not resize images",
+}
+_FLAG = re.compile(r"--([a-z][a-z-]*[a-z])")
+_YES_NO = {"yes": True, "no": False}
+_FEW = 4
+
+
+def label_of(name: str) -> str:
+    """A setting's name as a label: ``save_every`` is "Save every"."""
+    return _LABELS.get(name) or name.replace("_", " ").capitalize()
+
+
+def help_of(spec: FieldSpec) -> str:
+    """The setting's help, with labels where the command line's help has flags."""
+    text = without_flags(spec.help)
+    return text.replace("; repeat for several", "; one a line") if spec.repeated else text
+
+
+def without_flags(text: str) -> str:
+    """A text of the command line's with labels for flags: ``--batch-size`` is “Batch size”."""
+    return _FLAG.sub(lambda flag: f"“{label_of(flag[1].replace('-', '_'))}”", text)
+
+
+class Form:
+    """Inputs by the names of settings, and what a person gave as values of settings.
+
+    Pass ``components`` as the inputs of an event: its function gets one mapping, which ``read`` takes.
+    """
+
+    def __init__(self, specs: Mapping[str, FieldSpec], prefix: str, begin: Mapping[str, Any] | None = None) -> None:
+        """``prefix``: what the inputs' ids in the page begin with; ``begin``: values that win over all defaults."""
+        self._begin = begin or {}
+        self.inputs: dict[str, Component] = {}
+        self._specs, self._prefix = specs, prefix
+
+    def add(self, name: str, **options: Any) -> Component:
+        """The input of the setting ``name``; ``options`` go to Gradio, and win over what the setting says."""
+        spec = self._specs[name]
+        told = {"label": label_of(name), "info": help_of(spec), "elem_id": f"{self._prefix}-{name}", **options}
+        if name in self._begin:
+            told["value"] = self._begin[name]
+        self.inputs[name] = _input(spec, told)
+        return self.inputs[name]
+
+    def add_all(self, names: Iterable[str]) -> None:
+        """One input for each, with nothing but what the settings say."""
+        for name in names:
+            self.add(name)
+
+    def left(self, without: Sequence[str] = ()) -> Iterator[tuple[str, list[str]]]:
+        """The settings that have no input yet, by their groups."""
+        groups: dict[str, list[str]] = {}
+        for name, spec in self._specs.items():
+            if name not in self.inputs and name not in without:
+                groups.setdefault(spec.group, []).append(name)
+        yield from groups.items()
+
+    @property
+    def components(self) -> set[Component]:
+        return set(self.inputs.values())
+
+    def read(self, given: Mapping[Component, Any]) -> dict[str, Any]:
+        """Values of settings; UsageError names a number that is missing."""
+        return {name: self._value(name, given[component]) for name, component in self.inputs.items()}
+
+    def shown(self, settings: Mapping[str, Any]) -> dict[Component, Any]:
+        """What the inputs show of these values, or of a setting's default; `read` gives the same values back."""
+        specs = self._specs
+        return {
+            component: _shown(specs[name], settings.get(name, specs[name].default))
+            for name, component in self.inputs.items()
+        }
+
+    def _value(self, name: str, raw: Any) -> Any:
+        spec = self._specs[name]
+        if spec.repeated:
+            lines = [line.strip() for line in str(raw or "").splitlines() if line.strip()]
+            return lines[0] if spec.lone and len(lines) == 1 else lines
+        if spec.optional and spec.type is bool:
+            return _YES_NO.get(raw)
+        if spec.type in (int, float) and raw is None and not spec.optional:
+            label = getattr(self.inputs[name], "label", None) or label_of(name)
+            raise UsageError(f"{label} is empty; give a number, such as {spec.default}.")
+        return "" if raw is None and spec.type is str else raw
+
+
+def _shown(spec: FieldSpec, value: Any) -> Any:
+    """A setting's value as its input has it."""
+    if spec.repeated:
+        return value if isinstance(value, str) else "\n".join(value or ())
+    if spec.optional and spec.type is bool:
+        return {None: "", True: "yes", False: "no"}[value]
+    return "" if value is None and spec.type is str else value
+
+
+def _input(spec: FieldSpec, told: dict[str, Any]) -> Component:
+    """Whatever suits the type; ``choices`` among what is told makes a list to choose from."""
+    value = told.pop("value", spec.default)
+    if spec.repeated and "choices" not in told:
+        return gr.Textbox(value=_shown(spec, value), lines=2, **told)
+    if spec.type is bool and spec.optional:
+        choices = [("Not given", ""), ("Yes", "yes"), ("No", "no")]
+        return gr.Radio(choices=choices, value=_shown(spec, value), **told)
+    if spec.type is bool:
+        return gr.Checkbox(value=bool(value), **told)
+    choices = told.pop("choices", spec.choices or None)
+    if choices is not None:
+        return _choice(choices, value, told)
+    if spec.type in (int, float) and {"minimum", "maximum"} <= told.keys():
+        return gr.Slider(value=value, **told)
+    if spec.type in (int, float):
+        return number(value, **({"precision": 0} if spec.type is int else {"step": 0.01}), **told)
+    return gr.Textbox(value=value or "", **told)
+
+
+def _choice(choices: Sequence[Any], value: Any, told: dict[str, Any]) -> Component:
+    if len(choices) <= _FEW and not told.get("allow_custom_value"):
+        return gr.Radio(choices=list(choices), value=value, **told)
+    return gr.Dropdown(choices=list(choices), value=value, **told)

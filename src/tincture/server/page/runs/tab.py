@@ -1,0 +1,286 @@
+"""The Runs tab: the queue, and the run that one looks at, live.
+
+Every second each open page asks what changed, and only that is sent: see ``_News``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.context import Context
+
+from tincture.errors import TinctureError
+from tincture.server.errors import NotFoundError
+from tincture.server.page.parts.components import panel, script
+from tincture.server.page.parts.markup import escape, file_url, quiet
+from tincture.server.page.runs import view
+from tincture.server.page.runs.film_strip import film_strip, frames
+from tincture.server.queue.history import Trace
+from tincture.server.queue.jobs import FINISHED, Job, JobState
+
+if TYPE_CHECKING:
+    from tincture.server.service import Service
+
+CHOOSE = """element.addEventListener("click", (event) => {
+  const card = event.target.closest("[data-job]");
+  if (!card) return;
+  trigger("click", { job: card.dataset.job });
+  if (window.innerWidth < 800) document.querySelector("#run-head")?.scrollIntoView({ behavior: "smooth" });
+});"""
+STAY_AT_END = """let follows = true;
+const log = () => element.querySelector(".log");
+const goOn = () => { if (follows && log()) log().scrollTop = log().scrollHeight; };
+element.addEventListener("scroll", () => {
+  follows = log().scrollTop + log().clientHeight > log().scrollHeight - 30;
+}, true);
+watch("value", goOn);
+goOn();"""
+PAGE_OF_JOBS = 40
+LONGEST_LOG = 20_000
+"""Bytes of the log that are shown: the last ones."""
+EVERY_S = 1.0
+AT_ONCE = 4
+"""Pages that are answered at the same time."""
+
+WHICH: Mapping[str, tuple[JobState, ...]] = {
+    "All": (),
+    "Active": (JobState.RUNNING, JobState.QUEUED, JobState.PAUSED),
+    "Ended": (JobState.DONE, JobState.FAILED, JobState.CANCELLED),
+}
+WAITING, RUNNING, PAUSED = JobState.QUEUED, JobState.RUNNING, JobState.PAUSED
+# label, in which states it is offered, what it asks of the service
+ACTIONS: tuple[tuple[str, frozenset[JobState], Callable[[Service, Job], object]], ...] = (
+    ("Pause", frozenset({RUNNING, WAITING}), lambda service, job: service.pause(job.id)),
+    ("Resume", frozenset({PAUSED}), lambda service, job: service.resume(job.id)),
+    ("Retry", frozenset({JobState.FAILED, JobState.CANCELLED}), lambda service, job: service.retry(job.id)),
+    ("Cancel", frozenset({RUNNING, WAITING, PAUSED}), lambda service, job: service.cancel(job.id)),
+    ("Move up", frozenset({WAITING}), lambda service, job: _move(service, job, first=False)),
+    ("Move first", frozenset({WAITING}), lambda service, job: _move(service, job, first=True)),
+    ("Delete", FINISHED | {PAUSED}, lambda service, job: service.delete(job.id)),
+)
+
+
+def build(service: Service) -> RunsTab:
+    """Fills the Runs tab."""
+    tab = RunsTab()
+    shared: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": AT_ONCE}
+    asked = [tab.chosen, tab.which, tab.limit, tab.smoothing, tab.seen]
+
+    def refresh(chosen: str, which: str, limit: int, smoothing: float, seen: dict[str, int]) -> dict[Any, Any]:
+        return _answer(service, tab, _Wish(chosen, which, limit, smoothing), seen)
+
+    def choose(event: gr.EventData, *given: Any) -> dict[Any, Any]:
+        job_id = str(event._data["job"])
+        return {**refresh(job_id, *given[1:]), tab.chosen: job_id}
+
+    def more(*given: Any) -> dict[Any, Any]:
+        limit = given[2] + PAGE_OF_JOBS
+        return {**refresh(given[0], given[1], limit, *given[3:]), tab.limit: limit}
+
+    def act_and_refresh(label: str, shown: str, *given: Any) -> dict[Any, Any]:
+        try:
+            act(service, label, shown)
+        except TinctureError as error:
+            gr.Warning(escape(error))
+        return refresh(*given)
+
+    def wind(event: gr.SelectData) -> gr.Timer:
+        return gr.Timer(active=isinstance(inside, gr.Tab) and event.value == inside.label)
+
+    page, inside = Context.root_block, Context.block
+    assert page is not None
+    # One event for both: a page that was loaded again is filled at once.
+    gr.on([page.load, tab.timer.tick], refresh, asked, tab.outputs, trigger_mode="once", **shared)
+    if isinstance(inside, gr.Tab) and isinstance(inside.parent, gr.Tabs):
+        # Nobody sees what changes in a tab that is not open.
+        inside.parent.select(wind, None, tab.timer, **shared)
+        inside.select(refresh, asked, tab.outputs, **shared)
+    gr.on([tab.which.change, tab.smoothing.input], refresh, asked, tab.outputs, **shared)
+    gr.on([tab.running.click, tab.others.click], choose, asked, tab.outputs, **shared)
+    tab.more.click(more, asked, tab.outputs, **shared)
+    for label, button in tab.buttons.items():
+        # Not what would be shown now: another run may have begun since.
+        asking = [tab.shown, *asked]
+        button.click(lambda *given, label=label: act_and_refresh(label, *given), asking, tab.outputs, **shared)
+    return tab
+
+
+def act(service: Service, label: str, job_id: str) -> None:
+    """What the button ``label`` does to the job that the page shows.
+
+    Raises:
+        ConflictError: the job is not any more what it was when the button was offered.
+        NotFoundError: it was deleted.
+    """
+    do = next(do for name, _, do in ACTIONS if name == label)
+    do(service, service.job(job_id))
+
+
+class RunsTab:
+    """The tab's components.
+
+    Attributes:
+        chosen: the id of the job that a person chose, empty for none.
+        shown: the id of the job that the page shows.
+        use: a button for whoever wants to train with the settings of the training that is shown.
+    """
+
+    def __init__(self) -> None:
+        self.chosen, self.shown = gr.State(""), gr.State("")
+        self.limit, self.seen = gr.State(PAGE_OF_JOBS), gr.State({})
+        self.timer = gr.Timer(EVERY_S, active=not isinstance(Context.block, gr.Tab))
+        with gr.Row(elem_classes="runs", equal_height=False):
+            with gr.Column(scale=2, min_width=280, elem_id="queue"):
+                self._queue()
+            with gr.Column(scale=5, min_width=320, elem_id="run"):
+                self._run()
+        self.outputs = [
+            component for component in vars(self).values() if isinstance(component, gr.components.Component)
+        ]
+        self.outputs = [*self.outputs, *self.buttons.values()]
+
+    def _queue(self) -> None:
+        self.which = gr.Radio(list(WHICH), value="All", label="Jobs", show_label=False, container=False)
+        self.counts = panel()
+        self.running = panel(script=CHOOSE, elem_id="jobs-running")
+        self.others = panel(script=CHOOSE, elem_id="jobs-others")
+        self.more = gr.Button("Show more", size="sm", visible=False)
+
+    def _run(self) -> None:
+        self.head = panel(elem_id="run-head")
+        with gr.Row(elem_classes="actions"):
+            self.buttons = {label: self._button(label) for label, _, _ in ACTIONS}
+            self.use = self._button("Use settings")
+            self.links = panel(elem_id="run-links")
+        self.charts = panel(script=script(__file__, "chart.js"), elem_id="charts")
+        self.smoothing = gr.Slider(
+            0,
+            100,
+            30,
+            step=1,
+            label="Smoothing",
+            visible=False,
+            elem_id="smoothing",
+            info="0 shows every step; 100 the mean over a fourth of the run.",
+        )
+        self.previews = film_strip()
+        self.log = panel(script=STAY_AT_END, elem_id="run-log")
+        with gr.Accordion("Result and settings", open=False):
+            self.details = panel()
+
+    @staticmethod
+    def _button(label: str) -> gr.Button:
+        variant = "stop" if label == "Cancel" else "secondary"
+        return gr.Button(label, size="sm", variant=variant, visible=False, min_width=80, scale=0)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What a page wants to see."""
+
+    chosen: str
+    which: str
+    limit: int
+    smoothing: float
+
+
+class _News:
+    """Collects what changed since a page was last told, so that nothing is sent twice.
+
+    Args:
+        seen: by the names of parts, what stands for that which the page shows.
+    """
+
+    def __init__(self, seen: Mapping[str, object]) -> None:
+        self.seen, self.updates = dict(seen), dict[Any, Any]()
+
+    def tell(self, component: Any, name: str, value: Any, **properties: Any) -> None:
+        """Sends ``value`` (and properties of the component) unless the page shows the same already."""
+        known = hash((repr(value), repr(properties)))
+        if self.seen.get(name) != known:
+            self.seen[name] = known
+            self.updates[component] = type(component)(value=value, **properties) if properties else value
+
+
+def _answer(service: Service, tab: RunsTab, wish: _Wish, seen: Mapping[str, object]) -> dict[Any, Any]:
+    news = _News(seen)
+    shown = _shown(service, wish.chosen)
+    _tell_queue(service, tab, wish, news, shown)
+    if shown is None:
+        _tell_nothing(tab, news)
+    else:
+        _tell_run(service, tab, wish, news, shown, service.folder(shown.id).trace())
+    return {**news.updates, tab.seen: news.seen, tab.shown: shown.id if shown else ""}
+
+
+def _shown(service: Service, chosen: str) -> Job | None:
+    """The job that was chosen; without one, what runs, else what comes next, else what ended last."""
+    if chosen:
+        try:
+            return service.job(chosen)
+        except NotFoundError:
+            pass  # deleted
+    return next(iter(service.jobs(limit=1)), None)
+
+
+def _tell_queue(service: Service, tab: RunsTab, wish: _Wish, news: _News, shown: Job | None) -> None:
+    jobs = service.jobs(WHICH[wish.which], limit=wish.limit + 1)
+    marked = shown.id if shown else ""
+    running = [job for job in jobs[: wish.limit] if job.state is RUNNING]
+    others = [job for job in jobs[: wish.limit] if job.state is not RUNNING]
+    news.tell(tab.counts, "counts", view.summary(service.about()["jobs"]))
+    news.tell(tab.running, "running", view.cards(running, marked))
+    news.tell(tab.others, "others", view.cards(others, marked))
+    _tell_visible(tab.more, "more", len(jobs) > wish.limit, news)
+
+
+def _tell_nothing(tab: RunsTab, news: _News) -> None:
+    news.tell(tab.head, "head", quiet("Runs are shown here, while they go on and afterwards."))
+    for component, name in ((tab.charts, "charts"), (tab.log, "log"), (tab.details, "details")):
+        news.tell(component, name, "")
+    news.tell(tab.links, "links", "")
+    news.tell(tab.previews, "previews", {})
+    for component in (tab.smoothing, tab.use, *tab.buttons.values()):
+        _tell_visible(component, component.label or component.value, False, news)
+
+
+def _tell_run(service: Service, tab: RunsTab, wish: _Wish, news: _News, job: Job, trace: Trace) -> None:
+    news.tell(tab.head, "head", view.head(job, trace))
+    for label, states, _ in ACTIONS:
+        offered = job.state in states and job.wanted is None
+        _tell_visible(tab.buttons[label], label, offered, news)
+    _tell_visible(tab.use, "Use settings", job.kind == "train", news)
+    news.tell(tab.links, "links", _links(service, job))
+    news.tell(tab.charts, "charts", view.charts(trace, wish.smoothing))
+    _tell_visible(tab.smoothing, "Smoothing", len(trace.loss) > 0, news)
+    news.tell(tab.previews, "previews", frames(job.id, trace.previews, job.settings.get("preview_prompts", ())))
+    news.tell(tab.log, "log", view.log(service.folder(job.id).log_tail(LONGEST_LOG)))
+    news.tell(tab.details, "details", view.details(job, trace))
+
+
+def _tell_visible(component: Any, name: str, visible: bool, news: _News) -> None:
+    if news.seen.get(name) != visible:
+        news.seen[name] = visible
+        news.updates[component] = gr.update(visible=visible)
+
+
+def _links(service: Service, job: Job) -> str:
+    if job.kind != "train":
+        return ""
+    try:
+        path = service.adapter_file(str(job.settings["kind"]), job.name)
+    except NotFoundError:
+        return ""
+    return f'<a href="{escape(file_url(path))}" download="{escape(path.name)}">Download {escape(path.name)}</a>'
+
+
+def _move(service: Service, job: Job, *, first: bool) -> None:
+    """In front of all that wait, or of the one before it."""
+    # There may be more than max_jobs, where an earlier start allowed more.
+    waiting = [other.id for other in service.jobs([WAITING], limit=service.store.counts()[WAITING])]
+    place = waiting.index(job.id) if job.id in waiting else 0  # it may have begun meanwhile
+    if place:
+        service.move(job.id, before=waiting[0 if first else place - 1])

@@ -1,0 +1,198 @@
+"""Jobs as HTML: cards of the queue, and what is told of the one that is looked at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from tincture.server.page.parts.fields import without_flags
+from tincture.server.page.parts.markup import duration, escape, facts, fault, plain, quiet, when
+from tincture.server.page.runs import chart as curves
+from tincture.server.queue.history import Trace
+from tincture.server.queue.jobs import FINISHED, Job, JobState
+
+MOST_POINTS = 480
+"""Of the noisy line of a chart; the smooth one takes half as many."""
+_STATES = {
+    JobState.QUEUED: "waiting",
+    JobState.RUNNING: "running",
+    JobState.PAUSED: "paused",
+    JobState.DONE: "done",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "cancelled",
+}
+_WANTED = {
+    "paused": "pauses after this step",
+    "cancelled": "stops after this step",
+    "interrupted": "ends after this step",
+}
+
+
+def state_words(job: Job) -> str:
+    """Its state in words, with what it was asked to become."""
+    if job.state is JobState.RUNNING and job.wanted is not None:
+        return _WANTED[job.wanted]
+    return _STATES[job.state]
+
+
+def kind_words(job: Job) -> str:
+    """``embedding``, ``hypernetwork`` or ``preprocess``."""
+    return str(job.settings.get("kind", "training")) if job.kind == "train" else job.kind
+
+
+# --- the queue --------------------------------------------------------------------------------------------------------
+
+
+def cards(jobs: Sequence[Job], shown: str) -> str:
+    """Jobs to choose from; the one whose id is ``shown`` is marked."""
+    return f'<div class="jobs">{"".join(_card(job, shown) for job in jobs)}</div>' if jobs else ""
+
+
+def _card(job: Job, shown: str) -> str:
+    pressed = "true" if job.id == shown else "false"
+    return (
+        f'<button type="button" class="job {job.state}" data-job="{escape(job.id)}" aria-pressed="{pressed}">'
+        f'<span class="top"><b>{escape(job.name)}</b><span class="chip">{escape(state_words(job))}</span></span>'
+        f'<span class="low">{escape(" · ".join(_short(job)))}</span>{_bar(job)}</button>'
+    )
+
+
+def _short(job: Job) -> Iterator[str]:
+    yield kind_words(job)
+    if job.steps:
+        yield f"{job.global_step:,} / {job.steps:,}"
+    if job.stage and (job.state is JobState.QUEUED or (job.state is JobState.RUNNING and not job.global_step)):
+        yield job.stage
+    if job.state is JobState.RUNNING:
+        if job.loss is not None:
+            yield f"loss {job.loss:.4f}"
+        if job.eta_s is not None:
+            yield f"{duration(job.eta_s)} left"
+    if job.priority:
+        yield f"priority {job.priority}"
+    if job.device and job.device != "auto":
+        yield job.device
+    if job.state in FINISHED and job.ended_at is not None:
+        yield when(job.ended_at)
+
+
+def _bar(job: Job) -> str:
+    if job.state not in (JobState.RUNNING, JobState.PAUSED):
+        return ""
+    return f'<span class="bar"><i style="width:{job.progress * 100:.1f}%"></i></span>'
+
+
+def summary(counts: Mapping[str, int]) -> str:
+    """How many jobs there are in each state, in a line."""
+    told = [f"{counts[state]} {words}" for state, words in _STATES.items() if counts.get(state)]
+    return quiet(" · ".join(told) if told else "No jobs yet: start one in the tab Train.")
+
+
+# --- the job that is looked at ----------------------------------------------------------------------------------------
+
+
+def head(job: Job, trace: Trace) -> str:
+    """Name, state, progress and the numbers of now."""
+    percent = f"{job.progress * 100:.1f}"
+    told = "".join(
+        f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>" for label, text in _numbers(job, trace) if text
+    )
+    return (
+        f'<section class="run {job.state}"><div class="top"><h2>{escape(job.name)}</h2>'
+        f'<span class="chip">{escape(state_words(job))}</span></div>'
+        f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}" '
+        f'aria-label="Progress"><i style="width:{percent}%"></i></div><dl class="numbers">{told}</dl>'
+        f"{fault(without_flags(job.error)) if job.error else ''}</section>"
+    )
+
+
+def _numbers(job: Job, trace: Trace) -> Iterator[tuple[str, str]]:
+    running = job.state is JobState.RUNNING
+    yield "Now", job.stage if running or job.state is JobState.QUEUED else ""
+    what = "Step" if job.kind == "train" else "Pictures"
+    yield what, f"{job.global_step:,} of {job.steps:,}" if job.steps else ""
+    yield "Epoch", f"{trace.epoch + 1:,}" if trace.epoch is not None else ""
+    yield "Loss", _loss(job, trace)
+    yield "Learning rate", f"{job.learning_rate:.3g}" if job.learning_rate is not None else ""
+    yield "Speed", _speed(trace.speed) if running else ""
+    yield "Time left", duration(job.eta_s) if running else ""
+    yield "Took" if job.state in FINISHED else "Running for", duration(_seconds(job))
+    yield "Device", job.device if job.device != "auto" else ""
+
+
+def _loss(job: Job, trace: Trace) -> str:
+    if trace.loss_mean is not None:
+        return f"{trace.loss_mean:.4f}" + (f" ± {trace.loss_error:.4f}" if trace.loss_error is not None else "")
+    return f"{job.loss:.4f}" if job.loss is not None else ""
+
+
+def _speed(speed: float | None) -> str:
+    if not speed:
+        return ""
+    return f"{speed:.1f} steps/s" if speed >= 1 else f"{1 / speed:.1f} s/step"
+
+
+def _seconds(job: Job) -> float | None:
+    if job.started_at is None or job.state in (JobState.QUEUED, JobState.PAUSED):
+        return None
+    return (job.ended_at if job.state in FINISHED and job.ended_at else time.time()) - job.started_at
+
+
+def charts(trace: Trace, smoothing: float) -> str:
+    """The curves of loss and learning rate; empty before the first step."""
+    if not len(trace.global_step):
+        return ""
+    step, loss = np.asarray(trace.global_step), np.asarray(trace.loss)
+    over = curves.window(smoothing, len(loss))
+    # A line drawn through noise hides it: with a smooth line above it, the noise stands back.
+    raw = curves.Line(*curves.thin(step, loss, MOST_POINTS), "faint" if over > 1 else "strong")
+    lines = [raw]
+    if over > 1:
+        smoothed = curves.smooth(loss, over)
+        lines.append(curves.Line(*curves.spread(step, smoothed, MOST_POINTS // 2), "strong"))
+    rate = curves.Line(*_corners(step, np.asarray(trace.learning_rate)), "strong")
+    note = f"mean over {over} steps" if over > 1 else "every step"
+    return f'<div class="charts">{curves.chart("Loss", lines, note=note)}{curves.chart("Learning rate", [rate])}</div>'
+
+
+def _corners(step: curves.Values, rate: curves.Values) -> tuple[curves.Values, curves.Values]:
+    """The steps at which the rate changes, and those before them: all that a line of straight pieces needs."""
+    changes = np.flatnonzero(np.diff(rate, prepend=np.nan) != 0)
+    kept = np.unique(np.concatenate([changes, np.maximum(changes - 1, 0), [len(rate) - 1]])).astype(np.int64)
+    return curves.spread(step[kept], rate[kept], MOST_POINTS // 2)
+
+
+def log(text: str) -> str:
+    """The end of what the job printed."""
+    return f'<h3>Log</h3><pre class="log" tabindex="0">{escape(text)}</pre>' if text.strip() else ""
+
+
+def details(job: Job, trace: Trace) -> str:
+    """Its result, what it told on its way, and its settings."""
+    result = facts((key.replace("_", " "), plain(value)) for key, value in job.result.items())
+    told = [trace.model, *trace.remarks]
+    remarks = "".join(f"<li>{escape(text)}</li>" for text in told if text)
+    return "".join(
+        f"<h3>{title}</h3>{content}"
+        for title, content in (
+            ("Result", result),
+            ("Remarks", f"<ul>{remarks}</ul>" if remarks else ""),
+            ("Job", facts(_job_rows(job))),
+            ("Settings", facts((key.replace("_", " "), plain(value)) for key, value in job.settings.items())),
+        )
+        if content
+    )
+
+
+def _job_rows(job: Job) -> Iterator[tuple[str, str]]:
+    yield "id", job.id
+    yield "kind", kind_words(job)
+    yield "submitted", f"{when(job.created_at)} by {job.source}"
+    yield "began", when(job.started_at)
+    yield "ended", when(job.ended_at)
+    yield "begun how often", str(job.attempts) if job.attempts > 1 else ""
+    yield "priority", str(job.priority)
+    yield "time limit", duration(job.timeout_s)
+    yield "run folder", job.run_dir or ""

@@ -1,0 +1,180 @@
+"""Create embedding and Create hypernetwork, with the labels that webui users know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.components import Component
+
+from tincture.errors import TinctureError, UsageError
+from tincture.server.page.parts.answers import done, failed
+from tincture.server.page.parts.choices import PRIVATE
+from tincture.server.page.parts.components import panel
+from tincture.settings.number_lists import number_list
+
+if TYPE_CHECKING:
+    from gradio.events import Dependency
+
+    from tincture.server.service import Service
+
+WEIGHT_INITS = ("Normal", "KaimingUniform", "KaimingNormal", "XavierUniform", "XavierNormal")
+# those that the webui's users know come first; hypernetwork_module.activation_names() are all
+ACTIVATIONS = (
+    *("linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid"),
+    *("celu", "gelu", "hardshrink", "hardsigmoid", "hardtanh", "logsigmoid", "logsoftmax", "mish", "prelu", "relu6"),
+    *("rrelu", "selu", "silu", "softmax", "softmax2d", "softmin", "softplus", "softshrink", "softsign", "tanhshrink"),
+)
+WIDTHS = ("320", "640", "768", "1024", "1280", "2048")
+Made = tuple[str, str]
+"""What is said of it, and its name; empty when nothing was made."""
+
+
+def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
+    """The form; its event puts the name of what was made into ``made``."""
+    with gr.Column(elem_classes="form-column"):
+        name = gr.Textbox(
+            label="Name", info="Names the file, and is the word that calls the embedding in prompts.", elem_id="ce-name"
+        )
+        text = gr.Textbox(
+            value="*",
+            label="Initialization text",
+            info="The vectors start from the tokens of this text; empty: from zeros.",
+            elem_id="ce-text",
+        )
+        vectors = gr.Slider(
+            minimum=1,
+            maximum=75,
+            value=1,
+            step=1,
+            label="Number of vectors per token",
+            info="More vectors learn more detail, and take up as many tokens of a prompt.",
+            elem_id="ce-vectors",
+        )
+        overwrite = gr.Checkbox(
+            label="Overwrite Old Embedding", info="Replace an embedding of the same name.", elem_id="ce-overwrite"
+        )
+        button = gr.Button("Create embedding", variant="primary", elem_id="ce-create")
+        said = panel(elem_id="ce-said")
+
+    def make(name: str, text: str, vectors: int, overwrite: bool, model: str) -> Made:
+        options: dict[str, Any] = {"num_vectors": int(vectors), "init_text": text, "overwrite": overwrite}
+        return _made(service, "embedding", lambda: service.create_embedding(name, model=model, **options))
+
+    inputs = [name, text, vectors, overwrite, model]
+    return gr.on([button.click, name.submit, text.submit], make, inputs, [said, made], **PRIVATE)
+
+
+def hypernetwork(service: Service, model: Component, made: gr.State) -> Dependency:
+    """The form; its event puts the name of what was made into ``made``."""
+    with gr.Column(elem_classes="form-column"):
+        inputs = _hypernetwork_inputs()
+        button = gr.Button("Create hypernetwork", variant="primary", elem_id="ch-create")
+        said = panel(elem_id="ch-said")
+
+    def make(given: dict[Component, Any]) -> Made:
+        values = {key: given[component] for key, component in inputs.items()}
+        return _made(service, "hypernetwork", lambda: _make_hypernetwork(service, given[model], **values))
+
+    return gr.on([button.click, inputs["name"].submit], make, {*inputs.values(), model}, [said, made], **PRIVATE)
+
+
+def _hypernetwork_inputs() -> dict[str, Any]:
+    return {
+        "name": gr.Textbox(
+            label="Name", info="Names the file; prompts call it by <hypernet:NAME:1.0>.", elem_id="ch-name"
+        ),
+        "widths": gr.CheckboxGroup(
+            choices=list(WIDTHS),
+            label="Modules",
+            info="Widths of contexts that get a pair of modules. None ticked: all that the base model has, "
+            "which for SD 1 are 768, 320, 640 and 1280.",
+            elem_id="ch-modules",
+        ),
+        "structure": gr.Textbox(
+            value="1, 2, 1",
+            label="Enter hypernetwork layer structure",
+            info="Widths of the layers as factors of the context's; the first and the last are 1.",
+            placeholder="1, 2, 1",
+            elem_id="ch-structure",
+        ),
+        "activation_func": gr.Dropdown(
+            choices=list(ACTIVATIONS),
+            value="linear",
+            label="Select activation function of hypernetwork. Recommended : Swish / Linear(none)",
+            info="What stands between the layers; linear is nothing.",
+            elem_id="ch-activation",
+        ),
+        "weight_init": gr.Dropdown(
+            choices=list(WEIGHT_INITS),
+            value="Normal",
+            label="Select Layer weights initialization",
+            info="Recommended: Kaiming for relu-like, Xavier for sigmoid-like, Normal otherwise.",
+            elem_id="ch-init",
+        ),
+        "add_layer_norm": gr.Checkbox(
+            label="Add layer normalization", info="A layer norm behind each layer.", elem_id="ch-norm"
+        ),
+        "use_dropout": gr.Checkbox(
+            label="Use dropout", info="Leaves out values by chance while training.", elem_id="ch-dropout"
+        ),
+        "dropout": gr.Textbox(
+            label="Enter hypernetwork Dropout structure (or empty)",
+            info="One probability for each entry of the layer structure, such as 0, 0.3, 0. "
+            "Empty: 0.3 behind the inner layers.",
+            placeholder="0, 0.3, 0",
+            elem_id="ch-dropout-structure",
+        ),
+        "overwrite": gr.Checkbox(
+            label="Overwrite Old Hypernetwork", info="Replace a hypernetwork of the same name.", elem_id="ch-overwrite"
+        ),
+    }
+
+
+def _make_hypernetwork(
+    service: Service,
+    model: str,
+    *,
+    name: str,
+    widths: list[str],
+    structure: str,
+    use_dropout: bool,
+    dropout: str,
+    **options: Any,
+) -> Path:
+    layers = number_list("The layer structure", structure)
+    return service.create_hypernetwork(
+        name,
+        model=model,
+        sizes=[int(width) for width in widths] or None,
+        layer_structure=layers,
+        dropout_structure=dropout_structure(use_dropout, dropout, len(layers)),
+        **options,
+    )
+
+
+def dropout_structure(wanted: bool, text: str, layers: int) -> list[float] | None:
+    """What the person typed; where nothing is typed, what the webui takes then.
+
+    Raises:
+        UsageError: something was typed, but dropout is off: one of both is a mistake.
+    """
+    if not wanted and text.strip():
+        raise UsageError(
+            f"The dropout structure is {text!r}, but “Use dropout” is off; tick it, or empty the structure."
+        )
+    if not wanted:
+        return None
+    if text.strip():
+        return number_list("The dropout structure", text)
+    return [0.0, *[0.3] * (layers - 2), 0.0]
+
+
+def _made(service: Service, kind: str, make: Callable[[], Path]) -> Made:
+    try:
+        path = make()
+    except TinctureError as error:
+        return failed(error), ""
+    return done(f"Made the {kind} {path.stem}, {service.places.shown(path)}. It is chosen in the Train tab."), path.stem

@@ -1,0 +1,87 @@
+"""What a training would do, as it stands on the page before the training begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tincture.server.page.parts.fields import label_of
+from tincture.server.page.parts.markup import escape, facts
+
+_MANY = 8
+
+
+def plan_html(plan: Mapping[str, Any]) -> str:
+    """The answer of ``Service.plan`` as tables; all texts in it are escaped."""
+    parts = [
+        f"<h3>{escape(_title(plan))}</h3>",
+        _remarks(plan),
+        facts(_rows(plan)),
+        _buckets(plan["buckets"]),
+        _memory(plan),
+        _skipped(plan["skipped"]),
+    ]
+    return f'<div class="plan">{"".join(parts)}</div>'
+
+
+def _title(plan: Mapping[str, Any]) -> str:
+    return f"{plan['settings']['kind'].capitalize()} {plan['settings']['name']}: {_count(plan['steps'], 'step')} to go"
+
+
+def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    settings, model = plan["settings"], plan["model"]
+    batch, accumulated = settings["batch_size"], settings["gradient_accumulation_steps"]
+    yield "Base model", f"{model['name']}: {model['family']}, predicts {model['predicts']}"
+    yield "Pictures", f"{plan['pictures']:,}, {_count(plan['samples_per_epoch'], 'sample')} an epoch"
+    yield "Epochs", f"{plan['epochs']:,g}"
+    yield "A step", f"{batch} × {accumulated} pictures" if accumulated > 1 else _count(batch, "picture")
+    yield "Learning rate", settings["learning_rate"]
+    yield "Prompt template", settings["template"]
+    yield "Trained numbers", f"{plan['trained_numbers']:,}"
+    for name, value in plan.get("chosen_for_memory", {}).items():
+        yield f"{label_of(name)}, chosen", str(value)
+
+
+def _remarks(plan: Mapping[str, Any]) -> str:
+    told = "".join(f"<li>{escape(remark)}</li>" for remark in plan["remarks"])
+    return f'<ul class="remarks">{told}</ul>' if told else ""
+
+
+def _buckets(buckets: Iterable[Mapping[str, Any]]) -> str:
+    rows = [
+        f"<tr><td>{escape(bucket['size'].replace('x', ' × '))}</td><td>{bucket['pictures']:,}</td>"
+        f"<td>{bucket['cropped']:.1%}</td></tr>"
+        for bucket in buckets
+    ]
+    head = "<tr><th>Size in pixels</th><th>Pictures</th><th>Cut off</th></tr>"
+    return f'<table class="buckets"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _memory(plan: Mapping[str, Any]) -> str:
+    sizes = dict(plan["memory_mib"])
+    peak = sizes.pop("peak")
+    most = max(peak, *sizes.values(), 1e-9)
+    rows = "".join(
+        f'<tr><th>{escape(name.capitalize())}</th><td class="bar"><span style="width:{100 * size / most:.1f}%"></span>'
+        f"</td><td>{_mib(size)}</td></tr>"
+        for name, size in sizes.items()
+    )
+    summary = f"Memory of the device: at most {_mib(peak)}"
+    return f'<details><summary>{summary}</summary><table class="memory">{rows}</table></details>'
+
+
+def _skipped(skipped: Mapping[str, str]) -> str:
+    if not skipped:
+        return ""
+    rows = "".join(f"<li>{escape(path)}: {escape(reason)}</li>" for path, reason in skipped.items())
+    opened = " open" if len(skipped) <= _MANY else ""
+    summary = f"{_count(len(skipped), 'picture')} left out"
+    return f'<details class="fault"{opened}><summary>{summary}</summary><ul>{rows}</ul></details>'
+
+
+def _mib(size: float) -> str:
+    return f"{size / 1024:.2f} GiB" if size >= 1024 else f"{size:.3g} MiB"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,202 @@
+"""The Train tab: create, preprocess, look at a data set, train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.components import Component
+
+from tincture.errors import TinctureError, UsageError
+from tincture.server.page.parts import choices
+from tincture.server.page.parts.answers import done, failed, interrupted, submitted
+from tincture.server.page.parts.choices import PRIVATE
+from tincture.server.page.parts.components import panel
+from tincture.server.page.parts.markup import escape, quiet
+from tincture.server.page.train import create, preprocess
+from tincture.server.page.train.datasets import Gallery
+from tincture.server.page.train.form import KINDS, TrainInputs
+from tincture.server.page.train.form import build as build_form
+from tincture.server.page.train.plan_view import plan_html
+
+if TYPE_CHECKING:
+    from tincture.server.page.runs.tab import RunsTab
+    from tincture.server.queue.jobs import Job
+    from tincture.server.service import Service
+
+# settings of previews, by the inputs in Try it that they can be read from
+FROM_TRY: Mapping[str, str] = {
+    "preview_prompts": "try-prompt",
+    "preview_negative_prompt": "try-negative-prompt",
+    "preview_steps": "try-steps",
+    "preview_sampler": "try-sampler",
+    "preview_guidance_scale": "try-guidance-scale",
+    "preview_seed": "try-seed",
+    "preview_width": "try-width",
+    "preview_height": "try-height",
+}
+
+
+NO_PLAN = "Show plan tells steps, epochs, the sizes that the pictures get, and the memory that it takes."
+
+
+class TrainTab:
+    """The tab as it is built; ``connect`` gives its buttons their work once the other tabs are there."""
+
+    def __init__(self, service: Service, extra: Sequence[gr.Blocks]) -> None:
+        """``extra``: what extensions add, each with tabs of its own."""
+        self.service = service
+        with gr.Row(elem_classes="base-model"):
+            self.model = gr.Dropdown(
+                choices=choices.models(service),
+                value=service.default_model(),
+                label="Base model",
+                info="What is created and trained here is for this model; it is never changed.",
+                elem_id="base-model",
+            )
+            refresh = gr.Button("Refresh lists", size="sm", min_width=120, scale=0, elem_id="refresh-lists")
+        made = {kind: gr.State("") for kind in KINDS}
+        with gr.Tabs(elem_id="train-tabs", overflow_behavior="wrap") as self.tabs:
+            with gr.Tab("Create embedding", id="create-embedding"):
+                created = {"embedding": create.embedding(service, self.model, made["embedding"])}
+            with gr.Tab("Create hypernetwork", id="create-hypernetwork"):
+                created["hypernetwork"] = create.hypernetwork(service, self.model, made["hypernetwork"])
+            with gr.Tab("Preprocess images", id="preprocess") as preprocessing:
+                self.source = preprocess.build(service)
+            with gr.Tab("Data sets", id="datasets") as looking:
+                self.gallery = Gallery(service)
+            with gr.Tab("Train", id="train") as training:
+                self._train()
+            for part in extra:
+                part.render()
+        self._keep_fresh([refresh.click, preprocessing.select, looking.select, training.select])
+        for kind, event in created.items():
+            event.then(
+                lambda name, kind=kind: gr.Dropdown(
+                    choices=choices.adapters(service, kind), **({"value": name} if name else {})
+                ),
+                made[kind],
+                self.inputs.names[kind],
+                show_progress="hidden",
+                **PRIVATE,
+            )
+
+    def _train(self) -> None:
+        with gr.Row():
+            with gr.Column(scale=3, min_width=300):
+                self.inputs: TrainInputs = build_form(self.service)
+            with gr.Column(scale=2, min_width=300, elem_classes="beside"):
+                with gr.Row():
+                    self.starts = {
+                        kind: gr.Button(
+                            f"Train {kind.capitalize()}", variant="primary", min_width=140, elem_id=f"tr-start-{kind}"
+                        )
+                        for kind in KINDS
+                    }
+                with gr.Row():
+                    self.plan = gr.Button("Show plan", min_width=140, elem_id="tr-plan")
+                    self.stop = gr.Button("Interrupt", min_width=140, elem_id="tr-interrupt")
+                self.said = panel(elem_id="tr-said")
+                self.planned = panel(quiet(NO_PLAN), elem_id="tr-planned")
+
+    def connect(self, page: Mapping[str, Component]) -> None:
+        """Buttons ask the service. ``page``: all inputs of the page by their ids, those of Try it among them."""
+        try_it = {name: page[elem_id] for name, elem_id in FROM_TRY.items() if elem_id in page}
+        inputs = {*self.inputs.components, self.model, *try_it.values()}
+
+        def settings(given: Mapping[Component, Any], kind: str) -> dict[str, Any]:
+            values = self.inputs.settings(given, kind, given[self.model])
+            if given[self.inputs.previews_from_try]:
+                values |= previews({name: given[component] for name, component in try_it.items()})
+            return values
+
+        def show_plan(given: dict[Component, Any]) -> str:
+            try:
+                chosen = [kind for kind in KINDS if given[self.inputs.names[kind]]]
+                if not chosen:
+                    raise UsageError("Neither an embedding nor a hypernetwork is chosen; choose what to train.")
+                plans = [self.service.plan("train", settings(given, kind)) for kind in chosen]
+            except TinctureError as error:
+                return failed(error)
+            return "".join(plan_html(plan) for plan in plans)
+
+        def start(given: dict[Component, Any], kind: str) -> str:
+            try:
+                place = self.inputs.place(given)
+                job = self.service.submit("train", settings(given, kind), source="page", **place)
+                return submitted(self.service, job)
+            except TinctureError as error:
+                return failed(error)
+
+        # Its sentences stay apart: it takes seconds, in which a training may be begun.
+        self.plan.click(show_plan, inputs, self.planned, **PRIVATE)
+        self.stop.click(lambda: interrupted(self.service), None, self.said, **PRIVATE)
+        self.starts["embedding"].click(lambda given: start(given, "embedding"), inputs, self.said, **PRIVATE)
+        self.starts["hypernetwork"].click(lambda given: start(given, "hypernetwork"), inputs, self.said, **PRIVATE)
+
+    def fill_from(self, runs: RunsTab, tabs: gr.Tabs) -> None:
+        """The button of a run brings its settings here, and opens this tab among ``tabs``."""
+        form = {*self.inputs.components, self.model, self.said}
+
+        def fill(job_id: str) -> dict[Any, Any]:
+            try:
+                job = self.service.job(job_id)
+            except TinctureError as error:
+                gr.Warning(escape(error))
+                return {}
+            kind = str(job.settings["kind"])
+            adapters: list[Any] = list(choices.adapters(self.service, kind))
+            known, said = job.name in adapters, f"These are the settings of {job.name}, job {job.id}."
+            if not known:
+                said += f" There is no {kind} {job.name!r} any more; create it first."
+            return {
+                **self.inputs.shown(job.settings, self.service.places),
+                self.inputs.names[kind]: gr.Dropdown(choices=adapters, value=job.name if known else None),
+                self.model: self._model(job),
+                self.said: done(said),
+                tabs: gr.Tabs(selected="train"),
+                self.tabs: gr.Tabs(selected="train"),
+            }
+
+        runs.use.click(fill, runs.shown, [*form, tabs, self.tabs], show_progress="hidden", **PRIVATE)
+
+    def _model(self, job: Job) -> Any:
+        """The job's base model in the list of them; what is chosen stays where it is not there any more."""
+        wanted = job.settings["model"]
+        named = {key: model["name"] for model in self.service.models() for key in (model["path"], model["name"])}
+        return named.get(wanted) or gr.skip()
+
+    def _keep_fresh(self, events: Sequence[Any]) -> None:
+        """Lists are read anew when the page is loaded, and at ``events``: jobs and uploads make new data sets."""
+        service, form = self.service, self.inputs.form
+        readers: dict[Component, Any] = {
+            self.model: choices.models,
+            self.inputs.names["embedding"]: lambda service: choices.adapters(service, "embedding"),
+            self.inputs.names["hypernetwork"]: lambda service: choices.adapters(service, "hypernetwork"),
+            self.source: choices.datasets,
+            form.inputs["data"]: choices.datasets,
+            form.inputs["template"]: choices.templates,
+            self.gallery.folder: choices.datasets,
+        }
+
+        def read_all() -> list[Any]:
+            return [gr.Dropdown(choices=list(read(service))) for read in readers.values()]
+
+        gr.on(
+            [gr.context.Context.root_block.load, *events],
+            read_all,
+            None,
+            list(readers),
+            show_progress="hidden",
+            **PRIVATE,
+        )
+
+
+def previews(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of previews from what stands in Try it."""
+    prompt = str(given.get("preview_prompts") or "").strip()
+    if not prompt:
+        raise UsageError("Previews shall be those of Try it, but no prompt stands there; write one, or untick it.")
+    seed = max(0, int(given.get("preview_seed") or 0))  # -1 is another seed each time, but previews are to be compared
+    return {**given, "preview_prompts": [prompt], "preview_seed": seed}

@@ -1,0 +1,294 @@
+"""The Try it tab: draws pictures with what was trained, as strongly as one likes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.context import Context
+
+from tincture.errors import TinctureError
+from tincture.models.samplers import SAMPLERS
+from tincture.server.page.parts import choices
+from tincture.server.page.parts.choices import PRIVATE
+from tincture.server.page.parts.components import TELL_CLICKS, number, panel
+from tincture.server.page.parts.markup import fault, quiet
+from tincture.server.page.try_it import prompt_edit, request, view
+from tincture.server.page.try_it.prompt_edit import Named
+from tincture.server.page.try_it.request import COMPARED, GRID, MODES, PICTURES, Wish
+from tincture.server.requests.sizes import LONGEST_TEXT
+
+if TYPE_CHECKING:
+    from tincture.server.service import Service
+
+MOST_SLIDERS = 6
+"""Adapters of one prompt whose strength has a slider; more can be typed."""
+NOTHING_YET = "Pictures are shown here, with the settings that are kept in their files."
+MOST_AT_ONCE = 16
+LOOK_EVERY_S = 0.3
+KINDS = ("embedding", "hypernetwork")
+SHOW_ANSWER = """() => {
+  if (window.innerWidth < 800) document.querySelector("#try-answer").scrollIntoView({ behavior: "smooth" });
+}"""
+QUIETLY: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+
+
+def build(service: Service) -> None:
+    """Fills the Try it tab."""
+    tab = _Tab(service)
+    _keep_chips(service, tab)
+    _keep_sliders(tab)
+    _keep_copies(service, tab)
+    _draw(service, tab)
+
+
+class _Tab:
+    """The tab's components. Those with ids are read by the Train tab too."""
+
+    def __init__(self, service: Service) -> None:
+        self.adapters, self.named = gr.State([]), gr.State([])
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=4, min_width=320):
+                self._prompts()
+                self._buttons()
+                self._drawing(service)
+            with gr.Column(scale=5, min_width=320, elem_id="try-answer"):
+                self._answer()
+
+    def _prompts(self) -> None:
+        self.prompt = gr.Textbox(label="Prompt", lines=3, elem_id="try-prompt", placeholder="a photo of …")
+        self.chips = panel(script=TELL_CLICKS, elem_id="try-adapters")
+        self.sliders = [
+            gr.Slider(0, 2, 1, step=0.05, label="Strength", visible=False, elem_classes="strength")
+            for _ in range(MOST_SLIDERS)
+        ]
+        self.negative_prompt = gr.Textbox(label="Negative prompt", lines=1, elem_id="try-negative-prompt")
+
+    def _drawing(self, service: Service) -> None:
+        self.mode = gr.Radio(
+            list(MODES),
+            value=PICTURES,
+            label="Draw",
+            elem_id="try-mode",
+            info="Before and after draws each seed without the adapters and with them; a grid shows strengths, and "
+            "copies that a training kept.",
+        )
+        self._compared_inputs()
+        self._grid_inputs()
+        with gr.Row():
+            self.model = gr.Dropdown(
+                choices.models(service), value=service.default_model(), label="Model", min_width=150
+            )
+            self.sampler = gr.Dropdown(
+                list(SAMPLERS), value="Euler a", label="Sampling method", min_width=150, elem_id="try-sampler"
+            )
+        self.steps = gr.Slider(1, 150, 20, step=1, label="Sampling steps", elem_id="try-steps")
+        with gr.Row():
+            self.guidance_scale = number(
+                None,
+                label="CFG Scale",
+                info="Empty: the model's own.",
+                min_width=110,
+                elem_id="try-guidance-scale",
+            )
+            self.width, self.height = self._side("Width"), self._side("Height")
+        with gr.Row():
+            self.seed = gr.Number(
+                -1, label="Seed", info="-1: another each time.", precision=0, min_width=110, elem_id="try-seed"
+            )
+            most = min(MOST_AT_ONCE, service.settings.max_pictures)
+            self.count = gr.Slider(1, most, 1, step=1, label="Pictures", info="Seeds count up.", min_width=150)
+
+    @staticmethod
+    def _side(label: str) -> gr.Number:
+        return gr.Number(0, label=label, info="0: the model's own.", precision=0, minimum=0, step=8, min_width=90)
+
+    def _compared_inputs(self) -> None:
+        self.instead = gr.Textbox(
+            label="Instead of the embedding",
+            info="What the prompt says in the pictures without it, such as moon; empty: nothing.",
+            visible=False,
+            elem_id="try-instead",
+        )
+
+    def _grid_inputs(self) -> None:
+        with gr.Group(visible=False) as self.grid:
+            self.strengths = gr.Textbox(
+                "0, 0.25, 0.5, 0.75, 1",
+                label="Strengths (columns)",
+                info="Of the hypernetwork in the prompt; an embedding has a single column.",
+                elem_id="try-strengths",
+            )
+            self.run = gr.Dropdown(
+                [], value=None, label="Copies of the run", info="Empty: the adapter as it is now.", elem_id="try-run"
+            )
+            self.copies = gr.CheckboxGroup([], label="Copies (rows)", info="By their step.", elem_id="try-copies")
+
+    def _buttons(self) -> None:
+        with gr.Row():
+            self.draw = gr.Button("Generate", variant="primary", scale=3, elem_id="try-draw")
+            self.stop = gr.Button("Stop", scale=1, min_width=90, elem_id="try-stop")
+
+    def _answer(self) -> None:
+        self.progress = panel(elem_id="try-progress")
+        self.answer = panel(quiet(NOTHING_YET), script=TELL_CLICKS, elem_id="try-pictures")
+
+    @property
+    def following(self) -> tuple[list[Any], list[Any]]:
+        """Inputs and outputs of ``_follow``."""
+        return [self.prompt, self.adapters, self.named], [self.named, self.chips, *self.sliders]
+
+    @property
+    def wishes(self) -> list[Any]:
+        """In the order of the fields of ``Wish``."""
+        prompts = [self.mode, self.prompt, self.negative_prompt, self.model, self.sampler, self.steps]
+        sizes = [self.guidance_scale, self.width, self.height, self.seed, self.count]
+        return [*prompts, *sizes, self.named, self.instead, self.strengths, self.copies]
+
+
+# --- adapters in the prompt -------------------------------------------------------------------------------------------
+
+
+def _keep_chips(service: Service, tab: _Tab) -> None:
+    def read(prompt: str | None, known: Sequence[Named]) -> tuple[Any, ...]:
+        adapters = service.adapters()
+        named = _named(prompt, adapters)
+        runs = gr.Dropdown(choices=_runs(service), value=None)
+        models = gr.Dropdown(choices=choices.models(service))
+        return adapters, named, _marked(adapters, named), models, runs, *_sliders(named, known)
+
+    def choose(event: gr.EventData, typed: str | None, adapters: Sequence[dict[str, Any]]) -> str:
+        prompt, named = typed or "", _named(typed, adapters)
+        kind, name = str(event._data["kind"]), str(event._data["name"])
+        there = [adapter for adapter in named if (adapter.kind, adapter.name) == (kind, name)]
+        return prompt_edit.without(prompt, there, others=named) if there else prompt_edit.insert(prompt, kind, name)
+
+    inside, page = Context.block, Context.root_block
+    assert page is not None
+    asked, shown = [tab.prompt, tab.named], [tab.adapters, tab.named, tab.chips, tab.model, tab.run, *tab.sliders]
+    gr.on([page.load, *([inside.select] if isinstance(inside, gr.Tab) else [])], read, asked, shown, **QUIETLY)
+    tab.chips.click(choose, [tab.prompt, tab.adapters], tab.prompt, **QUIETLY)
+
+
+def _keep_sliders(tab: _Tab) -> None:
+    def write(
+        place: int, strength: float | None, prompt: str, adapters: Sequence[dict[str, Any]], known: Sequence[Named]
+    ) -> tuple[Any, Any]:
+        if strength is None or place >= len(known):
+            return gr.skip(), gr.skip()
+        text = prompt_edit.with_strength(prompt, known[place], strength, known)
+        return text, _named(text, adapters)
+
+    tab.prompt.input(_follow, *tab.following, trigger_mode="always_last", **QUIETLY)
+    tab.prompt.change(_follow_names, *tab.following, trigger_mode="always_last", **QUIETLY)
+    for place, slider in enumerate(tab.sliders):
+        # Not release: keys move a slider too.
+        slider.input(
+            lambda *given, place=place: write(place, *given),
+            [slider, tab.prompt, tab.adapters, tab.named],
+            [tab.prompt, tab.named],
+            trigger_mode="always_last",
+            **QUIETLY,
+        )
+
+
+def _follow(prompt: str | None, adapters: Sequence[dict[str, Any]], known: Sequence[Named]) -> list[Any]:
+    """What a prompt names, shown by the buttons and sliders; see ``_Tab.following``."""
+    named = _named(prompt, adapters)
+    if named == list(known):
+        return [gr.skip()] * (2 + MOST_SLIDERS)
+    return [named, _marked(adapters, named), *_sliders(named, known)]
+
+
+def _follow_names(prompt: str | None, adapters: Sequence[dict[str, Any]], known: Sequence[Named]) -> list[Any]:
+    """The same after any change of the prompt, but not for strengths alone.
+
+    One that a slider wrote would come back to the slider, which may have moved on.
+    """
+    if [adapter[:2] for adapter in _named(prompt, adapters)] == [adapter[:2] for adapter in known]:
+        return [gr.skip()] * (2 + MOST_SLIDERS)
+    return _follow(prompt, adapters, known)
+
+
+def _named(prompt: str | None, adapters: Sequence[dict[str, Any]]) -> list[Named]:
+    names = {kind: [adapter["name"] for adapter in adapters if adapter["kind"] == kind] for kind in KINDS}
+    return prompt_edit.named_in((prompt or "")[:LONGEST_TEXT], names["embedding"], names["hypernetwork"])
+
+
+def _marked(adapters: Sequence[dict[str, Any]], named: Sequence[Named]) -> str:
+    """The buttons of all adapters, those that the prompt names pressed."""
+    return view.chips(adapters, [(adapter.kind, adapter.name) for adapter in named])
+
+
+def _sliders(named: Sequence[Named], known: Sequence[Named]) -> Iterator[Any]:
+    """What is new for each; the others are left alone, since somebody may be moving one of them right now."""
+    for place in range(MOST_SLIDERS):
+        if named[place : place + 1] == list(known[place : place + 1]):
+            yield gr.skip()
+        elif place < len(named):
+            adapter = named[place]
+            what = "prompt weight" if adapter.kind == "embedding" else "multiplier"
+            yield gr.Slider(label=f"{adapter.name} ({what})", value=adapter.strength, visible=True)
+        else:
+            yield gr.Slider(visible=False)
+
+
+# --- modes ------------------------------------------------------------------------------------------------------------
+
+
+def _keep_copies(service: Service, tab: _Tab) -> None:
+    def show(mode: str) -> tuple[Any, ...]:
+        single = mode == GRID
+        return gr.update(visible=mode == COMPARED), gr.update(visible=single), gr.update(visible=not single)
+
+    def choose(run: str | None, typed: str | None, adapters: Sequence[dict[str, Any]]) -> tuple[Any, str]:
+        prompt = typed or ""
+        copies = [copy for copy in service.copies() if copy["run"] == run]
+        steps = [(f"{copy['step']:,}", copy["path"]) for copy in copies]
+        if copies:
+            kind, name = copies[0]["kind"], copies[0]["name"]
+            if (kind, name) not in [(adapter.kind, adapter.name) for adapter in _named(prompt, adapters)]:
+                prompt = prompt_edit.insert(prompt, kind, name)
+        return gr.CheckboxGroup(choices=steps, value=[path for _, path in steps[-4:]]), prompt
+
+    tab.mode.change(show, tab.mode, [tab.instead, tab.grid, tab.count], **QUIETLY)
+    tab.run.input(choose, [tab.run, tab.prompt, tab.adapters], [tab.copies, tab.prompt], **QUIETLY)
+
+
+def _runs(service: Service) -> list[tuple[str, str]]:
+    """Runs that kept copies, latest first, with how many."""
+    counts: dict[str, int] = {}
+    for copy in service.copies():
+        counts[copy["run"]] = counts.get(copy["run"], 0) + 1
+    return [(f"{run} ({count})", run) for run, count in sorted(counts.items(), reverse=True)]
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def _draw(service: Service, tab: _Tab) -> None:
+    def draw(*given: Any) -> Iterator[tuple[Any, Any]]:
+        wish = Wish(*given)
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                drawn = pool.submit(service.draw, request.request(wish))
+                while not drawn.done():
+                    yield view.progress(service.drawing()), gr.skip()
+                    time.sleep(LOOK_EVERY_S)
+                yield "", view.pictures(wish.mode, drawn.result())
+            except TinctureError as error:
+                yield fault(str(error)), gr.skip()
+
+    def take_seed(event: gr.EventData) -> Any:
+        seed = event._data.get("seed")
+        return int(seed) if seed is not None else gr.skip()
+
+    answer = [tab.progress, tab.answer]
+    drawn = gr.on([tab.draw.click, tab.prompt.submit], draw, tab.wishes, answer, concurrency_limit=None, **QUIETLY)
+    tab.draw.click(None, js=SHOW_ANSWER)
+    drawn.then(None, js=SHOW_ANSWER)  # there was no room to scroll before the pictures were there
+    tab.stop.click(service.stop_drawing, None, None, **QUIETLY)
+    tab.answer.click(take_seed, None, tab.seed, **QUIETLY)

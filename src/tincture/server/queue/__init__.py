@@ -1,0 +1,1 @@
+"""Jobs: their order, the processes that do them, and what they tell."""

@@ -1,0 +1,147 @@
+"""One worker from its start to its end: orders go to it, how far it is comes back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tincture.errors import StorageError
+from tincture.server.queue.folder import JobFolder
+from tincture.server.queue.jobs import Job, Wanted
+from tincture.server.queue.outcome import Ending
+from tincture.server.queue.store import JobStore
+from tincture.server.queue.worker_process import WorkerProcess
+
+LOOK_S = 0.1
+NOTE_S = 0.5
+"""Seconds between two notes of how far a job is."""
+_COUNTED_STAGE = "cutting"
+"""The stage of preprocessing that counts as its progress."""
+
+logger = logging.getLogger(__name__)
+
+
+class Attempt:
+    """A job that was claimed, in a process of its own.
+
+    Args:
+        store: where it is noted how far the job is.
+        job: as it was claimed.
+        folder: the job's.
+        where: the folder to work in.
+        closing: set when the server ends, so that the job shall stop.
+        grace_s: seconds that the worker has to save when it is asked to stop.
+        command: the worker's program; None: ours.
+        allow_hub: whether it may ask the Hugging Face hub for models.
+
+    Raises:
+        TinctureError: see ``WorkerProcess``.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        job: Job,
+        folder: JobFolder,
+        where: Path,
+        *,
+        closing: threading.Event,
+        grace_s: float,
+        command: Sequence[str] | None = None,
+        allow_hub: bool = False,
+    ) -> None:
+        self.store, self.job, self.folder, self.closing, self.grace_s = store, job, folder, closing, grace_s
+        self._began = time.monotonic()
+        self._told: dict[str, Any] = {"stage": "starting"}
+        self._noted = 0.0
+        self._offset = folder.last()[1]
+        self._asked: float | None = None
+        self._order = ""
+        self._timed_out = self._killed = False
+        self.worker = WorkerProcess(folder, _task(job, where), where, command, allow_hub=allow_hub)
+
+    def run(self) -> Ending:
+        """Blocks until the worker has ended."""
+        try:
+            while (status := self.worker.wait(LOOK_S)) is None:
+                self._follow()
+                self._direct()
+        finally:
+            self.worker.close()
+        self._follow(at_once=True)
+        return Ending(
+            told=self.folder.ended(self.job.attempts),
+            status=status,
+            timed_out=self._timed_out,
+            killed=self._killed,
+            closing=self.closing.is_set(),
+            log=tuple(self.folder.last_lines()),
+        )
+
+    def _direct(self) -> None:
+        """Tells the worker what is wanted of it, and kills it when it does not heed that in time."""
+        order = self._wish()
+        if order and order != self._order:
+            self.worker.order(order)
+            self._order, self._asked = order, self._asked or time.monotonic()
+        if self._asked and time.monotonic() - self._asked > self.grace_s:
+            self._killed = True
+            self.worker.kill()
+
+    def _wish(self) -> str:
+        if self.closing.is_set():
+            return "stop"
+        if self.job.wanted:
+            return "finish" if self.job.wanted is Wanted.INTERRUPTED else "stop"
+        if self.job.timeout_s is not None and time.monotonic() - self._began > self.job.timeout_s:
+            self._timed_out = True
+        return "stop" if self._timed_out else ""
+
+    def _follow(self, at_once: bool = False) -> None:
+        """Takes over what the worker told since the last time; what cannot be noted now is noted later."""
+        try:
+            events, self._offset = self.folder.read_from(self._offset)
+            for event in events:
+                self._told |= reflected(self.job, event)
+            if "run_dir" in self._told:  # on which a later attempt depends
+                self.store.update(self.job.id, run_dir=self._told["run_dir"])
+                del self._told["run_dir"]
+            if self._told and (at_once or time.monotonic() - self._noted > NOTE_S):
+                self.store.note(self.job.id, **self._told)
+                self._told, self._noted = {}, time.monotonic()
+            self.job = self.store.get(self.job.id)
+        except StorageError:
+            logger.exception("It could not be noted how far the job %s is", self.job.id)
+
+
+def reflected(job: Job, event: dict[str, Any]) -> dict[str, Any]:
+    """What an event changes in its job."""
+    match event["type"]:
+        case "prepared":
+            return {"run_dir": event["run_dir"]}
+        case "stage":
+            told = {"stage": f"{event['stage']} {event['done']}/{event['total']}"}
+            counts = job.kind == "preprocess" and event["stage"] == _COUNTED_STAGE
+            return {**told, "global_step": event["done"], "steps": event["total"]} if counts else told
+        case "started" | "progress":
+            return {"stage": "", "global_step": event["global_step"], "steps": event["steps"]}
+        case "steps":
+            step, *_, rate = event["records"][-1]
+            same = {name: event[name] for name in ("steps", "eta_s")}
+            return {"global_step": step, "loss": event["loss_mean"], "learning_rate": rate, **same}
+    return {}
+
+
+def _task(job: Job, where: Path) -> dict[str, Any]:
+    return {
+        "kind": job.kind,
+        "settings": job.settings,
+        "root": str(where),
+        "run_dir": job.run_dir,
+        "device": job.device,
+        "attempt": job.attempts,
+    }

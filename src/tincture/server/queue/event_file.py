@@ -1,0 +1,298 @@
+"""What a worker tells those who follow its job: lines in ``events.jsonl``, written by a thread of their own.
+
+Every line is a JSON object with its number ``n`` (1, 2, ...), ``time`` (seconds since 1970) and ``type``:
+
+model     text
+memory    text
+stage     stage, done, total
+prepared  run_dir
+started   global_step, steps, samples, micro_batches_per_epoch
+progress  global_step, steps
+steps     records [[global_step, epoch, epoch_step, loss, learning_rate], ...], steps, loss_mean, loss_error,
+          recent_mean, recent_error, eta_s
+saved     global_step, path
+preview   global_step, paths
+remark    text
+ended     attempt, state ("done", "stopped", "failed"), result or error and error_type
+
+``stage`` and ``progress`` come five times a second at most. Numbers that are not finite are null.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tincture.events import (
+    CheckpointSaved,
+    Event,
+    MemoryFitted,
+    ModelLoaded,
+    PreviewReady,
+    Progressed,
+    RunPrepared,
+    RunStarted,
+    StepEnd,
+    StepsDone,
+)
+from tincture.server.queue.folder import JobFolder
+
+GAP_S = 0.2
+"""Seconds between two writings: what happened is visible that long afterwards at most."""
+END_TRIES, END_PAUSE_S = 30, 1.0
+"""How often, and every how many seconds, a full disk is asked again to take how it ended."""
+RECORDS = 500
+"""Steps in a line."""
+_KEPT = 10_000
+
+Fields = dict[str, Any]
+
+
+class EventFile:
+    """Appends to the events of a job, behind those of earlier attempts; what a power cut left half-written goes."""
+
+    def __init__(self, path: Path) -> None:
+        self._number, self._end = JobFolder(path.parent).last()
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        os.ftruncate(self._file, self._end)
+        self._waiting: deque[bytes] = deque(maxlen=_KEPT)
+
+    def write(self, events: Iterable[Fields], *, durably: bool = False) -> None:
+        """Writes events, each with its ``time`` and ``type``. A full disk makes them wait for the next time.
+
+        Args:
+            events: what to write.
+            durably: wait until it is on the disk.
+        """
+        for event in events:
+            self._number += 1
+            self._waiting.append(json.dumps({"n": self._number, **_finite(event)}, allow_nan=False).encode() + b"\n")
+        content = b"".join(self._waiting)
+        try:
+            written = os.pwrite(self._file, content, self._end)
+            if written < len(content):
+                raise OSError("the disk is full")
+            if durably:
+                os.fsync(self._file)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._end)  # nobody reads half a line as a whole one
+            return
+        self._end += len(content)
+        self._waiting.clear()
+
+    @property
+    def held_back(self) -> bool:
+        """Whether the disk has not taken everything yet."""
+        return bool(self._waiting)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class Reporter:
+    """A watcher of a run. The run's thread only puts values into memory; another one makes lines of them."""
+
+    def __init__(self, folder: JobFolder) -> None:
+        self._file = EventFile(folder.event_file)
+        self._happened: deque[tuple[float, Event | Fields]] = deque()
+        self._woken, self._closing = threading.Event(), threading.Event()
+        self._speed = _Speed()
+        self._log = _Log()
+        self._thread = threading.Thread(target=self._write_always, name="events", daemon=True)
+        self._thread.start()
+
+    def on_event(self, event: Event) -> None:
+        """Notes an event; takes microseconds."""
+        if isinstance(event, ModelLoaded):
+            self._put({"type": "model", "text": event.description})  # the model itself is not held
+        else:
+            self._put(event)
+
+    def remark(self, text: str) -> None:
+        """Tells a sentence about what is odd."""
+        self._put({"type": "remark", "text": text})
+
+    def end(self, ended: Fields) -> None:
+        """Writes what is left, and at last how it ended, for which it waits a while if the disk is full."""
+        self._closing.set()
+        self._woken.set()
+        self._thread.join()
+        self._put({"type": "ended", **ended})
+        self._write()
+        for _ in range(END_TRIES):
+            if not self._file.held_back:
+                break
+            time.sleep(END_PAUSE_S)
+            self._file.write([], durably=True)
+        self._file.close()
+
+    def _put(self, event: Event | Fields) -> None:
+        self._happened.append((time.time(), event))
+        if not self._woken.is_set():
+            self._woken.set()
+
+    def _write_always(self) -> None:
+        while not self._closing.is_set():
+            self._woken.wait()
+            self._woken.clear()
+            try:
+                self._write()
+            except Exception:
+                with contextlib.suppress(OSError):
+                    traceback.print_exc()  # into the log: a training does not end for want of a line
+            self._closing.wait(GAP_S)
+        self._write()
+
+    def _write(self) -> None:
+        happened = [self._happened.popleft() for _ in range(len(self._happened))]
+        lines = [{"time": round(at, 3), **fields} for at, event in _joined(happened) for fields in self._fields(event)]
+        if lines:
+            self._file.write(lines, durably=any(line["type"] in ("prepared", "ended") for line in lines))
+            self._log.tell(lines)
+
+    def _fields(self, event: Event | Fields) -> Iterator[Fields]:
+        if isinstance(event, StepEnd):
+            self._speed.add(event.global_step)
+        if isinstance(event, StepsDone):
+            left = self._speed.seconds(event.steps - event.global_step)
+            yield from ({**part, "eta_s": left} for part in _steps(event))
+        else:
+            fields = event if isinstance(event, dict) else _plain(event)
+            if fields:
+                yield fields
+
+
+def _joined(happened: Sequence[tuple[float, Event | Fields]]) -> list[tuple[float, Event | Fields]]:
+    """The same, with the last of several numbers of one kind, and the losses of several readings in one."""
+    kept: list[tuple[float, Event | Fields]] = []
+    seen: set[object] = set()
+    records: tuple[Any, ...] = ()
+    for _, event in happened:
+        records += event.records if isinstance(event, StepsDone) else ()
+    for at, event in reversed(happened):
+        kind = _kind(event)
+        if kind is not None and kind in seen:
+            continue
+        seen.add(kind)
+        if isinstance(event, StepsDone):
+            event = StepsDone(records, *(getattr(event, name) for name in ("steps", *_MEANS)))
+        kept.append((at, event))
+    return kept[::-1]
+
+
+def _kind(event: Event | Fields) -> object:
+    """Of events of one kind that come together, the last one says it all; None: each is told."""
+    match event:
+        case StepEnd() | StepsDone():
+            return type(event)
+        case Progressed():
+            return event.stage
+    return None
+
+
+_MEANS = ("loss_mean", "loss_error", "recent_mean", "recent_error")
+
+
+def _steps(event: StepsDone) -> Iterator[Fields]:
+    """One or more lines: a run that is seldom logged has many steps to tell at a time."""
+    told = {"steps": event.steps, **{name: getattr(event, name) for name in _MEANS}}
+    for first in range(0, len(event.records), RECORDS):
+        part = event.records[first : first + RECORDS]
+        rows = [[r.global_step, r.epoch, r.epoch_step, r.loss, r.learning_rate] for r in part]
+        yield {"type": "steps", "records": rows, **told}
+
+
+def _plain(event: Event) -> Fields | None:
+    match event:
+        case MemoryFitted():
+            return {"type": "memory", "text": event.description}
+        case Progressed():
+            return {"type": "stage", "stage": event.stage, "done": event.done, "total": event.total}
+        case RunPrepared():
+            return {"type": "prepared", "run_dir": str(event.run_dir)}
+        case RunStarted():
+            numbers = ("global_step", "steps", "samples", "micro_batches_per_epoch")
+            return {"type": "started", **{name: getattr(event, name) for name in numbers}}
+        case StepEnd():
+            return {"type": "progress", "global_step": event.global_step, "steps": event.steps}
+        case CheckpointSaved():
+            return {"type": "saved", "global_step": event.global_step, "path": str(event.path)}
+        case PreviewReady():
+            return {"type": "preview", "global_step": event.global_step, "paths": [str(path) for path in event.paths]}
+    return None
+
+
+def _finite(value: Any) -> Any:
+    """The same value with None for every number that JSON has not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+class _Speed:
+    """Seconds per step, over the latest."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque(maxlen=100)
+
+    def add(self, step: int) -> None:
+        self._seen.append((time.monotonic(), step))
+
+    def seconds(self, steps: int) -> float | None:
+        """How long ``steps`` will take; None before that can be told."""
+        if len(self._seen) < 2:
+            return None
+        (first_time, first), (last_time, last) = self._seen[0], self._seen[-1]
+        return round((last_time - first_time) / (last - first) * steps, 1) if last > first else None
+
+
+class _Log:
+    """The same for people, on standard output: of what changes often, a line in 15 seconds."""
+
+    EVERY_S = 15.0
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def tell(self, events: Iterable[Fields]) -> None:
+        for event in events:
+            often = event["type"] in ("stage", "steps")
+            text = _sentence(event)
+            if text and not (often and time.monotonic() - self._last < self.EVERY_S):
+                with contextlib.suppress(OSError):
+                    print(f"{time.strftime('%H:%M:%S', time.localtime(event['time']))} {text}", flush=True)
+                self._last = time.monotonic() if often else self._last
+
+
+def _sentence(event: Fields) -> str:
+    match event["type"]:
+        case "model" | "memory" | "remark":
+            return str(event["text"])
+        case "stage":
+            return f"{event['stage']} {event['done']}/{event['total']}"
+        case "started":
+            return f"training from step {event['global_step']} to {event['steps']} on {event['samples']} pictures"
+        case "steps":
+            loss = f"loss {event['loss_mean']:.4f}±{event['loss_error']:.4f}"
+            return f"step {event['records'][-1][0]}/{event['steps']}  {loss}  rate {event['records'][-1][4]:.3g}"
+        case "saved":
+            return f"saved {event['path']}"
+        case "preview":
+            return f"drew {', '.join(event['paths'])}"
+        case "ended":
+            return f"{event['state']}: {event['error']}" if event["state"] == "failed" else str(event["state"])
+    return ""

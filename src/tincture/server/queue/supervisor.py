@@ -1,0 +1,265 @@
+"""Works on the queue: a thread for every device takes jobs, and each job runs in a process of its own.
+
+claim ──► start a worker ──► follow its events ──► note how it ended
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tincture.errors import StorageError, TinctureError, UsageError
+from tincture.server.errors import ConflictError, NotFoundError
+from tincture.server.queue.attempt import LOOK_S, Attempt
+from tincture.server.queue.file_lock import FileLock
+from tincture.server.queue.folder import JobFolder
+from tincture.server.queue.jobs import FINISHED, Job, JobState, Wanted
+from tincture.server.queue.outcome import Ending, Outcome, outcome
+from tincture.server.queue.store import JobStore, checked_id
+from tincture.server.queue.worker_process import end_by_force
+from tincture.workspace import Workspace
+
+GRACE_S = 300.0
+"""Seconds that a worker has to finish its step, with the previews that are due, and to save, before it is killed."""
+IDLE_S = 2.0
+"""Seconds after which an idle thread looks for jobs that nobody told of."""
+AGAIN_S = 2.0
+"""Seconds until what failed for the disk's sake is tried again."""
+LEAST_FREE = 64 * 2**20
+"""Bytes that the disk must have free for a job to begin: a full one would fail every job of the queue in turn."""
+_KEPT_FOLDERS = 16
+
+logger = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """One thread per device. What goes wrong with a job ends that job alone.
+
+    Args:
+        store: the queue.
+        folder: where the jobs' folders go.
+        workspace: what jobs work in.
+        devices: names of devices, such as ``auto`` or ``cuda:1``; each runs one job at a time.
+        command: the worker's program, to which the job's folder is added; None: ours.
+        grace_s: seconds that a worker has to save when it is asked to stop.
+        allow_hub: whether jobs may ask the Hugging Face hub for models.
+        make_room: called before a job begins, so that others give memory back that they only keep.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        folder: Path,
+        workspace: Workspace,
+        devices: Sequence[str],
+        *,
+        command: Sequence[str] | None = None,
+        grace_s: float = GRACE_S,
+        allow_hub: bool = False,
+        make_room: Callable[[Job], object] = lambda job: None,
+    ) -> None:
+        self.store, self.path, self.workspace, self.devices = store, folder, workspace, tuple(devices)
+        self.command, self.grace_s, self.allow_hub = command, grace_s, allow_hub
+        self._make_room = make_room
+        self._closing = threading.Event()
+        self._full = False
+        self._changed = threading.Condition()
+        self._changes = 0
+        # Held while it is decided what becomes of a job, so that nothing is asked of it in between.
+        self._deciding = threading.RLock()
+        self._threads: list[threading.Thread] = []
+        self._folders: OrderedDict[str, JobFolder] = OrderedDict()
+        self._sole = FileLock(folder / "server.lock")
+
+    def start(self) -> None:
+        """Begins to work. Jobs that a server left running when it died go on before all others.
+
+        Raises:
+            UsageError: another server works on this queue.
+        """
+        if not self._sole.take():
+            raise UsageError(
+                f"Another server works on the queue in {self.path.parent}; end it, or choose another --state-dir."
+            )
+        self._tell_of_devices()
+        left = self.store.list([JobState.RUNNING], limit=10_000)
+        for number, device in enumerate(self.devices):
+            # Jobs of devices that are gone are the first thread's.
+            own = [job for job in left if job.device == device or (number == 0 and job.device not in self.devices)]
+            thread = threading.Thread(target=self._work, args=[device, own], name=f"jobs on {device}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self) -> None:
+        """Stops what runs, which is saved and goes on at the next start; blocks until then."""
+        self._closing.set()
+        self.wake()
+        for thread in self._threads:
+            thread.join()
+        self._sole.free()
+
+    def wake(self) -> None:
+        """Tells that the queue has changed."""
+        with contextlib.suppress(StorageError):  # what a job waits for is told next time
+            self.store.tell_what_waits()
+        with self._changed:
+            self._changes += 1
+            self._changed.notify_all()
+
+    def ask(self, job_id: str, wanted: Wanted) -> Job:
+        """Asks a running job to become what is wanted once its step is done and saved; ConflictError if none runs."""
+        with self._deciding:
+            return self.store.update(job_id, [JobState.RUNNING], wanted=wanted)
+
+    def folder(self, job_id: str) -> JobFolder:
+        """Log and events of a job, be there any or not; NotFoundError for what cannot be an id."""
+        with self._deciding:
+            folder = self._folders.pop(job_id, None) or JobFolder(self.path / checked_id(job_id))
+            self._folders[job_id] = folder
+            if len(self._folders) > _KEPT_FOLDERS + len(self.devices):
+                self._folders.popitem(last=False)
+            return folder
+
+    def wait(self, job_id: str, timeout_s: float | None) -> Job:
+        """Blocks until a job is done, failed, cancelled or paused, the time is over, or this is closed."""
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            job = self.store.get(job_id)
+            left = IDLE_S if end is None else end - time.monotonic()
+            if job.state in FINISHED or job.state is JobState.PAUSED or left <= 0 or self._closing.is_set():
+                return job
+            with self._changed:
+                self._changed.wait(min(left, 0.5))
+
+    def _tell_of_devices(self) -> None:
+        """A job that must run on a device that this server has not would wait for ever without a word."""
+        for job in self.store.list([JobState.QUEUED], limit=10_000):
+            lacking = job.device and job.device not in self.devices
+            stage = f"waits for {job.device}, which this server was not given by --device" if lacking else ""
+            if stage != job.stage:
+                self.store.update(job.id, [JobState.QUEUED], stage=stage)
+        self.store.tell_what_waits()
+
+    # --- threads -----------------------------------------------------------------------------------------------------
+
+    def _work(self, device: str, left: Sequence[Job]) -> None:
+        for job in left:
+            self._guarded(self._recover, job)
+        while not self._closing.is_set():
+            seen = self._changes
+            if self._is_full():
+                self._closing.wait(AGAIN_S)
+                continue
+            try:
+                claimed = self.store.claim(device)
+            except StorageError:
+                logger.exception("No job could be taken from the queue")
+                self._closing.wait(AGAIN_S)
+                continue
+            if claimed is not None:
+                self._guarded(self._run, claimed)
+                continue
+            with self._changed:
+                self._changed.wait_for(functools.partial(self._is_news, seen), IDLE_S)
+
+    def _is_full(self) -> bool:
+        """Whether a disk that jobs write to has no room for another one; told when that changes."""
+        before, self._full = self._full, any(map(_lacks_room, (self.path, self.workspace.root)))
+        if self._full and not before:
+            logger.error("The disk is full: no job begins before it has %d MB free", LEAST_FREE // 2**20)
+        return self._full
+
+    def _is_news(self, seen: int) -> bool:
+        return self._changes != seen or self._closing.is_set()
+
+    def _guarded(self, act: Callable[[Job], None], job: Job) -> None:
+        """Whatever happens with one job, the thread goes on with the next."""
+        try:
+            act(job)
+        except Exception as error:
+            if not isinstance(error, TinctureError):
+                logger.exception("The job %s could not be run", job.id)
+            told = {"state": "failed", "error": str(error) or repr(error), "error_type": type(error).__name__}
+            self._settle(job, Ending(told=told))
+        self.wake()
+
+    def _run(self, job: Job) -> None:
+        folder = self.folder(job.id)
+        self._wait_for_lock(job, folder)
+        if self._closing.is_set():
+            self._settle(job, Ending(None, closing=True))
+            return
+        self._make_room(job)
+        attempt = Attempt(
+            self.store,
+            job,
+            folder,
+            self.workspace.root,
+            closing=self._closing,
+            grace_s=self.grace_s,
+            command=self.command,
+            allow_hub=self.allow_hub,
+        )
+        self._settle(job, attempt.run())
+
+    def _recover(self, job: Job) -> None:
+        """Lets a job go on that a server left running when it died, unless it ended since."""
+        folder = self.folder(job.id)
+        self._wait_for_lock(job, folder)
+        if self._closing.is_set():
+            return
+        run_dir = folder.run_dir()
+        if run_dir:
+            self.store.update(job.id, [JobState.RUNNING], run_dir=run_dir)
+        self._settle(job, Ending(folder.ended(job.attempts), closing=True))
+
+    def _wait_for_lock(self, job: Job, folder: JobFolder) -> None:
+        """Waits for a worker that has lost its server: it stops and saves by itself, or else is killed."""
+        lock, began = FileLock(folder.lock_file), time.monotonic()
+        if not lock.take():
+            self.store.note(job.id, stage="waiting for the process before to save and end")
+        while not lock.take() and not self._closing.wait(LOOK_S):
+            if time.monotonic() - began > self.grace_s and (process := lock.holder()):
+                end_by_force(process)
+        lock.free()
+
+    def _settle(self, job: Job, ending: Ending) -> None:
+        """Notes what becomes of a job, as often as it takes; at a full disk, the next start finds out by itself."""
+        while True:
+            try:
+                with self._deciding:
+                    now = self.store.get(job.id)
+                    decided = outcome(now, ending)
+                    if not (decided.again and not ending.closing):
+                        self._note(now, decided)
+                        return
+                # Stopped by a signal: perhaps the server gets one as well, and shall not begin anew before.
+                self._closing.wait(AGAIN_S)
+                ending = Ending(ending.told, closing=True)
+            except (ConflictError, NotFoundError):
+                logger.exception("The job %s is not running any more", job.id)
+                return
+            except StorageError:
+                logger.exception("It could not be noted how the job %s ended", job.id)
+                if self._closing.wait(AGAIN_S):
+                    return
+
+    def _note(self, job: Job, decided: Outcome) -> None:
+        if decided.again:
+            self.store.put_in_front(job.id, **decided.changes)
+        else:
+            self.store.update(job.id, [JobState.RUNNING], **decided.changes)
+
+
+def _lacks_room(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < LEAST_FREE
+    except OSError:
+        return False  # what is wrong with it, the job will tell

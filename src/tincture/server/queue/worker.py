@@ -1,0 +1,264 @@
+"""The process that does one job: ``python -P -m tincture.server.queue.worker JOB_FOLDER``.
+
+It reads ``job.json``, writes ``events.jsonl`` (see ``event_file``) and prints for people. Lines on standard input
+control it: ``stop`` ends it when the step at hand is done and saved, or at once before the first step; ``finish`` lets
+a run begin first, so that in any case there is a file of what it learned. When standard input ends, the server has
+died, which is as ``stop``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tincture.errors import DataError, FileFormatError, TinctureError, UsageError
+from tincture.events import Callback, Event, RunStarted
+from tincture.extensions import load_extensions
+from tincture.server.queue.event_file import Reporter
+from tincture.server.queue.folder import JobFolder
+from tincture.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tincture.run.train import RunResult
+
+STOPPED = 130
+"""The exit status of a job that was stopped, as that of a program that Ctrl-C ended."""
+_ANY_DEVICE = "auto"
+
+Fields = dict[str, Any]
+
+
+class StoppedEarly(BaseException):
+    """Ends a training that was asked to stop before its first step: there is nothing to save."""
+
+
+class Control:
+    """What the server asks for. As a watcher of a training, it ends the preparation of one that is not wanted.
+
+    Attributes:
+        stop: is set when the job shall end after its step.
+    """
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self._at_once = False
+        self._started = False
+
+    def obey(self, order: str) -> None:
+        """Takes an order: ``stop`` or ``finish``; others are for later versions."""
+        if order in ("stop", "finish"):
+            self._at_once = order == "stop"
+            self.stop.set()
+
+    def listen(self, file: int) -> None:
+        """Takes orders, a line each, from an open file until it ends, which is an order to stop."""
+        # Not by sys.stdin: its lock, held by a thread that waits, would keep Python from ending.
+        rest = b""
+        while content := os.read(file, 4096):
+            *lines, rest = (rest + content).split(b"\n")
+            for line in lines:
+                self.obey(line.decode(errors="replace").strip())
+        self.obey("stop")
+
+    def on_event(self, event: Event) -> None:
+        self._started = self._started or isinstance(event, RunStarted)
+        if self._at_once and not self._started:
+            raise StoppedEarly
+
+
+class Job:
+    """What ``job.json`` says: ``kind``, ``settings``, ``root``, ``device``, ``run_dir``, ``attempt``."""
+
+    def __init__(self, folder: JobFolder) -> None:
+        task = json.loads(folder.task.read_text(encoding="utf-8"))
+        self.folder = folder
+        self.kind: str = task["kind"]
+        self.settings: Fields = task["settings"]
+        self.workspace = Workspace(Path(task["root"]))
+        self.device: str = "" if task["device"] == _ANY_DEVICE else task["device"]
+        self.run_dir = Path(task["run_dir"]) if task["run_dir"] else None
+        self.attempt: int = task["attempt"]
+
+
+def train(job: Job, callbacks: Sequence[Callback], control: Control) -> tuple[bool, Fields]:
+    """Trains, or goes on with the run that the job began; returns whether it was stopped, and its result."""
+    if job.run_dir and (result := finished(job)):
+        return False, result
+    from tincture import recipe
+    from tincture.settings.train import TrainSettings
+
+    watchers = [*callbacks, control]
+    if job.run_dir and (job.run_dir / "run.json").is_file():
+        try:
+            return _trained(recipe.resume(job.run_dir, device=job.device, callbacks=watchers, stop=control.stop))
+        except (DataError, FileFormatError, UsageError):
+            # Pictures that changed, say: what has learned nothing yet may begin anew.
+            if _steps_saved(job.run_dir):
+                raise
+    settings = {**job.settings, **({"device": job.device} if job.device else {})}
+    return _trained(recipe.train(TrainSettings.from_dict(settings), job.workspace, watchers, control.stop))
+
+
+def preprocess(job: Job, callbacks: Sequence[Callback], control: Control) -> tuple[bool, Fields]:
+    """Makes crops, those that are not there yet; returns whether it was stopped, and its result."""
+    from tincture.preprocessing import pipeline
+
+    settings = {**job.settings, **({"device": job.device} if job.device else {})}
+    # What an earlier attempt began anew is gone on with, and not begun anew again.
+    begun = any(event["type"] == "stage" for event in job.folder.events())
+    overwrite = settings.pop("overwrite", False) and not begun
+    try:
+        made = pipeline.preprocess(**settings, overwrite=overwrite, callbacks=callbacks, stop=control.stop)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--overwrite", "the setting overwrite")) from error
+    result = {
+        "destination": str(made.destination),
+        "report": str(made.report),
+        "counts": made.counts,
+        "new": made.new,
+        "interrupted": made.interrupted,
+        "seconds": round(made.seconds, 3),
+    }
+    return made.interrupted, result
+
+
+PERFORM: Mapping[str, Callable[[Job, Sequence[Callback], Control], tuple[bool, Fields]]] = {
+    "train": train,
+    "preprocess": preprocess,
+}
+
+
+def finished(job: Job) -> Fields | None:
+    """The result of a run that came to its end before the server could note it; None of one that did not."""
+    from tincture.run.components import load_adapter
+    from tincture.run.folder import RunFolder, read_record
+    from tincture.settings.train import TrainSettings
+    from tincture.training.checkpoint import list_states
+
+    assert job.run_dir
+    try:
+        record = read_record(job.run_dir)
+        settings = TrainSettings.from_dict(record["settings"])
+        path = Path(record["adapter_path"])
+        states = list_states(RunFolder(job.run_dir, settings.kind).states)
+        end = settings.last_step
+        if not states or states[0][0] < end or load_adapter(settings.kind, path, path.stem).step < end:
+            return None
+    except TinctureError:
+        return None
+    events = job.folder.events()
+    told = [event for event in events if event["type"] == "steps"]
+    times = [event["time"] for event in events if event["type"] in ("started", "steps", "saved")]
+    return {
+        "adapter_path": str(path),
+        "run_dir": str(job.run_dir),
+        "global_step": end,
+        "loss": told[-1]["loss_mean"] if told else None,
+        "interrupted": False,
+        "seconds": round(times[-1] - times[0], 3) if times else None,
+    }
+
+
+def _steps_saved(run_dir: Path) -> bool:
+    """Whether a state was saved later than before the first step."""
+    from tincture.training.checkpoint import list_states
+
+    states = list_states(run_dir / "state")
+    return len(states) > 1
+
+
+def _trained(result: RunResult) -> tuple[bool, Fields]:
+    told = {
+        "adapter_path": str(result.adapter_path),
+        "run_dir": str(result.run_dir),
+        "global_step": result.global_step,
+        "loss": result.loss if math.isfinite(result.loss) else None,
+        "interrupted": result.interrupted,
+        "seconds": round(result.seconds, 3),
+    }
+    return result.interrupted, told
+
+
+def perform(job: Job, reporter: Reporter, control: Control) -> Fields:
+    """Does the job and returns how it ended, as the event ``ended`` says it."""
+    try:
+        stopped, result = PERFORM[job.kind](job, [reporter, load_extensions().callback()], control)
+        return {"state": "stopped" if stopped else "done", "result": result}
+    except StoppedEarly:
+        return {"state": "stopped", "result": {}}
+    except TinctureError as error:
+        return _failed(error, str(error))
+    except Exception as error:
+        with contextlib.suppress(OSError):  # the log's disk may be full
+            traceback.print_exc()
+        return _failed(error, _unexpected(error))
+
+
+def _failed(error: Exception, sentence: str) -> Fields:
+    return {"state": "failed", "error": sentence[:4000], "error_type": type(error).__name__}
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "The machine's memory did not hold the job; close other programs, or give it less to do at a time."
+    what = " ".join(str(error).split())[:500].rstrip(".")
+    return f"The job ended by an error that was not foreseen ({type(error).__name__}: {what}); its log says where."
+
+
+def run(folder: JobFolder, control: Control) -> int:
+    """Does the job in ``folder``; returns the exit status."""
+    job = Job(folder)
+    with contextlib.suppress(OSError):
+        print(f"--- attempt {job.attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
+    reporter = Reporter(folder)
+    with _remarks(reporter):
+        ended = perform(job, reporter, control)
+    reporter.end({**ended, "attempt": job.attempt})
+    return {"done": 0, "stopped": STOPPED}.get(ended["state"], 1)
+
+
+@contextlib.contextmanager
+def _remarks(reporter: Reporter) -> Any:
+    """Warnings that are meant for users become remarks."""
+    show = warnings.showwarning
+
+    def tell(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+        if issubclass(category, UserWarning):
+            reporter.remark(str(message))
+        else:
+            show(message, category, *args, **kwargs)
+
+    warnings.showwarning = tell
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The program."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    faulthandler.enable()
+    control = Control()
+    # Ctrl-C is meant for the server, which then asks for what it wants.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: control.obey("stop"))
+    threading.Thread(target=control.listen, args=[sys.stdin.fileno()], name="orders", daemon=True).start()
+    return run(JobFolder(Path(arguments[0])), control)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""What a request may ask, and which places it may name."""

@@ -1,0 +1,108 @@
+"""What of Gradio's own addresses is open, and what may be asked of them.
+
+Gradio brings addresses that the page does not need: a proxy to other machines, logins, recordings, an assistant. Only
+those that the page needs are open. Files are served by their path: it must lie where requests may read, links resolved.
+
+An input that takes a file gets the path of what was uploaded before, and the browser says that path. Gradio makes sure
+that it is an upload only where it runs as a server of its own, and it fetches what is named by a URL. Here both are
+refused: a request's files are uploads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tincture.errors import UsageError
+from tincture.server.http.asgi import media_type, refuse
+from tincture.server.http.errors import status_of
+from tincture.server.security.limits import replayed, whole_body
+
+FILES = "/gradio_api/file="
+UPLOAD = "/gradio_api/upload"
+UPLOADS_AT_ONCE = 8
+"""Gradio keeps each file of an upload open until the last one has come, up to a thousand of them."""
+GRADIO = re.compile(
+    r"/gradio_api/(info|app_id|startup-events|theme\.css|reset|cancel|upload|upload_progress|queue/(join|data)"
+    r"|(heartbeat|call|run|api)/.+|file=.+)/?",
+    re.DOTALL,
+)
+# What lies at the root, beside the page itself, its scripts and pictures.
+CLOSED = re.compile(r"/(login|logout|monitoring|svelte|dev|user|token|gradio_api)(/.*)?", re.DOTALL)
+
+
+class PageGate:
+    """Middleware before Gradio.
+
+    Args:
+        place: gives the path that a text names, with links resolved; UsageError when requests may not read it.
+        uploads: the folder that Gradio keeps uploads in.
+    """
+
+    def __init__(self, app: ASGIApp, place: Callable[[str], Path], uploads: Path) -> None:
+        self._app, self._place, self._uploads = app, place, uploads
+        self._coming = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        path = str(scope["path"])
+        if CLOSED.fullmatch(path) and not GRADIO.fullmatch(path):
+            return await refuse(scope, receive, send, 404, "NotFoundError", "There is nothing at this address.")
+        if path.startswith(FILES):
+            try:
+                self._place(path.removeprefix(FILES))
+            except UsageError as error:
+                return await refuse(scope, receive, send, status_of(error), type(error).__name__, str(error))
+        if path.startswith("/gradio_api/") and media_type(scope).endswith("json"):
+            body = await whole_body(receive)
+            if body is None:
+                return
+            if not all(is_upload(path, self._uploads) for path in named_files(body)):
+                sentence = "The request names a file that was not uploaded; upload the file itself."
+                return await refuse(scope, receive, send, 403, "ForbiddenPathError", sentence)
+            receive = replayed(body, receive)
+        if path.rstrip("/") == UPLOAD:
+            return await self._upload(scope, receive, send)
+        await self._app(scope, receive, send)
+
+    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._coming >= UPLOADS_AT_ONCE:
+            sentence = f"{UPLOADS_AT_ONCE} uploads are coming already; try again when one is done."
+            return await refuse(scope, receive, send, 429, "TooManyRequestsError", sentence, {"Retry-After": "5"})
+        self._coming += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._coming -= 1
+
+
+def named_files(body: bytes) -> list[str]:
+    """The ``path`` of every object in the JSON that has one; none for what is no JSON, which Gradio does not read."""
+    found: list[str] = []
+
+    def look(value: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(path := value.get("path"), str):
+            found.append(path)
+        return value
+
+    try:
+        json.loads(body, object_hook=look)
+    except (ValueError, RecursionError):
+        return []
+    return found
+
+
+def is_upload(path: str, uploads: Path) -> bool:
+    """Whether a path leads into the folder of uploads, links resolved; a URL does not."""
+    try:
+        real = Path(os.path.realpath(path))
+    except ValueError:  # a zero byte
+        return False
+    return real != (folder := Path(os.path.realpath(uploads))) and real.is_relative_to(folder)

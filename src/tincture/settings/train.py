@@ -1,0 +1,335 @@
+"""The settings of a training run: every default, help text and check in one place.
+
+A field of `TrainSettings` is at once a command-line flag, a key of a TOML run file and a keyword of the Python API.
+Only the standard library is imported, so that the command line can build its flags without loading torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tincture.errors import UsageError
+from tincture.settings.fields import (
+    CheckedSettings,
+    FieldSpec,
+    at_least,
+    device_name,
+    drawn_seed,
+    filled,
+    filled_each,
+    gigabytes,
+    multiple_of_8,
+    regular_expression,
+    setting,
+    share,
+    specs_of,
+    text_encoding,
+)
+from tincture.settings.model_overrides import ModelOverrides
+from tincture.workspace import MAX_NAME_LENGTH, clean_name
+
+DEFAULT_LEARNING_RATE: Mapping[str, str] = types.MappingProxyType({"embedding": "0.005", "hypernetwork": "1e-5"})
+DEFAULT_TEMPLATE: Mapping[str, str] = types.MappingProxyType(
+    {"embedding": "subject_filewords", "hypernetwork": "hypernetwork"}
+)
+
+
+def _name(value: str) -> str | None:
+    try:
+        clean_name(value)
+    except UsageError:
+        return f"made of letters, digits, blanks and . _ - only, and at most {MAX_NAME_LENGTH} characters long"
+    return None
+
+
+def _sides(value: int) -> str | None:
+    return None if value >= 0 and value % 8 == 0 else "0 (chosen for you) or a multiple of 8"
+
+
+MEMORY_SETTINGS: Mapping[str, Any] = types.MappingProxyType(
+    {
+        "offload": False,
+        "slicing": False,
+        "precision": "fp32",
+        "gradient_checkpointing": False,
+        "weight_storage": "same",
+    }
+)
+"""Settings that decide on how much memory a run needs, with what they usually are; those that cost least come first."""
+
+ADAPTER, MODEL, OPTIMIZER, DATA, MACHINE, OUTPUT, PREVIEW = (
+    "What is trained",
+    "Base model",
+    "Optimization",
+    "Pictures and captions",
+    "Precision and device",
+    "Copies and logs",
+    "Previews",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(CheckedSettings):
+    """All settings of one run; immutable, checked when made.
+
+    A learning rate or a clipping threshold is a schedule text ("0.005:100, 1e-3:1000, 1e-5"); a plain number is taken
+    too. Paths are relative to the current directory.
+
+    Raises:
+        UsageError: naming every value that is not allowed, all in one message.
+    """
+
+    kind: Literal["embedding", "hypernetwork"] = setting(
+        dataclasses.MISSING, ADAPTER, "What is trained: embedding or hypernetwork."
+    )
+    name: str = setting(
+        dataclasses.MISSING, ADAPTER, "Name of the embedding or hypernetwork, made by create.", _name, strip=True
+    )
+
+    model: str = setting(
+        "picto", MODEL, "Base model: picto, a name or hash in the workspace, a path, or a hub id (owner/name).", filled
+    )
+    vae: str = setting("", MODEL, "VAE to use instead of the model's own: a name in the workspace, or a path.")
+    family: Literal["auto", "sd1", "sd2", "sdxl"] = setting(
+        "auto", MODEL, "Family of the model; auto: what its weights say."
+    )
+    prediction_type: Literal["auto", "epsilon", "v_prediction"] = setting(
+        "auto", MODEL, "What the model predicts; auto: what its files say."
+    )
+    zero_terminal_snr: bool | None = setting(
+        None, MODEL, "Whether its last timestep is pure noise; not given: what its files say."
+    )
+
+    data: str | tuple[str, ...] = setting(
+        dataclasses.MISSING,
+        DATA,
+        "Folder of pictures; FOLDER:3 for each 3 times an epoch; repeat for several folders.",
+        filled_each,
+    )
+    recursive: bool = setting(False, DATA, "Take the pictures in inner folders too.")
+    folder_repeats: bool = setting(False, DATA, "A folder called 10_rex gives each of its pictures 10 times an epoch.")
+    flip: bool = setting(False, DATA, "Train each picture mirrored left to right too.")
+    width: int = setting(0, DATA, "Width in pixels; 0: the model's own size.", multiple_of_8)
+    height: int = setting(0, DATA, "Height in pixels; 0: the model's own size.", multiple_of_8)
+    resize: Literal["stretch", "crop"] = setting(
+        "stretch", DATA, "Bring pictures of other proportions to width and height by stretching or by cropping."
+    )
+    varsize: bool = setting(False, DATA, "Keep each picture's own size; a batch holds pictures of one size.")
+    buckets: bool = setting(
+        False, DATA, "Crop each picture as little as sizes of the same area (width times height) allow."
+    )
+    bucket_step: int = setting(
+        0, DATA, "Sides of buckets are multiples of this; 0: 64, or less for small models.", _sides
+    )
+    bucket_min: int = setting(0, DATA, "Shortest side of a bucket in pixels; 0: half a square's.", _sides)
+    bucket_max: int = setting(0, DATA, "Longest side of a bucket in pixels; 0: twice a square's.", _sides)
+    small_pictures: Literal["enlarge", "skip"] = setting(
+        "enlarge", DATA, "What becomes of pictures that are smaller than they are to be trained."
+    )
+    template: str = setting(
+        "", DATA, "Prompt template, by name or path; empty: subject_filewords (embedding) or hypernetwork."
+    )
+    word_regex: str = setting(
+        "", DATA, "Regular expression that finds the words of a caption in a file name.", regular_expression
+    )
+    join_string: str = setting(" ", DATA, "What joins the words found by --word-regex.")
+    caption_encoding: str = setting(
+        "utf-8", DATA, "Encoding of caption files that don't begin with a byte order mark.", text_encoding
+    )
+    shuffle_tags: bool = setting(False, DATA, "Shuffle a caption's comma-separated tags each time it is used.")
+    keep_tags: int = setting(0, DATA, "So many first tags stay in their place and are never left out.", at_least(0))
+    tag_drop_out: float = setting(0.0, DATA, "Probability of leaving out a tag each time it is used.", share)
+    caption_drop_out: float = setting(
+        0.0, DATA, "Probability of training a picture without its caption each time it is used.", share
+    )
+    latent_sampling_method: Literal["once", "deterministic", "random"] = setting(
+        "once", DATA, "Latents of a picture: one sample kept, the mean, or a new sample at every use."
+    )
+    cache_dir: str = setting("", DATA, "Folder that keeps the pictures' latents for later runs; empty: none are kept.")
+    use_weight: bool = setting(False, DATA, "Weigh the loss by mask pictures, or by the pictures' alpha channel.")
+    masks: str = setting("", DATA, "Folder of mask pictures; empty: folders called mask beside the pictures.")
+    unmasked_weight: float = setting(0.0, DATA, "What counts where a mask is black, when white counts 1.", share)
+    attention_mask_weight: float = setting(
+        0.0,
+        DATA,
+        "Weight of a loss that holds the attention to an embedding's name to the masks; 0: none.",
+        at_least(0),
+    )
+
+    steps: int = setting(1000, OPTIMIZER, "Optimizer steps in all, those of earlier runs included.", at_least(1))
+    learning_rate: str = setting(
+        "",
+        OPTIMIZER,
+        "Rate, or schedule 'rate:step, rate:step, rate'; empty: 0.005 (embedding) or 1e-5 (hypernetwork).",
+        number=True,
+    )
+    batch_size: int = setting(1, OPTIMIZER, "Pictures in a micro-batch.", at_least(1))
+    gradient_accumulation_steps: int = setting(
+        1, OPTIMIZER, "Micro-batches whose gradients make up one step.", at_least(1)
+    )
+    optimizer: str = setting("AdamW", OPTIMIZER, "Name of an optimizer of torch.optim.", filled)
+    weight_decay: float | None = setting(
+        None, OPTIMIZER, "Weight decay; not given: 0 (embedding) or the optimizer's own (hypernetwork).", at_least(0)
+    )
+    clip_grad_mode: Literal["none", "value", "norm"] = setting("none", OPTIMIZER, "How gradients are clipped.")
+    clip_grad_value: str = setting(
+        "0.1", OPTIMIZER, "Clipping threshold, or its schedule 'value:step, value'.", filled, number=True
+    )
+    clip_skip: int = setting(1, OPTIMIZER, "Layer of the text encoder to use, counted from the end.", at_least(1))
+    seed: int = setting(0, OPTIMIZER, "Every random draw of the run depends on this number.", at_least(0))
+
+    device: str = setting("auto", MACHINE, "auto, cpu, cuda, cuda:N, mps, xpu.", device_name)
+    vram: str = setting(
+        "off",
+        MACHINE,
+        "Choose those of the settings below that are not given, so that the run fits: auto (what the device has free), "
+        "or its gigabytes; off: none is chosen.",
+        gigabytes,
+        number=True,
+    )
+    offload: bool | None = setting(
+        None, MACHINE, "Text encoders and VAE leave the device while they rest; not given: no."
+    )
+    slicing: bool | None = setting(
+        None,
+        MACHINE,
+        "Encode and draw pictures one at a time, and in tiles where larger than the model's own size; not given: no.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto", MACHINE, "Precision of the frozen model; auto: fp32, unless --vram chooses another."
+    )
+    gradient_checkpointing: bool | None = setting(
+        None, MACHINE, "Less memory for about a third more time; not given: no."
+    )
+    weight_storage: Literal["auto", "same", "float8"] = setting(
+        "auto", MACHINE, "Keep the U-Net's weights in 8 bits each; auto: same (as they compute), unless --vram chooses."
+    )
+
+    log_dir: str = setting("", OUTPUT, "Folder for run folders; empty: textual_inversion in the workspace.")
+    save_every: int = setting(500, OUTPUT, "Steps between copies of the adapter; 0: none.", at_least(0))
+    save_optimizer_state: bool = setting(
+        False, OUTPUT, "Keep the optimizer's state beside the finished file, for a later training to go on with."
+    )
+    author: str = setting("", OUTPUT, "Who made it, kept in the finished file.")
+    license: str = setting("", OUTPUT, "Licence of the finished file, kept in it.")
+    log_every: int = setting(
+        10,
+        OUTPUT,
+        "Steps between readings of the losses from the device, which a NaN is noticed by; the log has each step.",
+        at_least(1),
+    )
+    tensorboard: bool = setting(False, OUTPUT, "Write TensorBoard logs too (needs tincture[tensorboard]).")
+
+    preview_every: int = setting(500, PREVIEW, "Steps between previews; 0: none.", at_least(0))
+    preview_prompts: tuple[str, ...] = setting(
+        (), PREVIEW, "Prompt of a preview; repeat for several. Not given: a prompt of the data."
+    )
+    preview_negative_prompt: str = setting("", PREVIEW, "Negative prompt of the previews.")
+    preview_steps: int = setting(20, PREVIEW, "Sampling steps of the previews.", at_least(1))
+    preview_sampler: str = setting("Euler a", PREVIEW, "Sampler of the previews.", filled)
+    preview_guidance_scale: float | None = setting(
+        None, PREVIEW, "Guidance scale of the previews; not given: the model's own (7; picto: 2).", at_least(0)
+    )
+    preview_seed: int = setting(0, PREVIEW, "Seed of the previews.", drawn_seed)
+    preview_width: int = setting(0, PREVIEW, "Width of the previews in pixels; 0: that of --width.", _sides)
+    preview_height: int = setting(0, PREVIEW, "Height of the previews in pixels; 0: that of --height.", _sides)
+    preview_with_embedding: bool = setting(
+        False, PREVIEW, "Save the first preview once more as a PNG card that holds the embedding, in image_embeddings."
+    )
+
+    @classmethod
+    def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
+        sound = {name: value for name, value in values.items() if name not in faulty}
+        return _data_faults(sound) + _preview_faults(sound) + ([] if "steps" in faulty else _schedule_faults(sound))
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of pictures, as `data` says them."""
+        return (self.data,) if isinstance(self.data, str) else self.data
+
+    def overrides(self) -> ModelOverrides:
+        """What counts instead of what the model's files say."""
+        return ModelOverrides(
+            vae=self.vae,
+            family=None if self.family == "auto" else self.family,
+            prediction_type=None if self.prediction_type == "auto" else self.prediction_type,
+            zero_terminal_snr=self.zero_terminal_snr,
+        )
+
+    def resolved(self) -> TrainSettings:
+        """A copy in which what depends on the kind (rate, template, an embedding's weight decay) is filled in.
+
+        So is what is left open of `MEMORY_SETTINGS`, unless `vram` asks for a choice.
+        """
+        return self.replace(
+            **(self.open_memory_settings() if self.vram == "off" else {}),
+            learning_rate=self.learning_rate or DEFAULT_LEARNING_RATE[self.kind],
+            template=self.template or DEFAULT_TEMPLATE[self.kind],
+            weight_decay=0.0 if self.kind == "embedding" and self.weight_decay is None else self.weight_decay,
+        )
+
+    @property
+    def last_step(self) -> int:
+        """The step that ends the run: as in the webui, it may be the end of the learning rate's schedule."""
+        from tincture.settings.schedule import Schedule
+
+        rate = self.learning_rate or DEFAULT_LEARNING_RATE[self.kind]
+        return min(self.steps, Schedule.parse(rate, self.steps).end_step)
+
+    def open_memory_settings(self) -> dict[str, Any]:
+        """Those of `MEMORY_SETTINGS` that were not given, with what they usually are."""
+        return {name: usual for name, usual in MEMORY_SETTINGS.items() if getattr(self, name) in (None, "auto")}
+
+
+FIELDS: Mapping[str, FieldSpec] = specs_of(TrainSettings)
+
+
+def _data_faults(values: Mapping[str, Any]) -> list[str]:
+    faults = []
+    if values.get("varsize") and values.get("buckets"):
+        faults.append("varsize and buckets are both on, but a picture has its own size or a bucket's; give one of them")
+    if 0 < values.get("bucket_max", 0) < values.get("bucket_min", 0):
+        faults.append(f"bucket_min is {values['bucket_min']}, but must be at most bucket_max, {values['bucket_max']}")
+    attention = values.get("attention_mask_weight")
+    if values.get("masks") and not values.get("use_weight") and not attention:
+        faults.append(
+            f"masks is {values['masks']!r}, but use_weight is off and attention_mask_weight is 0, so that no mask "
+            "would count; give one of them"
+        )
+    if attention and values.get("kind") == "hypernetwork":
+        faults.append(
+            f"attention_mask_weight is {attention}, but a hypernetwork has no name in the prompt whose attention could "
+            "be held to a mask; leave it out, or use masks by use_weight"
+        )
+    return faults
+
+
+def _preview_faults(values: Mapping[str, Any]) -> list[str]:
+    if not values.get("preview_with_embedding"):
+        return []
+    if values.get("kind") == "hypernetwork":
+        return ["preview_with_embedding is on, but a picture has no place for a hypernetwork; leave it out"]
+    if values.get("preview_every") == 0:
+        return ["preview_with_embedding is on, but preview_every is 0, so that there is no preview; leave one out"]
+    return []
+
+
+def _schedule_faults(values: Mapping[str, Any]) -> list[str]:
+    steps = values.get("steps", FIELDS["steps"].default)
+    schedules = {name for name, spec in FIELDS.items() if spec.number and spec.group == OPTIMIZER}
+    texts = {name: value for name, value in values.items() if name in schedules and value}
+    return [fault for name, text in texts.items() if (fault := _schedule_fault(name, text, steps))]
+
+
+def _schedule_fault(name: str, text: str, steps: int) -> str | None:
+    from tincture.settings.schedule import Schedule
+
+    try:
+        Schedule.parse(text, steps)
+    except UsageError as error:
+        return f"{name}: {str(error).rstrip('.')}"
+    return None

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.checkpoints import Checkpoints
+from tincture.cli import main
+from tincture.run import doctor
+from tincture.workspace import Workspace
+
+
+@pytest.fixture
+def whole_picto(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_missing_from_picto", list)
+
+
+def test_a_machine_that_is_well(tmp_path: Path, whole_picto: None, checkpoints: Checkpoints) -> None:
+    workspace = Workspace(tmp_path)
+    (workspace.models / "mine").mkdir(parents=True)
+    (workspace.models / "mine" / "model_index.json").write_text("{}")
+    (workspace.models / "anime.safetensors").symlink_to(checkpoints.path("sd2-v"))
+    workspace.embeddings.mkdir()
+    (workspace.embeddings / "cat.pt").write_bytes(b"x")
+
+    report = doctor.examine(workspace)
+
+    assert report["problems"] == []
+    assert report["libraries"]["torch"] == torch.__version__
+    cpu = report["devices"][0]
+    assert (cpu["name"], cpu["precisions"][0]) == ("cpu", "fp32")
+    assert report["picto_complete"] is True
+    assert report["models"]["anime.safetensors"] == "Stable Diffusion 2, predicts v"
+    assert "holds a another kind" not in report["models"]["mine"] and "cannot be used" in report["models"]["mine"]
+    assert (report["workspace"]["embeddings"], report["workspace"]["hypernetworks"]) == (1, 0)
+    assert report["workspace"]["free"] > 0
+    assert json.loads(json.dumps(report)) == report
+    text = doctor.as_text(report)
+    for part in ("device cpu", "fp32", "mine", str(tmp_path), "1 embeddings", f"torch {torch.__version__}"):
+        assert part in text
+
+
+def test_every_extra_for_users_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert set(doctor.OPTIONAL_PARTS) == set(project["optional-dependencies"]) - {"dev", "fuzz"}
+    monkeypatch.setattr(doctor, "OPTIONAL_PARTS", {"there": "json", "missing": "no_such_module"})
+    report = doctor.examine(Workspace(tmp_path))
+    assert report["optional_parts"] == {"there": True, "missing": False}
+    assert "extra missing" in doctor.as_text(report)
+
+
+def test_examining_leaves_nothing_behind(tmp_path: Path, whole_picto: None) -> None:
+    doctor.examine(Workspace(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_problem_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.embeddings.mkdir()
+    monkeypatch.setattr(doctor, "_missing_from_picto", lambda: ["unet"])
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(doctor, "LITTLE_SPACE", 1 << 80)
+    monkeypatch.setattr(doctor, "LIBRARIES", ("torch", "no-such-library"))
+
+    problems = doctor.examine(workspace)["problems"]
+
+    assert len(problems) == 5
+    for part in (
+        "no-such-library",
+        "lacks unet",
+        f"{tmp_path} may not",
+        f"{workspace.embeddings} may not",
+        "GB are free",
+    ):
+        assert any(part in problem for problem in problems), part
+
+
+def test_a_precision_that_fails_is_not_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = torch.nn.functional.conv2d
+
+    def without_half(pixels: torch.Tensor, *rest: Any, **given: Any) -> torch.Tensor:
+        if pixels.dtype is torch.float16:
+            raise RuntimeError("not implemented for 'Half'")
+        return real(pixels, *rest, **given)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", without_half)
+    assert doctor.examine(Workspace(tmp_path))["devices"][0]["precisions"] == ["fp32", "bf16"]
+
+
+@pytest.mark.parametrize(("missing", "code"), [([], 0), (["vae"], 1)])
+def test_the_command_fails_when_something_is_missing(
+    missing: list[str],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(doctor, "_missing_from_picto", lambda: missing)
+    assert main(["doctor", "--json", "--root", str(tmp_path)]) == code
+    assert json.loads(capsys.readouterr().out)["workspace"]["root"] == str(tmp_path)
+    assert main(["doctor", "--root", str(tmp_path)]) == code
+    assert ("problem" in capsys.readouterr().out) is bool(missing)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import Bench, equal, trained
+from tincture.adapters.embedding import Embedding
+from tincture.formats.files import safe_torch_load
+from tincture.run.optimizer_file import load_optimizer
+from tincture.training.optimizer import create_optimizer
+
+KINDS = ("embedding", "hypernetwork")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_in_two_runs_equals_one_when_the_optimizers_state_is_kept(bench: Bench, kind: str) -> None:
+    start = bench.path(kind).read_bytes()
+    at_once = trained(bench.train(kind, steps=6).adapter_path)
+
+    def in_two(keep: bool) -> dict[str, torch.Tensor]:
+        bench.path(kind).write_bytes(start)
+        bench.train(kind, steps=3, save_optimizer_state=keep)
+        assert Path(f"{bench.path(kind)}.optim").exists() == keep
+        return trained(bench.train(kind, steps=6).adapter_path)
+
+    assert not equal(in_two(keep=False), at_once)
+    assert equal(in_two(keep=True), at_once)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sidecar_of_an_older_file_is_not_used(bench: Bench, kind: str) -> None:
+    bench.train(kind, steps=2, save_optimizer_state=True)
+    old = shutil.copy(f"{bench.path(kind)}.optim", bench.workspace.root / "old.optim")
+    bench.train(kind, steps=4)
+    shutil.copy(old, f"{bench.path(kind)}.optim")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bench.train(kind, steps=5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_state_of_another_optimizer_is_left_alone_with_a_warning(bench: Bench, kind: str) -> None:
+    bench.train(kind, steps=2, save_optimizer_state=True)
+    with pytest.warns(UserWarning, match=r"\.pt\.optim holds the state of another optimizer"):
+        bench.train(kind, steps=3, optimizer="SGD", weight_decay=0.0)
+
+
+def test_an_embeddings_sidecar_is_written_for_adamw_alone(bench: Bench) -> None:
+    with pytest.warns(UserWarning, match="AdamW's state only"):
+        bench.train("embedding", steps=2, save_optimizer_state=True, optimizer="SGD")
+    assert not Path(f"{bench.path('embedding')}.optim").exists()
+
+
+def test_states_of_other_shapes_are_left_alone(bench: Bench) -> None:
+    bench.train("embedding", steps=2, save_optimizer_state=True)
+    adapter = Embedding.load(bench.path("embedding"))
+    other = [torch.nn.Parameter(torch.zeros(5, 3))]
+    optimizer = create_optimizer("AdamW", other, 0.1)
+    with pytest.warns(UserWarning, match="another optimizer"):
+        assert not load_optimizer(optimizer, adapter, bench.path("embedding"))
+    assert optimizer.state_dict()["state"] == {}
+
+
+def test_the_reference_reads_the_sidecar(bench: Bench) -> None:
+    bench.train("hypernetwork", steps=2, save_optimizer_state=True)
+    content = safe_torch_load(f"{bench.path('hypernetwork')}.optim")
+    assert set(content) == {"optimizer_name", "hash", "optimizer_state_dict"}
+    assert content["optimizer_name"] == "AdamW"

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.runs import RANDOM, Bench, OnStep, Recorder, csv_text, equal, last_state, trained
+from tincture.adapters.hypernetwork import create_hypernetwork
+from tincture.drawing.sheets import LABEL_HEIGHT, LABEL_WIDTH, contact_sheet
+from tincture.events import PreviewReady
+from tincture.formats.picture_text import PictureParameters, parse_parameters
+
+KINDS = ("embedding", "hypernetwork")
+PREVIEWS: dict[str, Any] = {
+    "preview_every": 2,
+    "preview_steps": 2,
+    "preview_sampler": "Euler a",
+    "preview_prompts": ["a cat", 'red, cat: "moon"'],
+    "preview_negative_prompt": "blue",
+    "preview_seed": 7,
+}
+
+
+def steps_of(run_dir: Path) -> list[int]:
+    return sorted(int(path.stem.split("-")[-2]) for path in (run_dir / "images").glob("*-0.png"))
+
+
+def picture(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def parameters(path: Path) -> PictureParameters:
+    with Image.open(path) as image:
+        return parse_parameters(image.info["parameters"])
+
+
+def sheet_rows(run_dir: Path) -> int:
+    height: int = picture(run_dir / "images" / "contact-sheet.png").shape[0]
+    return height // (16 + 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_previews_do_not_disturb_training(new_bench: Callable[[str], Bench], kind: str) -> None:
+    """Network dropout, and a sampler that draws noise at every step, would both show."""
+    settings = {**RANDOM, "steps": 4}
+    without = new_bench("without").train(kind, **settings)
+    previewed = new_bench("with").train(kind, **settings, **{**PREVIEWS, "preview_every": 1})
+    assert steps_of(previewed.run_dir) == [0, 1, 2, 3, 4]
+    assert equal(trained(previewed.adapter_path), trained(without.adapter_path))
+    assert equal(last_state(previewed.run_dir), last_state(without.run_dir))
+    assert csv_text(previewed.run_dir) == csv_text(without.run_dir)
+
+
+def test_pictures_tell_how_they_were_made(bench: Bench) -> None:
+    recorder = Recorder()
+    result = bench.train("hypernetwork", steps=2, clip_skip=2, callbacks=[recorder], **PREVIEWS)
+    ready = recorder.of(PreviewReady)
+    assert [event.global_step for event in ready] == [0, 2]
+    assert [path.name for path in ready[1].paths] == ["ink-2-0.png", "ink-2-1.png"]
+    assert all(path.parent == result.run_dir / "images" for event in ready for path in event.paths)
+    assert picture(ready[1].paths[1]).shape == (16, 16, 3)
+    read = parameters(ready[1].paths[1])
+    assert (read.prompt, read.negative_prompt) == ('red, cat: "moon"', "blue")
+    told = {key: read.settings[key] for key in ("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Clip skip")}
+    assert told == {
+        "Steps": "2",
+        "Sampler": "Euler a",
+        "CFG scale": "7",
+        "Seed": "7",
+        "Size": "16x16",
+        "Model": "tiny",
+        "Clip skip": "2",
+    }
+    assert read.settings["Hypernet"] == "ink"
+    sheet = parameters(result.run_dir / "images" / "contact-sheet.png")
+    assert (sheet.prompt, sheet.negative_prompt) == ('a cat\nred, cat: "moon"', "blue")
+    told |= {"Hypernet": "ink", "Sheet rows": "step 0, step 2"}
+    assert {key: sheet.settings[key] for key in told} == told
+
+
+def test_seeds_are_fixed_and_the_adapter_acts(new_bench: Callable[[str], Bench]) -> None:
+    """Equal weights give equal pictures, whatever the step; other weights give others."""
+    rates = {"still": "0", "trained": "1"}
+    pictures = {}
+    for name, rate in rates.items():
+        result = new_bench(name).train("embedding", steps=4, learning_rate=rate, weight_decay=0.0, **PREVIEWS)
+        pictures[name] = [picture(result.run_dir / "images" / f"cat-{step}-0.png") for step in (0, 4)]
+    assert np.array_equal(pictures["still"][0], pictures["still"][1])
+    assert np.array_equal(pictures["still"][0], pictures["trained"][0])
+    assert not np.array_equal(pictures["trained"][0], pictures["trained"][1])
+
+
+def test_network_dropout_is_off_in_previews(bench: Bench) -> None:
+    """Else two previews with the same weights would differ: dropout draws from what the step before left."""
+    strong = create_hypernetwork("ink", (32, 64), weight_init="KaimingNormal", dropout_structure=(0, 0.5, 0))
+    strong.save(bench.path("hypernetwork"))
+    result = bench.train("hypernetwork", steps=2, learning_rate="0", **PREVIEWS)
+    first, second = (picture(result.run_dir / "images" / f"ink-{step}-0.png") for step in (0, 2))
+    assert np.array_equal(first, second)
+
+
+def test_the_sheet_has_a_row_per_preview_and_grows_over_a_resume(new_bench: Callable[[str], Bench]) -> None:
+    settings = {**PREVIEWS, "steps": 7}
+    whole = new_bench("whole").train("embedding", **settings)
+    assert steps_of(whole.run_dir) == [0, 2, 4, 6, 7]
+    assert sheet_rows(whole.run_dir) == 5
+    bench = new_bench("stopped")
+    stopped = bench.train("embedding", stop_after=3, **settings)
+    assert sheet_rows(stopped.run_dir) == 2
+    resumed = bench.resume(stopped.run_dir)
+    for path in (whole.run_dir / "images").glob("*.png"):
+        same = resumed.run_dir / "images" / path.name
+        assert np.array_equal(picture(path), picture(same)), path.name
+    assert len(list((resumed.run_dir / "images").iterdir())) == len(list((whole.run_dir / "images").iterdir()))
+
+
+def test_a_preview_that_a_kill_prevented_is_drawn_by_the_resume(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    # The state of step 2 is saved before the preview of step 2 is drawn.
+    patch = OnStep(1, lambda: monkeypatch.setattr("tincture.run.previews.generate", kill))
+    with pytest.raises(Killed):
+        bench.train("embedding", steps=4, save_every=2, callbacks=[patch], **PREVIEWS)
+    monkeypatch.undo()
+    (run_dir,) = bench.workspace.logs.glob("*/*")
+    assert steps_of(bench.resume(run_dir).run_dir) == [0, 2, 4]
+
+
+def test_prompts_come_from_the_data_when_none_are_given(bench: Bench) -> None:
+    recorder = Recorder()
+    bench.train("embedding", steps=1, preview_every=1, preview_steps=1, callbacks=[recorder])
+    paths = recorder.of(PreviewReady)[0].paths
+    assert 1 <= len(paths) <= 4
+    prompts = [parameters(path).prompt for path in paths]
+    assert all("cat" in prompt for prompt in prompts)
+    assert len(set(prompts)) == len(prompts)
+
+
+def test_contact_sheet_places_pictures_in_rows_under_labels() -> None:
+    red, blue = (np.full((8, 8, 3), colour, dtype=np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    sheet = np.asarray(contact_sheet({"one": [red, blue], "two": [blue]}, columns=("a", "b")))
+    assert sheet.shape == (LABEL_HEIGHT + 2 * 10, LABEL_WIDTH + 2 * 10, 3)
+    top, left = LABEL_HEIGHT + 4, LABEL_WIDTH + 4
+    assert [tuple(sheet[top + y, left + x]) for y, x in ((0, 0), (0, 10), (10, 0), (10, 10))] == [
+        (255, 0, 0),
+        (0, 0, 255),
+        (0, 0, 255),
+        (255, 255, 255),
+    ]
+    assert (sheet[top, :LABEL_WIDTH] != 255).any()
+
+
+def test_a_long_label_keeps_its_end() -> None:
+    black = np.zeros((8, 8, 3), dtype=np.uint8)
+    end = {
+        name: np.asarray(contact_sheet({name: [black]}))[:, -40:-10] for name in ("a-long-name-100", "a-long-name-200")
+    }
+    assert (end["a-long-name-100"] != end["a-long-name-200"]).any()

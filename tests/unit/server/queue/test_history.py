@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from tincture.server.queue.folder import JobFolder
+from tincture.server.queue.store import JobStore
+from tincture.server.queue.supervisor import _KEPT_FOLDERS, Supervisor
+from tincture.workspace import Workspace
+
+
+def tell(folder: Path, *events: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "events.jsonl"
+    known = len(file.read_text().splitlines()) if file.exists() else 0
+    with file.open("a") as lines:
+        for n, event in enumerate(events, known + 1):
+            lines.write(json.dumps({"n": n, "time": float(n), **event}) + "\n")
+
+
+def steps(*numbers: int, loss: float | None = 0.5) -> dict[str, Any]:
+    records = [[step, (step - 1) // 4, (step - 1) % 4, loss, 0.005] for step in numbers]
+    return {"type": "steps", "records": records, "steps": 100, "loss_mean": 0.4, "loss_error": 0.1}
+
+
+def test_a_trace_grows_with_what_is_told(tmp_path: Path) -> None:
+    job = JobFolder(tmp_path / "one")
+    assert len(job.trace().loss) == 0
+    tell(tmp_path / "one", {"type": "model", "text": "picto"}, {"type": "started", "global_step": 0}, steps(1, 2, 3))
+    first = job.trace()
+    assert (list(first.global_step), first.model, first.epoch) == ([1, 2, 3], "picto", 0)
+    preview = {"type": "preview", "global_step": 5, "paths": ["a.png", "b.png"]}
+    tell(tmp_path / "one", steps(4, 5, loss=None), preview, {"type": "remark", "text": "odd"})
+    second = job.trace()
+    assert list(second.global_step) == [1, 2, 3, 4, 5]
+    assert math.isnan(second.loss[-1]) and second.loss_mean == 0.4
+    assert (second.previews, second.remarks) == ({5: (Path("a.png"), Path("b.png"))}, ("odd",))
+    assert len(first.loss) == 3  # what was handed out stays as it was
+
+
+def test_a_run_that_goes_on_from_an_earlier_step_forgets_the_later_ones(tmp_path: Path) -> None:
+    job = JobFolder(tmp_path / "one")
+    tell(tmp_path / "one", steps(1, 2, 3, 4), {"type": "started", "global_step": 2})
+    assert list(job.trace().global_step) == [1, 2]
+    tell(tmp_path / "one", steps(3, loss=0.1))
+    assert list(job.trace().loss) == [0.5, 0.5, 0.1]
+
+
+def test_the_speed_is_that_of_late(tmp_path: Path) -> None:
+    job = JobFolder(tmp_path / "one")
+    tell(tmp_path / "one", *({"type": "progress", "global_step": 3 * step} for step in range(100)))
+    assert job.trace().speed == 3.0
+
+
+def test_only_the_latest_jobs_are_kept_and_others_are_read_again(tmp_path: Path) -> None:
+    supervisor = Supervisor(JobStore(tmp_path / "jobs.sqlite3"), tmp_path, Workspace(tmp_path), ["auto"])
+    first = supervisor.folder("0")
+    for number in range(_KEPT_FOLDERS + 3):
+        tell(tmp_path / str(number), steps(1, 2))
+        assert len(supervisor.folder(str(number)).trace().loss) == 2
+    assert supervisor.folder("0") is not first
+    assert len(supervisor.folder("0").trace().loss) == 2
+    supervisor.store.close()
+
+
+def test_the_tail_of_a_log_begins_with_a_whole_line_and_ends_what_was_written_over(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path)
+    assert folder.log_tail(100) == ""
+    (tmp_path / "log.txt").write_bytes(b"first line\nstep 1\rstep 2\rstep 3\nlast\n")
+    assert folder.log_tail(1000) == "first line\nstep 3\nlast\n"
+    assert folder.log_tail(30) == "step 3\nlast\n"

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tincture.server.queue.attempt import reflected
+from tincture.server.queue.jobs import Job, JobState, Wanted
+from tincture.server.queue.outcome import Ending, outcome
+
+DONE = {"state": "done", "result": {"global_step": 9, "loss": 0.5}}
+FAILED = {"state": "failed", "error": "No.", "error_type": "DataError"}
+STOPPED = {"state": "stopped", "result": {"global_step": 4}}
+EARLY: dict[str, Any] = {"state": "stopped", "result": {}}
+AGAIN = "again"
+
+
+def job(**values: Any) -> Job:
+    return Job(**{"id": "one", "kind": "train", "name": "cat", "settings": {}, "state": JobState.RUNNING, **values})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ending", "state"),
+    [
+        # What is done is done, and a failure is told, whatever was asked for.
+        (None, Ending(DONE, 0), "done"),
+        (Wanted.CANCELLED, Ending(DONE, 0), "done"),
+        (None, Ending(DONE, -9, timed_out=True), "done"),
+        (None, Ending(DONE, closing=True), "done"),
+        (Wanted.PAUSED, Ending(FAILED, 1), "failed"),
+        (None, Ending(FAILED, 1, closing=True), "failed"),
+        # What was asked for.
+        (Wanted.PAUSED, Ending(STOPPED, 130), "paused"),
+        (Wanted.CANCELLED, Ending(STOPPED, 130), "cancelled"),
+        (Wanted.CANCELLED, Ending(EARLY, 130), "cancelled"),
+        (Wanted.INTERRUPTED, Ending(STOPPED, 130), "done"),
+        (Wanted.CANCELLED, Ending(STOPPED, 130, timed_out=True), "cancelled"),
+        (Wanted.CANCELLED, Ending(STOPPED, 130, closing=True), "cancelled"),
+        # Killed, since it did not stop.
+        (Wanted.PAUSED, Ending(None, -9, killed=True), "paused"),
+        (Wanted.CANCELLED, Ending(None, -9, killed=True), "cancelled"),
+        (Wanted.INTERRUPTED, Ending(None, -9, killed=True), "failed"),
+        (None, Ending(None, -9, timed_out=True, killed=True), "failed"),
+        (None, Ending(None, -9, killed=True, closing=True), AGAIN),
+        # The time was over.
+        (None, Ending(STOPPED, 130, timed_out=True), "failed"),
+        (None, Ending(EARLY, 130, timed_out=True), "failed"),
+        # The server ends, or died.
+        (None, Ending(STOPPED, 130, closing=True), AGAIN),
+        (None, Ending(None, closing=True), AGAIN),
+        (Wanted.PAUSED, Ending(None, closing=True), "paused"),
+        (Wanted.CANCELLED, Ending(None, closing=True), "cancelled"),
+        (Wanted.INTERRUPTED, Ending(EARLY, 130, closing=True), AGAIN),
+        # By itself.
+        (None, Ending(STOPPED, 130), AGAIN),
+        (None, Ending(None, -9), "failed"),
+        (None, Ending(None, 1), "failed"),
+        (Wanted.PAUSED, Ending(None, -11), "failed"),
+        (Wanted.CANCELLED, Ending(None, -11), "cancelled"),
+        (Wanted.INTERRUPTED, Ending(None, -11), "failed"),
+    ],
+)
+def test_what_becomes_of_a_job(wanted: Wanted | None, ending: Ending, state: str) -> None:
+    decided = outcome(job(wanted=wanted, timeout_s=60.0), ending)
+    assert (AGAIN if decided.again else str(decided.changes["state"])) == state
+    if state == "failed":
+        assert decided.changes["error"].endswith(".") and decided.changes["error_type"]
+    if not decided.again:
+        assert (decided.changes["wanted"], decided.changes["stage"]) == (None, "")
+
+
+def test_results_and_steps() -> None:
+    assert outcome(job(), Ending(DONE)).changes["global_step"] == 9
+    assert outcome(job(), Ending(DONE)).changes["loss"] == 0.5
+    unknown = outcome(job(global_step=3, loss=0.25), Ending({"state": "done", "result": {"loss": None}})).changes
+    assert (unknown["global_step"], "loss" in unknown) == (3, False)
+    crops = outcome(job(kind="preprocess", global_step=3, steps=5), Ending({"state": "done", "result": {}})).changes
+    assert crops["global_step"] == 5
+
+
+def test_an_unknown_signal_is_named_by_its_number() -> None:
+    error = outcome(job(), Ending(None, -99, log=("one", "two", "Extension modules: numpy"))).changes["error"]
+    assert error == "The job's process was ended by signal 99; other jobs are not touched. Its log ends: one | two"
+
+
+def test_what_an_event_changes_in_its_job() -> None:
+    looking = {"type": "stage", "stage": "looking", "done": 2, "total": 5}
+    assert reflected(job(), looking) == reflected(job(kind="preprocess"), looking) == {"stage": "looking 2/5"}
+    cutting = {**looking, "stage": "cutting"}
+    assert reflected(job(kind="preprocess"), cutting) == {"stage": "cutting 2/5", "global_step": 2, "steps": 5}
+    assert reflected(job(), {"type": "remark", "text": "odd"}) == {}
+    assert reflected(job(), {"type": "of a later version"}) == {}

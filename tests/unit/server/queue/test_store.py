@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tincture.errors import StorageError, UsageError
+from tincture.server.errors import ConflictError, NotFoundError
+from tincture.server.queue.jobs import FINISHED, Job, JobState, Wanted
+from tincture.server.queue.store import JobStore
+
+
+def job(job_id: str, **values: Any) -> Job:
+    return Job(**{"id": job_id, "kind": "train", "name": job_id, "settings": {"steps": 5}, **values})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "jobs.sqlite3"
+
+
+@pytest.fixture
+def store(path: Path) -> JobStore:
+    return JobStore(path)
+
+
+def ids(store: JobStore, *states: JobState) -> list[str]:
+    return [each.id for each in store.list(states)]
+
+
+def fill(store: JobStore, count: int) -> None:
+    for number in range(count):
+        store.add(job(f"j{number}", position=float(number)))
+
+
+def test_a_job_comes_back_as_it_was_put_in_also_from_another_store(store: JobStore, path: Path) -> None:
+    whole = job(
+        "one",
+        kind="preprocess",
+        name="Bücher",
+        settings={"data": ["a", "b:3"], "rate": 1e-5, "none": None},
+        state=JobState.FAILED,
+        priority=-3,
+        position=2.5,
+        device="cuda:1",
+        timeout_s=60.0,
+        source="page",
+        wanted=Wanted.CANCELLED,
+        created_at=1.0,
+        started_at=2.0,
+        ended_at=3.0,
+        attempts=2,
+        run_dir="/somewhere/else",
+        global_step=7,
+        steps=9,
+        stage="latents 3/5",
+        loss=0.25,
+        learning_rate=0.01,
+        eta_s=12.0,
+        result={"counts": {"used": 3}},
+        error="It is »over«.",
+        error_type="DataError",
+    )
+    store.add(whole)
+    assert store.get("one") == JobStore(path).get("one") == whole
+    assert store.list() == [whole]
+    with pytest.raises(ConflictError, match="There is a job one already"):
+        store.add(whole)
+
+
+@pytest.mark.parametrize("wrong", ["two", "", "../one", "one\x00", "ö", "x" * 65, "one'; DROP TABLE jobs"])
+def test_an_unknown_job_is_told(store: JobStore, wrong: str) -> None:
+    store.add(job("one"))
+    for ask in (
+        lambda: store.get(wrong),
+        lambda: store.update(wrong, error="x"),
+        lambda: store.move(wrong, priority=1),
+        lambda: store.move("one", before=wrong),
+        lambda: store.delete(wrong, FINISHED),
+    ):
+        with pytest.raises(NotFoundError, match="There is no job"):
+            ask()
+    assert ids(store) == ["one"]
+
+
+def test_running_ones_stand_first_then_waiting_ones_in_turn_then_ended_ones_latest_first(store: JobStore) -> None:
+    store.add(job("waits", position=5.0))
+    store.add(job("done", state=JobState.DONE, ended_at=10.0))
+    store.add(job("failed", state=JobState.FAILED, ended_at=30.0))
+    store.add(job("cancelled", state=JobState.CANCELLED, ended_at=20.0))
+    store.add(job("urgent", priority=1, position=9.0))
+    store.add(job("paused", state=JobState.PAUSED, position=4.0))
+    store.add(job("runs", state=JobState.RUNNING, started_at=3.0))
+    everything = ["runs", "urgent", "paused", "waits", "failed", "cancelled", "done"]
+    assert ids(store) == everything
+    assert ids(store, JobState.QUEUED, JobState.DONE) == ["urgent", "waits", "done"]
+    assert [each.id for each in store.list(limit=2, offset=3)] == everything[3:5]
+    assert [each.id for each in store.list(limit=10**30, offset=-5)] == everything
+    assert store.counts() == {**dict.fromkeys(JobState, 1), JobState.QUEUED: 2}
+
+
+def test_claims_go_by_priority_then_position(store: JobStore) -> None:
+    for job_id, priority, position in (("a", 0, 2.0), ("b", 5, 9.0), ("c", 0, 1.0), ("d", -1, 0.0)):
+        store.add(job(job_id, priority=priority, position=position))
+    claimed = [store.claim("cpu") for _ in range(5)]
+    assert [each and each.id for each in claimed] == ["b", "c", "a", "d", None]
+    first = store.get("b")
+    assert (first.state, first.device, first.attempts) == (JobState.RUNNING, "cpu", 1)
+    assert first.started_at is not None
+
+
+def test_a_device_takes_its_own_jobs_and_those_of_any(store: JobStore) -> None:
+    store.add(job("other", device="cuda:1", position=1.0))
+    store.add(job("any", position=2.0))
+    assert [each and each.id for each in (store.claim("cuda:0"), store.claim("cuda:0"))] == ["any", None]
+    assert store.update("any", state=JobState.QUEUED).device == ""  # where it ran does not bind it
+    assert store.claim("cuda:1") == store.get("other")
+    assert store.update("other", state=JobState.QUEUED).device == "cuda:1"
+
+
+def test_two_trainings_of_one_adapter_do_not_run_at_a_time(store: JobStore) -> None:
+    for number, name in enumerate(("cat", "cat", "dog")):
+        store.add(job(f"j{number}", name=name, position=float(number)))
+    assert [each and each.id for each in (store.claim("a"), store.claim("b"), store.claim("c"))] == ["j0", "j2", None]
+    store.update("j0", state=JobState.DONE)
+    claimed = store.claim("b")
+    assert claimed and claimed.id == "j1"
+
+
+def trains(job_id: str, **values: Any) -> Job:
+    return job(job_id, **{"name": "cat", "settings": {"kind": "embedding"}, **values})
+
+
+def claims(store: JobStore, count: int = 3) -> list[str]:
+    claimed = [store.claim("cpu") for _ in range(count)]
+    return [each.id for each in claimed if each]
+
+
+def test_what_two_jobs_hold_is_told_by_kind_and_name_or_by_the_destination(store: JobStore) -> None:
+    store.add(trains("embedding", position=1.0))
+    store.add(trains("hypernetwork", settings={"kind": "hypernetwork"}, position=2.0))
+    store.add(trains("again", name="cat.pt", position=3.0))
+    crops = {"kind": "preprocess", "name": "crops"}
+    store.add(job("here", **crops, settings={"destination": "/here/crops"}, position=4.0))
+    store.add(job("there", **crops, settings={"destination": "/there/crops"}, position=5.0))
+    store.add(job("twice", **crops, settings={"destination": "/here/crops"}, position=6.0))
+    assert claims(store, 6) == ["embedding", "hypernetwork", "here", "there"]
+    assert [each.id for each in store.holding(store.get("again").holds)] == ["embedding", "again"]
+
+
+def test_a_paused_job_that_has_begun_holds_its_adapter(store: JobStore) -> None:
+    store.add(trains("begun", state=JobState.PAUSED, run_dir="run", attempts=1, position=1.0))
+    store.add(trains("second", position=2.0, priority=9))
+    store.add(trains("other", name="dog", position=3.0))
+    store.tell_what_waits()
+    assert store.get("second").stage == "waits for job begun, which is paused"
+    assert claims(store) == ["other"]
+    store.update("begun", state=JobState.QUEUED)  # it goes on before what would spoil its run, whatever the priority
+    assert claims(store) == ["begun"]
+    store.tell_what_waits()
+    assert store.get("second").stage == "waits for job begun, which is running"
+    version = store.version()
+    store.tell_what_waits()
+    assert store.version() == version  # nothing is written, and no watcher is told, where nothing is new
+    store.update("begun", state=JobState.DONE)
+    store.tell_what_waits()
+    assert store.get("second").stage == ""
+    assert claims(store) == ["second"]
+
+
+def test_a_paused_job_that_never_began_holds_nothing(store: JobStore) -> None:
+    store.add(trains("paused", state=JobState.PAUSED, position=1.0))
+    store.add(trains("second", position=2.0))
+    store.tell_what_waits()
+    assert store.get("second").stage == ""
+    assert claims(store) == ["second"]
+
+
+def test_what_else_a_job_waits_for_stays_told(store: JobStore) -> None:
+    store.add(trains("begun", state=JobState.PAUSED, run_dir="run", position=1.0))
+    store.add(trains("far", stage="waits for cuda:7, which this server was not given by --device"))
+    store.tell_what_waits()
+    assert "cuda:7" in store.get("far").stage
+
+
+def test_a_queue_of_the_first_version_learns_what_its_jobs_hold(store: JobStore, path: Path) -> None:
+    store.add(trains("begun", state=JobState.PAUSED, run_dir="run"))
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP INDEX jobs_by_what_they_hold")
+        connection.execute("ALTER TABLE jobs DROP COLUMN holds")
+        connection.execute("PRAGMA user_version = 1")
+    again = JobStore(path)
+    again.add(trains("second"))
+    assert again.claim("cpu") is None
+    assert [each.id for each in again.holding("embedding:cat")] == ["begun", "second"]
+
+
+def test_threads_never_claim_the_same_job(store: JobStore) -> None:
+    fill(store, 60)
+    claimed: list[str] = []
+
+    def work() -> None:
+        while found := store.claim("cpu"):
+            claimed.append(found.id)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == sorted(f"j{number}" for number in range(60))
+
+
+def test_processes_never_claim_the_same_job(store: JobStore, path: Path) -> None:
+    fill(store, 60)
+    code = """
+import sys
+from pathlib import Path
+from tincture.server.queue.store import JobStore
+store = JobStore(Path(sys.argv[1]))
+while job := store.claim(sys.argv[2]):
+    print(job.id)
+"""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), str(number)], stdout=subprocess.PIPE, text=True)
+        for number in range(4)
+    ]
+    outputs = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4
+    assert sorted(job_id for output in outputs for job_id in output) == sorted(f"j{number}" for number in range(60))
+    assert store.counts()[JobState.RUNNING] == 60
+    assert {each.attempts for each in store.list(limit=100)} == {1}
+
+
+def test_changes_are_refused_in_other_states(store: JobStore) -> None:
+    store.add(job("one", state=JobState.DONE))
+    with pytest.raises(ConflictError, match="The job one is done; this is possible only while it is queued or paused"):
+        store.update("one", [JobState.QUEUED, JobState.PAUSED], state=JobState.CANCELLED)
+    with pytest.raises(ConflictError, match=r"is done; .* running"):
+        store.note("one", global_step=3)
+    with pytest.raises(ConflictError, match="is done"):
+        store.delete("one", [JobState.FAILED])
+    with pytest.raises(ConflictError, match="is done"):
+        store.move("one", priority=4)
+    assert store.get("one") == job("one", state=JobState.DONE)
+    store.delete("one", FINISHED)
+    assert ids(store) == []
+
+
+def test_notes_of_a_running_job(store: JobStore) -> None:
+    store.add(job("one", state=JobState.RUNNING))
+    assert store.note("one", global_step=3, steps=9, loss=float("nan"), stage="x").global_step == 3
+    assert (store.get("one").loss, store.get("one").stage) == (None, "x")
+
+
+def test_what_decides_is_on_the_disk_and_what_is_noted_need_not_be(store: JobStore) -> None:
+    assert store._durable.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    assert store._quick.execute("PRAGMA synchronous").fetchone()[0] == 1  # NORMAL
+    assert store._durable.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
+def test_what_was_left_running_goes_before_all_others(store: JobStore) -> None:
+    fill(store, 2)
+    store.add(job("urgent", priority=9))
+    store.add(job("left", priority=-9, position=99.0))
+    store.update("left", state=JobState.RUNNING)
+    assert store.put_in_front("left", run_dir="run").run_dir == "run"
+    assert ids(store) == ["left", "urgent", "j0", "j1"]
+    with pytest.raises(ConflictError):
+        store.put_in_front("left")
+    claimed = store.claim("cpu")
+    assert claimed and claimed.id == "left"
+    store.update("left", state=JobState.QUEUED)
+    assert ids(store) == ["urgent", "j0", "j1", "left"]
+
+
+def test_moving(store: JobStore) -> None:
+    fill(store, 4)
+    store.move("j3", before="j1")
+    assert ids(store) == ["j0", "j3", "j1", "j2"]
+    store.move("j0", before="j2")
+    assert ids(store) == ["j3", "j1", "j0", "j2"]
+    assert store.move("j2", priority=7).priority == 7
+    assert ids(store) == ["j2", "j3", "j1", "j0"]
+    assert store.move("j0", before="j2").priority == 7
+    assert ids(store) == ["j0", "j2", "j3", "j1"]
+    store.update("j2", state=JobState.PAUSED)
+    store.move("j1", before="j2")
+    assert ids(store) == ["j0", "j1", "j2", "j3"]
+
+
+def test_moving_many_times_keeps_the_order_exact(store: JobStore) -> None:
+    for number in range(3):
+        store.add(job(f"j{number}", position=1e9))  # at the very same moment
+    for number in range(60):
+        store.move(f"j{(number + 1) % 2}", before=f"j{number % 2}")
+        assert ids(store).index(f"j{(number + 1) % 2}") == ids(store).index(f"j{number % 2}") - 1
+    assert ids(store) == ["j0", "j1", "j2"]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"priority": 1, "before": "j1"}, {"before": "j0"}, {"priority": 1001}])
+def test_moves_that_make_no_sense(store: JobStore, wrong: dict[str, Any]) -> None:
+    fill(store, 2)
+    with pytest.raises(UsageError):
+        store.move("j0", **wrong)
+
+
+def test_moving_before_what_does_not_wait(store: JobStore) -> None:
+    fill(store, 2)
+    store.update("j1", state=JobState.RUNNING)
+    with pytest.raises(ConflictError, match="j1 is running"):
+        store.move("j0", before="j1")
+    store.update("j0", error="still open")  # the transaction was given up
+
+
+@pytest.mark.parametrize("content", [b"x" * 5000, b"SQLite format 3\x00" + bytes(range(256)) * 40])
+def test_a_damaged_file_is_told(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match=r"is damaged .* Move it away"):
+        JobStore(path)
+    assert path.read_bytes() == content
+
+
+def test_damage_inside_is_found_at_the_start(store: JobStore, path: Path) -> None:
+    fill(store, 200)
+    store.close()
+    content = bytearray(path.read_bytes())
+    content[4096 : len(content) - 4096] = b"\xff" * (len(content) - 8192)
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="is damaged"):
+        JobStore(path)
+
+
+def test_a_file_of_a_later_version_is_left_alone(store: JobStore, path: Path) -> None:
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(StorageError, match="later version"):
+        JobStore(path)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="--state-dir"):
+        JobStore(tmp_path / "file" / "jobs.sqlite3")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match="could not be read or written"):
+        JobStore(tmp_path / "folder")
+
+
+def test_a_full_disk_is_a_sentence_and_changes_nothing(store: JobStore) -> None:
+    store.add(job("one"))
+    store._durable.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(StorageError, match="disk has room"):
+        for number in range(1000):
+            store.add(job(f"j{number}", error="x" * 4000))
+    assert store.get("one") == job("one")
+
+
+def test_a_closed_store_says_so(store: JobStore) -> None:
+    store.close()
+    with pytest.raises(StorageError):
+        store.counts()
