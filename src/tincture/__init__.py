@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from tincture.models.loading.load import load_model
     from tincture.models.sampling import generate
     from tincture.preprocessing.pipeline import preprocess
-    from tincture.run.create import create_embedding, create_hypernetwork
-    from tincture.run.train import resume, train
+    from tincture.recipe import create_embedding, create_hypernetwork, resume, train
     from tincture.settings.preprocess import PreprocessSettings
     from tincture.settings.train import TrainSettings
     from tincture.training.lr_schedule import LearnRateScheduler
@@ -61,14 +60,14 @@ def __getattr__(name: str) -> Any:
         "PreprocessSettings": "tincture.settings.preprocess",
         "TrainSettings": "tincture.settings.train",
         "convert_file": "tincture.adapters.files.conversion",
-        "create_embedding": "tincture.run.train",
-        "create_hypernetwork": "tincture.run.train",
+        "create_embedding": "tincture.recipe",
+        "create_hypernetwork": "tincture.recipe",
         "generate": "tincture.models.sampling",
         "inspect_file": "tincture.adapters.files.inspection",
         "load_model": "tincture.models.loading.load",
         "preprocess": "tincture.preprocessing.pipeline",
-        "resume": "tincture.run.train",
-        "train": "tincture.run.train",
+        "resume": "tincture.recipe",
+        "train": "tincture.recipe",
     }.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

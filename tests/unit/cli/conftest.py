@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import sys
 import types
 from collections.abc import Mapping
@@ -8,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-import tincture
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Result:
 
 @dataclass
 class FakeRecipe:
-    """Stands for `tincture.run.train`: notes how it was called, and gives or raises what a test wants."""
+    """Stands for `tincture.recipe`: notes how it was called, and gives or raises what a test wants."""
 
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
@@ -43,11 +42,12 @@ class FakeRecipe:
 
 
 def replace_module(monkeypatch: pytest.MonkeyPatch, name: str, content: Mapping[str, Any]) -> None:
-    """Put a made module in the place of `tincture.NAME` for `from tincture import NAME`."""
+    """Put a made module in the place of `tincture.NAME`, which may lie in a package of ours."""
     module = types.ModuleType(f"tincture.{name}")
     module.__dict__.update(content)
-    monkeypatch.setitem(sys.modules, f"tincture.{name}", module)
-    monkeypatch.setattr(tincture, name, module, raising=False)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    package, _, attribute = module.__name__.rpartition(".")
+    monkeypatch.setattr(importlib.import_module(package), attribute, module, raising=False)
 
 
 @pytest.fixture

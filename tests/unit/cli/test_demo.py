@@ -24,7 +24,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
         made.append((arguments, keywords))
         return REPORT
 
-    replace_module(monkeypatch, "demo", {"run": run})
+    replace_module(monkeypatch, "run.demo", {"run": run})
     return made
 
 

@@ -18,7 +18,7 @@ def generation(recipe: FakeRecipe, monkeypatch: pytest.MonkeyPatch) -> FakeRecip
     """A fake `tincture.drawing.pictures`, in an empty workspace as current directory."""
     fake = FakeRecipe(answers={"generate_pictures": [Path("o/1.png")], "generate_grid": Path("o/grid.png")})
     content: dict[str, Any] = {name: fake.function(name) for name in fake.answers}
-    replace_module(monkeypatch, "generation", content)
+    replace_module(monkeypatch, "drawing.pictures", content)
     return fake
 
 
