@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import math
 import re
@@ -40,6 +42,18 @@ def commands(page: Path, program: str) -> list[str]:
 TINCTURE = [(page, call) for page in PAGES for call in commands(page, "tincture")]
 MAKE = [(page, call) for page in PAGES for call in commands(page, "make")]
 TOOLS = [(page, call) for page in PAGES for call in commands(page, "python") if " tools/" in call]
+# keys of the metadata in files, and what lies in deploy/
+NO_MODULES = {f"tincture.{key}" for key in ("embedding", "hypernetwork", "lora", "provenance", "service")}
+NAMES = sorted(
+    {
+        (page, named)
+        for page in PAGES
+        if page.name != "CHANGELOG.md"  # which tells of what was, too
+        for named in re.findall(r"\btincture(?:\.[A-Za-z_]\w*)+", page.read_text(encoding="utf-8"))
+        if named not in NO_MODULES
+    }
+)
+PLACE = re.compile(r"^(?:src|tests|docs|tools|bench|fuzz|examples|deploy|\.ci)/[\w./-]*$|^[\w/]+\.(?:py|md|toml|txt)$")
 LINKS = [(page, link) for page in PAGES for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
 
 
@@ -97,6 +111,50 @@ def test_tools_exist_and_know_their_flags(page: Path, call: str) -> None:
     path, *flags = shlex.split(call, comments=True)[1:]
     source = (ROOT / path).read_text(encoding="utf-8")
     assert all(f'"{flag}"' in source for flag in flags if flag.startswith("--"))
+
+
+@pytest.mark.parametrize(("page", "named"), NAMES, ids=name)
+def test_names_of_the_library_can_be_imported(page: Path, named: str) -> None:
+    assert resolved(named) is not None
+
+
+def test_imports_in_blocks_of_code_work() -> None:
+    lines = [
+        line
+        for page in PAGES
+        for block in BLOCK.findall(page.read_text(encoding="utf-8"))
+        for line in block.splitlines()
+    ]
+    imports = [line.strip() for line in lines if re.match(r"\s*(from tincture[\w.]* import |import tincture)", line)]
+    assert len(imports) > 5
+    for line in imports:
+        exec(line, {})  # ours alone
+
+
+def test_a_name_that_is_not_there_is_found_out() -> None:
+    with pytest.raises(AttributeError):
+        resolved("tincture.recipe.tarin")
+
+
+def resolved(dotted: str) -> object:
+    """What a dotted name stands for: a module, or something in one."""
+    parts, found = dotted.split("."), importlib.import_module("tincture")
+    for index, part in enumerate(parts[1:], start=2):
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(".".join(parts[:index]))
+        found = getattr(found, part)
+    return found
+
+
+def places(page: Path) -> list[str]:
+    """Files and folders that a page names in code, without those with a made-up part in capitals."""
+    in_lines = re.findall(r"`([^`\n]+)`", BLOCK.sub("", page.read_text(encoding="utf-8")))
+    return sorted({text for text in in_lines if PLACE.match(text) and not re.search(r"NEW|NAME", text)})
+
+
+@pytest.mark.parametrize("named", places(ROOT / "CONTRIBUTING.md"))
+def test_files_of_the_recipes_are_there(named: str) -> None:
+    assert (ROOT / named).exists() or (ROOT / "src" / "tincture" / named).exists()
 
 
 @pytest.mark.parametrize(("page", "link"), LINKS, ids=name)

@@ -1,4 +1,4 @@
-"""The library's entry: make an adapter, plan, train, resume."""
+"""A run: a new one, or one that goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -45,9 +45,6 @@ class RunResult:
     loss: float
     interrupted: bool
     seconds: float
-
-
-# --- create ----------------------------------------------------------------------------------------------------------
 
 
 # --- train -----------------------------------------------------------------------------------------------------------

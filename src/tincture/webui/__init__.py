@@ -5,7 +5,7 @@
     create_hypernetwork("ink", ["768", "320", "640", "1280"], False)
     hypernetwork, filename = train_hypernetwork("task", "ink", "0.00001", 1, 1, "pictures", "textual_inversion", ...)
 
-They are thin translations: every argument is checked here, and what they do is done by ``tincture.run.train``. Nothing
+They are thin translations: every argument is checked here, and what they do is done by ``tincture.recipe``. Nothing
 heavy is imported before a call runs. docs/api-webui.md says what differs from the webui on purpose.
 """
 
