@@ -12,7 +12,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint impo
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 
 from tests.support import tiny_model, tiny_sd2, tiny_sdxl
-from tincture.models.sampling import generate, make_scheduler
+from tincture.models.sampling import generate
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings.drawing import Drawing
 
@@ -40,7 +40,9 @@ def pipeline(model: StableDiffusion, sampler: str) -> Any:
         made = StableDiffusionPipeline(
             **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )
-    made.scheduler = make_scheduler(model, sampler)  # afterwards: the pipeline would mend what it takes for outdated
+    made.scheduler = model.noise_process.make_scheduler(
+        sampler
+    )  # afterwards: the pipeline would mend what it takes for outdated
     made.set_progress_bar_config(disable=True)
     return made
 

@@ -1,50 +1,24 @@
-"""Text to pictures: diffusers' schedulers under classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598)."""
+"""Text to pictures: a sampler under classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598)."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor
 
 from tincture import randomness
 from tincture.errors import UsageError
 from tincture.models.conditions import Conditions
-from tincture.models.samplers import SAMPLERS
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings.drawing import CompleteDrawing, Drawing
 
 # Decoded at once: four pictures of 512 x 512. More would need gigabytes for the decoder's widest layers.
 _DECODED_PIXELS = 2**20
-
-
-def make_scheduler(model: StableDiffusion, sampler: str) -> Any:
-    """A fresh diffusers scheduler for ``sampler`` with the model's betas and prediction type.
-
-    Raises:
-        UsageError: an unknown sampler, or one that cannot begin at pure noise for a model that was taught to.
-    """
-    if sampler not in SAMPLERS:
-        near = difflib.get_close_matches(sampler, SAMPLERS, n=1, cutoff=0)[0]
-        raise UsageError(f"There is no sampler {sampler!r}; did you mean {near!r}? Known: {', '.join(SAMPLERS)}.")
-    name, overrides = SAMPLERS[sampler]
-    kind, config = getattr(diffusers, name), model.noise_scheduler.config
-    if config.get("rescale_betas_zero_snr"):
-        if "rescale_betas_zero_snr" not in inspect.signature(kind.__init__).parameters:
-            raise UsageError(
-                f"The sampler {sampler!r} cannot begin at pure noise, as this model (zero terminal SNR) needs it; "
-                "use Euler, Euler a, DPM++ 2M, DDIM, UniPC or LCM."
-            )
-        # Lin et al. 2023, arXiv:2305.08891, section 3.3: the first step must be the last timestep.
-        overrides = {**overrides, "timestep_spacing": "trailing"}
-    # Latents are not bound to -1..1, so no predicted sample may be clipped, whatever a class's default says.
-    return kind.from_config(config, clip_sample=False, **overrides)
 
 
 @torch.no_grad()
@@ -80,7 +54,7 @@ def generate(
     randomness.require_seeds(seeds)
     done = [torch.empty(0, drawing.height, drawing.width, 3, dtype=torch.uint8)]
     for batch, chunks in _batches(model, prompts, drawing, batch_size):
-        scheduler = make_scheduler(model, drawing.sampler)
+        scheduler = model.noise_process.make_scheduler(drawing.sampler)
         _set_steps(scheduler, drawing, model.device)
         generators = [randomness.torch_generator(seed) for seed in seeds[batch]]
         conditions = model.encode_prompts(prompts[batch], drawing.clip_skip, chunks)

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from tincture.models import tokens
 from tincture.models.conditions import Conditions
 from tincture.models.families import Family
+from tincture.models.noise_process import Diffusion
 from tincture.models.placement import TEXT_ENCODERS, UNET, VAE, Placement
 from tincture.models.text_encoder import TextEncoder
 
@@ -87,9 +88,19 @@ class StableDiffusion:
     @property
     def predicts(self) -> str:
         """What the U-Net predicts and who says so, in words: "v with zero terminal SNR (its metadata)"."""
-        what = "v" if self.prediction_type == "v_prediction" else "noise"
-        zero = " with zero terminal SNR" if self.noise_scheduler.config.get("rescale_betas_zero_snr") else ""
-        return f"{what}{zero}{f' ({self.told_by})' if self.told_by else ''}"
+        return f"{self.noise_process.predicts}{f' ({self.told_by})' if self.told_by else ''}"
+
+    @property
+    def noise_process(self) -> Diffusion:
+        """How noise comes into latents, by ``noise_scheduler``."""
+        return Diffusion(self.noise_scheduler)
+
+    def overrides(self) -> dict[str, Any]:
+        """What was found out about the model, as arguments of ``load_model``: with them, it is loaded alike again."""
+        return {
+            "prediction_type": self.prediction_type,
+            "zero_terminal_snr": self.noise_process.zero_terminal_snr,
+        }
 
     def describe(self) -> str:
         """The model in one line: name, hash, family and what was found out about it."""

@@ -29,7 +29,7 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
         cache_dir=run.settings.cache_dir and str(Path(run.settings.cache_dir).resolve()),
         model=_anywhere(run.settings.model, workspace),
         vae=run.settings.vae and str(find_vae(run.settings.vae, workspace)),
-        **_found_out(run),
+        **run.model.overrides(),  # a file beside the model that comes or goes does not change this run
     )
     run.adapter.save(folder.start, model_name=run.model.name, model_hash=run.model.hash)
     record = {
@@ -47,14 +47,6 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
     now = datetime.datetime.now()
     write_json(folder.path / f"settings-{now:%Y-%m-%d-%H-%M-%S}.json", _webui_settings(run, folder, now))
     write_json(folder.record, record)
-
-
-def _found_out(run: Components) -> dict[str, Any]:
-    """What the model's files say, as settings: a file beside it that comes or goes does not change this run."""
-    return {
-        "prediction_type": run.model.prediction_type,
-        "zero_terminal_snr": bool(run.model.noise_scheduler.config.get("rescale_betas_zero_snr")),
-    }
 
 
 def _anywhere(model: str, workspace: Workspace) -> str:
@@ -122,7 +114,7 @@ def software() -> dict[str, str]:
 
 def provenance(run: Components) -> dict[str, Any]:
     """What an adapter's file says of how it was made, with what it said before the run of author, licence and so on."""
-    settings = run.settings.replace(**_found_out(run), **_placeless(run))
+    settings = run.settings.replace(**run.model.overrides(), **_placeless(run))
     made = {**software(), "settings": settings.to_dict(), "data_hash": run.dataset.digest()}
     people = {"author": run.settings.author, "license": run.settings.license}
     return {**run.adapter.provenance, **{key: text for key, text in people.items() if text}, **made}

@@ -1,18 +1,20 @@
-"""The denoising loss (Ho et al. 2020, equation 14; v-prediction: Salimans and Ho 2022, section 4)."""
+"""The denoising loss: how far a prediction is from what the model's noise process aims at."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
+
+from tincture.models.noise_process import NoiseProcess
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
 
 class AuxiliaryLoss(Protocol):
-    """A term beside the denoising loss, made from what the U-Net does while it predicts."""
+    """A term beside the denoising loss, made from what the denoiser does while it predicts."""
 
     def watching(self) -> AbstractContextManager[None]:
         """Sees the prediction that is made inside the context, and leaves it as it is."""
@@ -25,25 +27,25 @@ class AuxiliaryLoss(Protocol):
 
 def denoising_loss(
     predict: Predict,
-    noise_scheduler: Any,
+    process: NoiseProcess,
     latents: Tensor,
     noise: Tensor,
     timesteps: Tensor,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Mean squared error of the predicted against the true noise (or v): a float32 scalar.
+    """Mean squared error of the prediction against the target, such as the noise or v: a float32 scalar.
 
     Args:
         predict: ``(noisy_latents, timesteps) -> noise_pred``, the model with its conditioning.
-        noise_scheduler: diffusers' DDPMScheduler; its config says what is predicted.
+        process: of the same model; it says what is predicted, and how much each timestep counts.
         latents, noise: (B, 4, h, w) float32.
-        timesteps: (B,) int64.
+        timesteps: (B,), drawn by ``process``.
         weights: (B, 1, h, w) with mean 1 over a picture, or None: how much each latent cell counts.
     """
-    noisy_latents = noise_scheduler.add_noise(latents, noise, timesteps)
-    if noise_scheduler.config.prediction_type == "v_prediction":
-        target = noise_scheduler.get_velocity(latents, noise, timesteps)
-    else:
-        target = noise
-    error: Tensor = (predict(noisy_latents, timesteps).float() - target.float()).square()
+    noisy_latents = process.add_noise(latents, noise, timesteps)
+    target = process.target(latents, noise, timesteps)
+    error = (predict(noisy_latents, timesteps).float() - target.float()).square()
+    of_timesteps = process.loss_weights(timesteps)
+    if of_timesteps is not None:
+        error = error * of_timesteps[:, None, None, None]
     return (error if weights is None else error * weights).mean()

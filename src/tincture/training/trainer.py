@@ -168,8 +168,7 @@ class Trainer:
 
         latents = self.data.latents.sample(indices, self.data.latent_sampling_method, fresh)
         noise = torch.stack([randomness.normal(shape, seed, "noise", step, slot) for slot in slots])
-        highest = self.model.noise_scheduler.config.num_train_timesteps
-        drawn = [int(randomness.generator(seed, "timestep", step, slot).integers(highest)) for slot in slots]
+        timesteps = self.model.noise_process.draw_timesteps(seed, step, slots)
         prompts = [self.data.prompt(index, step, slot) for index, slot in zip(indices, slots, strict=True)]
         weights = None if self.data.weights is None else torch.stack([self.data.weights[index] for index in indices])
         time_ids = None if self.data.time_ids is None else torch.cat([self.data.time_ids[index] for index in indices])
@@ -177,11 +176,11 @@ class Trainer:
         with self._autocast(), watching:
             conditions = self.conditioning(prompts)
             loss = denoising_loss(
-                lambda noisy, timesteps: self.model.predict_noise(noisy, timesteps, conditions, time_ids),
-                self.model.noise_scheduler,
+                lambda noisy, at: self.model.predict_noise(noisy, at, conditions, time_ids),
+                self.model.noise_process,
                 latents,
                 noise.to(device, non_blocking=True),
-                torch.tensor(drawn).to(device, non_blocking=True),
+                timesteps.to(device, non_blocking=True),
                 weights,
             )
         return loss if self.auxiliary_loss is None else loss + self.auxiliary_loss.value(indices, prompts)

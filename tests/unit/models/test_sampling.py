@@ -14,7 +14,7 @@ from tincture.errors import UsageError
 from tincture.models import sampling
 from tincture.models.conditions import Conditions
 from tincture.models.samplers import SAMPLERS
-from tincture.models.sampling import complete, make_scheduler
+from tincture.models.sampling import complete
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings.drawing import Drawing
 
@@ -118,7 +118,7 @@ def test_prompt_negative_prompt_guidance_and_clip_skip_matter(shared_model: Stab
 def test_samplers_follow_the_models_own_schedule(sampler: str, prediction_type: str) -> None:
     model = tiny_model(prediction_type=prediction_type)
 
-    scheduler = make_scheduler(model, sampler)
+    scheduler = model.noise_process.make_scheduler(sampler)
 
     assert scheduler.config.prediction_type == prediction_type
     assert torch.allclose(scheduler.betas, model.noise_scheduler.betas)
@@ -256,7 +256,7 @@ def test_a_model_of_zero_terminal_snr_is_drawn_from_pure_noise(sampler: str) -> 
     model = tiny_model(prediction_type="v_prediction")
     model.noise_scheduler = DDPMScheduler.from_config(model.noise_scheduler.config, **ZERO_TERMINAL_SNR)
 
-    scheduler = make_scheduler(model, sampler)
+    scheduler = model.noise_process.make_scheduler(sampler)
     scheduler.set_timesteps(4)
 
     assert int(scheduler.timesteps[0]) == 999
@@ -271,4 +271,4 @@ def test_a_sampler_that_cannot_is_refused_for_it(sampler: str) -> None:
     model.noise_scheduler = DDPMScheduler.from_config(model.noise_scheduler.config, **ZERO_TERMINAL_SNR)
 
     with pytest.raises(UsageError, match=f"{sampler!r} cannot begin at pure noise.*use Euler"):
-        make_scheduler(model, sampler)
+        model.noise_process.make_scheduler(sampler)

@@ -14,7 +14,8 @@ def drawn(count: int) -> list[Tensor]:
 
 
 def test_noise_is_added_by_the_schedule_and_the_error_squared() -> None:
-    scheduler = tiny_model().noise_scheduler
+    model = tiny_model()
+    scheduler = model.noise_scheduler
     latents, noise, prediction = drawn(3)
     timesteps = torch.tensor([10, 900])
     seen: list[Tensor] = []
@@ -23,35 +24,48 @@ def test_noise_is_added_by_the_schedule_and_the_error_squared() -> None:
         seen.append(noisy)
         return prediction
 
-    loss = denoising_loss(predict, scheduler, latents, noise, timesteps)
+    loss = denoising_loss(predict, model.noise_process, latents, noise, timesteps)
     kept = scheduler.alphas_cumprod[timesteps].view(2, 1, 1, 1)
     torch.testing.assert_close(seen[0], kept.sqrt() * latents + (1 - kept).sqrt() * noise)
     torch.testing.assert_close(loss, ((prediction - noise) ** 2).mean())
 
 
 def test_v_prediction_aims_at_v() -> None:
-    scheduler = tiny_model(prediction_type="v_prediction").noise_scheduler
+    model = tiny_model(prediction_type="v_prediction")
+    scheduler = model.noise_scheduler
     latents, noise = drawn(2)
     timesteps = torch.tensor([10, 900])
     kept = scheduler.alphas_cumprod[timesteps].view(2, 1, 1, 1)
     v = kept.sqrt() * noise - (1 - kept).sqrt() * latents
-    loss = denoising_loss(lambda noisy, at: v, scheduler, latents, noise, timesteps)
+    loss = denoising_loss(lambda noisy, at: v, model.noise_process, latents, noise, timesteps)
     assert loss.item() == pytest.approx(0, abs=1e-12)
 
 
 def test_weights_count_per_cell() -> None:
-    scheduler = tiny_model().noise_scheduler
+    process = tiny_model().noise_process
     latents, noise, prediction = drawn(3)
     weights = torch.rand(2, 1, 3, 3, generator=torch.Generator().manual_seed(2))
-    loss = denoising_loss(lambda *_: prediction, scheduler, latents, noise, torch.tensor([1, 2]), weights)
+    loss = denoising_loss(lambda *_: prediction, process, latents, noise, torch.tensor([1, 2]), weights)
     torch.testing.assert_close(loss, ((prediction - noise) ** 2 * weights).mean())
+
+
+def test_a_process_may_weigh_timesteps_beside_the_weights_of_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = tiny_model().noise_process
+    monkeypatch.setattr(process, "loss_weights", lambda timesteps: timesteps.float() / 100)
+    latents, noise, prediction = drawn(3)
+    cells = torch.rand(2, 1, 3, 3, generator=torch.Generator().manual_seed(2))
+    timesteps = torch.tensor([100, 300])
+    errors = (prediction - noise) ** 2 * torch.tensor([1.0, 3.0])[:, None, None, None]
+    for weights, expected in ((None, errors.mean()), (cells, (errors * cells).mean())):
+        loss = denoising_loss(lambda *_: prediction, process, latents, noise, timesteps, weights)
+        torch.testing.assert_close(loss, expected)
 
 
 def test_the_error_is_taken_in_float32() -> None:
     """A difference of 300 squared is beyond float16."""
-    scheduler = tiny_model().noise_scheduler
+    process = tiny_model().noise_process
     latents, noise = drawn(2)
     far = torch.full_like(noise, 300.0).half()
-    loss = denoising_loss(lambda *_: far, scheduler, latents, noise, torch.tensor([1, 2]))
+    loss = denoising_loss(lambda *_: far, process, latents, noise, torch.tensor([1, 2]))
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, ((300 - noise) ** 2).mean())

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tests.runs import OnStep, Recorder, equal
 from tests.support import tiny_model, weights
+from tincture import randomness
 from tincture.adapters.adapter import Adapter
 from tincture.adapters.embedding import Embedding, create_embedding
 from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
@@ -28,7 +29,7 @@ KINDS = ("embedding", "hypernetwork")
 SAMPLES = 6
 
 
-@dataclass
+@dataclasses.dataclass
 class FixedPlan(BatchPlan):
     """Micro-batches as they are given, over and over."""
 
@@ -165,6 +166,35 @@ def test_network_dropout_is_on_and_differs_from_step_to_step(model: StableDiffus
         plain = other._micro_batch_loss([0], 0).item()
     assert first == again
     assert first != plain
+
+
+def test_noise_timesteps_and_latents_are_those_of_seed_step_and_slot(
+    model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit: a run of an earlier version goes on with the numbers that it would have drawn."""
+    given: list[tuple[Tensor, Tensor]] = []
+    predict = model.predict_noise
+
+    def recorded(noisy: Tensor, timesteps: Tensor, *rest: Any) -> Tensor:
+        given.append((noisy, timesteps))
+        return predict(noisy, timesteps, *rest)
+
+    monkeypatch.setattr(model, "predict_noise", recorded)
+    trainer = make_trainer(model, make_adapter("embedding", model), [(0, 1), (2,)], gradient_accumulation_steps=2)
+    trainer.data = dataclasses.replace(trainer.data, latent_sampling_method="random")
+    trainer.run()
+    assert len(given) == 3 * 2
+    cache, slots = trainer.data.latents, ((0, 1), (2,))
+    for call, (noisy, timesteps) in enumerate(given):
+        step, part = divmod(call, 2)
+        for row, slot in enumerate(slots[part]):
+            timestep = int(randomness.generator(5, "timestep", step, slot).integers(1000))
+            drawn = randomness.normal((4, 2, 2), 5, "latent sample", step, slot)
+            latents = cache.means[slot] + cache.stds[slot] * drawn
+            noise = randomness.normal((4, 2, 2), 5, "noise", step, slot)
+            assert int(timesteps[row]) == timestep
+            kept = model.noise_scheduler.alphas_cumprod[timestep]
+            assert torch.equal(noisy[row], kept**0.5 * latents + (1 - kept) ** 0.5 * noise)
 
 
 # --- gradients -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,131 @@
+"""How noise comes into latents, and what a denoiser learns to see in them: all that knows what a timestep is.
+
+A family with another process, such as flow matching, brings another ``NoiseProcess``; the trainer, the loss and the
+sampling loop hand timesteps on without looking at them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import diffusers
+import torch
+from torch import Tensor
+
+from tincture import randomness
+from tincture.errors import UsageError
+from tincture.models.samplers import SAMPLERS
+
+
+class NoiseProcess(Protocol):
+    """What training and sampling ask. Latents, noise and targets are (B, channels, h, w) float32.
+
+    Timesteps are a tensor (B,) of the process's own: of any dtype and range, made by ``draw_timesteps`` and understood
+    by the denoiser of the same model.
+    """
+
+    @property
+    def predicts(self) -> str:
+        """What the denoiser predicts, in words: "noise"."""
+        ...
+
+    def draw_timesteps(self, seed: int, global_step: int, slots: Sequence[int]) -> Tensor:
+        """Of the samples ``slots`` of a step, on the CPU: each a function of seed, step and slot alone."""
+        ...
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The noisy latents that the denoiser is given."""
+        ...
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the denoiser should answer."""
+        ...
+
+    def loss_weights(self, timesteps: Tensor) -> Tensor | None:
+        """(B,) float32, how much the error at each timestep counts; None where all count alike."""
+        ...
+
+    def make_scheduler(self, sampler: str) -> Any:
+        """A fresh sampler, used as diffusers' schedulers are.
+
+        That is ``set_timesteps(steps, device=)``, ``timesteps``, ``init_noise_sigma``, ``scale_model_input`` and
+        ``step``.
+
+        Raises:
+            UsageError: there is no sampler of that name, or it cannot be used with the model.
+        """
+        ...
+
+
+class Diffusion:
+    """Stable Diffusion's process: 1000 levels of noise (Ho et al. 2020), of which each is drawn equally often.
+
+    Args:
+        scheduler: diffusers' DDPMScheduler with the model's own betas and prediction type, ``epsilon`` or
+            ``v_prediction``. Timesteps are int64 in 0..999.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+
+    @property
+    def predicts_v(self) -> bool:
+        """Whether the denoiser predicts v (Salimans and Ho 2022, section 4) and not the noise."""
+        return bool(self.scheduler.config.prediction_type == "v_prediction")
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        """Whether the last timestep is pure noise."""
+        return bool(self.scheduler.config.get("rescale_betas_zero_snr"))
+
+    @property
+    def predicts(self) -> str:
+        """In words: "v with zero terminal SNR"."""
+        return f"{'v' if self.predicts_v else 'noise'}{' with zero terminal SNR' if self.zero_terminal_snr else ''}"
+
+    def draw_timesteps(self, seed: int, global_step: int, slots: Sequence[int]) -> Tensor:
+        """(B,) int64, every timestep equally likely."""
+        count = self.scheduler.config.num_train_timesteps
+        drawn = (randomness.generator(seed, "timestep", global_step, slot).integers(count) for slot in slots)
+        return torch.tensor([int(timestep) for timestep in drawn])
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Ho et al. 2020, equation 4."""
+        noisy: Tensor = self.scheduler.add_noise(latents, noise, timesteps)
+        return noisy
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The noise, or v."""
+        if not self.predicts_v:
+            return noise
+        velocity: Tensor = self.scheduler.get_velocity(latents, noise, timesteps)
+        return velocity
+
+    def loss_weights(self, timesteps: Tensor) -> None:
+        """All timesteps count alike (Ho et al. 2020, equation 14)."""
+        return None
+
+    def make_scheduler(self, sampler: str) -> Any:
+        """A fresh scheduler of diffusers for ``sampler``, with the model's betas and prediction type.
+
+        Raises:
+            UsageError: an unknown sampler, or one that cannot begin at pure noise for a model that was taught to.
+        """
+        if sampler not in SAMPLERS:
+            near = difflib.get_close_matches(sampler, SAMPLERS, n=1, cutoff=0)[0]
+            raise UsageError(f"There is no sampler {sampler!r}; did you mean {near!r}? Known: {', '.join(SAMPLERS)}.")
+        name, overrides = SAMPLERS[sampler]
+        kind = getattr(diffusers, name)
+        if self.zero_terminal_snr:
+            if "rescale_betas_zero_snr" not in inspect.signature(kind.__init__).parameters:
+                raise UsageError(
+                    f"The sampler {sampler!r} cannot begin at pure noise, as this model (zero terminal SNR) needs it; "
+                    "use Euler, Euler a, DPM++ 2M, DDIM, UniPC or LCM."
+                )
+            # Lin et al. 2023, arXiv:2305.08891, section 3.3: the first step must be the last timestep.
+            overrides = {**overrides, "timestep_spacing": "trailing"}
+        # Latents are not bound to -1..1, so no predicted sample may be clipped, whatever a class's default says.
+        return kind.from_config(self.scheduler.config, clip_sample=False, **overrides)
