@@ -68,7 +68,7 @@ class Recorder:
 
 @dataclass(frozen=True)
 class OnStep:
-    """Calls ``act`` after step ``global_step``."""
+    """ModelProcess ``act`` after step ``global_step``."""
 
     global_step: int
     act: Callable[[], object]

@@ -12,14 +12,14 @@ from PIL import Image
 
 from tests import quick_worker
 from tincture.errors import UsageError
-from tincture.server.model_process.client import Calls
+from tincture.server.model_process.client import ModelProcess
 from tincture.server.queue.supervisor import Supervisor
 from tincture.server.service import Service
 from tincture.settings.server import ServerSettings
 from tincture.workspace import Workspace
 
 
-class QuickCalls:
+class QuickProcess:
     """What processes with models answer, without a model. ``asked`` holds every call."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class QuickCalls:
         return paths
 
 
-class QuickDesk(QuickCalls):
+class QuickFileProcess(QuickProcess):
     """Makes files of adapters too."""
 
     def __init__(self, workspace: Workspace) -> None:
@@ -136,8 +136,13 @@ def quick_service(root: Path, *, pace_s: float = 0.0, **settings: Any) -> Servic
     write_pictures(root / "pictures")
     service = Service(workspace, ServerSettings(**{"device": ("cpu",), **settings}))
     command = [sys.executable, quick_worker.__file__, str(pace_s)]
-    service.supervisor = Supervisor(service.store, service.state_dir / "jobs", workspace, ["cpu"], command=command)
-    service._desk, service._easel = cast(Calls, QuickDesk(workspace)), cast(Calls, QuickCalls())
+    service.queue.supervisor = Supervisor(
+        service.queue.store, service.state_dir / "jobs", workspace, ["cpu"], command=command
+    )
+    service.model_work.file_process, service.model_work.drawing_process = (
+        cast(ModelProcess, QuickFileProcess(workspace)),
+        cast(ModelProcess, QuickProcess()),
+    )
     return service
 
 

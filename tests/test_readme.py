@@ -31,7 +31,7 @@ def name(value: object) -> str:
 
 
 def commands(page: Path, program: str) -> list[str]:
-    """Calls of a program in a page's code, in blocks and in lines of text, comments left out."""
+    """ModelProcess of a program in a page's code, in blocks and in lines of text, comments left out."""
     text = page.read_text(encoding="utf-8")
     in_blocks = [line for block in BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
     in_lines = re.findall(r"`([^`\n]+)`", BLOCK.sub("", text))

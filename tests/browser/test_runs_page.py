@@ -14,7 +14,7 @@ from tincture.server.queue.jobs import Job, JobState
 
 def submit(served: Served, name: str = "cat", **settings: Any) -> Job:
     settings = {**training()["settings"], "name": name, **settings}
-    return served.service.submit("train", settings, source="page")
+    return served.service.queue.submit("train", settings, source="page")
 
 
 def shown_step(page: Any, after: int = 0) -> int:
@@ -42,11 +42,11 @@ def running(served: Served) -> Any:
     Asked for before ``page``, which then opens on this run and not on the last one.
     """
     job = submit(served, steps=100_000, preview_every=5, preview_prompts=["a cat", "a <b>cat</b>"])
-    until(lambda: served.service.job(job.id).global_step > 12)
+    until(lambda: served.service.queue.job(job.id).global_step > 12)
     yield job
-    for each in served.service.jobs([JobState.QUEUED, JobState.PAUSED, JobState.RUNNING], limit=1000):
-        served.service.cancel(each.id)
-    until(lambda: not served.service.jobs([JobState.RUNNING]))
+    for each in served.service.queue.jobs([JobState.QUEUED, JobState.PAUSED, JobState.RUNNING], limit=1000):
+        served.service.queue.cancel(each.id)
+    until(lambda: not served.service.queue.jobs([JobState.RUNNING]))
 
 
 def test_a_run_is_watched_as_it_goes(running: Job, page: Any) -> None:
@@ -93,10 +93,10 @@ def test_pause_resume_cancel_retry_and_delete(served: Served, running: Job, page
     tab(page, "Runs")
     press(page, "Pause")
     wait_for_state(page, "paused")
-    kept = served.service.job(running.id).global_step
+    kept = served.service.queue.job(running.id).global_step
     press(page, "Resume")
     wait_for_state(page, "running")
-    until(lambda: served.service.job(running.id).global_step > kept)
+    until(lambda: served.service.queue.job(running.id).global_step > kept)
     press(page, "Cancel")
     wait_for_state(page, "cancelled")
     press(page, "Retry")
@@ -105,7 +105,7 @@ def test_pause_resume_cancel_retry_and_delete(served: Served, running: Job, page
     wait_for_state(page, "cancelled")
     press(page, "Delete")
     page.locator(f'[data-job="{running.id}"]').wait_for(state="detached")
-    assert running.id not in [job.id for job in served.service.jobs(limit=1000)]
+    assert running.id not in [job.id for job in served.service.queue.jobs(limit=1000)]
 
 
 def test_the_order_of_what_waits_can_be_changed(served: Served, running: Job, page: Any) -> None:
@@ -124,12 +124,12 @@ def test_the_order_of_what_waits_can_be_changed(served: Served, running: Job, pa
 
 
 def order(served: Served) -> list[str]:
-    return [job.id for job in served.service.jobs([JobState.QUEUED], limit=1000)]
+    return [job.id for job in served.service.queue.jobs([JobState.QUEUED], limit=1000)]
 
 
 def test_a_run_that_failed_says_why(page: Any, served: Served) -> None:
     job = submit(served, author="fails")
-    until(lambda: served.service.job(job.id).state is JobState.FAILED)
+    until(lambda: served.service.queue.job(job.id).state is JobState.FAILED)
     tab(page, "Runs")
     page.locator(f'[data-job="{job.id}"]').click()
     page.locator("#run-head").get_by_text("The data is odd.").wait_for()
@@ -146,7 +146,7 @@ def test_the_tab_that_is_open_stands_in_the_address(page: Any) -> None:
 def test_the_settings_of_a_run_can_be_used_again(served: Served, page: Any) -> None:
     folders = ["datasets/moons:2", str(served.root / "datasets" / "moons")]
     job = submit(served, data=folders, steps=7, batch_size=3, learning_rate="0.01:5, 0.002", varsize=True)
-    until(lambda: served.service.job(job.id).state is JobState.DONE)
+    until(lambda: served.service.queue.job(job.id).state is JobState.DONE)
     tab(page, "Runs")
     page.locator(f'[data-job="{job.id}"]').click()
     press(page, "Use settings")
@@ -154,10 +154,10 @@ def test_the_settings_of_a_run_can_be_used_again(served: Served, page: Any) -> N
     page.locator("#tr-steps input").wait_for()  # its tab was opened
     page.locator("#tr-start-embedding").click()
     page.locator("#tr-said").get_by_text("cat is in the queue").wait_for()
-    again = served.service.jobs(limit=1)[0]
+    again = served.service.queue.jobs(limit=1)[0]
     assert again.id != job.id
     assert again.settings == job.settings
-    until(lambda: served.service.job(again.id).state is JobState.DONE)
+    until(lambda: served.service.queue.job(again.id).state is JobState.DONE)
 
 
 def test_200_jobs_are_listed_by_pages_and_only_changes_are_sent(chromium: Any, served: Served, running: Job) -> None:

@@ -38,13 +38,13 @@ def test_create_plan_train_and_watch(page: Any, served: Served) -> None:
     page.locator("#tr-hours input").fill("0.5")
     page.locator("#tr-start-embedding").click()
     assert "moon is in the queue as job" in text_of(page, "tr-said")
-    job = served.service.jobs()[0]
+    job = served.service.queue.jobs()[0]
     assert (job.priority, job.timeout_s) == (7, 1800)
     assert (job.name, job.source, job.settings["steps"]) == ("moon", "page", 12)
     assert job.settings["data"].endswith("/datasets/moons")
     tab(page, "Runs")
     page.locator("#tab-runs").get_by_text("done").first.wait_for()
-    until(lambda: served.service.job(job.id).state is JobState.DONE)
+    until(lambda: served.service.queue.job(job.id).state is JobState.DONE)
 
 
 def test_preprocessing_is_a_job_too(page: Any, served: Served) -> None:
@@ -57,10 +57,10 @@ def test_preprocessing_is_a_job_too(page: Any, served: Served) -> None:
     page.locator("#pp-overwrite input").check()
     page.locator("#pp-start").click()
     assert "moons-crops is in the queue" in text_of(page, "pp-said")
-    job = served.service.jobs()[0]
+    job = served.service.queue.jobs()[0]
     assert (job.kind, job.settings["multicrop"], job.settings["multicrop_max_dim"]) == ("preprocess", True, 512)
     assert job.settings["overwrite"] is True
-    until(lambda: served.service.job(job.id).state is JobState.DONE)
+    until(lambda: served.service.queue.job(job.id).state is JobState.DONE)
 
 
 def test_what_is_wrong_is_a_sentence_and_nothing_typed_is_lost(page: Any, served: Served) -> None:
@@ -170,7 +170,7 @@ def test_the_keyboard_is_enough(page: Any, served: Served) -> None:
     page.keyboard.press("Enter")
     assert "typed is in the queue" in text_of(page, "tr-said")
     assert outline == "solid"
-    until(lambda: served.service.jobs()[0].state is JobState.DONE)
+    until(lambda: served.service.queue.jobs()[0].state is JobState.DONE)
 
 
 def scrolls_sideways(page: Any) -> bool:

@@ -32,7 +32,7 @@ def wait_for_prompt(page: Any, text: str) -> None:
 
 
 def asked(served: Served) -> dict[str, Any]:
-    calls: Any = served.service._easel
+    calls: Any = served.service.model_work.drawing_process
     return next(dict(arguments["request"]) for name, arguments in reversed(calls.asked) if name == "draw")
 
 
@@ -84,7 +84,7 @@ def test_pictures_are_drawn_with_what_was_asked_for(trying: Any, served: Served)
 
 
 def test_before_and_after_have_the_same_seed(trying: Any, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(served.service._easel, "_draw", _drawn_once_per_prompt, raising=False)
+    monkeypatch.setattr(served.service.model_work.drawing_process, "_draw", _drawn_once_per_prompt, raising=False)
     prompt_of(trying).fill("a cat on grass")
     trying.get_by_label("Before and after").check()
     trying.locator("#try-instead").locator("textarea, input").fill("dog")
@@ -125,7 +125,7 @@ def test_a_grid_takes_copies_of_a_run(trying: Any, served: Served) -> None:
 def test_what_went_wrong_is_a_sentence(
     trying: Any, served: Served, monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Any], None], words: str
 ) -> None:
-    monkeypatch.setattr(served.service._easel, "error", UsageError("It cannot be drawn."))
+    monkeypatch.setattr(served.service.model_work.drawing_process, "error", UsageError("It cannot be drawn."))
     prompt_of(trying).fill("a cat")
     prepare(trying)
     trying.locator("#try-draw").click()
@@ -133,7 +133,7 @@ def test_what_went_wrong_is_a_sentence(
 
 
 def test_stop_asks_for_an_end(trying: Any, served: Served) -> None:
-    calls: Any = served.service._easel
+    calls: Any = served.service.model_work.drawing_process
     before = calls.interrupted
     trying.locator("#try-stop").click()
     trying.wait_for_timeout(1000)

@@ -68,7 +68,7 @@ def _make_sense(case: Any, service: Service) -> None:
     """Lets half of the requests mean a job that is there, or ask for one that can be done."""
     name = case.path_parameters.get("job_id") if isinstance(case.path_parameters, dict) else None
     if isinstance(name, str) and len(name) % 2:
-        jobs = service.jobs(limit=1) or [service.submit("train", training()["settings"])]
+        jobs = service.queue.jobs(limit=1) or [service.queue.submit("train", training()["settings"])]
         case.path_parameters["job_id"] = jobs[0].id
     chosen = case.body.get("settings") if isinstance(case.body, dict) else None
     if isinstance(chosen, dict) and len(chosen) % 2 == 0:

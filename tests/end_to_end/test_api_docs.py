@@ -62,9 +62,9 @@ def _pattern(path: str) -> str:
 
 def test_the_events_that_are_named_are_those_that_are_told(tmp_path: Path) -> None:
     with started(quick_service(tmp_path)) as service:
-        job = service.submit("train", {"kind": "embedding", "name": "cat", "data": "pictures", "steps": 2})
-        service.wait(job.id, 60)
-        told = {event["type"] for event in service.events(job.id)}
+        job = service.queue.submit("train", {"kind": "embedding", "name": "cat", "data": "pictures", "steps": 2})
+        service.queue.wait(job.id, 60)
+        told = {event["type"] for event in service.queue.folder(job.id).events()}
     table = TEXT.partition("| Event | |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines() if row.count("|") > 2)))
     from tincture.server.queue import event_file

@@ -56,7 +56,7 @@ def test_fifty_watchers_get_every_event_in_order_exactly_once(tmp_path: Path) ->
                 return job, list(await asyncio.gather(*(watched(client, job, after) for after in leaving)))
 
         job, told = asyncio.run(watch())
-        last = service.events(job)[-1]["n"]
+        last = service.queue.folder(job).events()[-1]["n"]
         assert last > 2 * STEPS
         expected = [*(str(number) for number in range(1, last + 1)), f"{last}-end"]
         assert all(got == expected for got in told)
@@ -72,7 +72,7 @@ def test_a_watcher_that_reads_nothing_disturbs_nobody_and_ends_with_the_server(t
             until(lambda: client.get(f"{jobs}/{job}").json()["global_step"] > 10)
             service.stopping.set()
         assert b"-end" not in unread.read()  # the server ended, the job did not
-        assert service.store.get(job).state == "queued" and service.store.get(job).global_step > 10
+        assert service.queue.store.get(job).state == "queued" and service.queue.store.get(job).global_step > 10
 
 
 def test_all_jobs_are_watched_in_one_stream(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def serve(
             try:
                 _run(server, app, listener)
             finally:
-                service.store.close()  # so that the queue is one file again
+                service.queue.store.close()  # so that the queue is one file again
     return INTERRUPTED if server.ended_by == signal.SIGINT else 0
 
 

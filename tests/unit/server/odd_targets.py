@@ -1,4 +1,4 @@
-"""Targets for tests of ``Calls``: they need no torch, and do what libraries do at their worst."""
+"""Targets for tests of ``ModelProcess``: they need no torch, and do what libraries do at their worst."""
 
 from __future__ import annotations
 

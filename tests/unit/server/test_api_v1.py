@@ -245,14 +245,14 @@ def test_interrupt_stops_what_runs_as_done(tmp_path: Path) -> None:
         assert [each["id"] for each in client.post(f"{V1}/interrupt").json()["jobs"]] == [job]
         done = ended(client, job)
         assert done["state"] == "done" and done["result"]["interrupted"] and done["global_step"] < 10_000
-        assert service._easel.interrupted == 1  # type: ignore[attr-defined]
+        assert service.model_work.drawing_process.interrupted == 1  # type: ignore[attr-defined]
 
 
 def test_a_plan_tells_what_a_training_would_do(service: Service, client: TestClient) -> None:
     plan = client.post(f"{V1}/plan", json={"settings": training(steps=8)["settings"]})
     assert plan.status_code == 200
     assert (plan.json()["steps"], plan.json()["epochs"], plan.json()["buckets"][0]["size"]) == (8, 2.0, "64x64")
-    service._desk.error = DataError("There are no pictures.")  # type: ignore[attr-defined]
+    service.model_work.file_process.error = DataError("There are no pictures.")  # type: ignore[attr-defined]
     refused = client.post(f"{V1}/plan", json={"settings": training()["settings"]})
     assert (refused.status_code, refused.json()["error"]) == (422, "DataError")
     assert client.post(f"{V1}/plan", json={"kind": "preprocess", "settings": {}}).status_code == 422
@@ -265,7 +265,7 @@ def test_adapters_are_made_listed_looked_into_and_downloaded(service: Service, c
     made = client.post(f"{V1}/adapters/hypernetwork", json={"name": "ink é", "layer_structure": [1, 4, 1]})
     assert made.status_code == 201, made.text
     assert made.json()["path"] == "models/hypernetworks/ink é.pt"
-    assert service._desk.asked[-1][1]["layer_structure"] == [1, 4, 1]  # type: ignore[attr-defined]
+    assert service.model_work.file_process.asked[-1][1]["layer_structure"] == [1, 4, 1]  # type: ignore[attr-defined]
     listed = client.get(f"{V1}/adapters").json()["adapters"]
     assert [(each["kind"], each["name"]) for each in listed] == [("embedding", "cat"), ("hypernetwork", "ink é")]
     assert client.get(made.headers["location"]).json()["file"]["kind"] == "embedding"  # as the stand-in says
@@ -406,7 +406,7 @@ def test_pictures_are_drawn_and_sent(service: Service, client: TestClient) -> No
     assert drawn.status_code == 200, drawn.text
     assert [each["name"] for each in drawn.json()["pictures"]] == ["00001-4.png", "00002-5.png"]
     assert drawn.json()["remarks"] == ["It was done quickly."]
-    request = service._easel.asked[0][1]["request"]  # type: ignore[attr-defined]
+    request = service.model_work.drawing_process.asked[0][1]["request"]  # type: ignore[attr-defined]
     assert request["drawing"] == {"steps": 3, "width": 64} and request["model"] == "picto"
     for each in drawn.json()["pictures"]:
         answer = client.get(each["url"])
@@ -433,7 +433,7 @@ def test_drawings_that_cannot_be_made_are_refused(
 ) -> None:
     answer = client.post(f"{V1}/pictures", json=body)
     assert answer.status_code == status, answer.text
-    assert not service._easel.asked  # type: ignore[attr-defined]
+    assert not service.model_work.drawing_process.asked  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("path", ["2026-01-01/00001-1.png", "../jobs.sqlite3", "2026-01-01/..%2f..%2fjobs.sqlite3"])

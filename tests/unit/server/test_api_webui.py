@@ -62,6 +62,7 @@ class FakeService:
         self.finished = 99
         self.looks = 0
         self.stopping = threading.Event()
+        self.queue = self.model_work = self
 
     def submit(self, kind: Any, settings: Mapping[str, Any], *, source: str) -> Job:
         checked = self.places.train_settings if kind == "train" else self.places.preprocess_settings
@@ -79,7 +80,10 @@ class FakeService:
         assert states == [JobState.RUNNING]
         return self.running
 
-    def previews(self, job_id: str) -> list[Path]:
+    def folder(self, job_id: str) -> FakeService:
+        return self
+
+    def previews(self) -> list[Path]:
         return self.shown
 
     def drawing(self) -> dict[str, Any] | None:
@@ -636,7 +640,7 @@ def test_errors_of_the_service_are_told(service: FakeService, client: TestClient
     def broken(*_: Any, **__: Any) -> list[Path]:
         raise DivergedError("It broke.")
 
-    service.draw = broken  # type: ignore[method-assign]
+    service.model_work.draw = broken  # type: ignore[method-assign]
     answer = client.post("txt2img", json={"prompt": "a"})
     assert (answer.status_code, answer.json()["error"]) == (500, "DivergedError")
     with pytest.raises(UsageError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 from tests.served import quick_service, started, training, until, write
 from tincture.errors import TinctureError, UsageError
 from tincture.server.errors import ConflictError, ForbiddenPathError, NotFoundError, QueueFullError, TooMuchError
-from tincture.server.model_process.client import Calls
+from tincture.server.model_process.client import ModelProcess
 from tincture.server.queue.jobs import Job, JobState, Wanted
 from tincture.server.requests.adapters import MOST_NUMBERS
 from tincture.server.service import Service
@@ -30,29 +31,29 @@ def service(tmp_path: Path) -> Iterator[Service]:
     service.close()
 
 
-def asked(service: Service, which: str = "_desk") -> tuple[str, dict[str, Any]]:
+def asked(service: Service, which: str = "file_process") -> tuple[str, dict[str, Any]]:
     """The last call of a process."""
-    last: tuple[str, dict[str, Any]] = getattr(service, which).asked[-1]
+    last: tuple[str, dict[str, Any]] = getattr(service.model_work, which).asked[-1]
     return last
 
 
 def submit(service: Service, **settings: Any) -> str:
-    return service.submit("train", training(**settings)["settings"]).id
+    return service.queue.submit("train", training(**settings)["settings"]).id
 
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_job_waits_with_all_that_it_needs(service: Service, tmp_path: Path) -> None:
-    job = service.submit("train", training(steps=7)["settings"], priority=3, timeout_s=60, source="page")
-    assert service.job(job.id) == job == service.jobs()[0]
+    job = service.queue.submit("train", training(steps=7)["settings"], priority=3, timeout_s=60, source="page")
+    assert service.queue.job(job.id) == job == service.queue.jobs()[0]
     assert (job.state, job.priority, job.timeout_s, job.source) == (JobState.QUEUED, 3, 60, "page")
     assert job.settings["data"] == str(tmp_path / "pictures") and job.settings["steps"] == 7
-    made = service.submit("preprocess", {"source": "pictures", "destination": "crops"})
+    made = service.queue.submit("preprocess", {"source": "pictures", "destination": "crops"})
     assert (made.name, made.settings["destination"]) == ("crops", str(tmp_path / "crops"))
     assert made.id > job.id or made.created_at >= job.created_at
     assert "overwrite" not in made.settings
-    anew = service.submit("preprocess", {"source": "pictures", "destination": "crops", "overwrite": True})
+    anew = service.queue.submit("preprocess", {"source": "pictures", "destination": "crops", "overwrite": True})
     assert anew.settings == {**made.settings, "overwrite": True}
 
 
@@ -72,33 +73,37 @@ def test_a_job_waits_with_all_that_it_needs(service: Service, tmp_path: Path) ->
 )
 def test_jobs_that_are_refused(service: Service, arguments: dict[str, Any], error: type[TinctureError]) -> None:
     with pytest.raises(error):
-        service.submit(**{"kind": "train", "settings": training()["settings"], **arguments})
-    assert service.jobs() == []
+        service.queue.submit(**{"kind": "train", "settings": training()["settings"], **arguments})
+    assert service.queue.jobs() == []
 
 
 def test_a_training_may_wait_for_pictures_that_another_job_makes(service: Service, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="The folder 'crops' is not there"):
         submit(service, data="crops")
-    making = service.submit("preprocess", {"source": "pictures", "destination": "crops"})
+    making = service.queue.submit("preprocess", {"source": "pictures", "destination": "crops"})
     training_job = submit(service, data="crops:2")
-    assert service.job(training_job).settings["data"] == f"{tmp_path / 'crops'}:2"
-    service.cancel(making.id)
+    assert service.queue.job(training_job).settings["data"] == f"{tmp_path / 'crops'}:2"
+    service.queue.cancel(making.id)
     with pytest.raises(UsageError, match="is not there"):
         submit(service, data="crops")
-    service.cancel(training_job)
-    assert service.retry(training_job).state is JobState.QUEUED  # what it needs may come in time
+    service.queue.cancel(training_job)
+    assert service.queue.retry(training_job).state is JobState.QUEUED  # what it needs may come in time
 
 
 def test_a_device_among_the_settings_is_the_jobs_device(tmp_path: Path) -> None:
     service = quick_service(tmp_path, device=("cuda:0", "cuda:1"))
     far = training(device="cuda:1")["settings"]
-    assert service.submit("train", far).device == service.submit("train", far, device="cuda:1").device == "cuda:1"
-    made = service.submit("preprocess", {"source": "pictures", "destination": "crops", "device": "cuda:0"})
-    assert (made.device, service.submit("train", training()["settings"]).device) == ("cuda:0", "")
-    assert service.plan("train", far)["settings"]["device"] == "cuda:1"
+    assert (
+        service.queue.submit("train", far).device
+        == service.queue.submit("train", far, device="cuda:1").device
+        == "cuda:1"
+    )
+    made = service.queue.submit("preprocess", {"source": "pictures", "destination": "crops", "device": "cuda:0"})
+    assert (made.device, service.queue.submit("train", training()["settings"]).device) == ("cuda:0", "")
+    assert service.model_work.plan("train", far)["settings"]["device"] == "cuda:1"
     with pytest.raises(UsageError, match="device is 'cuda:0', but its setting device is 'cuda:1'"):
-        service.submit("train", far, device="cuda:0")
-    for ask in (service.submit, service.plan):
+        service.queue.submit("train", far, device="cuda:0")
+    for ask in (service.queue.submit, service.model_work.plan):
         with pytest.raises(UsageError, match="device is 'cpu', but this server has cuda:0, cuda:1; leave it out"):
             ask("train", training(device="cpu")["settings"])
     service.close()
@@ -106,9 +111,9 @@ def test_a_device_among_the_settings_is_the_jobs_device(tmp_path: Path) -> None:
 
 def test_a_server_without_named_devices_leaves_the_device_to_the_settings(tmp_path: Path) -> None:
     service = quick_service(tmp_path, device=("auto",))
-    job = service.submit("train", training(device="cpu")["settings"])
+    job = service.queue.submit("train", training(device="cpu")["settings"])
     assert (job.device, job.settings["device"]) == ("auto", "cpu")
-    assert service.plan("train", training(device="cpu")["settings"])["settings"]["device"] == "cpu"
+    assert service.model_work.plan("train", training(device="cpu")["settings"])["settings"]["device"] == "cpu"
     service.close()
 
 
@@ -121,94 +126,96 @@ def test_the_queue_has_an_end(service: Service) -> None:
     jobs = [submit(service) for _ in range(3)]
     with pytest.raises(QueueFullError, match="3 jobs"):
         submit(service)
-    service.cancel(jobs[0])
+    service.queue.cancel(jobs[0])
     submit(service)
 
 
 def test_waiting_jobs_are_paused_resumed_cancelled_retried_moved_and_deleted(service: Service) -> None:
     first, second = submit(service), submit(service)
-    assert service.pause(first).state is JobState.PAUSED
+    assert service.queue.pause(first).state is JobState.PAUSED
     with pytest.raises(ConflictError, match="paused"):
-        service.pause(first)
-    assert service.resume(first).state is JobState.QUEUED
+        service.queue.pause(first)
+    assert service.queue.resume(first).state is JobState.QUEUED
     with pytest.raises(ConflictError):
-        service.resume(first)
-    service.move(second, before=first)
-    assert [job.id for job in service.jobs([JobState.QUEUED])] == [second, first]
-    assert service.cancel(first).state is JobState.CANCELLED
-    assert service.retry(first).state is JobState.QUEUED
+        service.queue.resume(first)
+    service.queue.move(second, before=first)
+    assert [job.id for job in service.queue.jobs([JobState.QUEUED])] == [second, first]
+    assert service.queue.cancel(first).state is JobState.CANCELLED
+    assert service.queue.retry(first).state is JobState.QUEUED
     with pytest.raises(ConflictError):
-        service.delete(first)
-    service.cancel(first)
-    service.delete(first)
+        service.queue.delete(first)
+    service.queue.cancel(first)
+    service.queue.delete(first)
     with pytest.raises(NotFoundError):
-        service.job(first)
+        service.queue.job(first)
     with pytest.raises(NotFoundError):
-        service.log(first)
+        service.queue.folder(first).log()
 
 
 def test_paused_jobs_fill_the_queue_too_and_retries_need_room(service: Service) -> None:
     first, second = submit(service), submit(service)
-    service.cancel(first)
-    service.pause(second)
+    service.queue.cancel(first)
+    service.queue.pause(second)
     submit(service), submit(service)
-    for ask in (lambda: submit(service), lambda: service.retry(first)):
+    for ask in (lambda: submit(service), lambda: service.queue.retry(first)):
         with pytest.raises(QueueFullError):
             ask()
-    assert service.resume(second).state is JobState.QUEUED
+    assert service.queue.resume(second).state is JobState.QUEUED
 
 
 def test_jobs_keep_their_order_when_the_clock_is_set_back(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [submit(service)]
     monkeypatch.setattr("tincture.server.service.time.time", lambda: 1000.0)
     jobs += [submit(service), submit(service)]
-    assert [job.id for job in service.jobs()] == jobs
+    assert [job.id for job in service.queue.jobs()] == jobs
 
 
 def test_other_trainings_of_an_adapter_are_found(service: Service) -> None:
     write(service.workspace.adapter_path("hypernetwork", "cat"))
     first, second = submit(service), submit(service, name="cat.pt")
     other = submit(service, kind="hypernetwork")
-    service.pause(second)
-    assert [job.id for job in service.same_adapter(service.job(first))] == [second]
-    assert [job.id for job in service.same_adapter(service.job(second))] == [first]
-    assert service.same_adapter(service.job(other)) == []
-    service.cancel(second)
-    assert service.same_adapter(service.job(first)) == []
+    service.queue.pause(second)
+    assert [job.id for job in service.queue.same_adapter(service.queue.job(first))] == [second]
+    assert [job.id for job in service.queue.same_adapter(service.queue.job(second))] == [first]
+    assert service.queue.same_adapter(service.queue.job(other)) == []
+    service.queue.cancel(second)
+    assert service.queue.same_adapter(service.queue.job(first)) == []
 
 
 def test_a_waiting_job_says_for_which_other_it_waits_until_that_is_over(service: Service) -> None:
     begun, second, third = submit(service), submit(service), submit(service)
-    service.store.update(begun, state=JobState.RUNNING, attempts=1, run_dir="run")
-    service.store.update(begun, state=JobState.PAUSED)
-    service.resume(begun)
-    assert service.job(second).stage == f"waits for job {begun}, which is queued"
-    service.pause(begun)
-    assert service.job(second).stage == service.job(third).stage == f"waits for job {begun}, which is paused"
-    service.pause(third)
-    assert service.job(third).stage == ""
-    service.resume(third)
-    service.delete(begun)
-    assert service.job(second).stage == service.job(third).stage == ""
+    service.queue.store.update(begun, state=JobState.RUNNING, attempts=1, run_dir="run")
+    service.queue.store.update(begun, state=JobState.PAUSED)
+    service.queue.resume(begun)
+    assert service.queue.job(second).stage == f"waits for job {begun}, which is queued"
+    service.queue.pause(begun)
+    assert (
+        service.queue.job(second).stage == service.queue.job(third).stage == f"waits for job {begun}, which is paused"
+    )
+    service.queue.pause(third)
+    assert service.queue.job(third).stage == ""
+    service.queue.resume(third)
+    service.queue.delete(begun)
+    assert service.queue.job(second).stage == service.queue.job(third).stage == ""
 
 
 @pytest.mark.parametrize("state", [JobState.RUNNING, JobState.QUEUED])
 def test_a_job_that_begins_or_stops_while_it_is_cancelled_is_cancelled_as_it_is_then(
     service: Service, monkeypatch: pytest.MonkeyPatch, state: JobState
 ) -> None:
-    job, get = submit(service), service.store.get
+    job, get = submit(service), service.queue.store.get
     looks: list[JobState] = []
 
     def get_late(job_id: str) -> Job:
         found = get(job_id)
         if not looks:  # right after the first look, the supervisor changes it
-            service.store.update(job_id, state=state)
+            service.queue.store.update(job_id, state=state)
         looks.append(found.state)
         return found
 
-    service.store.update(job, state=JobState.RUNNING if state is JobState.QUEUED else JobState.QUEUED)
-    monkeypatch.setattr(service.store, "get", get_late)
-    cancelled = service.cancel(job)
+    service.queue.store.update(job, state=JobState.RUNNING if state is JobState.QUEUED else JobState.QUEUED)
+    monkeypatch.setattr(service.queue.store, "get", get_late)
+    cancelled = service.queue.cancel(job)
     assert (cancelled.state is JobState.CANCELLED) or cancelled.wanted is Wanted.CANCELLED
     assert cancelled.state in (JobState.CANCELLED, state)
 
@@ -218,28 +225,28 @@ def test_interrupting_passes_over_what_just_ended_or_stops_anyway(
 ) -> None:
     ended, pausing, running = submit(service), submit(service), submit(service)
     for job in (ended, pausing, running):
-        service.store.update(job, state=JobState.RUNNING)
-    service.pause(pausing)
-    listed = service.jobs([JobState.RUNNING])
-    service.store.update(ended, state=JobState.DONE)
+        service.queue.store.update(job, state=JobState.RUNNING)
+    service.queue.pause(pausing)
+    listed = service.queue.jobs([JobState.RUNNING])
+    service.queue.store.update(ended, state=JobState.DONE)
     monkeypatch.setattr(service, "jobs", lambda states: listed)
-    assert {job.id: job.wanted for job in service.interrupt()} == {
+    assert {job.id: job.wanted for job in service.queue.interrupt()} == {
         pausing: Wanted.PAUSED,
         running: Wanted.INTERRUPTED,
     }
-    assert service.job(ended).state is JobState.DONE
+    assert service.queue.job(ended).state is JobState.DONE
 
 
 def test_jobs_run_and_tell(tmp_path: Path) -> None:
     with started(quick_service(tmp_path)) as service:
         good, bad = submit(service, steps=4, preview_every=2), submit(service, author="fails")
-        assert service.wait(good, 120).state is JobState.DONE
-        failed = service.wait(bad, 120)
+        assert service.queue.wait(good, 120).state is JobState.DONE
+        failed = service.queue.wait(bad, 120)
         assert (failed.state, failed.error, failed.error_type) == (JobState.FAILED, "The data is odd.", "DataError")
-        assert [record["global_step"] for record in service.metrics(good, since_step=2)] == [3, 4]
-        assert service.events(good)[-1]["type"] == "ended"
-        assert "nothing is trained here" in service.log(good)[0]
-        assert len(service.previews(good)) >= 2
+        assert [record["global_step"] for record in service.queue.folder(good).metrics(since_step=2)] == [3, 4]
+        assert service.queue.folder(good).events()[-1]["type"] == "ended"
+        assert "nothing is trained here" in service.queue.folder(good).log()[0]
+        assert len(service.queue.folder(good).previews()) >= 2
         counts = service.about()["jobs"]
         assert (counts["done"], counts["failed"], sum(counts.values())) == (1, 1, 2)
 
@@ -248,19 +255,19 @@ def test_jobs_run_and_tell(tmp_path: Path) -> None:
 
 
 def test_a_plan_is_made_of_checked_settings_for_the_servers_device(service: Service, tmp_path: Path) -> None:
-    service.plan("train", training(steps=7)["settings"])
+    service.model_work.plan("train", training(steps=7)["settings"])
     name, arguments = asked(service)
     assert name == "plan" and arguments["settings"]["steps"] == 7
     assert arguments["settings"]["device"] == service.settings.device[0]
     assert arguments["settings"]["data"] == str(tmp_path / "pictures")
     with pytest.raises(ForbiddenPathError):
-        service.plan("train", training(data="../elsewhere")["settings"])
+        service.model_work.plan("train", training(data="../elsewhere")["settings"])
     with pytest.raises(UsageError, match="Only a training"):
-        service.plan("preprocess", {})
+        service.model_work.plan("preprocess", {})
 
 
 def test_adapters_are_made_where_none_of_that_name_is(service: Service) -> None:
-    path = service.create_embedding(" rex ", num_vectors=2)
+    path = service.model_work.create_embedding(" rex ", num_vectors=2)
     assert path == service.adapter_file("embedding", "rex")
     assert asked(service)[1] == {
         "name": "rex",
@@ -270,9 +277,9 @@ def test_adapters_are_made_where_none_of_that_name_is(service: Service) -> None:
         "overwrite": False,
     }
     with pytest.raises(ConflictError):
-        service.create_embedding("rex")
-    service.create_embedding("rex", overwrite=True)
-    service.create_hypernetwork("ink", layer_structure=[1, 2, 1], sizes=[320])
+        service.model_work.create_embedding("rex")
+    service.model_work.create_embedding("rex", overwrite=True)
+    service.model_work.create_hypernetwork("ink", layer_structure=[1, 2, 1], sizes=[320])
     with pytest.raises(NotFoundError):
         service.adapter_file("embedding", "max")
     assert {adapter["name"] for adapter in service.adapters()} >= {"rex", "ink"}
@@ -281,18 +288,18 @@ def test_adapters_are_made_where_none_of_that_name_is(service: Service) -> None:
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.RUNNING, JobState.PAUSED])
 def test_no_new_adapter_takes_the_place_of_one_that_a_job_trains(service: Service, state: JobState) -> None:
     job = submit(service)
-    service.store.update(job, state=state)
+    service.queue.store.update(job, state=state)
     for ask in (
-        lambda: service.create_embedding(" cat ", overwrite=True),
-        lambda: service.convert("embeddings/cat.pt", "embeddings/cat.pt", overwrite=True),
-        lambda: service.convert("embeddings/cat.pt", "embeddings/cat.safetensors"),
+        lambda: service.model_work.create_embedding(" cat ", overwrite=True),
+        lambda: service.model_work.convert("embeddings/cat.pt", "embeddings/cat.pt", overwrite=True),
+        lambda: service.model_work.convert("embeddings/cat.pt", "embeddings/cat.safetensors"),
     ):
         with pytest.raises(ConflictError, match=f"{job}, which is {state}, trains the embedding .*cancel it"):
             ask()
-    assert not service._desk.asked  # type: ignore[attr-defined]
-    service.create_hypernetwork("cat", overwrite=True)  # another kind
-    service.store.update(job, state=JobState.CANCELLED)
-    service.create_embedding("cat", overwrite=True)
+    assert not service.model_work.file_process.asked  # type: ignore[attr-defined]
+    service.model_work.create_hypernetwork("cat", overwrite=True)  # another kind
+    service.queue.store.update(job, state=JobState.CANCELLED)
+    service.model_work.create_embedding("cat", overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -319,34 +326,34 @@ def test_hypernetworks_that_no_process_is_asked_for(
     service: Service, options: dict[str, Any], error: type[TinctureError]
 ) -> None:
     with pytest.raises(error) as told:
-        service.create_hypernetwork("ink", **options)
+        service.model_work.create_hypernetwork("ink", **options)
     assert len(str(told.value)) < 600
-    assert not service._desk.asked  # type: ignore[attr-defined]
+    assert not service.model_work.file_process.asked  # type: ignore[attr-defined]
 
 
 def test_the_largest_hypernetworks_in_use_are_made(service: Service) -> None:
-    service.create_hypernetwork("ink", layer_structure=[1, 4, 4, 1])
-    service.create_hypernetwork("wash", sizes="sd2", layer_structure=[1, 2, 2, 2, 1], dropout_structure=None)
+    service.model_work.create_hypernetwork("ink", layer_structure=[1, 4, 4, 1])
+    service.model_work.create_hypernetwork("wash", sizes="sd2", layer_structure=[1, 2, 2, 2, 1], dropout_structure=None)
     assert MOST_NUMBERS > 10**9
 
 
 def test_a_drawing_has_a_model_a_place_and_seeds(service: Service, tmp_path: Path) -> None:
-    (path,) = service.draw({"prompts": ["a moon"], "seeds": [5]})
-    name, arguments = asked(service, "_easel")
+    (path,) = service.model_work.draw({"prompts": ["a moon"], "seeds": [5]})
+    name, arguments = asked(service, "drawing_process")
     assert (name, arguments["request"]["model"], arguments["request"]["seeds"]) == ("draw", "picto", [5])
     assert arguments["device"] == service.settings.device[0]
     assert path.parent.parent == service.state_dir / "pictures"
     assert service.picture_file(path.parent.name, path.name) == path
     remarks: list[str] = []
-    service.draw({"prompts": ["a moon"]}, remarks)
+    service.model_work.draw({"prompts": ["a moon"]}, remarks)
     assert remarks == ["It was done quickly."]
-    service.draw({"prompts": ["a moon"]})
-    assert asked(service, "_easel")[1]["request"]["seeds"][0] >= 0
-    assert service.drawing() == {"done": 3, "total": 20, "preview": None}
+    service.model_work.draw({"prompts": ["a moon"]})
+    assert asked(service, "drawing_process")[1]["request"]["seeds"][0] >= 0
+    assert service.model_work.drawing() == {"done": 3, "total": 20, "preview": None}
     with pytest.raises(TooMuchError):
-        service.draw({"prompts": ["a"] * 5})
-    service.stop_drawing()
-    assert service._easel.interrupted == 1  # type: ignore[attr-defined]
+        service.model_work.draw({"prompts": ["a"] * 5})
+    service.model_work.stop_drawing()
+    assert service.model_work.drawing_process.interrupted == 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -377,10 +384,10 @@ def test_conversions_that_are_refused(
     service: Service, path: str, out: str, options: dict[str, Any], error: type[TinctureError]
 ) -> None:
     with pytest.raises(error):
-        service.convert(path, out, **options)
-    assert not service._desk.asked  # type: ignore[attr-defined]
+        service.model_work.convert(path, out, **options)
+    assert not service.model_work.file_process.asked  # type: ignore[attr-defined]
     with pytest.raises(ForbiddenPathError):
-        service.inspect("/etc/passwd")
+        service.model_work.inspect("/etc/passwd")
 
 
 # --- data sets --------------------------------------------------------------------------------------------------------
@@ -393,11 +400,11 @@ def test_a_data_set_that_a_job_needs_is_not_deleted(service: Service) -> None:
         content.seek(0)
         service.datasets.upload(name, [("a.png", content)])
     job = submit(service, data=["rex:3"])
-    assert service.job(job).settings["data"] == f"{service.datasets.root / 'rex'}:3"
+    assert service.queue.job(job).settings["data"] == f"{service.datasets.root / 'rex'}:3"
     with pytest.raises(ConflictError, match=job):
         service.delete_dataset("rex")
     service.delete_dataset("rex-2")
-    service.cancel(job)
+    service.queue.cancel(job)
     service.delete_dataset("rex")
     with pytest.raises(NotFoundError):
         service.delete_dataset("rex")
@@ -423,23 +430,27 @@ def test_what_lies_in_the_workspace(service: Service) -> None:
 def test_children_ask_the_hub_only_where_that_is_allowed(tmp_path: Path) -> None:
     for allowed in (False, True):
         service = Service(Workspace(tmp_path), ServerSettings(allow_hub=allowed))
-        asking = (service.supervisor.allow_hub, service._desk._allow_hub, service._easel._allow_hub)
+        asking = (
+            service.queue.supervisor.allow_hub,
+            service.model_work.file_process._allow_hub,
+            service.model_work.drawing_process._allow_hub,
+        )
         assert asking == (allowed,) * 3
         service.close()
-        service.store.close()
+        service.queue.store.close()
 
 
 def test_the_model_that_draws_makes_room_on_its_own_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rested: list[Calls] = []
-    monkeypatch.setattr(Calls, "rest", lambda calls: rested.append(calls))
+    rested: list[ModelProcess] = []
+    monkeypatch.setattr(ModelProcess, "rest", lambda calls: rested.append(calls))
     service = Service(Workspace(tmp_path), ServerSettings(device=("cuda:0", "cuda:1")))
     job = Job(id="one", kind="train", name="cat", settings={}, device="cuda:1")
-    service.supervisor._make_room(job)
+    service.queue.supervisor._make_room(job)
     assert rested == []
-    service.supervisor._make_room(dataclasses.replace(job, device="cuda:0"))
-    assert rested == [service._desk, service._easel]
+    service.queue.supervisor._make_room(dataclasses.replace(job, device="cuda:0"))
+    assert rested == [service.model_work.file_process, service.model_work.drawing_process]
     service.close()
-    service.store.close()
+    service.queue.store.close()
 
 
 def test_a_start_clears_away_what_uploads_left(tmp_path: Path) -> None:
@@ -447,13 +458,25 @@ def test_a_start_clears_away_what_uploads_left(tmp_path: Path) -> None:
     write(service.state_dir / "uploads" / "tmp1" / "0")
     with started(service):
         assert not (service.state_dir / "uploads").exists()
-        assert service.store.path.is_file()
+        assert service.queue.store.path.is_file()
 
 
 def test_a_server_that_is_closed_twice_stays_closed(tmp_path: Path) -> None:
     service = quick_service(tmp_path)
     service.start()
     job = submit(service)
-    until(lambda: service.job(job).state is not JobState.QUEUED)
+    until(lambda: service.queue.job(job).state is not JobState.QUEUED)
     service.close()
     service.close()
+
+
+def test_extensions_find_the_queue_where_they_were_promised(tmp_path: Path) -> None:
+    service = quick_service(tmp_path)
+    job = service.submit("train", training()["settings"])
+    assert [each.id for each in service.jobs()] == [job.id]
+    record = {"n": 1, "time": 1.0, "type": "steps", "records": [[1, 0, 0, 0.5, 0.1], [2, 0, 1, 0.25, 0.1]]}
+    folder = service.queue.folder(job.id)
+    folder.path.mkdir(parents=True)
+    folder.event_file.write_text(json.dumps(record) + "\n")
+    assert [entry["loss"] for entry in service.metrics(job.id)] == [0.5, 0.25]
+    assert [entry["global_step"] for entry in service.metrics(job.id, 1)] == [2]

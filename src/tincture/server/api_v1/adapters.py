@@ -54,13 +54,13 @@ class AdapterEndpoints:
     async def create_embedding(self, request: EmbeddingRequest, response: Response) -> Adapter:
         """Writes a new embedding that can be trained then."""
         options = request.model_dump(exclude={"name"})
-        make = functools.partial(self._service.create_embedding, request.name, **options)
+        make = functools.partial(self._service.model_work.create_embedding, request.name, **options)
         return self._made("embedding", await self._patient.call(make), response)
 
     async def create_hypernetwork(self, request: HypernetworkRequest, response: Response) -> Adapter:
         """Writes a new hypernetwork that can be trained then."""
         options = request.model_dump(exclude={"name"})
-        make = functools.partial(self._service.create_hypernetwork, request.name, **options)
+        make = functools.partial(self._service.model_work.create_hypernetwork, request.name, **options)
         return self._made("hypernetwork", await self._patient.call(make), response)
 
     def list_adapters(self) -> Adapters:
@@ -70,7 +70,7 @@ class AdapterEndpoints:
     async def show_adapter(self, kind: AdapterKind, name: str) -> AdapterDetails:
         """What the file of an adapter says: format, step, model, vectors or layers, provenance, oddities."""
         path = self._service.adapter_file(kind, name)
-        told = await self._patient.call(lambda: self._service.inspect(str(path)))
+        told = await self._patient.call(lambda: self._service.model_work.inspect(str(path)))
         return AdapterDetails(adapter=self._adapter(kind, path), file=told)
 
     def download(self, kind: AdapterKind, name: str, request: Request) -> Response:

@@ -27,8 +27,8 @@ from tincture.server.api_v1.schemas import (
 from tincture.server.errors import NotFoundError
 from tincture.server.http.errors import documented
 from tincture.server.http.event_streams import EventStream, Streams, parse_position
-from tincture.server.queue.jobs import FINISHED, Job, JobState
-from tincture.server.service import Service, plain_job
+from tincture.server.queue.jobs import FINISHED, Job, JobState, plain_job
+from tincture.server.service import Service
 
 MOST_METRICS = 10_000
 LATEST = "latest"
@@ -116,7 +116,7 @@ class JobEndpoints:
         The adapter to train must exist; see /adapters.
         """
         asked = request.model_dump(exclude={"kind", "settings"})
-        job = self._service.submit(request.kind, request.settings, source="api", **asked)
+        job = self._service.queue.submit(request.kind, request.settings, source="api", **asked)
         response.headers["Location"] = url("jobs", job.id)
         return _answer(job)
 
@@ -127,53 +127,53 @@ class JobEndpoints:
         offset: Annotated[int, Query(ge=0, lt=2**53)] = 0,
     ) -> JobList:
         """Running jobs, waiting ones in the order of their turns, then those that have ended, the latest first."""
-        counts = self._service.store.counts()
+        counts = self._service.queue.store.counts()
         total = sum(counts.get(each, 0) for each in set(state) or JobState)
-        return JobList(jobs=[_answer(job) for job in self._service.jobs(state, limit, offset)], total=total)
+        return JobList(jobs=[_answer(job) for job in self._service.queue.jobs(state, limit, offset)], total=total)
 
     def show(self, job_id: str) -> JobAnswer:
         """The job as it stands."""
-        return _answer(self._service.job(job_id))
+        return _answer(self._service.queue.job(job_id))
 
     def move(self, job_id: str, request: JobMove) -> JobAnswer:
         """Gives a waiting job another priority, or the turn right before another waiting job, with its priority."""
-        return _answer(self._service.move(job_id, priority=request.priority, before=request.before))
+        return _answer(self._service.queue.move(job_id, priority=request.priority, before=request.before))
 
     def delete(self, job_id: str) -> None:
         """Forgets a job that is paused or has ended, with its log; what it trained stays."""
-        self._service.delete(job_id)
+        self._service.queue.delete(job_id)
 
     def cancel(self, job_id: str) -> JobAnswer:
         """Ends a job: a waiting one at once; a running one finishes its step and saves first, so look at it again."""
-        return _answer(self._service.cancel(job_id))
+        return _answer(self._service.queue.cancel(job_id))
 
     def pause(self, job_id: str) -> JobAnswer:
         """As cancel, but the job keeps its place, and can go on exactly where it stopped."""
-        return _answer(self._service.pause(job_id))
+        return _answer(self._service.queue.pause(job_id))
 
     def resume(self, job_id: str) -> JobAnswer:
         """A paused job waits for its turn again."""
-        return _answer(self._service.resume(job_id))
+        return _answer(self._service.queue.resume(job_id))
 
     def retry(self, job_id: str) -> JobAnswer:
         """A failed or cancelled job waits for its turn again, and goes on where it stopped, if it saved anything."""
-        return _answer(self._service.retry(job_id))
+        return _answer(self._service.queue.retry(job_id))
 
     async def plan(self, request: PlanRequest) -> Plan:
         """What a training would do: pictures, sizes, steps, epochs, memory. Nothing is written; it takes seconds."""
-        plan = await self._patient.call(lambda: self._service.plan(request.kind, request.settings))
+        plan = await self._patient.call(lambda: self._service.model_work.plan(request.kind, request.settings))
         return Plan(**plan)
 
     def interrupt(self) -> Interrupted:
         """Running jobs finish their step, save, and count as done; a drawing at hand ends with an error."""
-        self._service.stop_drawing()
-        return Interrupted(jobs=[_answer(job) for job in self._service.interrupt()])
+        self._service.model_work.stop_drawing()
+        return Interrupted(jobs=[_answer(job) for job in self._service.queue.interrupt()])
 
     # --- watching ----------------------------------------------------------------------------------------------------
 
     def log(self, job_id: str, since: Since = 0) -> LogPart:
         """What the job printed from byte `since` on, a megabyte at most."""
-        text, after = self._service.log(job_id, since)
+        text, after = self._service.queue.folder(job_id).log(since)
         return LogPart(text=text, next=after)
 
     def metrics(
@@ -184,7 +184,7 @@ class JobEndpoints:
         limit: Annotated[int, Query(ge=1, le=MOST_METRICS, description="Entries in this answer.")] = MOST_METRICS,
     ) -> Metrics:
         """Loss and rate of the steps after `since_step`: of each `every` steps the last, and the latest of all."""
-        found = self._service.metrics(job_id, since_step, every=every, most=limit + 1)
+        found = self._service.queue.folder(job_id).metrics(since_step, every=every, most=limit + 1)
         told = [Metric(**entry) for entry in found[:limit]]
         return Metrics(metrics=told, next=told[-1].global_step if len(found) > limit else None)
 
@@ -195,7 +195,7 @@ class JobEndpoints:
         numbered: model, memory, stage, prepared, started, progress, steps, saved, preview, remark, ended.
         """
         self._streams.check()
-        job = await asyncio.to_thread(self._service.job, job_id)
+        job = await asyncio.to_thread(self._service.queue.job, job_id)
         if last_event_id is not None:
             since, saw_end = parse_position(last_event_id)
             # Browsers connect again when a stream has ended, unless they are told that there is nothing.
@@ -205,7 +205,7 @@ class JobEndpoints:
 
     def _last(self, job_id: str) -> int:
         """The number of a job's last event."""
-        return self._service.folder(job_id).last()[0]
+        return self._service.queue.folder(job_id).last()[0]
 
     async def all_events(self) -> Response:
         """Server-sent events without end: `state` of every job that waits or runs, then of every job that changes.
@@ -219,7 +219,7 @@ class JobEndpoints:
         self, job_id: str, latest: Annotated[bool, Query(description="Only those of the latest step.")] = False
     ) -> Previews:
         """Preview pictures of a training, oldest first."""
-        paths = self._service.previews(job_id)
+        paths = self._service.queue.folder(job_id).previews()
         listed = [Preview(name=p.name, step=_step(p), url=url("jobs", job_id, "previews", p.name)) for p in paths]
         if latest and listed:
             listed = [preview for preview in listed if preview.step == listed[-1].step]
@@ -228,7 +228,7 @@ class JobEndpoints:
 
     def preview(self, job_id: str, name: str, request: Request) -> Response:
         """A preview as PNG; the name `latest` stands for the first one of the latest step."""
-        paths = self._service.previews(job_id)
+        paths = self._service.queue.folder(job_id).previews()
         if name == LATEST and paths:
             found = [path for path in paths if _step(path) == _step(paths[-1])]
         else:
@@ -239,7 +239,7 @@ class JobEndpoints:
 
     def sheet(self, job_id: str, request: Request) -> Response:
         """All previews in one picture, a row for each step."""
-        paths = self._service.previews(job_id)
+        paths = self._service.queue.folder(job_id).previews()
         if not paths:
             raise NotFoundError(f"The job {job_id} has no previews yet.")
         return _send(request, _sheet(paths))

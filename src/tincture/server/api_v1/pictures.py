@@ -38,13 +38,13 @@ class PictureEndpoints:
         """Draws and answers when all are there. Embeddings act where a prompt has their name."""
         asked = request.model_dump(exclude_none=True)
         remarks: list[str] = []
-        paths = await self._patient.call(lambda: self._service.draw(asked, remarks))
+        paths = await self._patient.call(lambda: self._service.model_work.draw(asked, remarks))
         listed = [DrawnPicture(name=path.name, url=url("pictures", path.parent.name, path.name)) for path in paths]
         return DrawnPictures(pictures=listed, remarks=remarks)
 
     def progress(self) -> DrawingProgress:
         """Sampling steps of the drawing at hand."""
-        told = self._service.drawing() or {"done": 0, "total": 0}
+        told = self._service.model_work.drawing() or {"done": 0, "total": 0}
         return DrawingProgress(done=told["done"], total=told["total"])
 
     def picture(self, day: str, name: str, request: Request) -> Response:

@@ -71,7 +71,7 @@ class CatalogueEndpoints:
 
     async def embeddings(self) -> Embeddings:
         """Embeddings that the model can use, and those of other models. Looks at the files anew."""
-        found = await self._patient.call(lambda: self._service.embeddings(self._session.model()))
+        found = await self._patient.call(lambda: self._service.model_work.embeddings(self._session.model()))
         return Embeddings(loaded=_by_name(found["loaded"]), skipped=_by_name(found["skipped"]))
 
     def hypernetworks(self) -> list[HypernetworkAnswer]:

@@ -56,7 +56,7 @@ class PictureEndpoints:
         remarks: list[str] = []
         self._session.begin_drawing()
         try:
-            paths = self._service.draw(drawing, remarks, partly=True)
+            paths = self._service.model_work.draw(drawing, remarks, partly=True)
         finally:
             self._session.end_drawing()
         if request.override_settings_restore_afterwards is False:

@@ -34,26 +34,26 @@ class ProgressEndpoints:
 
     def progress(self, skip_current_image: bool = False) -> Progress:
         """Of the training or preprocessing that runs, else of the drawing."""
-        running = self._service.jobs([JobState.RUNNING])
+        running = self._service.queue.jobs([JobState.RUNNING])
         if running:
             return self._of_job(max(running, key=lambda job: job.started_at or 0), not skip_current_image)
-        drawing = self._service.drawing()
+        drawing = self._service.model_work.drawing()
         if drawing is not None:
             return self._of_drawing(drawing, not skip_current_image)
         return Progress(progress=0.0, eta_relative=0.0, state=State())
 
     def interrupt(self) -> dict[str, Any]:
         """Running jobs stop after their step, save and count as done; a drawing stops."""
-        self._service.interrupt()
-        self._service.stop_drawing()
+        self._service.queue.interrupt()
+        self._service.model_work.stop_drawing()
         return {}
 
     def skip(self) -> None:
         """The drawing at hand stops; jobs go on."""
-        self._service.stop_drawing()
+        self._service.model_work.stop_drawing()
 
     def _of_job(self, job: Job, with_image: bool) -> Progress:
-        previews = self._service.previews(job.id) if with_image else []
+        previews = self._service.queue.folder(job.id).previews() if with_image else []
         state = State(
             interrupted=job.wanted is not None,
             job=f"{job.kind} {job.name}",

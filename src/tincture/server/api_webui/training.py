@@ -99,19 +99,19 @@ class TrainingEndpoints:
         settings = train_settings(kind.of(body))
         folders = self._service.places.train_settings(settings).folders
         settings, remarks = clamped(settings, sum(map(count_pictures, folders)))
-        job = self._service.submit("train", {**settings, "model": self._session.model()}, source=SOURCE)
+        job = self._service.queue.submit("train", {**settings, "model": self._session.model()}, source=SOURCE)
         return job, remarks
 
     def _submit_preprocessing(self, body: Mapping[str, Any]) -> Job:
         check_sizes(body, LIMITS)
         settings = preprocess_settings(Preprocess.of(body), **find_describers(self._service.workspace))
-        return self._service.submit("preprocess", settings, source=SOURCE)
+        return self._service.queue.submit("preprocess", settings, source=SOURCE)
 
     async def _ended(self, job_id: str) -> Job:
         """Waits without holding a thread: a training may take hours."""
         pause = FIRST_PAUSE_S
         while True:
-            job = await run_in_threadpool(self._service.job, job_id)
+            job = await run_in_threadpool(self._service.queue.job, job_id)
             if job.state in FINISHED:
                 return job
             if self._service.stopping.is_set():

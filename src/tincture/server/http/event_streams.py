@@ -24,8 +24,8 @@ from starlette.types import Send
 from tincture.errors import TinctureError, UsageError
 from tincture.server.errors import NotFoundError, TooMuchError
 from tincture.server.queue.folder import JobFolder
-from tincture.server.queue.jobs import FINISHED, Job
-from tincture.server.service import Service, plain_job
+from tincture.server.queue.jobs import FINISHED, Job, plain_job
+from tincture.server.service import Service
 
 EVERY_S = 0.25
 """Seconds between two looks at a job."""
@@ -247,13 +247,13 @@ class _JobFollower(_Follower):
 
     def _peek(self) -> tuple[Job | None, list[tuple[int, bytes]], int]:
         try:
-            job = self.service.job(self._job_id)
+            job = self.service.queue.job(self._job_id)
         except NotFoundError:
             return None, [], self._offset
         return job, *self._read(self._offset)
 
     def _read(self, offset: int) -> tuple[list[tuple[int, bytes]], int]:
-        self._folder = self._folder or self.service.folder(self._job_id)
+        self._folder = self._folder or self.service.queue.folder(self._job_id)
         events, after = self._folder.read_from(offset, PIECE)
         return [(event["n"], _event(event["type"], event, str(event["n"]))) for event in events], after
 
@@ -315,18 +315,18 @@ class _Board(_Follower):
         return b"".join(reversed(chunks)), self._count
 
     async def look(self) -> None:
-        version = await asyncio.to_thread(self.service.store.version)
+        version = await asyncio.to_thread(self.service.queue.store.version)
         if version == self._version:
             return
         self._version = version  # asked for before the jobs, so that no change is missed
-        jobs = {job.id: job for job in await asyncio.to_thread(self.service.jobs, (), _LISTED)}
+        jobs = {job.id: job for job in await asyncio.to_thread(self.service.queue.jobs, (), _LISTED)}
         if self._jobs is not None:
             for job in jobs.values():
                 if job != self._jobs.get(job.id):
                     self._note(job.id, _event("state", _short(job)))
             for job_id in self._jobs.keys() - jobs.keys():
                 # Where many wait, one that ended is no longer among the first of the list.
-                now = await asyncio.to_thread(_found, self.service.job, job_id)
+                now = await asyncio.to_thread(_found, self.service.queue.job, job_id)
                 if now is None:
                     self._note(job_id, _event("deleted", {"id": job_id}))
                 elif now != self._jobs[job_id]:

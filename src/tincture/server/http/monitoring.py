@@ -129,7 +129,7 @@ async def _faults(service: Service) -> list[str]:
     """Why the server is not ready."""
     try:
         async with asyncio.timeout(READY_WITHIN_S):
-            await run_in_threadpool(service.store.counts)
+            await run_in_threadpool(service.queue.store.counts)
     except TimeoutError:
         return [f"The queue did not answer within {READY_WITHIN_S:g} s."]
     except Exception as error:
@@ -147,7 +147,7 @@ class _State(Collector):
         service = self._service
         yield InfoMetricFamily("tincture", "Version.", {"version": tincture.version()})
         jobs = GaugeMetricFamily("tincture_jobs", "Jobs by state.", labels=["state"])
-        counts = service.store.counts()
+        counts = service.queue.store.counts()
         for state in JobState:
             jobs.add_metric([str(state)], counts.get(state, 0))
         yield jobs
@@ -184,7 +184,7 @@ class _JobWatch:
 
     def look(self, service: Service) -> None:
         with self._lock:
-            for job in service.jobs(limit=LATEST):
+            for job in service.queue.jobs(limit=LATEST):
                 self._count(self._known.pop(job.id, None), job)
                 self._known[job.id] = job
             while len(self._known) > MOST_KNOWN:

@@ -29,7 +29,7 @@ TAIL = 2000
 logger = logging.getLogger("tincture.server")
 
 
-class Calls:
+class ModelProcess:
     """One child process, begun at the first call, which does one thing at a time; other callers wait.
 
     May be used from several threads.

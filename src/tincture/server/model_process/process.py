@@ -1,4 +1,4 @@
-"""The child process of ``Calls``: ``python -m tincture.server.model_process.process TARGETS ROOT``.
+"""The child process of ``ModelProcess``: ``python -m tincture.server.model_process.process TARGETS ROOT``.
 
 TARGETS is a module with ``open_desk(workspace, tell)``, which makes what stays between calls, and ``TARGETS``,
 functions by name that are called as ``function(desk, **arguments)``. What libraries print goes to stderr. The process

@@ -18,7 +18,7 @@ RECENT_S = 30.0
 _METRICS = ("global_step", "epoch", "epoch_step", "loss", "learning_rate")
 
 Event = dict[str, Any]
-Metric = dict[str, float | int | None]
+Metric = dict[str, Any]
 
 
 @dataclass(frozen=True)

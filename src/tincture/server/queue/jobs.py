@@ -10,15 +10,19 @@ queued ──► running ──► done
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Any, Literal
 
+from tincture.errors import UsageError
 from tincture.workspace import TRAINABLE_SUFFIXES
 
 JobKind = Literal["train", "preprocess"]
+JOB_KINDS: tuple[JobKind, ...] = ("train", "preprocess")
+HIGHEST_PRIORITY = 1000
 
 
 class JobState(StrEnum):
@@ -110,6 +114,17 @@ class Job:
         if self.state is JobState.DONE:
             return 1.0
         return min(1.0, self.global_step / self.steps) if self.steps else 0.0
+
+
+def plain_job(job: Job) -> dict[str, Any]:
+    """A job as JSON has it, with its ``progress``."""
+    return {**dataclasses.asdict(job), "progress": job.progress}
+
+
+def check_priority(priority: int) -> None:
+    """UsageError unless a job may have it."""
+    if abs(priority) > HIGHEST_PRIORITY:
+        raise UsageError(f"The priority is {priority}; allowed is -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}.")
 
 
 def held_by(kind: str, name: str, settings: Mapping[str, Any]) -> str:

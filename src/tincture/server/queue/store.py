@@ -20,10 +20,9 @@ from typing import Any
 
 from tincture.errors import StorageError, UsageError
 from tincture.server.errors import ConflictError, NotFoundError
-from tincture.server.queue.jobs import Job, JobState, Wanted, held_by
+from tincture.server.queue.jobs import Job, JobState, Wanted, check_priority, held_by
 
 WAITING = (JobState.QUEUED, JobState.PAUSED)
-HIGHEST_PRIORITY = 1000
 BUSY_S = 30.0
 """Seconds that a call waits for another process that writes."""
 
@@ -194,8 +193,7 @@ class JobStore:
         if (priority is None) == (before is None) or before == job_id:
             raise UsageError("Give either a priority, or another job before which this one is to run.")
         if priority is not None:
-            if abs(priority) > HIGHEST_PRIORITY:
-                raise UsageError(f"The priority is {priority}; allowed is {-HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}.")
+            check_priority(priority)
             return self.update(job_id, WAITING, priority=priority, front=0)
         with self._transaction():
             moved, next_one = (self._waiting(each) for each in (job_id, str(before)))

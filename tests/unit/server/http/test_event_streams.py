@@ -31,7 +31,7 @@ class CountingFolder(JobFolder):
 
 
 @dataclass
-class Desk:
+class WatchedService:
     """The parts of a service that streams ask."""
 
     root: Path
@@ -41,7 +41,7 @@ class Desk:
         self.store = JobStore(self.root / "jobs.sqlite3")
         self.kept = CountingFolder(self.root / JOB)
         self.kept.path.mkdir()
-        self.job, self.jobs = self.store.get, self.store.list
+        self.queue, self.job, self.jobs = self, self.store.get, self.store.list
 
     def folder(self, job_id: str) -> JobFolder:
         return self.kept
@@ -61,8 +61,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def service(tmp_path: Path) -> WatchedService:
+    return WatchedService(tmp_path)
 
 
 def run(body: Callable[[], Awaitable[None]]) -> None:
@@ -101,16 +101,16 @@ def numbers(events: list[tuple[str, str, dict[str, Any]]]) -> list[int]:
     return [data["n"] for _, _, data in events if "n" in data]
 
 
-def test_a_watcher_gets_every_event_once_and_at_last_how_the_job_ended(desk: Desk) -> None:
+def test_a_watcher_gets_every_event_once_and_at_last_how_the_job_ended(service: WatchedService) -> None:
     async def body() -> None:
-        desk.add()
-        desk.tell(1, 2)
-        stream = desk.streams().job(JOB)
+        service.add()
+        service.tell(1, 2)
+        stream = service.streams().job(JOB)
         first = await until(stream, lambda content: b"event: state" in content)
-        desk.tell(3)
+        service.tell(3)
         second = await until(stream, lambda content: b"id: 3" in content)
-        desk.tell(4)
-        desk.store.update(JOB, state=JobState.DONE)
+        service.tell(4)
+        service.store.update(JOB, state=JobState.DONE)
         last = await whole(stream)
         events = parsed(first) + parsed(second) + last
         assert numbers(events) == [1, 2, 3, 4]
@@ -122,15 +122,15 @@ def test_a_watcher_gets_every_event_once_and_at_last_how_the_job_ended(desk: Des
     run(body)
 
 
-def test_only_the_last_state_says_that_it_is_the_end(desk: Desk) -> None:
+def test_only_the_last_state_says_that_it_is_the_end(service: WatchedService) -> None:
     async def body() -> None:
-        desk.add()
-        stream = desk.streams().job(JOB)
+        service.add()
+        stream = service.streams().job(JOB)
         content = await until(stream, lambda content: b"event: state" in content)
         for step in (1, 2):
-            desk.store.note(JOB, global_step=step)
+            service.store.note(JOB, global_step=step)
             content += await until(stream, lambda content: b"event: state" in content)
-        desk.store.update(JOB, state=JobState.FAILED, error="no room")
+        service.store.update(JOB, state=JobState.FAILED, error="no room")
         states = parsed(content) + await whole(stream)
         assert [(told, data["global_step"]) for told, _, data in states] == [("", 0), ("", 1), ("", 2), ("0-end", 2)]
         assert states[-1][2]["error"] == "no room"
@@ -140,54 +140,56 @@ def test_only_the_last_state_says_that_it_is_the_end(desk: Desk) -> None:
 
 @pytest.mark.parametrize("since", [0, 1, 250, 500, 999, 1000, 5000])
 def test_a_watcher_goes_on_behind_the_number_that_it_names(
-    desk: Desk, since: int, monkeypatch: pytest.MonkeyPatch
+    service: WatchedService, since: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "PIECE", 2000)
     monkeypatch.setattr(streams, "RECENT_BYTES", 5000)
 
     async def body() -> None:
-        desk.add(state=JobState.DONE)
-        desk.tell(*range(1, 1001))
-        events = await whole(desk.streams().job(JOB, since))
+        service.add(state=JobState.DONE)
+        service.tell(*range(1, 1001))
+        events = await whole(service.streams().job(JOB, since))
         assert numbers(events) == list(range(since + 1, 1001))
         assert events[-1][0] == "1000-end"
 
     run(body)
 
 
-def test_many_watchers_cost_one_reader(desk: Desk) -> None:
+def test_many_watchers_cost_one_reader(service: WatchedService) -> None:
     async def body() -> None:
-        desk.add()
-        watched = desk.streams()
+        service.add()
+        watched = service.streams()
         watchers = [asyncio.create_task(whole(watched.job(JOB))) for _ in range(50)]
         for number in range(1, 41):
-            desk.tell(number)
+            service.tell(number)
             await asyncio.sleep(0.005)
-        desk.store.update(JOB, state=JobState.DONE)
+        service.store.update(JOB, state=JobState.DONE)
         told = await asyncio.gather(*watchers)
         assert all(numbers(events) == list(range(1, 41)) for events in told)
-        assert desk.kept.reads < 50 * 5  # had each watcher read for itself, it would be 50 times that
+        assert service.kept.reads < 50 * 5  # had each watcher read for itself, it would be 50 times that
         assert watched.watchers == 0
 
     run(body)
 
 
-def test_a_slow_watcher_misses_nothing_and_keeps_nothing_in_memory(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_watcher_misses_nothing_and_keeps_nothing_in_memory(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(streams, "PIECE", 10_000)
     monkeypatch.setattr(streams, "RECENT_BYTES", 20_000)
 
     async def body() -> None:
-        desk.add()
-        watched = desk.streams()
+        service.add()
+        watched = service.streams()
         slow = watched.job(JOB)
         content = await until(slow, lambda content: b"event: state" in content)
         quick = asyncio.create_task(whole(watched.job(JOB)))
         largest = 0
         for first in range(1, 1001, 100):
-            desk.tell(*range(first, first + 100), blow=200)
+            service.tell(*range(first, first + 100), blow=200)
             await asyncio.sleep(0.02)
             largest = max(largest, watched._followers[JOB]._recent_bytes)
-        desk.store.update(JOB, state=JobState.DONE)
+        service.store.update(JOB, state=JobState.DONE)
         assert numbers(await quick) == list(range(1, 1001))
         assert largest <= 20_000
         async for chunk in slow:
@@ -199,17 +201,17 @@ def test_a_slow_watcher_misses_nothing_and_keeps_nothing_in_memory(desk: Desk, m
 
 
 def test_the_end_is_told_after_all_events_also_to_one_who_reads_from_the_disk(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "PIECE", 500)
     monkeypatch.setattr(streams, "RECENT_BYTES", 100)
 
     async def body() -> None:
-        desk.add()
-        desk.tell(*range(1, 301))
-        stream = desk.streams().job(JOB)
+        service.add()
+        service.tell(*range(1, 301))
+        stream = service.streams().job(JOB)
         content = await anext(stream)
-        desk.store.update(JOB, state=JobState.DONE)
+        service.store.update(JOB, state=JobState.DONE)
         events = parsed(content) + await whole(stream)
         assert numbers(events) == list(range(1, 301))
         assert [told for told, kind, _ in events if kind == "state" and told] == ["300-end"]
@@ -218,16 +220,16 @@ def test_the_end_is_told_after_all_events_also_to_one_who_reads_from_the_disk(
     run(body)
 
 
-def test_a_half_written_event_waits_for_its_other_half(desk: Desk) -> None:
+def test_a_half_written_event_waits_for_its_other_half(service: WatchedService) -> None:
     async def body() -> None:
-        desk.add()
-        desk.tell(1)
-        desk.tell(2, ending="")
-        stream = desk.streams(heartbeat_s=0.2).job(JOB)
+        service.add()
+        service.tell(1)
+        service.tell(2, ending="")
+        stream = service.streams(heartbeat_s=0.2).job(JOB)
         content = await until(stream, lambda content: content.endswith(b": here\n\n"))
         assert numbers(parsed(content)) == [1]
-        desk.tell(ending="")
-        with desk.kept.event_file.open("a") as file:
+        service.tell(ending="")
+        with service.kept.event_file.open("a") as file:
             file.write("\n")
         content = await until(stream, lambda content: b"id: 2" in content)
         assert numbers(parsed(content)) == [2]
@@ -236,10 +238,10 @@ def test_a_half_written_event_waits_for_its_other_half(desk: Desk) -> None:
     run(body)
 
 
-def test_silence_is_broken_by_comments(desk: Desk) -> None:
+def test_silence_is_broken_by_comments(service: WatchedService) -> None:
     async def body() -> None:
-        desk.add()
-        stream = desk.streams(heartbeat_s=0.05).job(JOB)
+        service.add()
+        stream = service.streams(heartbeat_s=0.05).job(JOB)
         content = await until(stream, lambda content: content.count(b": here\n\n") == 3)
         assert len(parsed(content)) == 1
         await stream.aclose()
@@ -247,10 +249,10 @@ def test_silence_is_broken_by_comments(desk: Desk) -> None:
     run(body)
 
 
-def test_nobody_is_followed_after_the_last_watcher_left(desk: Desk) -> None:
+def test_nobody_is_followed_after_the_last_watcher_left(service: WatchedService) -> None:
     async def body() -> None:
-        desk.add()
-        watched = desk.streams()
+        service.add()
+        watched = service.streams()
         first, second = watched.job(JOB), watched.job(JOB)
         await anext(first), await anext(second)
         follower = watched._followers[JOB]
@@ -261,7 +263,7 @@ def test_nobody_is_followed_after_the_last_watcher_left(desk: Desk) -> None:
         assert watched.watchers == 0 and not watched._followers
         assert follower._task is not None
         await asyncio.wait([follower._task])
-        desk.tell(1)
+        service.tell(1)
         third = watched.job(JOB)
         assert numbers(parsed(await until(third, lambda content: b"id: 1" in content))) == [1]
         await third.aclose()
@@ -269,24 +271,24 @@ def test_nobody_is_followed_after_the_last_watcher_left(desk: Desk) -> None:
     run(body)
 
 
-def test_a_job_that_is_deleted_ends_its_streams(desk: Desk) -> None:
+def test_a_job_that_is_deleted_ends_its_streams(service: WatchedService) -> None:
     async def body() -> None:
-        desk.add()
-        stream = desk.streams().job(JOB)
+        service.add()
+        stream = service.streams().job(JOB)
         await anext(stream)
-        desk.store.delete(JOB, list(JobState))
+        service.store.delete(JOB, list(JobState))
         assert (await whole(stream))[-1] == ("0-end", "deleted", {"id": JOB})
 
     run(body)
 
 
-def test_a_paused_job_is_watched_until_it_goes_on_and_ends(desk: Desk) -> None:
+def test_a_paused_job_is_watched_until_it_goes_on_and_ends(service: WatchedService) -> None:
     async def body() -> None:
-        desk.add(state=JobState.PAUSED)
-        stream = desk.streams().job(JOB)
+        service.add(state=JobState.PAUSED)
+        stream = service.streams().job(JOB)
         content = await anext(stream)
         for state in (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED):
-            desk.store.update(JOB, state=state)
+            service.store.update(JOB, state=state)
             content += await anext(stream)
         states = [data["state"] for _, _, data in parsed(content) + await whole(stream)]
         assert states == ["paused", "queued", "running", "cancelled"]
@@ -294,58 +296,58 @@ def test_a_paused_job_is_watched_until_it_goes_on_and_ends(desk: Desk) -> None:
     run(body)
 
 
-def test_a_job_that_is_tried_again_can_be_watched_again(desk: Desk) -> None:
+def test_a_job_that_is_tried_again_can_be_watched_again(service: WatchedService) -> None:
     async def body() -> None:
-        desk.add(state=JobState.FAILED)
-        desk.tell(1)
-        watched = desk.streams()
+        service.add(state=JobState.FAILED)
+        service.tell(1)
+        watched = service.streams()
         assert numbers(await whole(watched.job(JOB))) == [1]
-        desk.store.update(JOB, state=JobState.RUNNING)
+        service.store.update(JOB, state=JobState.RUNNING)
         stream = watched.job(JOB, since=1)
         await anext(stream)
-        desk.tell(2)
-        desk.store.update(JOB, state=JobState.DONE)
+        service.tell(2)
+        service.store.update(JOB, state=JobState.DONE)
         events = await whole(stream)
         assert numbers(events) == [2] and events[-1][0] == "2-end"
 
     run(body)
 
 
-def test_streams_end_when_the_server_does(desk: Desk) -> None:
+def test_streams_end_when_the_server_does(service: WatchedService) -> None:
     async def body() -> None:
-        desk.add()
-        watched = desk.streams()
+        service.add()
+        watched = service.streams()
         one, everything = watched.job(JOB), watched.all_jobs()
         await anext(one), await anext(everything)
-        desk.stopping.set()
+        service.stopping.set()
         assert not any(told for told, _, _ in await whole(one))
         assert await whole(everything) == []
 
     run(body)
 
 
-def test_a_folder_that_cannot_be_read_ends_the_stream(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_read_ends_the_stream(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
-        desk.add()
-        monkeypatch.setattr(desk.kept, "read_from", lambda *_: 1 / 0)
-        assert await whole(desk.streams().job(JOB)) == []
+        service.add()
+        monkeypatch.setattr(service.kept, "read_from", lambda *_: 1 / 0)
+        assert await whole(service.streams().job(JOB)) == []
 
     run(body)
 
 
-def test_the_list_of_jobs_is_told_first_and_then_what_changes(desk: Desk) -> None:
+def test_the_list_of_jobs_is_told_first_and_then_what_changes(service: WatchedService) -> None:
     async def body() -> None:
-        desk.add("a1", JobState.RUNNING)
-        desk.add("b2", JobState.QUEUED)
-        desk.add("c3", JobState.DONE)
-        watched = desk.streams()
+        service.add("a1", JobState.RUNNING)
+        service.add("b2", JobState.QUEUED)
+        service.add("c3", JobState.DONE)
+        watched = service.streams()
         stream = watched.all_jobs()
         assert [data["id"] for _, _, data in parsed(await anext(stream))] == ["a1", "b2"]
-        desk.store.update("b2", state=JobState.CANCELLED)
-        desk.add("d4", JobState.QUEUED)
+        service.store.update("b2", state=JobState.CANCELLED)
+        service.add("d4", JobState.QUEUED)
         changes = parsed(await until(stream, lambda content: b"d4" in content))
         assert {data["id"]: data["state"] for _, _, data in changes} == {"b2": "cancelled", "d4": "queued"}
-        desk.store.delete("c3", [JobState.DONE])
+        service.store.delete("c3", [JobState.DONE])
         assert parsed(await anext(stream)) == [("", "deleted", {"id": "c3"})]
         later = watched.all_jobs()
         assert [data["id"] for _, _, data in parsed(await anext(later))] == ["a1", "d4"]
@@ -355,15 +357,17 @@ def test_the_list_of_jobs_is_told_first_and_then_what_changes(desk: Desk) -> Non
     run(body)
 
 
-def test_a_job_that_ends_behind_all_that_wait_is_told_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_ends_behind_all_that_wait_is_told_too(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(streams, "_LISTED", 2)
 
     async def body() -> None:
         for job_id in ("a1", "b2", "c3"):
-            desk.add(job_id, JobState.QUEUED)
-        stream = desk.streams().all_jobs()
+            service.add(job_id, JobState.QUEUED)
+        stream = service.streams().all_jobs()
         await anext(stream)
-        desk.store.update("a1", state=JobState.CANCELLED)
+        service.store.update("a1", state=JobState.CANCELLED)
         changes = parsed(await until(stream, lambda content: b"a1" in content))
         assert {data["id"]: data["state"] for _, _, data in changes}["a1"] == "cancelled"
         await stream.aclose()
@@ -371,14 +375,14 @@ def test_a_job_that_ends_behind_all_that_wait_is_told_too(desk: Desk, monkeypatc
     run(body)
 
 
-def test_one_who_watches_all_jobs_slowly_gets_the_last_state_of_each(desk: Desk) -> None:
+def test_one_who_watches_all_jobs_slowly_gets_the_last_state_of_each(service: WatchedService) -> None:
     async def body() -> None:
-        desk.add()
-        watched = desk.streams()
+        service.add()
+        watched = service.streams()
         slow, quick = watched.all_jobs(), watched.all_jobs()
         await anext(slow), await anext(quick)
         for step in range(1, 6):
-            desk.store.note(JOB, global_step=step)
+            service.store.note(JOB, global_step=step)
             assert parsed(await anext(quick))[0][2]["global_step"] == step
         assert [data["global_step"] for _, _, data in parsed(await anext(slow))] == [5]
         await slow.aclose(), await quick.aclose()
@@ -386,12 +390,12 @@ def test_one_who_watches_all_jobs_slowly_gets_the_last_state_of_each(desk: Desk)
     run(body)
 
 
-def test_watchers_are_not_taken_without_bound(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watchers_are_not_taken_without_bound(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "MOST_WATCHERS", 1)
 
     async def body() -> None:
-        desk.add()
-        watched = desk.streams()
+        service.add()
+        watched = service.streams()
         watched.check()
         stream = watched.job(JOB)
         await anext(stream)

@@ -29,7 +29,7 @@ class FakeService:
     def __init__(self, root: Path) -> None:
         self.workspace, self.state_dir = SimpleNamespace(root=root), root
         self.all: dict[str, Job] = {}
-        self.store = self
+        self.queue = self.store = self
         self.started_at = time.time() - 5
         self.broken = False
 

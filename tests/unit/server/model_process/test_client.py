@@ -16,7 +16,7 @@ import pytest
 from tincture.errors import DivergedError, TinctureError
 from tincture.server.child_environment import child_environment
 from tincture.server.errors import NotFoundError, QueueFullError, StoppedError
-from tincture.server.model_process.client import Calls
+from tincture.server.model_process.client import ModelProcess
 from tincture.workspace import Workspace
 
 REPOSITORY = Path(__file__).parents[4]
@@ -24,13 +24,13 @@ ODD = "tests.unit.server.odd_targets"
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Calls]]:
-    """Makes ``Calls`` of the odd targets."""
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ModelProcess]]:
+    """Makes ``ModelProcess`` of the odd targets."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    made: list[Calls] = []
+    made: list[ModelProcess] = []
 
-    def calls(**changes: Any) -> Calls:
-        made.append(Calls(Workspace(tmp_path), **{"idle_s": 60, "targets": ODD, **changes}))
+    def calls(**changes: Any) -> ModelProcess:
+        made.append(ModelProcess(Workspace(tmp_path), **{"idle_s": 60, "targets": ODD, **changes}))
         return made[-1]
 
     yield calls
@@ -39,7 +39,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
 
 @pytest.fixture
-def calls(make: Callable[..., Calls]) -> Calls:
+def calls(make: Callable[..., ModelProcess]) -> ModelProcess:
     return make()
 
 
@@ -51,7 +51,7 @@ def until(fact: Callable[[], Any]) -> None:
         time.sleep(0.01)
 
 
-def test_one_process_does_all_calls_and_keeps_what_it_has(calls: Calls, tmp_path: Path) -> None:
+def test_one_process_does_all_calls_and_keeps_what_it_has(calls: ModelProcess, tmp_path: Path) -> None:
     assert calls._child is None  # begun at the first call only
     first = calls.call("count", name="a name", path=tmp_path)
     second = calls.call("count")
@@ -60,19 +60,19 @@ def test_one_process_does_all_calls_and_keeps_what_it_has(calls: Calls, tmp_path
     assert (first["name"], first["path"], first["root"], first["cwd"]) == ("a name", tmp_path, tmp_path, str(tmp_path))
 
 
-def test_what_libraries_write_does_not_disturb(calls: Calls, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_libraries_write_does_not_disturb(calls: ModelProcess, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "tincture.server"):
         assert calls.call("chatter") == "said"
     assert "chatter: one embedding is left out" in caplog.text and "programmers" not in caplog.text
     assert calls.call_with_remarks("chatter") == ("said", ["one embedding is left out"] * 2)
 
 
-def test_large_messages_come_whole(calls: Calls) -> None:
+def test_large_messages_come_whole(calls: ModelProcess) -> None:
     content = os.urandom(5 * 2**20)
     assert calls.call("large", content=content) == content[::-1]
 
 
-def test_our_errors_come_back_as_themselves(calls: Calls) -> None:
+def test_our_errors_come_back_as_themselves(calls: ModelProcess) -> None:
     with pytest.raises(NotFoundError, match="There is no such thing"):
         calls.call("fail", kind="ours")
     with pytest.raises(DivergedError):
@@ -80,7 +80,7 @@ def test_our_errors_come_back_as_themselves(calls: Calls) -> None:
     assert calls.call("count")["calls"] == 1
 
 
-def test_other_errors_are_told_without_what_is_inside(calls: Calls, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_errors_are_told_without_what_is_inside(calls: ModelProcess, caplog: pytest.LogCaptureFixture) -> None:
     for kind in ("other", "value"):
         with pytest.raises(TinctureError) as told:
             calls.call("fail", kind=kind)
@@ -93,7 +93,9 @@ def test_other_errors_are_told_without_what_is_inside(calls: Calls, caplog: pyte
     assert calls.call("count")["calls"] == 1
 
 
-def test_a_crash_ends_one_call_and_the_next_has_a_new_process(calls: Calls, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_crash_ends_one_call_and_the_next_has_a_new_process(
+    calls: ModelProcess, caplog: pytest.LogCaptureFixture
+) -> None:
     pid = calls.call("count")["pid"]
     with pytest.raises(TinctureError, match="ended with code 7"):
         calls.call("die", code=7)
@@ -107,7 +109,7 @@ def test_a_crash_ends_one_call_and_the_next_has_a_new_process(calls: Calls, capl
     assert calls.call("count")["calls"] == 1
 
 
-def test_a_process_that_died_while_it_rested_is_replaced(calls: Calls) -> None:
+def test_a_process_that_died_while_it_rested_is_replaced(calls: ModelProcess) -> None:
     pid = calls.call("count")["pid"]
     os.kill(pid, 9)
     child = calls._child
@@ -116,7 +118,7 @@ def test_a_process_that_died_while_it_rested_is_replaced(calls: Calls) -> None:
     assert calls.call("count")["calls"] == 1
 
 
-def test_progress_is_told_and_a_call_can_be_stopped(calls: Calls) -> None:
+def test_progress_is_told_and_a_call_can_be_stopped(calls: ModelProcess) -> None:
     calls.interrupt()  # without a call, nothing happens
     assert calls.progress() is None
     with ThreadPoolExecutor() as pool:
@@ -130,7 +132,7 @@ def test_progress_is_told_and_a_call_can_be_stopped(calls: Calls) -> None:
     assert calls.call("work", steps=3) == 3
 
 
-def test_a_stop_that_comes_at_once_is_not_lost(calls: Calls) -> None:
+def test_a_stop_that_comes_at_once_is_not_lost(calls: ModelProcess) -> None:
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(calls.call, "work", steps=10**6)
         until(lambda: calls.progress() is not None and calls._child is not None)
@@ -139,7 +141,7 @@ def test_a_stop_that_comes_at_once_is_not_lost(calls: Calls) -> None:
             asked.result(120)
 
 
-def test_callers_wait_for_each_other_but_not_too_many(make: Callable[..., Calls]) -> None:
+def test_callers_wait_for_each_other_but_not_too_many(make: Callable[..., ModelProcess]) -> None:
     calls = make(most_waiting=2)
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(calls.call, "work", steps=10**6)
@@ -154,20 +156,20 @@ def test_callers_wait_for_each_other_but_not_too_many(make: Callable[..., Calls]
             first.result(120)
 
 
-def test_a_call_that_takes_too_long_is_ended(make: Callable[..., Calls]) -> None:
+def test_a_call_that_takes_too_long_is_ended(make: Callable[..., ModelProcess]) -> None:
     calls = make(longest_s=0.5)
     with pytest.raises(TinctureError, match=r"longer than 0\.5 s"):
         calls.call("work", steps=1, seconds=600)
 
 
-def test_an_idle_process_ends_and_the_next_call_has_a_new_one(make: Callable[..., Calls]) -> None:
+def test_an_idle_process_ends_and_the_next_call_has_a_new_one(make: Callable[..., ModelProcess]) -> None:
     calls = make(idle_s=0.05)
     pid = calls.call("count")["pid"]
     until(lambda: calls._child is None)
     assert calls.call("count")["pid"] != pid
 
 
-def test_a_process_that_rests_gives_its_memory_back_and_one_at_work_is_left_alone(calls: Calls) -> None:
+def test_a_process_that_rests_gives_its_memory_back_and_one_at_work_is_left_alone(calls: ModelProcess) -> None:
     first = calls.call("count")
     calls.rest()
     calls.rest()
@@ -179,7 +181,7 @@ def test_a_process_that_rests_gives_its_memory_back_and_one_at_work_is_left_alon
     assert calls.call("count")["calls"] == 2
 
 
-def test_closing_ends_the_process_and_the_call_at_work(calls: Calls, caplog: pytest.LogCaptureFixture) -> None:
+def test_closing_ends_the_process_and_the_call_at_work(calls: ModelProcess, caplog: pytest.LogCaptureFixture) -> None:
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(calls.call, "work", steps=10**6)
         until(lambda: (calls.progress() or {}).get("done"))
@@ -198,7 +200,7 @@ def test_closing_ends_the_process_and_the_call_at_work(calls: Calls, caplog: pyt
 def test_the_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     program = (
         "import os, sys, pathlib, tincture.server.model_process.client as c, tincture.workspace as w\n"
-        f"calls = c.Calls(w.Workspace(pathlib.Path({str(tmp_path)!r})), idle_s=60, targets={ODD!r})\n"
+        f"calls = c.ModelProcess(w.Workspace(pathlib.Path({str(tmp_path)!r})), idle_s=60, targets={ODD!r})\n"
         "print(calls.call('count')['pid'], flush=True)\n"
         "import threading; threading.Thread(target=calls.call, args=('work', ), kwargs={'steps': 10**6}).start()\n"
         "import time; time.sleep(0.3)\n"
@@ -222,7 +224,7 @@ def _runs(pid: int) -> bool:
     return state != "Z"
 
 
-def test_nothing_of_the_workspace_is_imported(calls: Calls, tmp_path: Path) -> None:
+def test_nothing_of_the_workspace_is_imported(calls: ModelProcess, tmp_path: Path) -> None:
     for name in ("json.py", "torch.py", "tincture.py", "sitecustomize.py", "diffusers.py"):
         (tmp_path / name).write_text("raise SystemExit(9)")
     assert "torch" not in calls.call("modules")
@@ -238,7 +240,7 @@ def test_the_servers_own_process_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
-def test_the_process_does_not_learn_the_servers_secrets(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_does_not_learn_the_servers_secrets(calls: ModelProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TINCTURE_AUTH", "TINCTURE_TOKEN", "TINCTURE_OTHER"):
         monkeypatch.setenv(name, "user:secret")
     found = calls.call("environment")

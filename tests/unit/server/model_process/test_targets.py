@@ -16,7 +16,7 @@ from tincture.errors import DataError, OutOfMemoryError, UsageError
 from tincture.formats.picture_text import read_parameters
 from tincture.server.errors import StoppedError
 from tincture.server.model_process import targets as call_targets
-from tincture.server.model_process.client import Calls
+from tincture.server.model_process.client import ModelProcess
 from tincture.server.model_process.targets import TARGETS, Desk, open_desk
 from tincture.server.requests.places import Places
 from tincture.workspace import Workspace
@@ -153,14 +153,14 @@ def test_plans_and_new_adapters(desk: Desk, bench: Bench) -> None:
 
 
 @pytest.fixture
-def calls(tmp_path: Path) -> Iterator[Calls]:
-    calls = Calls(Workspace(tmp_path), idle_s=600)
+def calls(tmp_path: Path) -> Iterator[ModelProcess]:
+    calls = ModelProcess(Workspace(tmp_path), idle_s=600)
     yield calls
     calls.close()
 
 
 @pytest.mark.slow
-def test_in_a_process_of_its_own(calls: Calls, tmp_path: Path) -> None:
+def test_in_a_process_of_its_own(calls: ModelProcess, tmp_path: Path) -> None:
     made: Callable[..., Any] = calls.call
     assert made("create_embedding", name="rex", model="picto", num_vectors=2).is_file()
     assert made("list_embeddings", model="picto")["loaded"][0]["name"] == "rex"

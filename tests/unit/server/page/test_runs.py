@@ -14,14 +14,14 @@ from tincture.server.queue.jobs import JobState
 
 def test_a_button_acts_on_the_job_that_is_shown_and_on_no_other(tmp_path: Path) -> None:
     service = quick_service(tmp_path)
-    shown, behind = (service.submit("train", {**training()["settings"], "steps": steps}) for steps in (5, 6))
+    shown, behind = (service.queue.submit("train", {**training()["settings"], "steps": steps}) for steps in (5, 6))
     assert getattr(runs._shown(service, ""), "id", "") == shown.id
-    service.cancel(shown.id)  # while the page still shows it as it was
+    service.queue.cancel(shown.id)  # while the page still shows it as it was
     assert getattr(runs._shown(service, ""), "id", "") == behind.id
     with pytest.raises(ConflictError):
         runs.act(service, "Cancel", shown.id)
     runs.act(service, "Delete", shown.id)
     with pytest.raises(NotFoundError):
         runs.act(service, "Delete", shown.id)
-    assert [(job.id, job.state) for job in service.jobs()] == [(behind.id, JobState.QUEUED)]
-    service.store.close()
+    assert [(job.id, job.state) for job in service.queue.jobs()] == [(behind.id, JobState.QUEUED)]
+    service.queue.store.close()

@@ -120,13 +120,13 @@ def _keep_list(service: Service, tab: _Tab) -> None:
 
     def read_steps() -> Any:
         try:
-            return service.file_steps([file["path"] for file in service.files()])
+            return service.model_work.file_steps([file["path"] for file in service.files()])
         except TinctureError:
             return gr.skip()  # the list says the rest
 
     def add(uploaded: str) -> str:
         try:
-            added = service.add_adapter(Path(uploaded), Path(uploaded).name)
+            added = service.model_work.add_adapter(Path(uploaded), Path(uploaded).name)
         except TinctureError as error:
             return fault(str(error))
         return done(f"{added.name} is in {service.places.shown(added.parent)} now.")
@@ -151,7 +151,7 @@ def _inspect(service: Service, tab: _Tab) -> None:
 
     def look(path: str) -> tuple[Any, ...]:
         try:
-            found = service.inspect(path.strip())
+            found = service.model_work.inspect(path.strip())
         except TinctureError as error:
             return fault(str(error)), {}, *[gr.skip()] * 3
         choices = [(label, name) for label, name, _ in FORMATS.get(found["kind"], ())]
@@ -184,7 +184,7 @@ def _convert(service: Service, tab: _Tab) -> None:
         try:
             options = _options(chosen, name, *told)
             target = _target(looked["kind"], str(chosen), name or Path(looked["path"]).stem)
-            written = service.convert(looked["path"], target, **options)
+            written = service.model_work.convert(looked["path"], target, **options)
         except TinctureError as error:
             return fault(str(error))
         return view.converted(written, view.address(written["path"], served))

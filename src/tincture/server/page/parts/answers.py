@@ -25,11 +25,11 @@ def failed(error: TinctureError) -> str:
 
 def submitted(service: Service, job: Job) -> str:
     """A job is in the queue; says what stands before it."""
-    counts = service.store.counts()
+    counts = service.queue.store.counts()
     before = counts.get(JobState.QUEUED, 0) + counts.get(JobState.RUNNING, 0) - 1
     turn = "It begins now" if before <= 0 else f"{before} before it" if before > 1 else "One job before it"
     told = f"{job.name} is in the queue as job {job.id}. {turn}; watch it in Runs."
-    if others := service.same_adapter(job):
+    if others := service.queue.same_adapter(job):
         told += (
             f" It waits for job {others[0].id}, which trains the same {job.settings['kind']}, and goes on from there."
         )
@@ -39,7 +39,7 @@ def submitted(service: Service, job: Job) -> str:
 def interrupted(service: Service) -> str:
     """All running jobs were asked to stop."""
     try:
-        stopped = service.interrupt()
+        stopped = service.queue.interrupt()
     except TinctureError as error:
         return failed(error)
     if not stopped:

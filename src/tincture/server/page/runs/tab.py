@@ -53,13 +53,13 @@ WHICH: Mapping[str, tuple[JobState, ...]] = {
 WAITING, RUNNING, PAUSED = JobState.QUEUED, JobState.RUNNING, JobState.PAUSED
 # label, in which states it is offered, what it asks of the service
 ACTIONS: tuple[tuple[str, frozenset[JobState], Callable[[Service, Job], object]], ...] = (
-    ("Pause", frozenset({RUNNING, WAITING}), lambda service, job: service.pause(job.id)),
-    ("Resume", frozenset({PAUSED}), lambda service, job: service.resume(job.id)),
-    ("Retry", frozenset({JobState.FAILED, JobState.CANCELLED}), lambda service, job: service.retry(job.id)),
-    ("Cancel", frozenset({RUNNING, WAITING, PAUSED}), lambda service, job: service.cancel(job.id)),
+    ("Pause", frozenset({RUNNING, WAITING}), lambda service, job: service.queue.pause(job.id)),
+    ("Resume", frozenset({PAUSED}), lambda service, job: service.queue.resume(job.id)),
+    ("Retry", frozenset({JobState.FAILED, JobState.CANCELLED}), lambda service, job: service.queue.retry(job.id)),
+    ("Cancel", frozenset({RUNNING, WAITING, PAUSED}), lambda service, job: service.queue.cancel(job.id)),
     ("Move up", frozenset({WAITING}), lambda service, job: _move(service, job, first=False)),
     ("Move first", frozenset({WAITING}), lambda service, job: _move(service, job, first=True)),
-    ("Delete", FINISHED | {PAUSED}, lambda service, job: service.delete(job.id)),
+    ("Delete", FINISHED | {PAUSED}, lambda service, job: service.queue.delete(job.id)),
 )
 
 
@@ -116,7 +116,7 @@ def act(service: Service, label: str, job_id: str) -> None:
         NotFoundError: it was deleted.
     """
     do = next(do for name, _, do in ACTIONS if name == label)
-    do(service, service.job(job_id))
+    do(service, service.queue.job(job_id))
 
 
 class RunsTab:
@@ -212,7 +212,7 @@ def _answer(service: Service, tab: RunsTab, wish: _Wish, seen: Mapping[str, obje
     if shown is None:
         _tell_nothing(tab, news)
     else:
-        _tell_run(service, tab, wish, news, shown, service.folder(shown.id).trace())
+        _tell_run(service, tab, wish, news, shown, service.queue.folder(shown.id).trace())
     return {**news.updates, tab.seen: news.seen, tab.shown: shown.id if shown else ""}
 
 
@@ -220,14 +220,14 @@ def _shown(service: Service, chosen: str) -> Job | None:
     """The job that was chosen; without one, what runs, else what comes next, else what ended last."""
     if chosen:
         try:
-            return service.job(chosen)
+            return service.queue.job(chosen)
         except NotFoundError:
             pass  # deleted
-    return next(iter(service.jobs(limit=1)), None)
+    return next(iter(service.queue.jobs(limit=1)), None)
 
 
 def _tell_queue(service: Service, tab: RunsTab, wish: _Wish, news: _News, shown: Job | None) -> None:
-    jobs = service.jobs(WHICH[wish.which], limit=wish.limit + 1)
+    jobs = service.queue.jobs(WHICH[wish.which], limit=wish.limit + 1)
     marked = shown.id if shown else ""
     running = [job for job in jobs[: wish.limit] if job.state is RUNNING]
     others = [job for job in jobs[: wish.limit] if job.state is not RUNNING]
@@ -257,7 +257,7 @@ def _tell_run(service: Service, tab: RunsTab, wish: _Wish, news: _News, job: Job
     news.tell(tab.charts, "charts", view.charts(trace, wish.smoothing))
     _tell_visible(tab.smoothing, "Smoothing", len(trace.loss) > 0, news)
     news.tell(tab.previews, "previews", frames(job.id, trace.previews, job.settings.get("preview_prompts", ())))
-    news.tell(tab.log, "log", view.log(service.folder(job.id).log_tail(LONGEST_LOG)))
+    news.tell(tab.log, "log", view.log(service.queue.folder(job.id).log_tail(LONGEST_LOG)))
     news.tell(tab.details, "details", view.details(job, trace))
 
 
@@ -280,7 +280,7 @@ def _links(service: Service, job: Job) -> str:
 def _move(service: Service, job: Job, *, first: bool) -> None:
     """In front of all that wait, or of the one before it."""
     # There may be more than max_jobs, where an earlier start allowed more.
-    waiting = [other.id for other in service.jobs([WAITING], limit=service.store.counts()[WAITING])]
+    waiting = [other.id for other in service.queue.jobs([WAITING], limit=service.queue.store.counts()[WAITING])]
     place = waiting.index(job.id) if job.id in waiting else 0  # it may have begun meanwhile
     if place:
-        service.move(job.id, before=waiting[0 if first else place - 1])
+        service.queue.move(job.id, before=waiting[0 if first else place - 1])

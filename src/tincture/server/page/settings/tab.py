@@ -98,7 +98,7 @@ def _examination(service: Service) -> None:
     def look() -> Iterator[str]:
         yield f"<h3>This machine</h3>{quiet('Examining …')}"
         try:
-            yield f"<h3>This machine</h3>{examined(service.examine())}"
+            yield f"<h3>This machine</h3>{examined(service.model_work.examine())}"
         except TinctureError as error:
             yield fault(str(error))
 

@@ -61,7 +61,7 @@ def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
 
     def make(name: str, text: str, vectors: int, overwrite: bool, model: str) -> Made:
         options: dict[str, Any] = {"num_vectors": int(vectors), "init_text": text, "overwrite": overwrite}
-        return _made(service, "embedding", lambda: service.create_embedding(name, model=model, **options))
+        return _made(service, "embedding", lambda: service.model_work.create_embedding(name, model=model, **options))
 
     inputs = [name, text, vectors, overwrite, model]
     return gr.on([button.click, name.submit, text.submit], make, inputs, [said, made], **PRIVATE)
@@ -145,7 +145,7 @@ def _make_hypernetwork(
     **options: Any,
 ) -> Path:
     layers = number_list("The layer structure", structure)
-    return service.create_hypernetwork(
+    return service.model_work.create_hypernetwork(
         name,
         model=model,
         sizes=[int(width) for width in widths] or None,

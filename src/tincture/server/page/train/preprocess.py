@@ -14,7 +14,7 @@ from tincture.server.page.parts.answers import failed, interrupted, submitted
 from tincture.server.page.parts.choices import PRIVATE
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.fields import Form
-from tincture.server.service import OVERWRITE
+from tincture.server.queue.queue import OVERWRITE
 from tincture.settings.preprocess import PREPROCESS_FIELDS
 from tincture.webui.translation import find_describers
 
@@ -51,7 +51,7 @@ def build(service: Service) -> Component:
             values = chosen(form.read(given), {name: given[tick] for name, tick in ticks.items()})
             if given[overwrite]:
                 values[OVERWRITE] = True
-            return submitted(service, service.submit("preprocess", values, source="page"))
+            return submitted(service, service.queue.submit("preprocess", values, source="page"))
         except TinctureError as error:
             return failed(error)
 

@@ -116,7 +116,7 @@ class TrainTab:
                 chosen = [kind for kind in KINDS if given[self.inputs.names[kind]]]
                 if not chosen:
                     raise UsageError("Neither an embedding nor a hypernetwork is chosen; choose what to train.")
-                plans = [self.service.plan("train", settings(given, kind)) for kind in chosen]
+                plans = [self.service.model_work.plan("train", settings(given, kind)) for kind in chosen]
             except TinctureError as error:
                 return failed(error)
             return "".join(plan_html(plan) for plan in plans)
@@ -124,7 +124,7 @@ class TrainTab:
         def start(given: dict[Component, Any], kind: str) -> str:
             try:
                 place = self.inputs.place(given)
-                job = self.service.submit("train", settings(given, kind), source="page", **place)
+                job = self.service.queue.submit("train", settings(given, kind), source="page", **place)
                 return submitted(self.service, job)
             except TinctureError as error:
                 return failed(error)
@@ -141,7 +141,7 @@ class TrainTab:
 
         def fill(job_id: str) -> dict[Any, Any]:
             try:
-                job = self.service.job(job_id)
+                job = self.service.queue.job(job_id)
             except TinctureError as error:
                 gr.Warning(escape(error))
                 return {}

@@ -274,9 +274,9 @@ def _draw(service: Service, tab: _Tab) -> None:
         wish = Wish(*given)
         with ThreadPoolExecutor(1) as pool:
             try:
-                drawn = pool.submit(service.draw, request.request(wish))
+                drawn = pool.submit(service.model_work.draw, request.request(wish))
                 while not drawn.done():
-                    yield view.progress(service.drawing()), gr.skip()
+                    yield view.progress(service.model_work.drawing()), gr.skip()
                     time.sleep(LOOK_EVERY_S)
                 yield "", view.pictures(wish.mode, drawn.result())
             except TinctureError as error:
@@ -290,5 +290,5 @@ def _draw(service: Service, tab: _Tab) -> None:
     drawn = gr.on([tab.draw.click, tab.prompt.submit], draw, tab.wishes, answer, concurrency_limit=None, **QUIETLY)
     tab.draw.click(None, js=SHOW_ANSWER)
     drawn.then(None, js=SHOW_ANSWER)  # there was no room to scroll before the pictures were there
-    tab.stop.click(service.stop_drawing, None, None, **QUIETLY)
+    tab.stop.click(service.model_work.stop_drawing, None, None, **QUIETLY)
     tab.answer.click(take_seed, None, tab.seed, **QUIETLY)

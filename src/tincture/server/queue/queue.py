@@ -1,0 +1,239 @@
+"""The queue as those use it who ask for work: jobs are put in, watched, stopped and moved.
+
+All methods may be called from any thread. Settings are checked at once, paths in them too; the work is done by workers,
+which are processes of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from tincture.errors import UsageError
+from tincture.server.errors import ConflictError, NotFoundError, QueueFullError
+from tincture.server.queue.folder import JobFolder
+from tincture.server.queue.jobs import FINISHED, JOB_KINDS, Job, JobKind, JobState, Wanted, check_priority
+from tincture.server.queue.store import JobStore
+from tincture.server.queue.supervisor import Supervisor
+from tincture.server.requests.places import Places
+from tincture.server.requests.sizes import shortened
+from tincture.settings.server import ServerSettings
+
+AUTO = "auto"
+OVERWRITE = "overwrite"
+"""What requests may give among the settings of a preprocessing besides them; as of ``preprocess``."""
+LONGEST_TIMEOUT_S = 10**7
+
+
+class JobQueue:
+    """Jobs that wait, run and have ended.
+
+    Args:
+        places: which paths requests may name, and the workspace.
+        settings: of the server.
+        state_dir: the server's own folder: ``jobs.sqlite3`` and ``jobs/ID/`` are the queue's.
+        make_room: called before a job begins, so that its device's memory is free.
+
+    Attributes:
+        store: all jobs.
+        supervisor: what runs them.
+    """
+
+    def __init__(
+        self, places: Places, settings: ServerSettings, state_dir: Path, make_room: Callable[[Job], None]
+    ) -> None:
+        self._places, self._workspace, self._settings = places, places.workspace, settings
+        self.store = JobStore(state_dir / "jobs.sqlite3")
+        self.supervisor = Supervisor(
+            self.store,
+            state_dir / "jobs",
+            self._workspace,
+            settings.device,
+            allow_hub=settings.allow_hub,
+            make_room=make_room,
+        )
+
+    def submit(
+        self,
+        kind: JobKind,
+        settings: Mapping[str, Any],
+        *,
+        priority: int = 0,
+        timeout_s: float | None = None,
+        device: str = "",
+        source: str = "api",
+    ) -> Job:
+        """Puts a job at the end of the queue, behind those of the same priority.
+
+        Args:
+            kind: ``train`` or ``preprocess``.
+            settings: fields of ``TrainSettings``, or of ``PreprocessSettings`` and ``overwrite`` as of ``preprocess``;
+                relative paths start at the workspace.
+            priority: -1000 to 1000; the higher, the sooner.
+            timeout_s: seconds of running after which it is stopped, saved and failed; None: the server's.
+            device: one of the server's; empty: that of the settings, or any, if they have none.
+            source: who asks: ``api``, ``page`` or ``webui``.
+
+        Raises:
+            UsageError: a setting is not allowed, or the adapter to train does not exist, or a template, or a folder
+                that no job which has not ended will make.
+            ForbiddenPathError: a path leads out of what is allowed.
+            QueueFullError: the queue is full; paused jobs count too.
+        """
+        checked, name, device = self.checked(kind, settings, device)
+        check_priority(priority)
+        if timeout_s is not None and not 0 < timeout_s <= LONGEST_TIMEOUT_S:
+            raise UsageError(
+                f"The timeout is {timeout_s} s; allowed is more than 0 and at most {LONGEST_TIMEOUT_S:,} s."
+            )
+        self._refuse_full()
+        job = Job(
+            id=_new_id(),
+            kind=kind,
+            name=name,
+            settings=checked,
+            priority=priority,
+            # Also when the clock was set back, behind those that wait.
+            position=max(time.time(), self.store.last_position() + 1e-6),
+            device=device,
+            timeout_s=timeout_s if timeout_s is not None else (self._settings.job_timeout * 3600 or None),
+            source=source,
+            created_at=time.time(),
+        )
+        self.store.add(job)
+        self.supervisor.wake()
+        return job
+
+    def checked(self, kind: JobKind, settings: Mapping[str, Any], device: str = "") -> tuple[dict[str, Any], str, str]:
+        """The complete settings of a job that was asked for, its name, and where it must run (empty: anywhere).
+
+        Raises:
+            UsageError, ForbiddenPathError: as ``submit``.
+        """
+        if kind == "train":
+            training = self._places.train_settings(settings, self._to_come)
+            self._workspace.find_adapter(training.kind, training.name)
+            return training.to_dict(), training.name, self._device(device, training.device)
+        if kind == "preprocess":
+            rest = {name: value for name, value in settings.items() if name != OVERWRITE}
+            made, overwrite = self._places.preprocess_settings(rest, self._to_come), settings.get(OVERWRITE, False)
+            if not isinstance(overwrite, bool):
+                raise UsageError(f"{OVERWRITE} is {shortened(overwrite)}, but must be true or false.")
+            checked = {**made.to_dict(), **({OVERWRITE: True} if overwrite else {})}
+            return checked, Path(made.destination).name, self._device(device, made.device)
+        raise UsageError(f"There is no kind of job {kind!r}; there are {' and '.join(JOB_KINDS)}.")
+
+    def jobs(self, states: Collection[JobState] = (), limit: int = 100, offset: int = 0) -> list[Job]:
+        """Jobs in the given states, or all: running, then waiting in their order, then ended ones, latest first."""
+        return self.store.list(states, limit, offset)
+
+    def unfinished(self) -> list[Job]:
+        """Jobs that run, wait or are paused."""
+        return self.jobs([JobState.RUNNING, JobState.QUEUED, JobState.PAUSED], limit=10 * self._settings.max_jobs)
+
+    def job(self, job_id: str) -> Job:
+        """The job as it stands; NotFoundError."""
+        return self.store.get(job_id)
+
+    def folder(self, job_id: str) -> JobFolder:
+        """Log and events of a job; NotFoundError."""
+        self.store.get(job_id)
+        return self.supervisor.folder(job_id)
+
+    def cancel(self, job_id: str) -> Job:
+        """Ends a job: a waiting one at once, a running one after its step, saved. ConflictError when it has ended."""
+        return self._stop(job_id, Wanted.CANCELLED, JobState.CANCELLED)
+
+    def pause(self, job_id: str) -> Job:
+        """As ``cancel``, but the job keeps its place, and ``resume`` lets it go on exactly where it stopped."""
+        return self._stop(job_id, Wanted.PAUSED, JobState.PAUSED)
+
+    def interrupt(self) -> list[Job]:
+        """Every running job stops after its step, saves, and counts as done, as by the webui's button."""
+        asked = []
+        for job in self.jobs([JobState.RUNNING]):
+            with contextlib.suppress(ConflictError, NotFoundError):  # it ended just now
+                # One that is to be paused or cancelled stops anyway, as somebody else wants it.
+                asked.append(job if job.wanted else self.supervisor.ask(job.id, Wanted.INTERRUPTED))
+        return asked
+
+    def resume(self, job_id: str) -> Job:
+        """A paused job waits for its turn again; ConflictError for others."""
+        return self._queue_again(job_id, {JobState.PAUSED})
+
+    def retry(self, job_id: str) -> Job:
+        """A failed or cancelled job waits for its turn again, and goes on where it stopped, if it saved anything."""
+        self._refuse_full()
+        return self._queue_again(job_id, {JobState.FAILED, JobState.CANCELLED})
+
+    def move(self, job_id: str, *, priority: int | None = None, before: str | None = None) -> Job:
+        """Changes a waiting job's turn: another priority, or right before another waiting job, with its priority."""
+        return self.store.move(job_id, priority=priority, before=before)
+
+    def delete(self, job_id: str) -> None:
+        """Forgets a job that has ended, with its log; what it trained stays. ConflictError while it waits or runs."""
+        self.store.delete(job_id, FINISHED | {JobState.PAUSED})
+        self.supervisor.folder(job_id).remove()
+        self.supervisor.wake()
+
+    def wait(self, job_id: str, timeout_s: float | None = None) -> Job:
+        """Blocks until the job is done, failed, cancelled or paused, or the time is over; returns it as it stands."""
+        return self.supervisor.wait(job_id, timeout_s)
+
+    def same_adapter(self, job: Job) -> list[Job]:
+        """Other trainings of the adapter that a training is for: those that run, wait or are paused."""
+        return [other for other in self.store.holding(job.holds) if other.id != job.id and job.kind == "train"]
+
+    def _device(self, asked: str, setting: str) -> str:
+        """Where a job must run; empty: anywhere. On a server that was given no device by name, the setting decides."""
+        known = self._settings.device
+        if asked and asked not in known:
+            raise UsageError(f"This server has no device {asked!r}; it has {', '.join(known)}.")
+        if setting == AUTO:
+            return asked
+        named = setting if setting in known else AUTO
+        if named not in known:
+            raise UsageError(
+                f"The setting device is {setting!r}, but this server has {', '.join(known)}; leave it out."
+            )
+        if asked not in ("", named):
+            raise UsageError(f"The job's device is {asked!r}, but its setting device is {setting!r}; leave one out.")
+        return named
+
+    def _to_come(self) -> list[Path]:
+        """Folders that jobs which have not ended will make."""
+        return [Path(job.settings["destination"]) for job in self.unfinished() if job.kind == "preprocess"]
+
+    def _stop(self, job_id: str, wanted: Wanted, state: JobState) -> Job:
+        waiting = {JobState.QUEUED} if state is JobState.PAUSED else {JobState.QUEUED, JobState.PAUSED}
+        while True:
+            job = self.store.get(job_id)
+            try:
+                if job.state is JobState.RUNNING:
+                    return self.supervisor.ask(job_id, wanted)
+                stopped = self.store.update(job_id, waiting, state=state, wanted=None, stage="", ended_at=time.time())
+                self.supervisor.wake()
+                return stopped
+            except ConflictError:
+                if self.store.get(job_id).state is job.state:
+                    raise
+                # It was begun, or stopped, in this very moment, and can be asked for the same as it is now.
+
+    def _refuse_full(self) -> None:
+        counts = self.store.counts()
+        if counts[JobState.QUEUED] + counts[JobState.PAUSED] >= self._settings.max_jobs:
+            raise QueueFullError(f"{self._settings.max_jobs} jobs are waiting already; try again when some are done.")
+
+    def _queue_again(self, job_id: str, states: Collection[JobState]) -> Job:
+        job = self.store.update(job_id, states, state=JobState.QUEUED, wanted=None, error="", error_type="", result={})
+        self.supervisor.wake()
+        return job
+
+
+def _new_id() -> str:
+    """Sorts by time; what follows the time cannot be guessed."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
