@@ -113,11 +113,6 @@ def layer(module: str) -> int:
     return room(module)[0]
 
 
-def room(module: str) -> str:
-    """The name in LAYERS that the module belongs to."""
-    return max((name for name in LAYERS[layer(module)] if within(module, name)), key=len)
-
-
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 LAYERED = [module for module in MODULES if module != ROOT]
 
@@ -132,13 +127,6 @@ def test_nothing_imports_upward(module: str) -> None:
 def test_few_files_lie_loose() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 8
     assert len(list((PACKAGE / "server").glob("*.py"))) <= 6
-
-
-@pytest.mark.parametrize("module", [module for module in LAYERED if within(module, "tincture.server")])
-def test_rooms_of_the_server_beside_each_other_stay_apart(module: str) -> None:
-    own = [name for name in imports(MODULES[module]) if within(name, ROOT) and name != ROOT]
-    other = [name for name in own if layer(name) == layer(module) and room(name) != room(module)]
-    assert not other, f"{module} imports {other}, which lie in rooms of the same layer"
 
 
 @pytest.mark.parametrize("module", [module for module in LAYERED if not within(module, EDGE)])
