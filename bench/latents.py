@@ -28,10 +28,11 @@ from PIL import Image  # noqa: E402
 from tools.make_checkpoint import anatomy  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from tincture.data.dataset import load_dataset  # noqa: E402
+from tincture.data.decoded import KEPT_PIXELS  # noqa: E402
+from tincture.data.folders import load_dataset  # noqa: E402
 from tincture.data.latent_files import LatentFiles  # noqa: E402
 from tincture.data.latents import LatentCache  # noqa: E402
-from tincture.data.picture_check import look_at  # noqa: E402
+from tincture.data.picture_check import check_picture  # noqa: E402
 from tincture.models.loading.load import load_model  # noqa: E402
 from tincture.models.vae_hash import vae_hash  # noqa: E402
 
@@ -77,8 +78,8 @@ def seconds_to_latents(encoder: Encoder, pictures: Path, cache: Path | None) -> 
     """Seconds from a loaded model to the latents of all pictures."""
     started = time.perf_counter()
     files = None if cache is None else LatentFiles(cache, vae_hash(encoder.vae))
-    look = look_at if files is None else files.look
-    dataset = load_dataset(pictures, width=encoder.size, height=encoder.size, look=look)
+    check = check_picture if files is None else files.check
+    dataset = load_dataset(pictures, width=encoder.size, height=encoder.size, check=check, keep_pixels=KEPT_PIXELS)
     LatentCache.encode(encoder, dataset, files=files)
     seconds = time.perf_counter() - started
     if files is not None and files.remarks():

@@ -131,8 +131,8 @@ def _latents(path: Path) -> object:
     files, sample, place = kept_latents(path.parent)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(path.read_bytes())
-    look, moments = files._kept_look(sample.digest), files.read(sample)
-    assert look is None or len(look.size) == 2
+    check, moments = files._stored_check(sample.digest), files.read(sample)
+    assert check is None or len(check.size) == 2
     assert moments is None or all(part.shape == (4, 1, 2) and part.isfinite().all() for part in moments)
     return moments
 

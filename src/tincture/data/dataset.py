@@ -1,8 +1,7 @@
-"""Folders of pictures as training samples."""
+"""The samples of a run: pictures with captions, sizes and masks."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +14,11 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from tincture.data.captions import caption_for
-from tincture.data.masks import MaskFinder, check_mask, read_mask
-from tincture.data.picture_check import Look, look_at
+from tincture.data.decoded import DecodedPictures
+from tincture.data.masks import read_mask
 from tincture.data.pictures import UnreadablePictureError, read_picture
-from tincture.data.sizes import Buckets, Fit, Size, fitting
-from tincture.data.sources import Found, Source, list_pictures, name_some
+from tincture.data.sizes import Fit
 from tincture.errors import DataError
-
-MOST_REASONS = 20
-"""Of so many files it is told why they cannot be used, when none can."""
 
 T = TypeVar("T")
 
@@ -62,7 +56,10 @@ class Sample:
 
 
 class PictureDataset(Sequence[Sample]):
-    """Pictures with captions. Pixels are read from the files when they are asked for, and not kept.
+    """Pictures with captions. Pixels that were not kept when they were decoded are read from the files when asked for.
+
+    Args:
+        decoded: what was kept.
 
     Attributes:
         samples: in the order of their file names.
@@ -71,11 +68,16 @@ class PictureDataset(Sequence[Sample]):
     """
 
     def __init__(
-        self, samples: Sequence[Sample], skipped: Sequence[tuple[Path, str]] = (), remarks: Sequence[str] = ()
+        self,
+        samples: Sequence[Sample],
+        skipped: Sequence[tuple[Path, str]] = (),
+        remarks: Sequence[str] = (),
+        decoded: DecodedPictures | None = None,
     ) -> None:
         self.samples = tuple(samples)
         self.skipped = list(skipped)
         self.remarks = list(remarks)
+        self._decoded = decoded or DecodedPictures()
         self._digest = ""
 
     def __len__(self) -> int:
@@ -110,31 +112,32 @@ class PictureDataset(Sequence[Sample]):
             DataError: the file has become unreadable.
         """
         sample = self.samples[index]
-        picture, _ = self._read(sample.path, read_picture)
-        return _tensor(_fitted(picture, sample)).permute(2, 0, 1).contiguous() * 2 - 1
+        fitted = self._decoded.picture(sample.path, sample.fit)
+        if fitted is None:
+            picture, _ = self._read(sample.path, read_picture)
+            fitted = sample.fit.apply(picture)
+            self._decoded.add_picture(sample.path, sample.fit, fitted)
+        return _tensor(_turned(fitted, sample)).permute(2, 0, 1).contiguous() * 2 - 1
 
-    def alpha(self, index: int) -> Tensor | None:
-        """(height, width) float32 in 0..1, where 0 is transparent; None for a picture without an alpha channel.
-
-        Raises:
-            DataError: the file has become unreadable.
-        """
-        sample = self.samples[index]
-        _, alpha = self._read(sample.path, read_picture)
-        return None if alpha is None else _tensor(_fitted(alpha, sample))
+    def release_pixels(self) -> None:
+        """Gives the memory of pixels that wait for `pixels` back; from now on they are read from the files."""
+        self._decoded.release_pictures()
 
     def mask(self, index: int) -> Tensor | None:
         """(height, width) float32 in 0..1, where 1 is to be learned: the mask picture if there is one, else alpha.
 
-        None for a picture with neither.
+        None for a picture with neither. Of masks that were loaded with the pictures, no file is opened.
 
         Raises:
             DataError: the file has become unreadable.
         """
         sample = self.samples[index]
-        if sample.mask is None:
-            return self.alpha(index)
-        return _tensor(_fitted(self._read(sample.mask, read_mask), sample))
+        path, fit = sample.mask or sample.path, sample.fit
+        if not self._decoded.knows_mask(path, fit):
+            found = self._read(path, read_mask if sample.mask else _alpha)
+            self._decoded.add_mask(path, fit, found and fit.apply(found))
+        fitted = self._decoded.mask(path, fit)
+        return None if fitted is None else _tensor(_turned(fitted, sample))
 
     def digest(self) -> str:
         """SHA-256 (hexadecimal) of what is learned from: pictures, captions, masks, repeats and mirroring, in order.
@@ -165,129 +168,12 @@ class PictureDataset(Sequence[Sample]):
             raise DataError(f"The picture {path} cannot be read any more: {error}.") from error
 
 
-def _fitted(image: Image.Image, sample: Sample) -> Image.Image:
-    fitted = sample.fit.apply(image)
+def _turned(fitted: Image.Image, sample: Sample) -> Image.Image:
     return ImageOps.mirror(fitted) if sample.flip else fitted
 
 
-def load_dataset(
-    folders: str | Path | Sequence[str | Path],
-    *,
-    width: int,
-    height: int,
-    resize: str = "stretch",
-    varsize: bool = False,
-    buckets: Buckets | None = None,
-    skip_small: bool = False,
-    recursive: bool = False,
-    folder_repeats: bool = False,
-    flip: bool = False,
-    masks: str | Path | None = None,
-    stride: int = 8,
-    word_regex: str = "",
-    join_string: str = " ",
-    caption_encoding: str = "utf-8",
-    look: Callable[[Path], Look] = look_at,
-) -> PictureDataset:
-    """The pictures of one or more folders, with their captions (see `caption_for` and `read_metadata`).
-
-    Every picture and mask is decoded once, so that damaged ones are found now and not in the middle of a run. A picture
-    whose caption or mask cannot be used is skipped: it would be learned under a wrong name, or with what the mask was
-    to hide. Which files are tried, `list_pictures` says.
-
-    Args:
-        folders: each as `Source.parse` takes it: "FOLDER", or "FOLDER:3" for three times an epoch.
-        width: Pixels, a multiple of `stride`.
-        height: Likewise.
-        resize: "stretch" to width × height, whatever a picture's proportions, or "crop" to these proportions.
-        varsize: Keep every picture's own size instead; what exceeds a multiple of `stride` is cropped evenly off the
-            edges.
-        buckets: Crop every picture to that one of these sizes that fits it best, instead.
-        skip_small: Skip pictures that would have to be enlarged.
-        recursive: Take the pictures in inner folders too.
-        folder_repeats: Take the number of a folder called like "10_rex" as repeats.
-        flip: Add every picture mirrored left to right, after it.
-        masks: The folder of masks; empty: folders "mask" beside the pictures; None: without masks.
-        stride: Pixels per cell of the latents.
-        look: What asks for a picture's size, and decodes it for that; `LatentFiles.look` spares that where it can.
-
-    Raises:
-        DataError: a folder cannot be read, or there is no picture that can be used.
-        UsageError: a size, the regex, the encoding or a number of repeats is not allowed.
-    """
-    fit = fitting(width, height, resize=resize, varsize=varsize, buckets=buckets, stride=stride)
-    finder = None if masks is None else MaskFinder(masks)
-
-    def sample(found: Found) -> Sample:
-        mask = finder.find(found.path, found.root) if finder else None
-        picture = look(found.path)
-        fitted = fit(picture.size)
-        _check_fit(picture.size, fitted, stride, skip_small)
-        if mask:
-            check_mask(mask, picture.size, fitted)
-        caption = caption_for(found.path, word_regex, join_string, encoding=caption_encoding, otherwise=found.caption)
-        return Sample(
-            found.path,
-            caption,
-            *fitted.size,
-            original_size=picture.size,
-            scaled_size=fitted.scaled,
-            crop=fitted.crop,
-            mask=mask,
-            repeats=found.repeats,
-            digest=picture.digest,
-        )
-
-    sources = [Source.parse(text) for text in ([folders] if isinstance(folders, str | Path) else folders)]
-    listings = [list_pictures(source, recursive=recursive, folder_repeats=folder_repeats) for source in sources]
-    samples, skipped = _usable([found for listing in listings for found in listing.found], sample)
-    if not samples:
-        raise DataError(_nothing_usable([source.folder for source in sources], skipped))
-    remarks = [remark for listing in listings for remark in listing.remarks]
-    remarks += _remarks(samples, finder)
-    if flip:
-        samples = [both for sample in samples for both in (sample, dataclasses.replace(sample, flip=True))]
-    return PictureDataset(samples, skipped, remarks)
-
-
-def _usable(found: Sequence[Found], sample: Callable[[Found], Sample]) -> tuple[list[Sample], list[tuple[Path, str]]]:
-    samples, skipped = [], []
-    for file in found:
-        try:
-            samples.append(sample(file))
-        except (UnreadablePictureError, DataError) as error:
-            skipped.append((file.path, str(error)))
-    return samples, skipped
-
-
-def _check_fit(original: Size, fit: Fit, stride: int, skip_small: bool) -> None:
-    if 0 in fit.size:
-        raise UnreadablePictureError(f"is {original[0]}×{original[1]}, smaller than {stride} pixels")
-    if skip_small and fit.enlarges(original):
-        raise UnreadablePictureError(f"is {original[0]}×{original[1]}, too small for {fit.size[0]}×{fit.size[1]}")
-
-
-def _remarks(samples: Sequence[Sample], finder: MaskFinder | None) -> list[str]:
-    enlarged = [sample.path.name for sample in samples if sample.fit.enlarges(sample.original_size)]
-    unmasked = [sample.path.name for sample in samples if sample.mask is None]
-    unused = [path.name for path in finder.unused()] if finder else []
-    remarks = []
-    if enlarged:
-        remarks.append(f"Smaller than they are trained in, and so enlarged: {name_some(enlarged)}.")
-    if finder and len(unmasked) < len(samples) and unmasked:
-        remarks.append(f"Without a mask picture, unlike others: {name_some(unmasked)}.")
-    if unused:
-        remarks.append(f"Masks that belong to no picture: {name_some(unused)}.")
-    return remarks
-
-
-def _nothing_usable(folders: Sequence[Path], skipped: Sequence[tuple[Path, str]]) -> str:
-    where = ", ".join(map(str, folders))
-    if not skipped:
-        return f"There are no pictures in the folder {where}. Put some into it (PNG, JPEG, WebP, ...)."
-    reasons = "; ".join(f"{path.name}: {reason}" for path, reason in skipped[:MOST_REASONS])
-    more = f"; and {len(skipped) - MOST_REASONS} more" if len(skipped) > MOST_REASONS else ""
-    return f"None of the pictures in the folder {where} can be used. {reasons}{more}."
+def _alpha(path: Path) -> Image.Image | None:
+    return read_picture(path)[1]
 
 
 def _file_digest(path: Path) -> bytes:

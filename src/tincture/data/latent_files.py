@@ -9,6 +9,7 @@ Any number of runs may share a folder at a time, and it may be deleted at any ti
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tincture.data.dataset import Sample
-from tincture.data.picture_check import Look, look_at
+from tincture.data.picture_check import PictureCheck, check_picture
 from tincture.errors import FileFormatError, StorageError, UsageError
 from tincture.formats.checked_file import read_checked, write_checked
 from tincture.formats.files import sha256_file
@@ -55,7 +56,7 @@ class LatentFiles:
         # Other releases may decode and compute with other last bits.
         self.encoder = f"{encoder}, torch {torch.__version__}, Pillow {PIL.__version__}"
         self.latent_channels, self.stride = latent_channels, stride
-        self._looks: dict[str, Look] = {}
+        self._checks: dict[str, PictureCheck] = {}
         self._listed: dict[Path, defaultdict[str, list[Path]]] = {}
         self._damaged = 0
         self._failure = ""
@@ -71,8 +72,8 @@ class LatentFiles:
             )
         return remarks
 
-    def look(self, path: Path) -> Look:
-        """As ``look_at``, with the digest. A picture of which any latents are kept can be read, so it is not decoded.
+    def check(self, path: Path) -> PictureCheck:
+        """As ``check_picture``, with the digest. A picture of which there are any latents can be read: no decoding.
 
         Raises:
             UnreadablePictureError: it cannot be read.
@@ -80,10 +81,12 @@ class LatentFiles:
         try:
             digest = sha256_file(path)
         except (FileFormatError, StorageError):
-            return look_at(path)  # which says why in its own words
-        if digest not in self._looks:
-            self._looks[digest] = self._kept_look(digest) or look_at(path, digest)
-        return self._looks[digest]
+            return check_picture(path)  # which says why in its own words
+        if digest not in self._checks:
+            check = self._stored_check(digest) or check_picture(path, digest)
+            self._checks[digest] = dataclasses.replace(check, decoded=None)
+            return check
+        return self._checks[digest]
 
     def read(self, sample: Sample) -> Moments | None:
         """The latents of ``sample``, on the CPU, or None where no sound ones are kept."""
@@ -107,13 +110,13 @@ class LatentFiles:
     def write(self, sample: Sample, mean: Tensor, std: Tensor) -> None:
         """Keeps the latents of ``sample``, each (channels, h, w) float32.
 
-        Those of a picture that has changed since it was looked at are not kept, nor is anything after a failure.
+        Those of a picture that has changed since it was checked are not kept, nor is anything after a failure.
         """
         if self._failure or not sample.digest:
             return
         metadata = {"digest": sample.digest, "what": self._what(sample)}
-        if look := self._looks.get(sample.digest):
-            metadata["size"] = json.dumps(look.size)
+        if check := self._checks.get(sample.digest):
+            metadata["size"] = json.dumps(check.size)
         try:
             if sha256_file(sample.path) == sample.digest:
                 write_checked(self._path(sample), {"mean": mean, "std": std}, metadata)
@@ -128,7 +131,7 @@ class LatentFiles:
         name = f"{sample.digest}-{hashlib.sha256(self._what(sample).encode()).hexdigest()[:16]}{SUFFIX}"
         return self.folder / name[:2] / name
 
-    def _kept_look(self, digest: str) -> Look | None:
+    def _stored_check(self, digest: str) -> PictureCheck | None:
         shard = self.folder / digest[:2]
         if shard not in self._listed:
             self._listed[shard] = defaultdict(list)
@@ -141,7 +144,7 @@ class LatentFiles:
             except (FileFormatError, StorageError, KeyError, ValueError, TypeError):
                 continue
             if metadata.get("digest") == digest:
-                return Look((width, height), digest)
+                return PictureCheck((width, height), digest)
         return None
 
 

@@ -46,7 +46,7 @@ class LatentCache:
         on_progress: Callable[[int, int], None] | None = None,
         files: LatentFiles | None = None,
     ) -> LatentCache:
-        """Encodes each picture of `dataset` once.
+        """Encodes each picture of `dataset` once; pixels that it kept for this are released.
 
         Args:
             batch_size: Pictures per call of the encoder; those of different sizes never share one. Not given, it is
@@ -69,6 +69,7 @@ class LatentCache:
                     files.write(dataset[index], *encoded[index])
             if on_progress:
                 on_progress(len(encoded), len(dataset))
+        dataset.release_pixels()
         means, stds = zip(*(encoded[index] for index in range(len(dataset))), strict=True)
         return cls(means, stds, seed)
 

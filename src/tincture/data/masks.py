@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,11 +36,17 @@ def read_mask(path: Path) -> Image.Image:
     return brightness if alpha is None else ImageChops.multiply(brightness, alpha)
 
 
-def check_mask(path: Path, original: Size, fit: Fit) -> None:
-    """Raises UnreadablePictureError when the mask at `path` cannot serve a picture of the size `original`."""
+def checked_mask(
+    path: Path, original: Size, fit: Fit, read: Callable[[Path], Image.Image] = read_mask
+) -> tuple[Image.Image, Image.Image]:
+    """The mask at `path` as it is, and as `fit` makes it.
+
+    Raises:
+        UnreadablePictureError: it cannot be read, or cannot serve a picture of the size `original`.
+    """
     name = f"{path.parent.name}/{path.name}"
     try:
-        mask = read_mask(path)
+        mask = read(path)
     except UnreadablePictureError as error:
         raise UnreadablePictureError(f"has a mask, {name}, that {error}") from error
     one, other = mask.width * original[1], mask.height * original[0]
@@ -48,8 +55,10 @@ def check_mask(path: Path, original: Size, fit: Fit) -> None:
         raise UnreadablePictureError(
             f"is {original[0]}×{original[1]}, but its mask {name} is {mask.width}×{mask.height}, of other proportions"
         )
-    if not fit.apply(mask).getbbox():
+    fitted = fit.apply(mask)
+    if not fitted.getbbox():
         raise UnreadablePictureError(f"has a mask, {name}, that is black: nothing of the picture would be learned")
+    return mask, fitted
 
 
 class MaskFinder:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from PIL import Image
 
 from tincture.data.pictures import read_picture
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a picture is like.
+class PictureCheck:
+    """A picture that can be read.
 
     Attributes:
         size: (width, height) in pixels, upright.
         digest: the sha256 of the file, 64 hex digits; "" where nobody asked.
+        decoded: what `read_picture` gave; None where the check knew without decoding.
     """
 
     size: tuple[int, int]
     digest: str = ""
+    decoded: tuple[Image.Image, Image.Image | None] | None = field(default=None, repr=False, compare=False)
 
 
-def look_at(path: Path, digest: str = "") -> Look:
-    """Reads all of a picture, so that damage shows.
+def check_picture(path: Path, digest: str = "") -> PictureCheck:
+    """Decodes all of a picture, so that damage shows.
 
     Raises:
         UnreadablePictureError: it cannot be read.
     """
-    picture, _ = read_picture(path)
-    return Look(picture.size, digest)
+    picture, alpha = read_picture(path)
+    return PictureCheck(picture.size, digest, (picture, alpha))

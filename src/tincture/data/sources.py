@@ -52,7 +52,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Found:
+class PictureFile:
     """A file that may be a picture.
 
     Attributes:
@@ -70,7 +70,7 @@ class Found:
 class Listing:
     """What folders hold; `remarks` are sentences about what is odd."""
 
-    found: list[Found] = field(default_factory=list)
+    files: list[PictureFile] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
 
@@ -100,7 +100,7 @@ def list_pictures(source: Source, *, recursive: bool = False, folder_repeats: bo
     paths.update(dict.fromkeys(captions))
     for path in paths:
         times = _repeats_of(path.parent, source.folder) if folder_repeats else 1
-        listing.found.append(Found(path, source.folder, source.repeats * times, captions.get(path)))
+        listing.files.append(PictureFile(path, source.folder, source.repeats * times, captions.get(path)))
     return listing
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from tincture.data.masks import MASK_FOLDER, check_mask, read_mask
+from tincture.data.masks import MASK_FOLDER, checked_mask
 from tincture.data.pictures import PictureFacts, UnreadablePictureError, picture_facts, read_picture
 from tincture.data.sizes import stretch
 from tincture.formats.files import write_atomically
@@ -88,13 +88,11 @@ def _cut(job: Job, fingerprint: str) -> Cut | Skipped:
     crops = plan_crops(facts.size, job.rules)
     if not crops:
         return Skipped(f"is {facts.size[0]}×{facts.size[1]}, for which multicrop has no size within its threshold")
-    if job.mask:
-        check_mask(job.mask, facts.size, stretch(facts.size))
+    mask = checked_mask(job.mask, facts.size, stretch(facts.size))[0] if job.mask else None
     scale = min(1.0, SHARP_ENOUGH * max(crop.scale for crop in crops))
     picture, alpha = read_picture(job.path, _scaled(facts.size, scale) if scale < 1 else None)
     if "focal" in {crop.method for crop in crops}:
         crops = _aimed(job, picture, facts.size, crops)
-    mask = read_mask(job.mask) if job.mask else None
     layers = Layers(picture, alpha if job.rules.keep_alpha else None, mask, facts.size)
     files, notes = _write_crops(job, layers, crops)
     if not files:

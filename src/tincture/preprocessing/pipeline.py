@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tincture.data.masks import MaskFinder
-from tincture.data.sources import Found, Listing, name_some
+from tincture.data.sources import Listing, PictureFile, name_some
 from tincture.errors import DataError, StorageError
 from tincture.events import Callback, Progressed
 from tincture.preprocessing.captioning import Captioner
@@ -112,7 +112,7 @@ def _listing(settings: PreprocessSettings) -> Listing:
     source, destination = Path(settings.source), Path(settings.destination)
     check_places(source, destination, recursive=settings.recursive)
     listing = list_sources(source, destination, recursive=settings.recursive)
-    if not listing.found:
+    if not listing.files:
         raise DataError(f"There are no pictures in the folder {source}. Put some into it (PNG, JPEG, WebP, ...).")
     return listing
 
@@ -122,7 +122,7 @@ def _open(settings: PreprocessSettings, listing: Listing, overwrite: bool) -> _R
     destination = Path(settings.destination)
     faces_count = settings.focal_crop and settings.focal_face_weight > 0
     chosen = choose_detector(settings.face_detector if faces_count else "none", settings.yunet_model)
-    found = {relative_name(each): each for each in listing.found}
+    found = {relative_name(each): each for each in listing.files}
     ledger = Ledger(open_report(settings, destination, overwrite=overwrite), destination)
     ledger.enter({name: stem_of(each.path) for name, each in found.items()})
     ledger.report.face_detector = chosen.detector
@@ -139,7 +139,7 @@ def _missing_corners(settings: PreprocessSettings) -> Iterator[str]:
         yield "Corners do not count for the crops without OpenCV: pip install 'tincture[preprocess]'."
 
 
-def _vanished(ledger: Ledger, found: dict[str, Found]) -> Iterator[str]:
+def _vanished(ledger: Ledger, found: dict[str, PictureFile]) -> Iterator[str]:
     gone = [record.source for record in ledger.records.values() if record.crops and record.source not in found]
     if gone:
         yield f"Sources that are no longer there keep their crops: {name_some(gone)}."
@@ -152,7 +152,7 @@ class _Run:
     settings: PreprocessSettings
     rules: CutRules
     ledger: Ledger
-    found: dict[str, Found]
+    found: dict[str, PictureFile]
     callbacks: tuple[Callback, ...] = ()
     stop: threading.Event = field(default_factory=threading.Event)
     captioners: Sequence[Captioner] | None = None
@@ -258,7 +258,7 @@ class _Run:
             known=self.ledger.known(record),
         )
 
-    def _existing(self, found: Found) -> str | None:
+    def _existing(self, found: PictureFile) -> str | None:
         if self.settings.existing_captions == "ignore":
             return None
         return existing_caption(found.path, found.caption, self.settings.caption_encoding)

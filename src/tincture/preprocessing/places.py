@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tincture.data.masks import MASK_FOLDER
-from tincture.data.sources import Found, Listing, Source, list_pictures, name_some
+from tincture.data.sources import Listing, PictureFile, Source, list_pictures, name_some
 from tincture.errors import UsageError
 from tincture.preprocessing.records import DEBUG, REPORT, TRAIN, VALIDATION
 
@@ -46,8 +46,8 @@ def list_sources(source: Path, destination: Path, *, recursive: bool) -> Listing
         UsageError: a folder that crops go to is one that pictures lie in.
     """
     listing = list_pictures(Source(source), recursive=recursive)
-    made = {folder for found in listing.found if (folder := _made_by_us(found.path.parent, source))}
-    kept = [found for found in listing.found if not _made_by_us(found.path.parent, source)]
+    made = {folder for found in listing.files if (folder := _made_by_us(found.path.parent, source))}
+    kept = [found for found in listing.files if not _made_by_us(found.path.parent, source)]
     remarks = [
         *listing.remarks,
         *_within(source, destination),
@@ -84,7 +84,7 @@ def check_emptiness(destination: Path) -> None:
         )
 
 
-def relative_name(found: Found) -> str:
+def relative_name(found: PictureFile) -> str:
     """The picture's path in the source folder, with / between its parts, as text that any file can hold."""
     parts = found.path.relative_to(found.root).parts
     return "/".join(os.fsencode(part).decode("utf-8", "backslashreplace") for part in parts)

@@ -17,6 +17,7 @@ from tincture.adapters.adapter import Adapter
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.data.dataset import PictureDataset
+from tincture.data.decoded import KEPT_PIXELS
 from tincture.errors import AlreadyTrainedError, DataError, ModelError, UsageError
 from tincture.events import Callback, Event, MemoryFitted, ModelLoaded
 from tincture.models.devices import PRECISIONS, half_precision, resolve_device
@@ -79,7 +80,7 @@ def prepare(
     model = load_base(settings, workspace)
     _tell(callbacks, ModelLoaded(model.describe(), model))
     files = open_latents(settings, model, device)
-    dataset = load_data(settings, model, files)
+    dataset = load_data(settings, model, files, keep_pixels=KEPT_PIXELS)
     if record is not None:
         _check_unchanged(settings, model, dataset, record)
     check(settings, model, adapter, lines, dataset)

@@ -14,11 +14,12 @@ from tincture.adapters.adapter import Adapter
 from tincture.adapters.embedding import Embedding
 from tincture.data import captions
 from tincture.data.batches import BatchPlan
-from tincture.data.dataset import PictureDataset, Sample, load_dataset
+from tincture.data.dataset import PictureDataset, Sample
+from tincture.data.folders import load_dataset
 from tincture.data.latent_files import LatentFiles
 from tincture.data.latents import LatentCache
 from tincture.data.masks import mask_weights
-from tincture.data.picture_check import look_at
+from tincture.data.picture_check import check_picture
 from tincture.data.sizes import Buckets
 from tincture.errors import UsageError
 from tincture.events import Callback, Progressed
@@ -48,11 +49,14 @@ def open_latents(settings: TrainSettings, model: StableDiffusion, device: torch.
     )
 
 
-def load_data(settings: TrainSettings, model: StableDiffusion, files: LatentFiles | None = None) -> PictureDataset:
+def load_data(
+    settings: TrainSettings, model: StableDiffusion, files: LatentFiles | None = None, *, keep_pixels: int = 0
+) -> PictureDataset:
     """The pictures, at the settings' size or the model's own; DataError when none can be used.
 
     Args:
         files: spare decoding the pictures whose latents they hold.
+        keep_pixels: bytes of pixels that stay until they are encoded.
     """
     width, height = settings.width or model.default_size, settings.height or model.default_size
     stride = model.vae_scale_factor
@@ -72,7 +76,8 @@ def load_data(settings: TrainSettings, model: StableDiffusion, files: LatentFile
         word_regex=settings.word_regex,
         join_string=settings.join_string,
         caption_encoding=settings.caption_encoding,
-        look=files.look if files else look_at,
+        check=files.check if files else check_picture,
+        keep_pixels=keep_pixels,
     )
 
 

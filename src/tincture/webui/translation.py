@@ -131,7 +131,7 @@ def clamped(settings: Mapping[str, Any], pictures: int) -> tuple[dict[str, Any],
 
 def count_pictures(folder: str | Path) -> int:
     """How many pictures there may be in an epoch; DataError when the folder cannot be read."""
-    return sum(found.repeats for found in list_pictures(Source.parse(folder)).found)
+    return sum(file.repeats for file in list_pictures(Source.parse(folder)).files)
 
 
 # --- preprocess ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from bench import attention_mask
 from bench.attention_mask import METHODS, Lesson, clutter, paint, pairs, settings_of, table, teach, write_lesson
 from PIL import Image
 
-from tincture.data.dataset import load_dataset
+from tincture.data.folders import load_dataset
 from tincture.models.picto import oracle, world
 from tincture.run import demo
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tincture.data.dataset import PictureDataset, load_dataset
+from tincture.data.dataset import PictureDataset
+from tincture.data.folders import load_dataset
 from tincture.errors import DataError, UsageError
 
 
@@ -70,12 +71,12 @@ def test_alpha_follows_the_picture(tmp_path: Path) -> None:
     picture.paste((0, 0, 0, 0), (0, 0, 22, 19))
     picture.save(tmp_path / "b.png")
     resized, cropped = load(tmp_path), load(tmp_path, varsize=True)
-    assert resized.alpha(0) is None
-    alpha = resized.alpha(1)
+    assert resized.mask(0) is None
+    alpha = resized.mask(1)
     assert alpha is not None
     assert (alpha.shape, alpha.dtype) == ((16, 32), torch.float32)
     assert alpha[3].tolist() == pytest.approx([0.0] * 16 + [128 / 255] * 16, abs=0.2)
-    alpha = cropped.alpha(1)
+    alpha = cropped.mask(1)
     assert alpha is not None
     assert alpha[3].tolist() == pytest.approx([0.0] * 20 + [128 / 255] * 20)
 
@@ -201,7 +202,7 @@ def test_pixels_are_read_when_asked_for(tmp_path: Path) -> None:
     save(path, colour="blue")
     assert dataset.pixels(0)[:, 0, 0].tolist() == [-1, -1, 1]
     path.unlink()
-    reads: list[Callable[[int], object]] = [dataset.pixels, dataset.alpha, lambda _: dataset.digest()]
+    reads: list[Callable[[int], object]] = [dataset.pixels, dataset.mask, lambda _: dataset.digest()]
     for read in reads:
         with pytest.raises(DataError, match=r"a\.png cannot be read any more: No such file"):
             read(0)

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tincture.data.dataset import PictureDataset, load_dataset
+from tincture.data.dataset import PictureDataset
+from tincture.data.folders import load_dataset
 from tincture.data.sizes import Buckets
 from tincture.errors import DataError, UsageError
 
@@ -128,7 +129,7 @@ def test_a_mirrored_picture_is_a_sample_of_its_own(tmp_path: Path) -> None:
     ]
     for index in (0, 2):
         assert torch.equal(dataset.pixels(index).flip(2), dataset.pixels(index + 1))
-        alpha, mirrored = dataset.alpha(index), dataset.alpha(index + 1)
+        alpha, mirrored = dataset.mask(index), dataset.mask(index + 1)
         assert alpha is not None
         assert mirrored is not None
         assert torch.equal(alpha.flip(1), mirrored)

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tincture.data.dataset import PictureDataset, load_dataset
+from tincture.data.dataset import PictureDataset
+from tincture.data.folders import load_dataset
 from tincture.data.latent_files import LatentFiles
 from tincture.data.latents import LatentCache
 from tincture.errors import UsageError
@@ -56,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(pictures: Path, files: LatentFiles, **how: Any) -> PictureDataset:
-    return load_dataset(pictures, **{"width": 16, "height": 16, "varsize": True, **how}, look=files.look)
+    return load_dataset(pictures, **{"width": 16, "height": 16, "varsize": True, **how}, check=files.check)
 
 
 def encode(pictures: Path, folder: Path, model: Any, encoder: str = "vae", **how: Any) -> tuple[LatentCache, list[str]]:

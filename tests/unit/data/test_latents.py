@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tincture.data.dataset import PictureDataset, load_dataset
+from tincture.data.dataset import PictureDataset
+from tincture.data.folders import load_dataset
 from tincture.data.latents import LatentCache
 from tincture.errors import UsageError
 from tincture.models.stable_diffusion import StableDiffusion

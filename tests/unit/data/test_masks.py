@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from tincture.data.dataset import load_dataset
-from tincture.data.masks import MaskFinder, check_mask, mask_weights, read_mask
+from tincture.data.folders import load_dataset
+from tincture.data.masks import MaskFinder, checked_mask, mask_weights, read_mask
 from tincture.data.pictures import UnreadablePictureError
 from tincture.data.sizes import Fit, cover, stretch
 from tincture.errors import DataError
@@ -114,25 +114,25 @@ def test_a_mask_may_have_another_size_but_not_other_proportions(
 ) -> None:
     half(size).save(tmp_path / "m.png")
     if fits:
-        check_mask(tmp_path / "m.png", (40, 24), stretch((16, 16)))
+        checked_mask(tmp_path / "m.png", (40, 24), stretch((16, 16)))
     else:
         with pytest.raises(UnreadablePictureError, match=rf"is 40×24, but its mask .*/m\.png is {size[0]}×{size[1]}"):
-            check_mask(tmp_path / "m.png", (40, 24), stretch((16, 16)))
+            checked_mask(tmp_path / "m.png", (40, 24), stretch((16, 16)))
 
 
 def test_a_mask_that_hides_all_that_is_trained_is_refused(tmp_path: Path) -> None:
     mask = Image.new("L", (60, 20))
     mask.paste(255, (0, 0, 10, 20))
     mask.save(tmp_path / "m.png")
-    check_mask(tmp_path / "m.png", (60, 20), stretch((20, 20)))
+    checked_mask(tmp_path / "m.png", (60, 20), stretch((20, 20)))
     with pytest.raises(UnreadablePictureError, match="that is black"):
-        check_mask(tmp_path / "m.png", (60, 20), cover((60, 20), (20, 20)))
+        checked_mask(tmp_path / "m.png", (60, 20), cover((60, 20), (20, 20)))
 
 
 def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(UnreadablePictureError, match=r"has a mask, .*/m\.png, that is"):
-        check_mask(tmp_path / "m.png", (4, 4), stretch((4, 4)))
+        checked_mask(tmp_path / "m.png", (4, 4), stretch((4, 4)))
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

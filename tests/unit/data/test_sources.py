@@ -18,7 +18,7 @@ def make(root: Path, *names: str) -> Path:
 def names(root: Path, **options: bool) -> list[str]:
     listing = list_pictures(Source(root), **options)
     assert listing.remarks == []
-    return [found.path.relative_to(root).as_posix() for found in listing.found]
+    return [found.path.relative_to(root).as_posix() for found in listing.files]
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,14 @@ def test_an_inner_folder_that_may_not_be_read_is_told(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     listing = list_pictures(Source(tmp_path), recursive=True)
-    assert [found.path.name for found in listing.found] == ["a.png"]
+    assert [found.path.name for found in listing.files] == ["a.png"]
     assert listing.remarks == [f"The folder {tmp_path / 'in'} cannot be read: Permission denied."]
     with pytest.raises(DataError, match=r"in cannot be read: Permission denied\."):
         list_pictures(Source(tmp_path / "in"))
 
 
 def repeats(root: Path, times: int = 1, **options: bool) -> dict[str, int]:
-    found = list_pictures(Source(root, times), recursive=True, **options).found
+    found = list_pictures(Source(root, times), recursive=True, **options).files
     return {file.path.relative_to(root).as_posix(): file.repeats for file in found}
 
 
@@ -119,7 +119,7 @@ def test_numbers_of_folders_are_repeats_only_when_asked(tmp_path: Path) -> None:
 
 def test_the_number_of_the_current_folder_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(make(tmp_path / "4_rex", "a.png"))
-    assert [found.repeats for found in list_pictures(Source(Path(".")), folder_repeats=True).found] == [4]
+    assert [found.repeats for found in list_pictures(Source(Path(".")), folder_repeats=True).files] == [4]
 
 
 def test_pictures_that_metadata_name_are_found_with_their_captions(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_pictures_that_metadata_name_are_found_with_their_captions(tmp_path: Pat
     (tmp_path / "in" / "metadata.csv").write_text("file_name,text\nc.png,nearer\n")
 
     def captions(recursive: bool) -> dict[str, str | None]:
-        found = list_pictures(Source(tmp_path), recursive=recursive).found
+        found = list_pictures(Source(tmp_path), recursive=recursive).files
         return {file.path.relative_to(tmp_path).as_posix(): file.caption for file in found}
 
     assert captions(False) == {"a.png": "a", "b.png": None, "in/c.png": "c"}

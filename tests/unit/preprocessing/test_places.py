@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tincture.data.sources import Found
+from tincture.data.sources import PictureFile
 from tincture.errors import DataError, UsageError
 from tincture.preprocessing.places import (
     check_emptiness,
@@ -57,9 +57,9 @@ def test_sources_are_listed_without_the_crops_of_earlier_runs(source: Path, tmp_
     (crops / REPORT).write_text("{}")
     (crops / "train" / "00000-0-a.png").write_bytes(b"c")
     listing = list_sources(source, tmp_path / "out", recursive=True)
-    assert [relative_name(found) for found in listing.found] == ["a.png", "deep/b.png"]
+    assert [relative_name(found) for found in listing.files] == ["a.png", "deep/b.png"]
     assert any(str(crops) in remark for remark in listing.remarks)
-    assert [relative_name(found) for found in list_sources(source, tmp_path / "out", recursive=False).found] == [
+    assert [relative_name(found) for found in list_sources(source, tmp_path / "out", recursive=False).files] == [
         "a.png"
     ]
 
@@ -99,7 +99,7 @@ def test_names_of_any_kind_become_stems_that_files_can_have(tmp_path: Path) -> N
     (tmp_path / f"00000-10-{long}.png").touch()
     undecodable = Path(os.fsdecode(b"fox\xff.png"))
     stem_of(undecodable).encode()
-    relative_name(Found(tmp_path / undecodable, tmp_path, 1)).encode()
+    relative_name(PictureFile(tmp_path / undecodable, tmp_path, 1)).encode()
 
 
 def test_leftovers_are_only_crops_of_the_sources_asked_for(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import BinaryIO
 from tincture.data.captions import CAPTION_ENDINGS, caption_for
 from tincture.data.masks import MASK_FOLDER, MaskFinder
 from tincture.data.pictures import UnreadablePictureError, read_picture
-from tincture.data.sources import NO_PICTURES, Found, Source, list_pictures
+from tincture.data.sources import NO_PICTURES, PictureFile, Source, list_pictures
 from tincture.errors import DataError, StorageError, UsageError
 from tincture.formats.files import write_text
 from tincture.server.errors import ConflictError, ForbiddenPathError, NotFoundError
@@ -198,7 +198,7 @@ class Datasets:
             NotFoundError: there is no such folder.
         """
         root = self.folder(folder)
-        found = list_pictures(Source(root), recursive=True).found
+        found = list_pictures(Source(root), recursive=True).files
         masks = MaskFinder()
         return [self._picture_info(each, root, masks) for each in found[offset:][:limit]]
 
@@ -277,7 +277,7 @@ class Datasets:
             raise NotFoundError(f"There is no picture {shortened(file)} in {shortened(folder)}.")
         return path
 
-    def _picture_info(self, found: Found, root: Path, masks: MaskFinder) -> PictureInfo:
+    def _picture_info(self, found: PictureFile, root: Path, masks: MaskFinder) -> PictureInfo:
         size, caption, fault = (0, 0), "", ""
         try:
             self.places.path(found.path)
@@ -290,7 +290,7 @@ class Datasets:
         return PictureInfo(file, found.path, caption, _is_captioned(found), *size, mask, fault)
 
     def _info(self, name: str, path: Path) -> DatasetInfo:
-        found = list_pictures(Source(path), recursive=True).found
+        found = list_pictures(Source(path), recursive=True).files
         return DatasetInfo(name, path, len(found), sum(map(_is_captioned, found)), sum(_sizes(path)))
 
     def _place(self, name: str) -> Path:
@@ -373,7 +373,7 @@ def _caption(text: str) -> str:
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-def _is_captioned(found: Found) -> bool:
+def _is_captioned(found: PictureFile) -> bool:
     beside = (found.path.with_suffix(ending) for ending in CAPTION_ENDINGS)
     return found.caption is not None or any(os.path.isfile(path) for path in beside)
 
