@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 CODE := $(wildcard src tools bench tests fuzz examples)
 TYPED := $(wildcard src tools bench)
+# one worker a core takes file after file, the heaviest first (tests/heaviest_first.txt)
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 15
 FUZZ_TARGETS := $(notdir $(wildcard fuzz/corpus/*))
 
 .PHONY: demo demo-web test test-all check format bench fuzz clean help
@@ -31,10 +33,10 @@ demo-web: $(VENV)/.installed-ui
 	$(BIN)/python tools/demo_web.py $(WEB) --port $(PORT)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)

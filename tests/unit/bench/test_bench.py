@@ -17,6 +17,8 @@ from bench.measure import Case, Kind, count_encodings, measure_attention, measur
 from tests.support import save_folder, tiny_model, weights
 from tincture.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 KINDS: tuple[Kind, ...] = ("embedding", "hypernetwork")
 
 

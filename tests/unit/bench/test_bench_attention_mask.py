@@ -14,6 +14,8 @@ from tincture.data.folders import load_dataset
 from tincture.models.picto import oracle, world
 from tincture.run import demo
 
+pytestmark = pytest.mark.slow
+
 SUBJECT = world.parse_subject("medium gray dotted ring")
 SCENES, _ = demo.subject_scenes(SUBJECT, 0)
 

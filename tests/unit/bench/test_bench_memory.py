@@ -11,8 +11,9 @@ from bench.material import make_workspace
 from tests.support import save_folder, tiny_model
 from tincture.run.memory.estimate import ENCODING, PREVIEWS, TRAINING
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_memory_is_told_without_weights(tmp_path: Path) -> None:
     model = memory.without_weights("sdxl", 64, full=False)
     assert all(weight.is_meta for weight in model.unet.parameters())

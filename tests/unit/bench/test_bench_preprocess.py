@@ -14,6 +14,8 @@ from tincture.preprocessing import pipeline
 from tincture.preprocessing.faces import load_detector
 from tincture.preprocessing.focal import FocalWeights, find_interest, small_copy
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("rates", "ratios")
 
 

@@ -5,6 +5,8 @@ import json
 import pytest
 from bench.watchers import summary, told_by
 
+pytestmark = pytest.mark.slow
+
 
 def test_speeds_are_compared_between_neighbours_in_time() -> None:
     speeds = [(0, 10.0), (50, 9.0), (0, 20.0), (50, 20.0), (0, 40.0), (50, 30.0)]

@@ -31,16 +31,10 @@ COMMANDS = (
 )
 
 
-def test_help_of_every_command_loads_nothing_heavy() -> None:
-    code = (
-        "import sys; from tincture.cli import main\n"
-        f"assert all(main([*words, '--help']) == 0 for words in {COMMANDS!r})\n"
-        "heavy = ('torch', 'diffusers', 'transformers', 'numpy', 'PIL', 'rich')\n"
-        "print(*(name for name in heavy if name in sys.modules), file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == ""
-    assert done.stdout.count("Usage: tincture") == len(COMMANDS)
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_has_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--help"]) == 0
+    assert "Usage: tincture" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [[], ["create"], ["train"]])
@@ -166,13 +160,8 @@ def test_the_shell_completes_commands_and_choices(line: str, word: int, offered:
     assert set(done.stdout.split()) == offered
 
 
-def test_import_of_the_package_loads_no_torch_and_offers_every_name() -> None:
-    code = (
-        "import sys, tincture\n"
-        "assert 'torch' not in sys.modules and set(tincture.__all__) <= set(dir(tincture))\n"
-        "assert all(getattr(tincture, name).__name__ == name for name in tincture.__all__)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_the_package_offers_every_name() -> None:
+    assert all(getattr(tincture, name).__name__ == name for name in tincture.__all__)
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:

@@ -173,12 +173,9 @@ def test_an_interrupted_run_exits_with_130(fake: FakePipeline, capsys: Any) -> N
     assert "the same command goes on" in capsys.readouterr().err
 
 
-def test_the_help_tells_groups_and_loads_nothing() -> None:
-    code = (
-        "import sys; from tincture.cli import main; assert main(['preprocess', '--help']) == 0\n"
-        "assert not {'numpy', 'PIL', 'cv2', 'rich', 'tincture.preprocessing.pipeline'} & set(sys.modules)"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+def test_the_help_tells_groups(capsys: Any) -> None:
+    assert main(["preprocess", "--help"]) == 0
+    shown = capsys.readouterr().out
     assert all(f"{spec.group}:" in shown for spec in PREPROCESS_FIELDS.values())
 
 

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,15 +121,6 @@ def test_processes_make_what_one_makes(source: Path, out: Path, tmp_path: Path) 
     one, other = report(out), report(tmp_path / "other")
     assert {**one, "seconds": 0} == {**other, "seconds": 0}
     assert one["face_detector"] == "haar"
-
-
-def test_nothing_heavy_is_loaded_for_cutting(source: Path, out: Path) -> None:
-    code = (
-        "import sys, tincture\n"
-        f"tincture.preprocess({str(source)!r}, {str(out)!r}, focal_crop=True, validation_share=0.3, workers=1)\n"
-        "assert not {'torch', 'transformers', 'diffusers', 'onnxruntime'} & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_second_call_does_only_what_is_new_or_changed(source: Path, out: Path) -> None:

@@ -100,14 +100,6 @@ def test_values_that_are_not_allowed_are_told_by_name(server: TestClient) -> Non
     assert "kind" in told["detail"] and "settings" in told["detail"] and told["errors"] == told["detail"]
 
 
-def test_the_server_loads_no_torch() -> None:
-    """It lives for weeks, and models belong to processes of their own."""
-    heavy = {"torch", "gradio", "diffusers", "transformers"}
-    code = f"import sys, tincture.server.serving, tincture.cli.serve; print(sorted({heavy} & {{*sys.modules}}))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
-
-
 # --- the page's gate -------------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -233,9 +231,3 @@ def test_json_and_toml_give_the_same_settings_back(
     run_file = tmp_path_factory.mktemp("toml") / "run.toml"
     run_file.write_text(settings.to_toml(), encoding="utf-8", newline="")
     assert TrainSettings.from_toml(run_file) == settings
-
-
-def test_settings_load_nothing_heavy() -> None:
-    code = "import sys, tincture.settings.train; print(*(m for m in ('torch', 'numpy', 'typer') if m in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""

@@ -231,15 +231,6 @@ def test_nothing_of_the_workspace_is_imported(calls: ModelProcess, tmp_path: Pat
     assert threading.active_count() < 50
 
 
-def test_the_servers_own_process_loads_no_torch() -> None:
-    program = (
-        "import sys, tincture.server.model_process.client\n"
-        "import tincture.server.requests.places, tincture.server.library.datasets\n"
-        "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules), sorted(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
-
-
 def test_the_process_does_not_learn_the_servers_secrets(calls: ModelProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TINCTURE_AUTH", "TINCTURE_TOKEN", "TINCTURE_OTHER"):
         monkeypatch.setenv(name, "user:secret")

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -421,13 +420,6 @@ def test_folders_of_jobs(queue: Queue) -> None:
 def test_waiting_has_an_end(queue: Queue) -> None:
     queue.add("one")
     assert queue.supervisor().wait("one", 0.01).state is JobState.QUEUED
-
-
-def test_the_server_process_needs_no_torch() -> None:
-    code = (
-        "import sys, tincture.server.queue.supervisor as s; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_secrets_of_the_server_are_not_the_workers(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,89 @@
+"""What must start quickly, or live for weeks, loads nothing heavy.
+
+One process takes all the steps, the lightest first, and notes after each what is there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.unit.preprocessing.pictures import texture
+
+MODELS = {"torch", "diffusers", "transformers", "onnxruntime", "gradio"}
+PICTURES = MODELS | {"numpy", "PIL", "cv2", "rich", "tincture.preprocessing.pipeline"}
+
+COMMANDS = (
+    *([], ["demo"], ["create"], ["create", "embedding"], ["create", "hypernetwork"], ["train"], ["train", "embedding"]),
+    *(["train", "hypernetwork"], ["resume"], ["generate"], ["inspect"], ["convert"], ["doctor"], ["preprocess"]),
+    ["serve"],
+)
+HELP = f"""
+from tincture.cli import main
+assert all(main([*words, '--help']) == 0 for words in {COMMANDS!r})
+"""
+WEBUI = """
+from tincture.webui import train_embedding
+try:
+    train_embedding('t', 'cat', 'fast', 1, 1, 'd')
+except ValueError as error:
+    assert 'learn_rate' in str(error)
+"""
+CUTTING = """
+import tincture
+tincture.preprocess('in', 'out', width=32, height=32, focal_crop=True, validation_share=0.3, workers=1)
+"""
+
+STEPS: dict[str, tuple[str, set[str]]] = {
+    "the package": ("import tincture; assert set(tincture.__all__) <= set(dir(tincture))", PICTURES | {"typer"}),
+    "settings": ("import tincture.settings.train", PICTURES | {"typer"}),
+    "the queue": ("import tincture.server.queue.supervisor", PICTURES | {"typer"}),
+    "help of every command": (HELP, PICTURES),
+    "schedules": ("import tincture.training.lr_schedule", MODELS),
+    "the adapters' protocol": ("import tincture.adapters.adapter", MODELS),
+    "checked arguments of the webui": (WEBUI, MODELS),
+    "cutting": (CUTTING, MODELS),
+    "models of the server": ("import tincture.server.model_process.client", MODELS),
+    "requests": ("import tincture.server.requests.places, tincture.server.library.datasets", MODELS),
+    "the server": ("import tincture.server.serving, tincture.cli.serve", MODELS),
+}
+
+PROGRAM = """
+import contextlib, io, json, sys
+loaded = {}
+for name, (code, heavy) in json.load(sys.stdin).items():
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(code, {})
+    loaded[name] = sorted(set(heavy) & set(sys.modules))
+json.dump(loaded, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What was there after each step that should not be."""
+    folder = tmp_path_factory.mktemp("light")
+    (folder / "in").mkdir()
+    for number in range(3):
+        texture(60 + 10 * number, 40, seed=number).save(folder / "in" / f"{number}.png")
+    steps = json.dumps({name: (code, sorted(heavy)) for name, (code, heavy) in STEPS.items()})
+    done = subprocess.run([sys.executable, "-c", PROGRAM], input=steps, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list((folder / "out").rglob("*.png"))
+    found: Any = json.loads(done.stdout)
+    return dict(found)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_nothing_heavy_is_loaded(step: str, loaded: dict[str, list[str]]) -> None:
+    assert loaded[step] == []
+
+
+def test_no_step_forbids_what_one_before_it_may_load() -> None:
+    heavy = [names for _, names in STEPS.values()]
+    assert all(before >= after for before, after in itertools.pairwise(heavy))
