@@ -1,7 +1,7 @@
-"""Textual-inversion embeddings: trainable vectors placed behind the frozen token table.
+"""Textual-inversion embeddings: trainable vectors that a model's text side places where their name stands.
 
-The table is never resized, copied or written, and no gradient of its size ever exists: only the new vectors are
-parameters. Equal, in output and gradient, to looking the ids up in a table with the vectors appended.
+The token table is never resized, copied or written, and no gradient of its size ever exists: only the new vectors are
+parameters.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from tincture.formats.embedding_file import read_embedding_file, write_embedding
 
 if TYPE_CHECKING:
     from tincture.models.stable_diffusion import StableDiffusion
-
-# What one chunk of 77 tokens has room for between begin and end.
-MAX_VECTORS = 75
 
 
 class Embedding:
@@ -94,38 +91,9 @@ class Embedding:
         if multiplier != 1.0:
             raise UsageError(f"Embedding {self.name!r} cannot have the multiplier {multiplier}; only 1 is possible.")
         self.require_fit(model)
-        if any(attached is self for attached in model.attached_embeddings):
-            raise ModelError(f"Embedding {self.name!r} is attached to this model already.")
         self.to(model.device)
-        handles = []
-        for encoder in model.text_encoders:
-            placement = _Placement(self, encoder.name, model)
-            handles += [
-                encoder.table.register_forward_pre_hook(placement.before),
-                encoder.table.register_forward_hook(placement.after),
-            ]
-        model.attached_embeddings.append(self)
-        try:
+        with model.text.attach(self):
             yield
-        finally:
-            model.attached_embeddings.remove(self)
-            for handle in handles:
-                handle.remove()
-
-    def placeholder_ids(self, model: StableDiffusion) -> range:
-        """The ids that stand for the vectors in what ``model.tokenize`` gives, while attached.
-
-        They are given out in order of attachment, so they change when another embedding goes.
-
-        Raises:
-            ModelError: it is not attached to ``model``.
-        """
-        first = len(model.tokenizer)
-        for attached in model.attached_embeddings:
-            if attached is self:
-                return range(first, first + self.num_vectors)
-            first += attached.num_vectors
-        raise ModelError(f"Embedding {self.name!r} is not attached to this model.")
 
     def require_fit(self, model: StableDiffusion) -> None:
         """Makes sure that ``attach`` can place the vectors.
@@ -147,10 +115,10 @@ class Embedding:
                 f"Embedding {self.name!r} has unequal numbers of vectors ({_listed(counts)}), but each of its tokens "
                 "needs one for every text encoder; its file is damaged or was put together wrongly."
             )
-        if self.num_vectors > MAX_VECTORS:
+        if self.num_vectors > model.text.max_vectors:
             raise ModelError(
-                f"Embedding {self.name!r} has {self.num_vectors} vectors, but a prompt has room for {MAX_VECTORS} "
-                "in a row; use one with fewer."
+                f"Embedding {self.name!r} has {self.num_vectors} vectors, but a prompt has room for "
+                f"{model.text.max_vectors} in a row; use one with fewer."
             )
 
     # --- training ----------------------------------------------------------------------------------------------------
@@ -235,32 +203,6 @@ class Embedding:
         return cls(file.name, file.vectors, file.step, file.model_name, file.model_hash, file.provenance)
 
 
-class _Placement:
-    """Two hooks around a token table: the embedding's own ids never reach it, their rows are put in behind it."""
-
-    def __init__(self, embedding: Embedding, text_encoder: str, model: StableDiffusion) -> None:
-        self.embedding = embedding
-        self.vectors = embedding.vectors[text_encoder]
-        self.model = model
-        self.positions: Tensor | None = None
-
-    def before(self, table: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Takes the own ids (first, first + num_vectors) out of ``args``: (B, tokens) int64."""
-        ids = args[0]
-        positions = ids - self.embedding.placeholder_ids(self.model).start
-        own = (positions >= 0) & (positions < self.embedding.num_vectors)
-        # Any row of the table will do, it is replaced afterwards.
-        self.positions = torch.where(own, positions, -1)
-        return (torch.where(own, 0, ids), *args[1:])
-
-    def after(self, table: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """Places the vectors in ``output``: (B, tokens, width) in the table's precision."""
-        assert self.positions is not None
-        positions, self.positions = self.positions, None
-        rows = nn.functional.embedding(positions.clamp(min=0), self.vectors).to(output.dtype)
-        return torch.where((positions >= 0)[..., None], rows, output)
-
-
 def create_embedding(name: str, model: StableDiffusion, num_vectors: int = 1, init_text: str = "*") -> Embedding:
     """A new embedding that starts from the model's own vectors of ``init_text``.
 
@@ -268,13 +210,13 @@ def create_embedding(name: str, model: StableDiffusion, num_vectors: int = 1, in
     text gives zeros.
 
     Raises:
-        UsageError: ``num_vectors`` is not in 1..75.
+        UsageError: ``num_vectors`` is not in 1..75, or what else a prompt for the model has room for.
     """
-    if not 1 <= num_vectors <= MAX_VECTORS:
-        raise UsageError(f"{num_vectors} vectors are not possible; num_vectors is 1 to {MAX_VECTORS}.")
-    vectors = {
-        encoder.name: _spread(encoder.token_embeddings(init_text), num_vectors) for encoder in model.text_encoders
-    }
+    most = model.text.max_vectors
+    if not 1 <= num_vectors <= most:
+        raise UsageError(f"{num_vectors} vectors are not possible; num_vectors is 1 to {most}.")
+    starts = model.text.token_embeddings(init_text)
+    vectors = {encoder: _spread(tokens, num_vectors) for encoder, tokens in starts.items()}
     return Embedding(name, vectors, model_name=model.name, model_hash=model.hash)
 
 

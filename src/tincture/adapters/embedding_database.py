@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tincture.adapters.embedding import Embedding
 from tincture.errors import ModelError
-from tincture.models.tokens import Names, find_names, token_ids
 from tincture.workspace import adapter_files
 
 if TYPE_CHECKING:
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 
 PICTURE_SUFFIXES = frozenset({".png", ".webp"})
 EMBEDDING_SUFFIXES = frozenset({".pt", ".bin", ".safetensors"}) | PICTURE_SUFFIXES
-
-T = TypeVar("T")
 
 
 class Entry(NamedTuple):
@@ -70,9 +67,9 @@ class EmbeddingDatabase:
         self.unreadable: list[LeftOut] = []
         # By path: what told a change from, and the embedding or why it cannot be read.
         self._files: dict[Path, tuple[tuple[int, ...], Embedding | str]] = {}
-        self._sorted_for: tuple[Any, tuple[tuple[str, int], ...]] | None = None
-        self._names: Names[Entry] = Names([])
-        self._names_left_out: Names[LeftOut] = Names([])
+        self._sorted_for: object = None
+        self._find: Callable[[Sequence[str]], list[Entry]] = lambda prompts: []
+        self._find_left_out: Callable[[Sequence[str]], list[LeftOut]] = lambda prompts: []
 
     def refresh(self, model: StableDiffusion, *, force: bool = False) -> bool:
         """Reads files that are new or changed since the last call, and sorts all by what ``model`` can use.
@@ -91,7 +88,7 @@ class EmbeddingDatabase:
             for path, stat in adapter_files(self.folders, EMBEDDING_SUFFIXES)
             if not _is_only_a_preview(path)
         }
-        fits = (model.tokenizer, tuple(model.embedding_widths.items()))
+        fits = (model.text.vocabulary, tuple(model.text.widths.items()))
         known = {path: signature for path, (signature, _) in self._files.items()}
         # Compared in their order too, which decides whose name counts.
         if not force and list(found.items()) == list(known.items()) and fits == self._sorted_for:
@@ -109,39 +106,34 @@ class EmbeddingDatabase:
     def named_in(self, prompts: Sequence[str]) -> list[Entry]:
         """Loaded entries whose names stand in ``prompts``, each once, in the order in which they come up.
 
-        Names are found as ``StableDiffusion.encode_prompts`` finds those of attached embeddings.
+        Names are found as the model finds those of attached embeddings.
         """
-        return self._find(prompts, self._names)
+        return list(dict.fromkeys(self._find(prompts)))
 
     def left_out_in(self, prompts: Sequence[str]) -> list[LeftOut]:
         """Likewise what is skipped or unreadable, for telling the user what will not act, and why."""
-        return self._find(prompts, self._names_left_out)
-
-    def _find(self, prompts: Sequence[str], names: Names[T]) -> list[T]:
-        if self._sorted_for is None:
-            return []
-        return list(dict.fromkeys(find_names(self._sorted_for[0], prompts, names)))
+        return list(dict.fromkeys(self._find_left_out(prompts)))
 
     def _sort(self, model: StableDiffusion) -> None:
         read = [Entry(path, found) for path, (_, found) in self._files.items() if isinstance(found, Embedding)]
-        ids_read = token_ids(model.tokenizer, [entry.name for entry in read])
+        vocabulary = model.text.vocabulary
         self.loaded, self.skipped = {}, []
-        by_ids: dict[tuple[int, ...], Entry] = {}
-        for entry, ids in zip(read, map(tuple, ids_read), strict=True):
-            reason = _misfit(entry.embedding, model) or _no_name(entry, ids, by_ids.get(ids))
+        known: dict[tuple[Any, ...], Entry] = {}
+        for entry, spelling in zip(read, vocabulary.spellings([entry.name for entry in read]), strict=True):
+            reason = _misfit(entry.embedding, model) or _no_name(entry, bool(spelling), known.get(spelling))
             if reason:
                 self.skipped.append(LeftOut(entry.path, entry.name, reason, entry.embedding))
             else:
-                self.loaded[entry.name] = by_ids[ids] = entry
-        self._names = Names(by_ids.items())
+                self.loaded[entry.name] = known[spelling] = entry
+        self._find = vocabulary.finder(known.items())
         self.unreadable = [
             LeftOut(path, path.stem, found, None)
             for path, (_, found) in self._files.items()
             if isinstance(found, str) and not self._is_shown(path)
         ]
         left_out = [*self.skipped, *self.unreadable]
-        ids_left_out = token_ids(model.tokenizer, [entry.name for entry in left_out])
-        self._names_left_out = Names(zip(ids_left_out, left_out, strict=True))
+        spellings = vocabulary.spellings([entry.name for entry in left_out])
+        self._find_left_out = vocabulary.finder(zip(spellings, left_out, strict=True))
 
     def _is_shown(self, picture: Path) -> bool:
         """Whether ``NAME.png`` stands beside ``NAME.pt``, so that it need not hold an embedding itself."""
@@ -179,8 +171,8 @@ def _misfit(embedding: Embedding, model: StableDiffusion) -> str:
     return ""
 
 
-def _no_name(entry: Entry, ids: Sequence[int], taken: Entry | None) -> str:
-    if not ids:
+def _no_name(entry: Entry, has_tokens: bool, taken: Entry | None) -> str:
+    if not has_tokens:
         return f"The name {entry.name!r} of {entry.path} has no tokens, so no prompt can hold it; rename the file."
     if taken:
         return f"The name {entry.name!r} of {entry.path} is taken by {taken.path}; rename one of them."

@@ -53,13 +53,14 @@ def generate(
     _check(model, len(prompts), len(seeds), drawing, batch_size)
     randomness.require_seeds(seeds)
     done = [torch.empty(0, drawing.height, drawing.width, 3, dtype=torch.uint8)]
-    for batch, chunks in _batches(model, prompts, drawing, batch_size):
+    for batch, length in _batches(model, prompts, drawing, batch_size):
         scheduler = model.noise_process.make_scheduler(drawing.sampler)
         _set_steps(scheduler, drawing, model.device)
         generators = [randomness.torch_generator(seed) for seed in seeds[batch]]
-        conditions = model.encode_prompts(prompts[batch], drawing.clip_skip, chunks)
+        conditions = model.encode_prompts(prompts[batch], drawing.clip_skip, length)
         if drawing.guidance_scale != 1:
-            conditions = Conditions.cat([_negative(model, drawing, chunks).expand(len(conditions)), conditions])
+            negative = model.encode_negative_prompt(drawing.negative_prompt, drawing.clip_skip, length)
+            conditions = Conditions.cat([negative.expand(len(conditions)), conditions])
         latents = _start(model, scheduler, generators, drawing)
         extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
         for done_steps, timestep in enumerate(scheduler.timesteps, start=1):
@@ -96,22 +97,17 @@ def _check(model: StableDiffusion, prompts: int, seeds: int, drawing: CompleteDr
 def _batches(
     model: StableDiffusion, prompts: Sequence[str], drawing: Drawing, batch_size: int
 ) -> Iterator[tuple[slice, int]]:
-    """Slices of ``prompts`` that are drawn together, and the chunks of their hidden states.
+    """Slices of ``prompts`` that are drawn together, and how many tokens their hidden states have.
 
     Prompts of unequal length are drawn apart: filling them up to the longest would make a picture depend on the others.
     """
-    negative = model.count_chunks([drawing.negative_prompt])[0] if drawing.guidance_scale != 1 else 1
+    negative = model.text.lengths([drawing.negative_prompt])[0] if drawing.guidance_scale != 1 else 0
     start = 0
-    for chunks, alike in groupby(max(count, negative) for count in model.count_chunks(prompts)):
+    for length, alike in groupby(max(length, negative) for length in model.text.lengths(prompts)):
         end = start + len(list(alike))
         for first in range(start, end, batch_size):
-            yield slice(first, min(first + batch_size, end)), chunks
+            yield slice(first, min(first + batch_size, end)), length
         start = end
-
-
-def _negative(model: StableDiffusion, drawing: CompleteDrawing, chunks: int) -> Conditions:
-    negative = model.encode_prompts([drawing.negative_prompt], drawing.clip_skip, chunks)
-    return negative.zeros() if model.family.blank_is_zero and not drawing.negative_prompt else negative
 
 
 def _set_steps(scheduler: Any, drawing: Drawing, device: torch.device) -> None:

@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tincture.models import tokens
+from tincture.models.clip_text import ClipText
 from tincture.models.conditions import Conditions
 from tincture.models.families import Family
 from tincture.models.noise_process import Diffusion
@@ -38,8 +38,7 @@ class StableDiffusion:
 
     Attributes:
         placement: which parts lie on the device.
-        attached_embeddings: in order of attachment; ``Embedding.attach`` keeps it, ``tokenize`` reads it.
-        text_width: width of the joined hidden states, 768 for SD 1.
+        text: what knows of tokens: reads prompts and places the vectors of embeddings.
         default_size: side in pixels of the pictures the model was made for, 512 for SD 1.
         vae_scale_factor: pixels per latent cell along a side, 8.
         latent_channels: 4.
@@ -62,7 +61,7 @@ class StableDiffusion:
         told_by: str = "",
     ) -> None:
         self.family = family
-        self.text_encoders = tuple(text_encoders)
+        self.text = ClipText(text_encoders)
         self.vae = vae
         self.unet = unet
         self.noise_scheduler = noise_scheduler
@@ -70,8 +69,6 @@ class StableDiffusion:
         self.hash = hash
         self.guidance_scale = guidance_scale
         self.told_by = told_by
-        self.attached_embeddings: list[tokens.Placeholder] = []
-        self.text_width = sum(encoder.width for encoder in self.text_encoders)
         self.prediction_type: str = noise_scheduler.config.prediction_type
         self.vae_scale_factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.latent_channels: int = self.vae.config.latent_channels
@@ -116,14 +113,24 @@ class StableDiffusion:
         return [*(encoder.module for encoder in self.text_encoders), self.vae, self.unet]
 
     @property
+    def text_encoders(self) -> tuple[TextEncoder, ...]:
+        """As the family lists them."""
+        return self.text.encoders
+
+    @property
     def tokenizer(self) -> Any:
-        """Of the first text encoder: all of a family cut prompts alike, and differ in what they fill up with."""
-        return self.text_encoders[0].tokenizer
+        """Of the first text encoder."""
+        return self.text.tokenizer
 
     @property
     def embedding_widths(self) -> dict[str, int]:
         """By text encoder name, the width of its vectors: what an embedding for this model must have."""
-        return {encoder.name: encoder.width for encoder in self.text_encoders}
+        return self.text.widths
+
+    @property
+    def text_width(self) -> int:
+        """Width of the joined hidden states, 768 for SD 1."""
+        return self.text.width
 
     @property
     def device(self) -> torch.device:
@@ -153,20 +160,7 @@ class StableDiffusion:
 
     # --- text --------------------------------------------------------------------------------------------------------
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, chunks * 77) int64 on the CPU; names of attached embeddings become their placeholder ids.
-
-        Placeholder ids start at ``len(tokenizer)``: ``num_vectors`` consecutive ones per embedding, in order of
-        attachment. A prompt of up to 75 tokens is one chunk; shorter prompts have empty chunks behind them, filled up
-        as the first text encoder has it.
-        """
-        return tokens.to_tensors(self.tokenizer, self._chunks(prompts))[0].flatten(1)
-
-    def count_chunks(self, prompts: Sequence[str]) -> list[int]:
-        """How many chunks of 77 each prompt takes up, at least 1."""
-        return [len(chunks) for chunks in self._chunks(prompts)]
-
-    def encode_prompts(self, prompts: Sequence[str], clip_skip: int = 1, at_least: int = 1) -> Conditions:
+    def encode_prompts(self, prompts: Sequence[str], clip_skip: int = 1, at_least: int = 0) -> Conditions:
         """Hidden states (B, chunks * 77, text_width) and pooled texts for the U-Net, in the text encoders' dtype.
 
         Prompts may hold weights and ``BREAK`` and be of any length, see docs/prompts.md. Each chunk is encoded by
@@ -177,30 +171,23 @@ class StableDiffusion:
         Args:
             prompts: B texts.
             clip_skip: 1..number of layers.
-            at_least: so many chunks even if all prompts are shorter.
+            at_least: so many tokens, rounded up to whole chunks, even if all prompts are shorter.
 
         Raises:
             UsageError: ``clip_skip`` is not in 1..number of layers.
         """
-        chunks = self._chunks(prompts)
-        # Where they are not needed in every step, they can do without the U-Net beside them.
+        # Where they are not needed in every step, they can do without the denoiser beside them.
         with self.placement.acting(TEXT_ENCODERS, alone=TEXT_ENCODERS not in self.placement.keep):
-            encoded = [self._encode(encoder, chunks, clip_skip, at_least) for encoder in self.text_encoders]
-        pooled = next((first for _, first in encoded if first is not None), None)
-        return Conditions(torch.cat([states for states, _ in encoded], dim=-1), pooled)
+            return self.text.encode(prompts, self.device, clip_skip, at_least)
 
-    def _encode(
-        self, encoder: TextEncoder, chunks: Sequence[Sequence[tokens.Chunk]], clip_skip: int, at_least: int
-    ) -> tuple[Tensor, Tensor | None]:
-        ids, weights = tokens.to_tensors(encoder.tokenizer, chunks, at_least)
-        hidden_states, pooled = encoder.encode(ids.flatten(0, 1).to(self.device), clip_skip)
-        if any(weight != 1 for prompt in chunks for chunk in prompt for weight in chunk.weights):
-            hidden_states = tokens.emphasize(hidden_states, weights.flatten(0, 1))
-        hidden_states = hidden_states.reshape(*ids.flatten(1).shape, encoder.width)
-        return hidden_states, None if pooled is None else pooled[:: ids.shape[1]]
+    def encode_negative_prompt(self, prompt: str, clip_skip: int = 1, at_least: int = 0) -> Conditions:
+        """What pictures shall be led away from: as ``encode_prompts``, but in some families zeros for no words."""
+        conditions = self.encode_prompts([prompt], clip_skip, at_least)
+        return conditions.zeros() if self.family.blank_is_zero and not prompt else conditions
 
-    def _chunks(self, prompts: Sequence[str]) -> list[list[tokens.Chunk]]:
-        return tokens.make_chunks(self.tokenizer, prompts, self.attached_embeddings)
+    def bytes_of_prompt(self, prompt: str = "") -> int:
+        """Of an encoded prompt in float32, which autocast on CUDA leaves it in."""
+        return self.text.lengths([prompt])[0] * self.text_width * 4
 
     # --- pictures ----------------------------------------------------------------------------------------------------
 

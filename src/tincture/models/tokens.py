@@ -5,7 +5,9 @@ The rules are the webui's: where a chunk ends, and how names of embeddings are f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -17,6 +19,8 @@ from tincture.models.prompt import BREAK, Segment, parse_weights
 # When a chunk is full, what follows its last comma moves to the next one, unless that comma is farther back: the
 # default of the webui's option "Increase coherency by padding from the last comma".
 COMMA_REACH = 20
+MAX_VECTORS = 75
+"""Of an embedding: what a chunk of 77 tokens has room for between begin and end."""
 # A mean below this share of the mean size of the tokens' means is left over from sums that cancel each other out.
 _CANCELLED = 0.1
 
@@ -24,7 +28,7 @@ T = TypeVar("T")
 
 
 class Placeholder(Protocol):
-    """What a text needs to know of an attached embedding."""
+    """What a text side needs to know of an attached embedding."""
 
     @property
     def name(self) -> str: ...
@@ -32,6 +36,10 @@ class Placeholder(Protocol):
     @property
     def num_vectors(self) -> int:
         """How many tokens it takes up."""
+
+    @property
+    def vectors(self) -> Mapping[str, Tensor]:
+        """By text encoder name: (num_vectors, width), the parameters themselves."""
 
 
 class Chunk(NamedTuple):
@@ -84,6 +92,25 @@ def find_names(tokenizer: Any, prompts: Iterable[str], names: Names[T]) -> list[
     texts = [segment.text for prompt in prompts for segment in parse_weights(prompt)]
     split = (piece for ids in token_ids(tokenizer, texts) for piece in names.split(ids))
     return [meaning for _, meaning in split if meaning is not None]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """How prompts are read, as far as names of embeddings go; equal where they are read alike."""
+
+    tokenizer: Any
+
+    def spellings(self, names: Sequence[str]) -> list[tuple[Any, ...]]:
+        """What stands for each name in a prompt: equal for equal names, empty where no prompt can hold it."""
+        return [tuple(ids) for ids in token_ids(self.tokenizer, names)]
+
+    def finder(self, named: Iterable[tuple[tuple[Any, ...], T]]) -> Callable[[Iterable[str]], list[T]]:
+        """A function that tells what the names in prompts mean, in their order and as often as they stand there.
+
+        Args:
+            named: the spelling of each name, and what it means.
+        """
+        return partial(find_names, self.tokenizer, names=Names(named))
 
 
 def placeholder_ids(tokenizer: Any, attached: Iterable[Placeholder]) -> Names[range]:

@@ -216,9 +216,8 @@ def check(
             f"--batch-size is {settings.batch_size}, but {', '.join(settings.folders)} has {sum(dataset.repeats())} "
             "usable pictures; give at most that many, or use --gradient-accumulation-steps for a larger batch."
         )
-    layers = min(encoder.layers for encoder in model.text_encoders)
-    if settings.clip_skip > layers:
-        raise UsageError(f"--clip-skip is {settings.clip_skip}, but the text encoder has {layers} layers.")
+    if settings.clip_skip > model.text.layers:
+        raise UsageError(f"--clip-skip is {settings.clip_skip}, but the text encoder has {model.text.layers} layers.")
     _check_adapter(settings, model, adapter, lines)
     require_masks(settings, dataset)
 

@@ -86,10 +86,5 @@ def known_prompts(
 
 
 def prompts_kept(model: StableDiffusion) -> int:
-    """How many encoded prompts of one chunk stay on the device."""
-    return _KEPT_TEXT // bytes_of_prompt(model)
-
-
-def bytes_of_prompt(model: StableDiffusion) -> int:
-    """Of an encoded prompt of one chunk, in float32, which autocast on CUDA leaves it in."""
-    return int(model.tokenizer.model_max_length) * model.text_width * 4
+    """How many encoded prompts, as short as the empty one, stay on the device."""
+    return _KEPT_TEXT // model.bytes_of_prompt()

@@ -66,8 +66,7 @@ class AttentionMaskLoss:
             prompts: theirs.
         """
         device = self.model.device
-        ids, own = self.model.tokenize(prompts), self.embedding.placeholder_ids(self.model)
-        tokens = ((ids >= own.start) & (ids < own.stop)).to(device, non_blocking=True)
+        tokens = self.model.text.positions(prompts, self.embedding).to(device, non_blocking=True)
         given = [self.masks[index] for index in indices]
         has_mask = torch.tensor([mask is not None for mask in given]).to(device, non_blocking=True)
         shares = self._record.shares(tokens)

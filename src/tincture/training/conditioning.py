@@ -13,7 +13,7 @@ from tincture.models.stable_diffusion import StableDiffusion
 
 
 class Conditioning:
-    """Encodes the prompts of a micro-batch, with empty chunks behind shorter ones.
+    """Encodes the prompts of a micro-batch.
 
     Where the text side is not trained, an encoding is kept for as long as it may be used again; where it is, it is
     made anew in every step with gradients, though only once for prompts that are alike. Kept ones are encoded one by
@@ -41,7 +41,7 @@ class Conditioning:
         self._kept: OrderedDict[str, Conditions] = OrderedDict()
 
     def __call__(self, prompts: Sequence[str]) -> Conditions:
-        """What the U-Net is told of B prompts: hidden states (B, chunks * 77, text_width), and pooled texts."""
+        """What the denoiser is told of B prompts, which become equally long as the model has it."""
         distinct = list(dict.fromkeys(prompts))
         if self.trains_text:
             rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
@@ -49,8 +49,7 @@ class Conditioning:
         if self._known:
             self._encode_known()
         encodings = {prompt: self._keep(prompt) for prompt in distinct}
-        longest = max(one.hidden_states.shape[1] for one in encodings.values())
-        conditions = Conditions.cat([self._lengthen(encodings[prompt], longest) for prompt in prompts])
+        conditions = self.model.text.join([encodings[prompt] for prompt in prompts], lambda: self._keep(""))
         while len(self._kept) > self.capacity:
             self._kept.popitem(last=False)
         return conditions
@@ -67,15 +66,6 @@ class Conditioning:
                 self._kept[prompt] = self._encode([prompt])
         self._kept.move_to_end(prompt)
         return self._kept[prompt]
-
-    def _lengthen(self, one: Conditions, length: int) -> Conditions:
-        """``one`` prompt's with encodings of empty chunks behind it, as a batch with a longer prompt gives them."""
-        states = one.hidden_states
-        if states.shape[1] == length:
-            return one
-        empty = self._keep("").hidden_states
-        missing = (length - states.shape[1]) // empty.shape[1]
-        return Conditions(torch.cat([states, *[empty] * missing], dim=1), one.pooled)
 
     def _encode(self, prompts: list[str]) -> Conditions:
         self.encoded += len(prompts)

@@ -52,7 +52,7 @@ def test_output_and_gradient_are_those_of_a_resized_table(model: StableDiffusion
     prompts = ["zorbo", "red moon"] if rows == 75 else ["a zorbo on the left", "red moon", "zorbo zorbo"]
     text_encoder, resized = with_resized_table(model, made.parameters()[0].detach())
     with made.attach(model):
-        ids = model.tokenize(prompts)
+        ids = model.text.tokenize(prompts)
         actual = model.encode_prompts(prompts).hidden_states
         weight = torch.randn(actual.shape, generator=torch.Generator().manual_seed(1))
         (actual * weight).sum().backward()
@@ -73,7 +73,7 @@ def test_several_embeddings_act_side_by_side(model: StableDiffusion) -> None:
     rows = torch.cat([e.parameters()[0].detach() for e in (a, b, c)])
     text_encoder, _ = with_resized_table(model, rows)
     with a.attach(model), b.attach(model), c.attach(model):
-        ids = model.tokenize(prompts)
+        ids = model.text.tokenize(prompts)
         actual = model.encode_prompts(prompts).hidden_states
     assert set(ids[ids >= VOCABULARY].tolist()) == set(range(VOCABULARY, VOCABULARY + 6))
     assert torch.equal(actual, text_encoder(ids).last_hidden_state)
@@ -169,10 +169,10 @@ def test_hooks_and_name_go_also_after_an_exception(model: StableDiffusion) -> No
     keys = list(model.text_encoders[0].module.state_dict())
     with pytest.raises(KeyboardInterrupt), embedding().attach(model):
         assert list(model.text_encoders[0].module.state_dict()) == keys
-        assert len(model.attached_embeddings) == 1
+        assert len(model.text.attached) == 1
         assert hooks(model) > 0
         raise KeyboardInterrupt
-    assert model.attached_embeddings == []
+    assert model.text.attached == []
     assert hooks(model) == 0
 
 

@@ -127,7 +127,7 @@ def test_another_model_sorts_anew_without_reading(
     database = load(shared_model, tmp_path)
     monkeypatch.setattr(Embedding, "load", None)
     other = tiny_model()
-    other.text_encoders[0].width = 48
+    other.text.widths = {"clip_l": 48}
 
     assert database.refresh(other)
     assert (list(database.loaded), names(database.skipped)) == ([], ["zork"])

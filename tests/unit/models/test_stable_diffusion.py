@@ -26,7 +26,7 @@ class Hooked:
     def __init__(self, model: StableDiffusion, count: int) -> None:
         self.parameter = nn.Parameter(torch.randn(count, 32, generator=torch.Generator().manual_seed(1)))
         self.num_vectors = count
-        model.attached_embeddings.append(self)
+        model.text.attached.append(self)
         table = model.text_encoders[0].module.get_input_embeddings()
         table.register_forward_pre_hook(self.clamp)
         table.register_forward_hook(self.place)
@@ -84,7 +84,7 @@ def test_token_embeddings_are_copies_of_the_tables_rows(model: StableDiffusion) 
     rows = model.text_encoders[0].token_embeddings("small moon")
     table = model.text_encoders[0].module.get_input_embeddings().weight
 
-    assert torch.equal(rows, table[model.tokenize(["small moon"])[0, 1:3]])
+    assert torch.equal(rows, table[model.text.tokenize(["small moon"])[0, 1:3]])
     assert model.text_encoders[0].token_embeddings("").shape == (0, 32)
     before = weights(model)
     rows.zero_()
@@ -93,7 +93,7 @@ def test_token_embeddings_are_copies_of_the_tables_rows(model: StableDiffusion) 
 
 def test_prompts_become_the_text_encoders_output(shared_model: StableDiffusion) -> None:
     prompts = ["small moon", "a red star"]
-    output = shared_model.text_encoders[0].module(shared_model.tokenize(prompts), output_hidden_states=True)
+    output = shared_model.text_encoders[0].module(shared_model.text.tokenize(prompts), output_hidden_states=True)
 
     hidden_states = shared_model.encode_prompts(prompts).hidden_states
 
@@ -149,9 +149,9 @@ def test_each_chunk_is_encoded_by_itself(clip_skip: int, shared_model: StableDif
 
 
 def test_empty_chunks_are_added_on_demand(shared_model: StableDiffusion) -> None:
-    longer = shared_model.encode_prompts(["red"], at_least=3).hidden_states
+    longer = shared_model.encode_prompts(["red"], at_least=3 * 77).hidden_states
 
-    torch.testing.assert_close(longer, shared_model.encode_prompts(["red BREAK BREAK"], at_least=3).hidden_states)
+    torch.testing.assert_close(longer, shared_model.encode_prompts(["red BREAK BREAK"], at_least=3 * 77).hidden_states)
     torch.testing.assert_close(longer[:, :77], shared_model.encode_prompts(["red"]).hidden_states)
     assert longer.shape == (1, 231, 32)
 

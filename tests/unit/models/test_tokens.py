@@ -159,19 +159,19 @@ def test_any_prompt_fits_its_chunks_and_no_vectors_are_parted(prompt: str, count
 
 
 def test_rows_are_begin_mark_text_end_mark_and_padding(shared_model: StableDiffusion) -> None:
-    rows = shared_model.tokenize(["red moon", ""])
+    rows = shared_model.text.tokenize(["red moon", ""])
 
     assert rows.dtype == torch.int64
     assert rows.tolist() == [[BEGIN, RED, MOON, END] + [END] * 73, [BEGIN] + [END] * 76]
-    assert shared_model.tokenize([]).shape == (0, 77)
+    assert shared_model.text.tokenize([]).shape == (0, 77)
 
 
 def test_shorter_prompts_have_empty_chunks_behind_them(shared_model: StableDiffusion) -> None:
-    rows = shared_model.tokenize(["moon", "red BREAK moon"])
+    rows = shared_model.text.tokenize(["moon", "red BREAK moon"])
 
-    assert rows[0].tolist() == shared_model.tokenize(["moon"])[0].tolist() + [BEGIN] + [END] * 76
+    assert rows[0].tolist() == shared_model.text.tokenize(["moon"])[0].tolist() + [BEGIN] + [END] * 76
     assert rows[1].tolist() == [BEGIN, RED] + [END] * 75 + [BEGIN, MOON] + [END] * 75
-    assert shared_model.count_chunks(["moon", "red BREAK moon"]) == [1, 2]
+    assert shared_model.text.lengths(["moon", "red BREAK moon"]) == [77, 154]
 
 
 def test_padding_behind_the_end_mark_is_the_tokenizers_own(model: StableDiffusion) -> None:
@@ -180,7 +180,7 @@ def test_padding_behind_the_end_mark_is_the_tokenizers_own(model: StableDiffusio
     bang = model.tokenizer.pad_token_id
 
     assert bang != END
-    assert model.tokenize(["red"]).tolist() == [[BEGIN, RED, END] + [bang] * 74]
+    assert model.text.tokenize(["red"]).tolist() == [[BEGIN, RED, END] + [bang] * 74]
 
 
 def test_emphasis_weighs_tokens_and_keeps_each_chunks_mean() -> None:

@@ -83,7 +83,7 @@ def test_value_and_gradient_are_those_of_a_full_attention(model: StableDiffusion
         value = term(model, embedding, [0, 1, 2])
         (gradient,) = torch.autograd.grad(value, embedding.parameters())
         # where "cat" stands behind the begin mark: "a cat", "cat, ...", "a blue star and a cat"
-        ids = model.tokenize(PROMPTS[:3])
+        ids = model.text.tokenize(PROMPTS[:3])
         starts = [int((row >= len(model.tokenizer)).nonzero()[0]) for row in ids]
         expected = full_term(model, [0, 1, 2], [slice(start, start + 2) for start in starts])
         (expected_gradient,) = torch.autograd.grad(expected, embedding.parameters())
@@ -113,8 +113,8 @@ def test_the_word_is_found_in_any_chunk_and_as_often_as_it_stands(model: StableD
         loss = AttentionMaskLoss(model, embedding, MASKS, 1.0)
         with loss.watching():
             predict(model, prompts)
-        ids = model.tokenize(prompts)
-        own = embedding.placeholder_ids(model)
+        ids = model.text.tokenize(prompts)
+        own = model.text.placeholder_ids(embedding)
         counts = ((ids >= own.start) & (ids < own.stop)).sum(1).tolist()
         assert counts == [2, 4, 0]
         assert ids.shape[1] == 154
@@ -159,7 +159,7 @@ def test_attention_moves_to_the_mask(model: StableDiffusion, index: int) -> None
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)) + 3 * LEFT
     inside = []
     with embedding.attach(model):
-        own = model.tokenize(prompts) >= len(model.tokenizer)
+        own = model.text.tokenize(prompts) >= len(model.tokenizer)
         for _ in range(20):
             with loss.watching():
                 model.predict_noise(latents, torch.tensor([300]), model.encode_prompts(prompts))

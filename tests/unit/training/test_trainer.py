@@ -129,7 +129,7 @@ def test_an_exception_within_a_run_leaves_the_model_as_it_was(model: StableDiffu
     with pytest.raises(KeyError):
         make_trainer(model, adapter).run([OnStep(2, fail)])
     assert equal(weights(model), before)
-    assert model.attached_embeddings == []
+    assert model.text.attached == []
     hooks = [hook for module in model.unet.modules() for hook in module._forward_pre_hooks.values()]
     assert hooks == []
     assert torch.equal(torch.get_rng_state(), random_state)

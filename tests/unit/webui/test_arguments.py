@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tincture.adapters.embedding import MAX_VECTORS
 from tincture.errors import UsageError
+from tincture.models.tokens import MAX_VECTORS
 from tincture.settings.fields import specs_of
 from tincture.settings.preprocess import PreprocessSettings
 from tincture.settings.train import TrainSettings

@@ -26,7 +26,7 @@ from tincture.models.sampling import pictures_decoded_at_once
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.data import possible_prompts, preview_prompts, prompt_draw
 from tincture.run.memory.rehearsal import Rehearsal, StepMemory
-from tincture.run.trainer import bytes_of_prompt, known_prompts, make_optimizer, make_trainer, prompts_kept
+from tincture.run.trainer import known_prompts, make_optimizer, make_trainer, prompts_kept
 from tincture.settings.train import TrainSettings
 from tincture.training.attention_mask import AttentionMaskLoss
 from tincture.training.trainer import Trainer, TrainingData
@@ -227,5 +227,5 @@ class MemoryEstimator:
             return 0
         prompts = possible_prompts(settings, self.adapter.name, self.dataset, self.lines)
         kept = prompts_kept(self.model)
-        chunks = max(self.model.count_chunks(self._longest_prompts(1)))
-        return min(kept, kept if prompts is None else len(prompts) + 1) * chunks * bytes_of_prompt(self.model)
+        each = max(self.model.bytes_of_prompt(prompt) for prompt in self._longest_prompts(1))
+        return min(kept, kept if prompts is None else len(prompts) + 1) * each

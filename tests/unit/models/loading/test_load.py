@@ -46,7 +46,7 @@ def test_a_folder_comes_back_whole(saved: Path, shared_model: StableDiffusion) -
     assert_equal(model, shared_model)
     assert model.name == "tiny"
     assert model.hash == hashlib.sha256((saved / UNET).read_bytes()).hexdigest()[:10]
-    assert model.tokenize(["small moon"]).tolist() == shared_model.tokenize(["small moon"]).tolist()
+    assert model.text.tokenize(["small moon"]).tolist() == shared_model.text.tokenize(["small moon"]).tolist()
     assert torch.equal(model.noise_scheduler.betas, shared_model.noise_scheduler.betas)
     assert not any(parameter.requires_grad for parameter in model.unet.parameters())
 

@@ -127,7 +127,7 @@ def test_picto_as_one_file_predicts_the_same(tmp_path: Path) -> None:
     parts = load_parts(find_source(str(tmp_path / "picto.safetensors")), Wishes(configs=PICTO))
 
     latents, timesteps = torch.randn(1, 4, 8, 8), torch.tensor([500])
-    hidden_states, _ = parts.text_encoders[0].encode(model.tokenize(["red moon"]))
+    hidden_states, _ = parts.text_encoders[0].encode(model.text.tokenize(["red moon"]))
     noise = parts.unet(latents, timesteps, encoder_hidden_states=hidden_states).sample
     assert torch.equal(noise, model.predict_noise(latents, timesteps, model.encode_prompts(["red moon"])))
     assert parts.scheduler_config["prediction_type"] == "epsilon"

@@ -186,7 +186,7 @@ def test_a_rehearsal_leaves_everything_as_it_was(model: StableDiffusion, kind: s
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     assert all(torch.equal(own, old) for own, old in zip(adapter.parameters(), parameters, strict=True))
     assert torch.equal(torch.get_rng_state(), random_state)
-    assert not model.slicing and not model.attached_embeddings
+    assert not model.slicing and not model.text.attached
     assert not any(module.gradient_checkpointing for module in model.unet.modules() if has_checkpointing(module))
 
 

@@ -80,7 +80,7 @@ def test_a_stopped_drawing_ends_and_the_model_stays(desk: Desk, bench: Bench) ->
     with pytest.raises(StoppedError):
         draw(desk, bench, prompts=["a cat <hypernet:ink:1>"])
     assert desk.studio.kept._model is kept
-    assert kept is not None and not kept.attached_embeddings
+    assert kept is not None and not kept.text.attached
 
 
 def test_a_stopped_drawing_gives_what_is_finished_where_that_is_wanted(desk: Desk, bench: Bench) -> None:
