@@ -7,10 +7,12 @@ each preview.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from tincture.adapters.adapter import Adapter
@@ -51,16 +53,23 @@ class Previewer:
         self.model, self.adapter, self.prompts = model, adapter, tuple(prompts)
         self.drawing, self.seed = complete(drawing, model), seed
         self.folder, self.every, self.emit = folder, every, emit
+        self._rows: dict[int, list[NDArray[np.uint8]]] | None = None
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, RunStarted):
-            # A run that goes on draws here only what a kill kept it from drawing: the sheet's rows stay those of the
-            # run that was never stopped.
-            first = not self._sheet.exists()
-            if (first or self._due(event)) and not self._paths(event.global_step)[-1].exists():
-                self.draw(event.global_step)
+            self._catch_up(event)
         elif isinstance(event, StepEnd) and self._due(event):
             self.draw(event.global_step)
+
+    def _catch_up(self, event: RunStarted) -> None:
+        """Draws the first preview of a run. One that goes on makes here only what a kill kept it from making: the
+        sheet's rows stay those of the run that was never stopped."""
+        due = self._due(event)
+        if not self._is_drawn(event.global_step):
+            if due or not any(map(self._is_drawn, self._steps_on_disk())):
+                self.draw(event.global_step)
+        elif due:
+            self._write_sheet()  # the pictures come before it
 
     def _due(self, event: RunStarted | StepEnd) -> bool:
         return event.global_step % self.every == 0 or event.global_step == event.steps
@@ -77,6 +86,7 @@ class Previewer:
         paths = self._paths(global_step)
         for path, prompt, picture in zip(paths, self.prompts, pictures, strict=True):
             save_png(picture, path, self._text(prompt, {}))
+        self._rows = {**self._earlier_rows(global_step), global_step: list(pictures)}
         self._write_sheet()
         self.emit(PreviewReady(global_step, paths))
 
@@ -96,16 +106,31 @@ class Previewer:
         )
 
     def _write_sheet(self) -> None:
-        """Composes the sheet anew from the pictures on disk, so that it survives stops and resumes."""
-        name = self.adapter.name
-        firsts = [path for path in self.folder.glob(f"{name}-*-0.png") if path.stem.split("-")[-2].isdigit()]
-        steps = sorted({int(path.stem.split("-")[-2]) for path in firsts})
-        rows = {}
-        for step in steps:
-            paths = [path for path in self._paths(step) if path.exists()]
-            rows[f"step {step}"] = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+        rows = {f"step {step}": row for step, row in sorted(self._earlier_rows().items())}
         told = {"Sheet rows": ", ".join(rows)}
         save_sheet(self._sheet, rows, parameters=self._text("\n".join(self.prompts), told))
+
+    def _earlier_rows(self, but: int | None = None) -> dict[int, list[NDArray[np.uint8]]]:
+        """The rows of the sheet by their steps; the first time from the pictures on disk, without those of ``but``.
+
+        They are as many numbers as the sheet itself has, which is made of all of them at each preview.
+        """
+        if self._rows is None:
+            steps = self._steps_on_disk() - {but}
+            self._rows = {step: [_read(path) for path in self._paths(step) if path.exists()] for step in steps}
+        return self._rows
+
+    def _steps_on_disk(self) -> set[int]:
+        paths = self.folder.glob(f"{glob.escape(self.adapter.name)}-*-0.png")
+        return {int(step) for step in (path.stem.split("-")[-2] for path in paths) if step.isdigit()}
+
+    def _is_drawn(self, global_step: int) -> bool:
+        return self._paths(global_step)[-1].exists()
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 class EmbeddingCards:

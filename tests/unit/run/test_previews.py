@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,13 +122,83 @@ def test_the_sheet_has_a_row_per_preview_and_grows_over_a_resume(new_bench: Call
     assert len(list((resumed.run_dir / "images").iterdir())) == len(list((whole.run_dir / "images").iterdir()))
 
 
+def opened_previews(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each preview is opened from now on, by its name."""
+    times: Counter[str] = Counter()
+    real = Image.open
+
+    def count(file: Any, *args: Any, **options: Any) -> Any:
+        if Path(file).parent.name == "images":
+            times[Path(file).name] += 1
+        return real(file, *args, **options)
+
+    monkeypatch.setattr(Image, "open", count)
+    return times
+
+
+def test_the_sheet_grows_without_opening_a_preview(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = opened_previews(monkeypatch)
+    result = bench.train("embedding", **{**PREVIEWS, "steps": 7})
+    assert not opened
+    assert sheet_rows(result.run_dir) == 5
+
+
+@pytest.mark.parametrize("lost", ["nothing", "the sheet", "the sheet's newest rows", "half of the next preview"])
+def test_a_resume_opens_each_earlier_preview_once_and_makes_the_same_sheet(
+    new_bench: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    settings = {**PREVIEWS, "steps": 7, "save_every": 1}
+    whole = new_bench("whole").train("embedding", **settings)
+    bench = new_bench("stopped")
+    early = bench.train("embedding", stop_after=1, **settings)
+    sheet = early.run_dir / "images" / "contact-sheet.png"
+    first_row = sheet.read_bytes()
+    bench.resume(early.run_dir, stop_after=5)
+    if lost == "the sheet":
+        sheet.unlink()
+    elif lost == "the sheet's newest rows":
+        sheet.write_bytes(first_row)
+    elif lost == "half of the next preview":
+        shutil.copy(sheet.with_name("cat-4-0.png"), sheet.with_name("cat-6-0.png"))
+    opened = opened_previews(monkeypatch)
+    bench.resume(early.run_dir)
+    assert opened == dict.fromkeys([f"cat-{step}-{n}.png" for step in (0, 2, 4) for n in (0, 1)], 1)
+    assert steps_of(early.run_dir) == [0, 2, 4, 6, 7]
+    assert sheet.read_bytes() == (whole.run_dir / "images" / "contact-sheet.png").read_bytes()
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill(*_: object, **__: object) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("step", [0, 2, 5])
+def test_a_sheet_that_a_kill_prevented_is_made_by_the_resume(
+    new_bench: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    settings = {**PREVIEWS, "steps": 5, "save_every": 1}
+    whole = new_bench("whole").train("embedding", **settings)
+    bench = new_bench("killed")
+
+    def fail_next() -> None:
+        monkeypatch.setattr("tincture.run.previews.save_sheet", kill)
+
+    if step == 0:
+        fail_next()
+    with pytest.raises(Killed):
+        bench.train("embedding", callbacks=[OnStep(step - 1, fail_next)], **settings)
+    monkeypatch.undo()
+    (run_dir,) = bench.workspace.logs.glob("*/*")
+    bench.resume(run_dir)
+    assert steps_of(run_dir) == [0, 2, 4, 5]
+    names = ("images", "contact-sheet.png")
+    assert run_dir.joinpath(*names).read_bytes() == whole.run_dir.joinpath(*names).read_bytes()
+
+
 def test_a_preview_that_a_kill_prevented_is_drawn_by_the_resume(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Killed(BaseException):
-        pass
-
-    def kill(*_: object, **__: object) -> None:
-        raise Killed
-
     # The state of step 2 is saved before the preview of step 2 is drawn.
     patch = OnStep(1, lambda: monkeypatch.setattr("tincture.run.previews.generate", kill))
     with pytest.raises(Killed):
