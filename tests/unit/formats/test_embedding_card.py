@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageFont
+from PIL import Image
 
-from tincture.formats import embedding_card
 from tincture.formats.embedding_card import caption, draw_card
 from tincture.formats.embedding_content import EmbeddingFile
 
@@ -31,23 +33,40 @@ def test_the_caption_stands_out_on_any_shade_and_size(size: tuple[int, int], sha
         assert np.median(lines[lines < 200]) < 110, "nothing dark behind the letters"
 
 
+def written(card: Image.Image) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where a card on black has letters, in its upper and in its lower half."""
+    light = np.asarray(card.convert("L")) > 60
+    return light[: len(light) // 2], light[len(light) // 2 :]
+
+
+def lines(letters: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
+    """The height of each line of letters, and where it begins and ends in its rows."""
+    rows = np.flatnonzero(np.diff(np.pad(letters.any(axis=1), 1).astype(int))).reshape(-1, 2)
+    ends = [np.flatnonzero(letters[top:bottom].any(axis=0))[[0, -1]] for top, bottom in rows]
+    return [(int(bottom - top), int(left), int(right)) for (top, bottom), (left, right) in zip(rows, ends, strict=True)]
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("file", [FILE, LONG], ids=["short", "long"])
-def test_no_text_is_wider_than_the_card(
-    size: tuple[int, int], file: EmbeddingFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[tuple[str, ImageFont.FreeTypeFont]] = []
-    fitting = embedding_card._fitting
+def test_every_line_is_whole_centred_and_large_enough(size: tuple[int, int], file: EmbeddingFile) -> None:
+    title, below = (lines(letters) for letters in written(draw_card(file, Image.new("RGB", size))))
+    assert (len(title), len(below)) == (1, 2)
+    for height, left, right in (*title, *below):
+        assert height >= 8
+        assert left >= 3 and right <= size[0] - 4, "letters touch the edge"
+        assert abs(left - (size[0] - 1 - right)) <= 2 + size[0] / 100, "not in the middle"
 
-    def recorded(text: str, font_size: int, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
-        drawn.append(fitting(text, font_size, width))
-        return drawn[-1]
 
-    monkeypatch.setattr(embedding_card, "_fitting", recorded)
-    card = draw_card(file, Image.new("RGB", size))
-    assert [font.size >= 11 for _, font in drawn] == [True] * 3
-    assert all(font.getlength(text) < card.width for text, font in drawn)
-    assert "[6ce0161689]" in drawn[1][0]
+@pytest.mark.parametrize("file", [FILE, LONG], ids=["short", "long"])
+@pytest.mark.parametrize("change", [{"name": "midnight fairy"}, {"step": 12501}, {"model_hash": "6ce0161680"}])
+def test_each_trait_is_drawn_in_its_line(file: EmbeddingFile, change: dict[str, Any]) -> None:
+    """The hash too where the model's name is far too long."""
+    plain = Image.new("RGB", (512, 512))
+    (title, below), (other_title, other_below) = (
+        written(draw_card(drawn, plain)) for drawn in (file, dataclasses.replace(file, **change))
+    )
+    assert np.array_equal(title, other_title) is ("name" not in change)
+    assert np.array_equal(below, other_below) is ("name" in change)
 
 
 def test_the_caption_names_what_is_known() -> None:
@@ -63,17 +82,29 @@ def test_different_traits_give_different_pictures() -> None:
     assert plain.tobytes() == Image.new("RGB", (256, 256), "gray").tobytes(), "the user's picture was drawn on"
 
 
+def middle(picture: Image.Image) -> Image.Image:
+    """What is between the captions, as 8 × 8 pixels."""
+    width, height = picture.size
+    return picture.convert("RGB").resize((8, 8), Image.Resampling.BOX, (0, height * 0.3, width, height * 0.7))
+
+
 @pytest.mark.parametrize(
     ("given", "drawn"),
     [((64, 64), (256, 256)), ((100, 300), (300, 900)), ((4000, 2000), (2048, 1024)), ((300, 301), (300, 301))],
 )
 def test_sizes_that_do_not_suit_are_changed(given: tuple[int, int], drawn: tuple[int, int]) -> None:
-    assert draw_card(FILE, Image.new("RGB", given)).size == drawn
+    picture = Image.linear_gradient("L").resize(given)
+    card = draw_card(FILE, picture)
+    assert card.size == drawn
+    assert np.abs(np.asarray(middle(card), float) - np.asarray(middle(picture), float)).max() <= 2
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK"])
 def test_pictures_of_any_mode_are_drawn_on(mode: str) -> None:
-    assert draw_card(FILE, Image.new(mode, (300, 300))).mode == "RGB"
+    picture = Image.merge("RGB", [Image.linear_gradient("L").rotate(turn) for turn in (0, 90, 180)]).convert(mode)
+    card = draw_card(FILE, picture)
+    assert card.mode == "RGB"
+    assert middle(card).tobytes() == middle(picture).tobytes()
 
 
 def test_without_a_picture_the_vectors_make_a_pattern() -> None:
@@ -82,6 +113,13 @@ def test_without_a_picture_the_vectors_make_a_pattern() -> None:
     assert draw_card(first).tobytes() == draw_card(first).tobytes() != draw_card(second).tobytes()
 
 
-@pytest.mark.parametrize("name", ["渡し船", "a\nb\tc", "🚢", " "])
-def test_names_of_any_script_are_drawn(name: str) -> None:
-    draw_card(EmbeddingFile({"clip_l": torch.ones(1, 8)}, name), Image.new("RGB", (256, 256)))
+@pytest.mark.parametrize(
+    ("name", "like"), [("渡し船", None), ("🚢", None), ("a\nb\tc", "a b c"), (" ", ""), ("\n", "")]
+)
+def test_names_of_any_script_are_one_line(name: str, like: str | None) -> None:
+    card, other = (
+        draw_card(EmbeddingFile({"clip_l": torch.ones(1, 8)}, drawn), Image.new("RGB", (256, 256)))
+        for drawn in (name, like or "")
+    )
+    assert (card.tobytes() == other.tobytes()) is (like is not None)
+    assert len(lines(written(card)[0])) == bool(name.strip())

@@ -144,13 +144,22 @@ def test_a_disk_that_fills_up_while_syncing_loses_nothing(tmp_path: Path, monkey
     assert leftovers(tmp_path) == []
 
 
-def test_only_a_durable_write_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced = []
-    monkeypatch.setattr(os, "fsync", synced.append)
-    write_atomically(tmp_path / "x", lambda file: None, durably=False)
+@pytest.mark.skipif(os.name != "posix", reason="other systems open no folders")
+def test_a_durable_write_waits_for_the_file_and_then_for_its_new_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    synced: list[tuple[int, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(path, lambda file: None, durably=False)
     assert not synced
-    write_atomically(tmp_path / "x", lambda file: None)
-    assert synced
+    path.unlink()
+    write_atomically(path, lambda file: None)
+    assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
 
 
 def test_a_limit_of_the_system_loses_nothing(tmp_path: Path) -> None:

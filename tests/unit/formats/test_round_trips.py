@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,24 @@ from hypothesis import strategies as st
 
 from tests.runs import equal
 from tests.unit.formats.webui_gate import refusals
+from tincture.formats.checked_file import write_checked
+from tincture.formats.embedding_content import EmbeddingFile
+from tincture.formats.embedding_file import (
+    write_embedding_bin,
+    write_embedding_diffusers,
+    write_embedding_kohya,
+    write_embedding_pt,
+    write_embedding_sdxl,
+)
 from tincture.formats.embedding_optimizer import read_embedding_optimizer, write_embedding_optimizer
+from tincture.formats.hypernetwork_file import (
+    HypernetworkFile,
+    write_hypernetwork_pt,
+    write_hypernetwork_safetensors,
+)
 from tincture.formats.hypernetwork_optimizer import read_hypernetwork_optimizer, write_hypernetwork_optimizer
 from tincture.formats.lora_file import LowRank, describe_lora, write_lora_file
-from tincture.formats.safetensors_file import read_safetensors
+from tincture.formats.safetensors_file import read_safetensors, write_safetensors
 
 NUMBERS = st.floats(allow_nan=False, width=32)
 SIDES = st.integers(1, 5)
@@ -84,3 +99,36 @@ def test_a_lora_holds_the_products_it_was_given(rank: int, outputs: int, inputs:
     product = read[f"{layer}.lora_up.weight"].double() @ read[f"{layer}.lora_down.weight"].double()
     scale = read[f"{layer}.alpha"].item() / rank
     assert (product * scale).numpy() == pytest.approx((change.up @ change.down).numpy(), rel=1e-2, abs=1e-2)
+
+
+def embedding(**vectors: torch.Tensor) -> EmbeddingFile:
+    return EmbeddingFile(vectors, "e")
+
+
+def network(tensor: torch.Tensor) -> HypernetworkFile:
+    states = {"linear.0.weight": tensor, "linear.0.bias": tensor[0]}
+    return HypernetworkFile({4: (states, states)}, "h", layer_structure=(1, 1))
+
+
+WRITERS: dict[str, Callable[[Path, torch.Tensor], None]] = {
+    "embedding.pt": lambda path, tensor: write_embedding_pt(path, embedding(clip_l=tensor)),
+    "embedding.bin": lambda path, tensor: write_embedding_bin(path, embedding(clip_l=tensor)),
+    "diffusers": lambda path, tensor: write_embedding_diffusers(path, embedding(clip_l=tensor)),
+    "kohya": lambda path, tensor: write_embedding_kohya(path, embedding(clip_l=tensor)),
+    "sdxl": lambda path, tensor: write_embedding_sdxl(path, embedding(clip_l=tensor, clip_g=tensor)),
+    "hypernetwork.pt": lambda path, tensor: write_hypernetwork_pt(path, network(tensor)),
+    "hypernetwork.safetensors": lambda path, tensor: write_hypernetwork_safetensors(path, network(tensor)),
+    "lora": lambda path, tensor: write_lora_file(path, {"down.attn1.to_k": LowRank(tensor, tensor.T)}, {}, {}),
+    "plain": lambda path, tensor: write_safetensors(path, {"a": tensor, "b": tensor}, {}),
+    "checked": lambda path, tensor: write_checked(path, {"a": tensor, "b": tensor}, {}),
+}
+
+
+@pytest.mark.parametrize("part", [(slice(1, 5), slice(None)), (slice(None), slice(3, 7))], ids=["rows", "columns"])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_view_is_written_as_its_own_numbers_alone(writer: str, part: tuple[slice, slice], tmp_path: Path) -> None:
+    """What lies beside it does not get into the file, and nothing is refused because it shares its memory."""
+    view = torch.arange(4000.0 * 4).reshape((-1, 4) if part[1] == slice(None) else (4, -1))[part]
+    WRITERS[writer](tmp_path / "own", view.clone())
+    WRITERS[writer](tmp_path / "view", view)
+    assert (tmp_path / "view").read_bytes() == (tmp_path / "own").read_bytes()

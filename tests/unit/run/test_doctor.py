@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,23 @@ from tincture.cli import main
 from tincture.run import doctor
 from tincture.workspace import Workspace
 
+PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
+
 
 @pytest.fixture
-def whole_picto(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_missing_from_picto", list)
+def picto_with(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a package whose picto has only these parts in the place of ours."""
+
+    def install(*parts: str) -> None:
+        package = tmp_path_factory.mktemp("picto")
+        for part in parts:
+            (package / "weights" / part).mkdir(parents=True)
+        monkeypatch.setattr(doctor, "files", lambda name: package)
+
+    return install
 
 
-def test_a_machine_that_is_well(tmp_path: Path, whole_picto: None, checkpoints: Checkpoints) -> None:
+def test_a_machine_that_is_well(tmp_path: Path, checkpoints: Checkpoints) -> None:
     workspace = Workspace(tmp_path)
     (workspace.models / "mine").mkdir(parents=True)
     (workspace.models / "mine" / "model_index.json").write_text("{}")
@@ -54,17 +66,25 @@ def test_every_extra_for_users_is_looked_for(tmp_path: Path, monkeypatch: pytest
     assert "extra missing" in doctor.as_text(report)
 
 
-def test_examining_leaves_nothing_behind(tmp_path: Path, whole_picto: None) -> None:
+def test_examining_leaves_nothing_behind(tmp_path: Path) -> None:
     doctor.examine(Workspace(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_each_problem_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def leave_free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Makes the disk one of which ``size`` bytes are free."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 2**40 - size, size))
+
+
+def test_each_problem_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picto_with: Callable[..., None]
+) -> None:
     workspace = Workspace(tmp_path)
     workspace.embeddings.mkdir()
-    monkeypatch.setattr(doctor, "_missing_from_picto", lambda: ["unet"])
+    picto_with("scheduler", "text_encoder", "tokenizer", "vae")
+    leave_free(monkeypatch, 2**20)
+    # permissions bind everybody but root, whom tests may run as
     monkeypatch.setattr(os, "access", lambda *_: False)
-    monkeypatch.setattr(doctor, "LITTLE_SPACE", 1 << 80)
     monkeypatch.setattr(doctor, "LIBRARIES", ("torch", "no-such-library"))
 
     problems = doctor.examine(workspace)["problems"]
@@ -75,9 +95,28 @@ def test_each_problem_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "lacks unet",
         f"{tmp_path} may not",
         f"{workspace.embeddings} may not",
-        "GB are free",
+        "Only 0.00 GB are free",
     ):
         assert any(part in problem for problem in problems), part
+
+
+@pytest.mark.parametrize(("free", "little"), [(2**30, False), (2**30 - 1, True)])
+def test_a_gibibyte_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, little: bool) -> None:
+    leave_free(monkeypatch, free)
+    report = doctor.examine(Workspace(tmp_path))
+    assert report["workspace"]["free"] == free
+    assert [("free" in problem) for problem in report["problems"]] == [True] * little
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_of_picto_is_looked_for(part: str, tmp_path: Path, picto_with: Callable[..., None]) -> None:
+    picto_with(*PARTS)
+    assert doctor.examine(Workspace(tmp_path))["picto_complete"] is True
+    picto_with(*(name for name in PARTS if name != part))
+    report = doctor.examine(Workspace(tmp_path))
+    assert report["picto_complete"] is False
+    assert report["problems"] == [f"The embedded model picto lacks {part}; install tincture again."]
+    assert "not complete" in doctor.as_text(report)
 
 
 def test_a_precision_that_fails_is_not_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -92,16 +131,16 @@ def test_a_precision_that_fails_is_not_named(monkeypatch: pytest.MonkeyPatch, tm
     assert doctor.examine(Workspace(tmp_path))["devices"][0]["precisions"] == ["fp32", "bf16"]
 
 
-@pytest.mark.parametrize(("missing", "code"), [([], 0), (["vae"], 1)])
+@pytest.mark.parametrize(("parts", "code"), [(PARTS, 0), (PARTS[:-1], 1)])
 def test_the_command_fails_when_something_is_missing(
-    missing: list[str],
+    parts: Sequence[str],
     code: int,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    picto_with: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(doctor, "_missing_from_picto", lambda: missing)
+    picto_with(*parts)
     assert main(["doctor", "--json", "--root", str(tmp_path)]) == code
     assert json.loads(capsys.readouterr().out)["workspace"]["root"] == str(tmp_path)
     assert main(["doctor", "--root", str(tmp_path)]) == code
-    assert ("problem" in capsys.readouterr().out) is bool(missing)
+    assert ("problem" in capsys.readouterr().out) is bool(code)

@@ -291,12 +291,29 @@ def test_gradient_checkpointing_changes_nothing(kind: str) -> None:
     assert_trained_alike(adapters[0], adapters[1], dropout=0.4)
 
 
-def test_loss_weights_count(model: StableDiffusion) -> None:
+def test_loss_weights_count_for_their_own_sample_and_cell(
+    model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flat = [torch.ones(1, 2, 2)] * SAMPLES
-    corner = [torch.tensor([[[4.0, 0.0], [0.0, 0.0]]])] * SAMPLES
-    plain, ones, weighed = (gradient_of_first_step(model, weights=given) for given in (None, flat, corner))
+    own = [*torch.rand(SAMPLES, 1, 2, 2, generator=torch.Generator().manual_seed(1))]
+    plain, ones = (gradient_of_first_step(model, weights=given) for given in (None, flat))
     assert torch.equal(plain, ones)
-    assert not torch.allclose(plain, weighed)
+
+    predicted: list[Tensor] = []
+    predict = model.predict_noise
+
+    def recorded(*given: Any) -> Tensor:
+        predicted.append(predict(*given))
+        return predicted[-1]
+
+    monkeypatch.setattr(model, "predict_noise", recorded)
+    adapter = make_adapter("embedding", model)
+    trainer = make_trainer(model, adapter, [(4, 1)], weights=own)
+    with trainer._training():
+        loss = trainer._micro_batch_loss([4, 1], 0)
+    noise = torch.stack([randomness.normal((4, 2, 2), 5, "noise", 0, slot) for slot in (0, 1)])
+    expected = (predicted[0] - noise).square() * torch.stack([own[4], own[1]])
+    torch.testing.assert_close(loss, expected.mean())
 
 
 # --- precision -------------------------------------------------------------------------------------------------------
