@@ -1,4 +1,4 @@
-"""How the server and its own child process talk: pickled messages, each behind its length, over two pipes.
+"""How the server and its own child process exchange messages: pickled, over a connection that only the two have.
 
 Only a process and the child that it started itself use this; what comes from anywhere else is never unpickled.
 """
@@ -6,38 +6,34 @@ Only a process and the child that it started itself use this; what comes from an
 from __future__ import annotations
 
 import pickle
-import struct
 import threading
-from typing import IO, Any
+from multiprocessing.connection import Connection
+from typing import Any
 
-_LENGTH = struct.Struct(">Q")
+MOST_BYTES = 2**30
+"""Of a message: far more than any call or answer has."""
 
 
 class Channel:
-    """One end of the line; several threads may send, one may receive."""
+    """One end of the connection; several threads may send, one may receive."""
 
-    def __init__(self, incoming: IO[bytes], outgoing: IO[bytes]) -> None:
-        self._incoming, self._outgoing = incoming, outgoing
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._sending = threading.Lock()
 
     def send(self, *message: Any) -> None:
-        """Sends a message; OSError or ValueError when the other end is gone."""
+        """Sends a message; OSError when the other end is gone, ValueError when the message is too large."""
         content = pickle.dumps(message)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"the message has {len(content):,} bytes; allowed are {MOST_BYTES:,}")
         with self._sending:
-            self._outgoing.write(_LENGTH.pack(len(content)) + content)
-            self._outgoing.flush()
+            self._connection.send_bytes(content)
 
     def receive(self) -> tuple[Any, ...]:
-        """The next message; EOFError when the other end is gone."""
-        (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
-        message: tuple[Any, ...] = pickle.loads(self._exactly(length))
+        """The next message; EOFError or OSError when the other end is gone, or sends what is no message."""
+        message: tuple[Any, ...] = pickle.loads(self._connection.recv_bytes(MOST_BYTES))
         return message
 
-    def _exactly(self, count: int) -> bytes:
-        content = b""
-        while len(content) < count:
-            more = self._incoming.read(count - len(content))
-            if not more:
-                raise EOFError
-            content += more
-        return content
+    def close(self) -> None:
+        """Ends the connection, which the other end notices."""
+        self._connection.close()

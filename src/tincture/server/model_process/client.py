@@ -1,4 +1,4 @@
-"""Work that takes a model, done in a child process: the server itself never loads torch.
+"""A child process that does work which takes a model: the server itself never loads torch.
 
 A crash there, of a library or for want of memory, ends one call and nothing else.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ logger = logging.getLogger("tincture.server")
 
 
 class ModelProcess:
-    """One child process, begun at the first call, which does one thing at a time; other callers wait.
+    """A child process, begun at the first call, which does one thing at a time; other callers wait.
 
     May be used from several threads.
 
@@ -107,14 +108,14 @@ class ModelProcess:
         try:
             child.channel.send("call", name, arguments)
             while True:
-                kind, *told = child.channel.receive()
+                kind, *values = child.channel.receive()
                 if kind == "progress":
                     with self._count:
-                        self._progress = told[0]
+                        self._progress = values[0]
                 elif kind == "remark":
-                    remarks.append(told[0])
+                    remarks.append(values[0])
                 else:
-                    return _result(name, kind, told), remarks
+                    return _result(name, kind, values), remarks
         except (EOFError, OSError, ValueError) as error:
             if isinstance(error, TinctureError):
                 raise
@@ -134,7 +135,7 @@ class ModelProcess:
                 child.channel.send("stop")
 
     def progress(self) -> dict[str, Any] | None:
-        """What the call at work told last, empty before that; None while there is no call."""
+        """What the call at work reported last, empty before that; None while there is no call."""
         with self._count:
             return None if self._progress is None else dict(self._progress)
 
@@ -202,22 +203,24 @@ class ModelProcess:
 
 
 class _Child:
-    """The process and the line to it."""
+    """The process and the connection to it."""
 
     def __init__(self, arguments: Sequence[str], workspace: Workspace, allow_hub: bool) -> None:
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _tail
+        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _tail
         self.was_killed = False
+        own, other = multiprocessing.Pipe()
         # -P: what lies in the workspace is never imported.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tincture.server.model_process.process", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
+            [sys.executable, "-P", "-m", "tincture.server.model_process.process", *arguments, str(other.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
             cwd=workspace.root,
             env=child_environment(allow_hub=allow_hub),
+            pass_fds=[other.fileno()],
         )
-        assert self._process.stdin and self._process.stdout
-        self.channel = Channel(self._process.stdout, self._process.stdin)
+        other.close()  # so that the child's end is closed when the child ends
+        self.channel = Channel(own)
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
@@ -229,31 +232,27 @@ class _Child:
 
     def end(self) -> tuple[int, str]:
         """Ends it; its exit code, and the end of what it wrote."""
-        with contextlib.suppress(OSError):
-            if self._process.stdin:
-                self._process.stdin.close()
+        self.channel.close()
         try:
             code = self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
         return code, self._tail()
 
     def _tail(self) -> str:
-        with self._said as said:
-            size = said.seek(0, 2)
-            said.seek(max(0, size - TAIL))
-            return said.read().decode("utf-8", "replace").strip()
+        with self._output as output:
+            size = output.seek(0, 2)
+            output.seek(max(0, size - TAIL))
+            return output.read().decode("utf-8", "replace").strip()
 
 
-def _result(name: str, kind: str, told: list[Any]) -> Any:
+def _result(name: str, kind: str, values: list[Any]) -> Any:
     if kind == "result":
-        return told[0]
+        return values[0]
     if kind == "error":
-        raise told[0]
-    what, text, trace = told
+        raise values[0]
+    what, text, trace = values
     logger.error("%r failed:\n%s", name, trace)
     raise TinctureError(f"This failed for a reason that was not foreseen ({what}); the server's log says more.") from (
         RuntimeError(text)

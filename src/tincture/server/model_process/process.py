@@ -1,8 +1,9 @@
-"""The child process of ``ModelProcess``: ``python -m tincture.server.model_process.process TARGETS ROOT``.
+"""The child process of ``ModelProcess``: ``python -m tincture.server.model_process.process TARGETS ROOT FILE``.
 
-TARGETS is a module with ``open_desk(workspace, tell)``, which makes what stays between calls, and ``TARGETS``,
-functions by name that are called as ``function(desk, **arguments)``. What libraries print goes to stderr. The process
-ends when its parent does.
+TARGETS is a module with ``open_resources(workspace, report)``, which makes what stays between calls, and ``TARGETS``,
+functions by name that are called as ``function(resources, **arguments)``. FILE is the number of the open connection to
+the parent, apart from stdout and stderr, so that nothing that is printed can disturb it. The process ends when its
+parent does.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import threading
 import time
 import traceback
 import warnings
-from typing import Any, BinaryIO
+from multiprocessing.connection import Connection
+from typing import Any
 
 from tincture.errors import TinctureError
 from tincture.server.errors import StoppedError
@@ -25,50 +27,52 @@ from tincture.server.model_process.channel import Channel
 from tincture.workspace import Workspace
 
 OFTEN_S = 0.2
-"""Progress is told at most this often."""
+"""Seconds between two reports of progress, at least."""
 
 
-class Teller:
-    """Tells the parent how far a call is, and learns from it that the call shall end."""
+class ProgressReporter:
+    """Sends the parent how far a call is, and learns from it that the call shall end."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._stop = threading.Event()
-        self._told_at = 0.0
+        self._reported_at = 0.0
 
     def begin(self) -> None:
         self._stop.clear()
-        self._told_at = 0.0
+        self._reported_at = 0.0
 
     def stop(self) -> None:
         self._stop.set()
 
     def __call__(self, **progress: Any) -> None:
-        """Tells ``progress`` if that was not done just now; StoppedError when the call shall end."""
+        """Sends ``progress`` if that was not done just now; StoppedError when the call shall end."""
         if self._stop.is_set():
             raise StoppedError("It was stopped.")
-        if time.monotonic() - self._told_at >= OFTEN_S:
-            self._told_at = time.monotonic()
+        if time.monotonic() - self._reported_at >= OFTEN_S:
+            self._reported_at = time.monotonic()
             self._channel.send("progress", progress)
 
 
 def main(arguments: list[str]) -> None:
     """Serves calls until the parent ends."""
-    module, root = arguments
-    channel = Channel(*_own_pipes())
-    tell = Teller(channel)
+    module, root, file = arguments
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to end
+    os.set_inheritable(int(file), False)
+    channel = Channel(Connection(int(file)))
+    report = ProgressReporter(channel)
     calls: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
-    threading.Thread(target=_listen, args=(channel, tell, calls), daemon=True).start()
+    threading.Thread(target=_listen, args=(channel, report, calls), daemon=True).start()
     _send_warnings(channel)
     targets: Any = None
-    desk: Any = None
+    resources: Any = None
     while True:
         name, given = calls.get()
         try:
             if targets is None:
                 targets = importlib.import_module(module)
-                desk = targets.open_desk(Workspace.open(root), tell)
-            answer: tuple[Any, ...] = ("result", targets.TARGETS[name](desk, **given))
+                resources = targets.open_resources(Workspace.open(root), report)
+            answer: tuple[Any, ...] = ("result", targets.TARGETS[name](resources, **given))
         except TinctureError as error:
             answer = ("error", error.with_traceback(None))
         except Exception as error:
@@ -79,7 +83,7 @@ def main(arguments: list[str]) -> None:
 def _answer(channel: Channel, answer: tuple[Any, ...]) -> None:
     try:
         channel.send(*answer)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
+    except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
         channel.send("fault", type(error).__name__, str(error), traceback.format_exc())
 
 
@@ -97,27 +101,15 @@ def _send_warnings(channel: Channel) -> None:
     warnings.simplefilter("always", UserWarning)
 
 
-def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """What was stdin and stdout, for the channel alone: stdout becomes stderr, stdin empty."""
-    if hasattr(signal, "SIGINT"):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to end
-    incoming, outgoing = os.dup(0), os.dup(1)
-    os.dup2(2, 1)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    return os.fdopen(incoming, "rb"), os.fdopen(outgoing, "wb")
-
-
-def _listen(channel: Channel, tell: Teller, calls: queue.Queue[tuple[str, dict[str, Any]]]) -> None:
+def _listen(channel: Channel, report: ProgressReporter, calls: queue.Queue[tuple[str, dict[str, Any]]]) -> None:
     try:
         while True:
             kind, *rest = channel.receive()
             if kind == "call":
-                tell.begin()  # here, so that a request to stop that follows at once is not lost
+                report.begin()  # here, so that a request to stop that follows at once is not lost
                 calls.put((rest[0], rest[1]))
             elif kind == "stop":
-                tell.stop()
+                report.stop()
     finally:
         # The parent is gone. Files are written whole or not at all, so nothing is lost by ending at once.
         os._exit(0)

@@ -1,6 +1,6 @@
-"""What the server has done in child processes, since it takes torch or a model; see ``calls``.
+"""What the server has done in child processes, since it takes torch or a model; see ``client``.
 
-Every target is called as ``function(desk, **arguments)``. Paths in arguments were checked by the server.
+Every target is called as ``function(resources, **arguments)``. Paths in arguments were checked by the server.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from tincture.workspace import ADAPTER_SUFFIX, TRAINABLE_SUFFIXES, Workspace, cl
 
 PIXELS_AT_ONCE = 2**20
 """Pictures of so many pixels in all are drawn together, where the request does not say how many."""
-Tell = Callable[..., None]
+Report = Callable[..., None]
 
 
-class Desk:
+class Resources:
     """What stays between calls: the model that was used last, and the embeddings that were read."""
 
-    def __init__(self, workspace: Workspace, tell: Tell) -> None:
-        self.workspace, self.tell = workspace, tell
+    def __init__(self, workspace: Workspace, report: Report) -> None:
+        self.workspace, self.report = workspace, report
         self.studio = Studio(workspace)
         self._steps: dict[tuple[Path, int, int], int | None] = {}
 
@@ -54,35 +54,35 @@ class Desk:
         return self._steps[known]
 
 
-def open_desk(workspace: Workspace, tell: Tell) -> Desk:
+def open_resources(workspace: Workspace, report: Report) -> Resources:
     """Called once in a process.
 
     Args:
         workspace: where models and adapters lie.
-        tell: called with how far a call is; raises when it shall end.
+        report: called with how far a call is; raises when it shall end.
     """
-    return Desk(workspace, tell)
+    return Resources(workspace, report)
 
 
-def plan(desk: Desk, *, settings: Mapping[str, Any]) -> dict[str, Any]:
+def plan(resources: Resources, *, settings: Mapping[str, Any]) -> dict[str, Any]:
     """See ``recipe.plan``."""
-    return recipe.plan(TrainSettings.from_dict(settings), desk.workspace)
+    return recipe.plan(TrainSettings.from_dict(settings), resources.workspace)
 
 
-def create_embedding(desk: Desk, *, name: str, **options: Any) -> Path:
+def create_embedding(resources: Resources, *, name: str, **options: Any) -> Path:
     """See ``recipe.create_embedding``."""
-    return recipe.create_embedding(name, workspace=desk.workspace, **options)
+    return recipe.create_embedding(name, workspace=resources.workspace, **options)
 
 
-def create_hypernetwork(desk: Desk, *, name: str, **options: Any) -> Path:
+def create_hypernetwork(resources: Resources, *, name: str, **options: Any) -> Path:
     """See ``recipe.create_hypernetwork``."""
-    return recipe.create_hypernetwork(name, workspace=desk.workspace, **options)
+    return recipe.create_hypernetwork(name, workspace=resources.workspace, **options)
 
 
-def list_embeddings(desk: Desk, *, model: str) -> dict[str, list[dict[str, Any]]]:
+def list_embeddings(resources: Resources, *, model: str) -> dict[str, list[dict[str, Any]]]:
     """See ``Service.embeddings``."""
-    base = desk.studio.model(model, None, "cpu", "fp32", text_only=True)
-    database = desk.studio.embeddings(base)
+    base = resources.studio.model(model, None, "cpu", "fp32", text_only=True)
+    database = resources.studio.embeddings(base)
     loaded = [_described(name, entry.path, entry.embedding) for name, entry in sorted(database.loaded.items())]
     left_out = sorted([*database.skipped, *database.unreadable], key=lambda entry: entry.path)
     skipped = [{**_described(each.name, each.path, each.embedding), "reason": each.reason} for each in left_out]
@@ -105,7 +105,9 @@ def _described(name: str, path: Path, embedding: Embedding | None) -> dict[str, 
     }
 
 
-def draw(desk: Desk, *, request: Mapping[str, Any], out: Path, device: str, partly: bool = False) -> list[Path]:
+def draw(
+    resources: Resources, *, request: Mapping[str, Any], out: Path, device: str, partly: bool = False
+) -> list[Path]:
     """Pictures, or a sheet where the request has strengths or checkpoints.
 
     Args:
@@ -120,17 +122,17 @@ def draw(desk: Desk, *, request: Mapping[str, Any], out: Path, device: str, part
         UsageError: a value is not allowed, or an adapter that a prompt names is not there.
     """
     finished: list[Path] = []
-    desk.tell(done=0, total=0, preview=None)
+    resources.report(done=0, total=0, preview=None)
     shared: dict[str, Any] = {
-        "workspace": desk.workspace,
-        "studio": desk.studio,
+        "workspace": resources.workspace,
+        "studio": resources.studio,
         "out": out,
         "model": request["model"],
         "overrides": ModelOverrides(**request["overrides"]),
         "device": device,
         "precision": request.get("precision", "fp32"),
         "drawing": Drawing(**request["drawing"]),
-        "watch": lambda done, total, latest: desk.tell(done=done, total=total, preview=latest),
+        "watch": lambda done, total, latest: resources.report(done=done, total=total, preview=latest),
     }
     try:
         return _drawn(request, shared, finished)
@@ -142,7 +144,7 @@ def draw(desk: Desk, *, request: Mapping[str, Any], out: Path, device: str, part
         return finished
     except Exception as error:
         if not isinstance(error, TinctureError):
-            desk.studio.kept.forget()  # whatever it left behind, the next drawing begins with the model's files
+            resources.studio.kept.forget()  # whatever it left behind, the next drawing begins with the model's files
         if not is_shortage(error):
             raise
     raise OutOfMemoryError(
@@ -162,28 +164,28 @@ def _drawn(request: Mapping[str, Any], shared: Mapping[str, Any], finished: list
     return generate_pictures(prompts, seeds=seeds, batch_size=together, finished=finished, **shared)
 
 
-def inspect(desk: Desk, *, path: Path) -> dict[str, Any]:
+def inspect(resources: Resources, *, path: Path) -> dict[str, Any]:
     """See ``inspection.inspect_file``."""
     return inspect_file(path)
 
 
 def convert(
-    desk: Desk, *, path: Path, out: Path, lora: Mapping[str, Any] | None = None, **options: Any
+    resources: Resources, *, path: Path, out: Path, lora: Mapping[str, Any] | None = None, **options: Any
 ) -> dict[str, Any]:
     """See ``conversion.convert_file``; ``lora`` has the fields of ``LoraOptions``."""
     chosen = conversion.LoraOptions(**lora) if lora else None
-    return conversion.convert_file(path, out, lora=chosen, workspace=desk.workspace, **options)
+    return conversion.convert_file(path, out, lora=chosen, workspace=resources.workspace, **options)
 
 
-def file_steps(desk: Desk, *, paths: Mapping[str, Path]) -> dict[str, int | None]:
+def file_steps(resources: Resources, *, paths: Mapping[str, Path]) -> dict[str, int | None]:
     """See ``Service.file_steps``."""
-    return {name: desk.step_of(path) for name, path in paths.items()}
+    return {name: resources.step_of(path) for name, path in paths.items()}
 
 
-def add_adapter(desk: Desk, *, path: Path, name: str) -> Path:
+def add_adapter(resources: Resources, *, path: Path, name: str) -> Path:
     """See ``Service.add_adapter``. A format that cannot be trained on is converted."""
     kind = inspect_file(path)["kind"]
-    folders = {"embedding": desk.workspace.embeddings, "hypernetwork": desk.workspace.hypernetworks}
+    folders = {"embedding": resources.workspace.embeddings, "hypernetwork": resources.workspace.hypernetworks}
     if kind not in folders:
         raise UsageError(f"{name} holds {kind}, but only embeddings and hypernetworks can be added.")
     stem, suffix = clean_name(Path(name).stem), Path(name).suffix.lower()
@@ -199,9 +201,9 @@ def add_adapter(desk: Desk, *, path: Path, name: str) -> Path:
     return target
 
 
-def examine(desk: Desk) -> dict[str, Any]:
+def examine(resources: Resources) -> dict[str, Any]:
     """See ``doctor.examine``."""
-    return doctor.examine(desk.workspace)
+    return doctor.examine(resources.workspace)
 
 
 TARGETS: Mapping[str, Callable[..., Any]] = types.MappingProxyType(

@@ -126,9 +126,9 @@ class ModelWork:
         checked.setdefault("model", self._default_model())
         out = self._pictures / time.strftime("%Y-%m-%d")
         arguments = {"request": checked, "out": out, "device": self._settings.device[0], "partly": partly}
-        paths, told = self.drawing_process.call_with_remarks("draw", **arguments)
+        paths, warned = self.drawing_process.call_with_remarks("draw", **arguments)
         if remarks is not None:
-            remarks += told
+            remarks += warned
         return cast(list[Path], paths)
 
     def stop_drawing(self) -> None:

@@ -72,6 +72,18 @@ def test_large_messages_come_whole(calls: ModelProcess) -> None:
     assert calls.call("large", content=content) == content[::-1]
 
 
+def test_an_answer_that_is_too_large_ends_its_call_alone(calls: ModelProcess, caplog: pytest.LogCaptureFixture) -> None:
+    before = calls.call("count")["pid"]
+    with pytest.raises(TinctureError, match="not foreseen"):
+        calls.call("too_large")
+    assert "allowed are 1,000" in caplog.text
+    assert calls.call("count")["pid"] == before
+
+
+def test_remarks_of_several_threads_come_whole(calls: ModelProcess) -> None:
+    assert calls.call_with_remarks("crowd") == ("done", ["w" * 100_000] * 8)
+
+
 def test_our_errors_come_back_as_themselves(calls: ModelProcess) -> None:
     with pytest.raises(NotFoundError, match="There is no such thing"):
         calls.call("fail", kind="ours")

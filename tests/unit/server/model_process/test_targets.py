@@ -17,21 +17,21 @@ from tincture.formats.picture_text import read_parameters
 from tincture.server.errors import StoppedError
 from tincture.server.model_process import targets as call_targets
 from tincture.server.model_process.client import ModelProcess
-from tincture.server.model_process.targets import TARGETS, Desk, open_desk
+from tincture.server.model_process.targets import TARGETS, Resources, open_resources
 from tincture.server.requests.places import Places
 from tincture.workspace import Workspace
 
-Told = list[dict[str, Any]]
+Reports = list[dict[str, Any]]
 
 
 @pytest.fixture
-def told() -> Told:
+def reports() -> Reports:
     return []
 
 
 @pytest.fixture
-def desk(bench: Bench, told: Told) -> Desk:
-    return open_desk(bench.workspace, lambda **progress: told.append(progress))
+def resources(bench: Bench, reports: Reports) -> Resources:
+    return open_resources(bench.workspace, lambda **progress: reports.append(progress))
 
 
 def request_for(bench: Bench, **request: Any) -> dict[str, Any]:
@@ -40,93 +40,95 @@ def request_for(bench: Bench, **request: Any) -> dict[str, Any]:
     return places.drawing({**small, **request}, most=64, side=64)
 
 
-def draw(desk: Desk, bench: Bench, **request: Any) -> list[Path]:
+def draw(resources: Resources, bench: Bench, **request: Any) -> list[Path]:
     checked = request_for(bench, **request)
-    paths: list[Path] = TARGETS["draw"](desk, request=checked, out=bench.workspace.root / "out", device="cpu")
+    paths: list[Path] = TARGETS["draw"](resources, request=checked, out=bench.workspace.root / "out", device="cpu")
     return paths
 
 
-def test_pictures_are_drawn_by_the_kept_model_and_progress_is_told(desk: Desk, bench: Bench, told: Told) -> None:
-    paths = draw(desk, bench, prompts=["a cat", "ink"], seeds=[3, 4], batch_size=1)
+def test_pictures_are_drawn_by_the_kept_model_and_progress_is_reported(
+    resources: Resources, bench: Bench, reports: Reports
+) -> None:
+    paths = draw(resources, bench, prompts=["a cat", "ink"], seeds=[3, 4], batch_size=1)
     assert [path.name for path in paths] == ["00001-3.png", "00002-4.png", "00003-3.png", "00004-4.png"]
-    assert (told[0], told[-1]["done"], told[-1]["total"]) == ({"done": 0, "total": 0, "preview": None}, 8, 8)
-    assert told[-1]["preview"] == paths[2]
+    assert (reports[0], reports[-1]["done"], reports[-1]["total"]) == ({"done": 0, "total": 0, "preview": None}, 8, 8)
+    assert reports[-1]["preview"] == paths[2]
     parameters = read_parameters(paths[0])
     assert parameters is not None
     assert (parameters.prompt, parameters.settings["Seed"], parameters.settings["Steps"]) == ("a cat", "3", "2")
-    kept = desk.studio.kept._model
-    draw(desk, bench)
-    assert desk.studio.kept._model is kept is not None
+    kept = resources.studio.kept._model
+    draw(resources, bench)
+    assert resources.studio.kept._model is kept is not None
 
 
-def test_a_sheet_where_strengths_or_copies_are_asked_for(desk: Desk, bench: Bench) -> None:
-    (sheet,) = draw(desk, bench, prompts=["a <hypernet:ink:1>"], strengths=[0, 1])
+def test_a_sheet_where_strengths_or_copies_are_asked_for(resources: Resources, bench: Bench) -> None:
+    (sheet,) = draw(resources, bench, prompts=["a <hypernet:ink:1>"], strengths=[0, 1])
     assert sheet.name == "grid-00001-3.png"
     copy = bench.workspace.root / "cat-5.pt"
     copy.write_bytes(bench.path("embedding").read_bytes())
-    (other,) = draw(desk, bench, checkpoints=["cat-5.pt"])
+    (other,) = draw(resources, bench, checkpoints=["cat-5.pt"])
     assert other.name == "grid-00002-3.png"
 
 
-def test_a_stopped_drawing_ends_and_the_model_stays(desk: Desk, bench: Bench) -> None:
-    draw(desk, bench)
-    kept = desk.studio.kept._model
+def test_a_stopped_drawing_ends_and_the_model_stays(resources: Resources, bench: Bench) -> None:
+    draw(resources, bench)
+    kept = resources.studio.kept._model
 
     def stop(**progress: Any) -> None:
         if progress["done"] == 1:
             raise StoppedError("It was stopped.")
 
-    desk.tell = stop
+    resources.report = stop
     with pytest.raises(StoppedError):
-        draw(desk, bench, prompts=["a cat <hypernet:ink:1>"])
-    assert desk.studio.kept._model is kept
+        draw(resources, bench, prompts=["a cat <hypernet:ink:1>"])
+    assert resources.studio.kept._model is kept
     assert kept is not None and not kept.text.attached
 
 
-def test_a_stopped_drawing_gives_what_is_finished_where_that_is_wanted(desk: Desk, bench: Bench) -> None:
+def test_a_stopped_drawing_gives_what_is_finished_where_that_is_wanted(resources: Resources, bench: Bench) -> None:
     out = bench.workspace.root / "out"
 
     def stop(**progress: Any) -> None:
         if progress["done"] >= stop_at:
             raise StoppedError("It was stopped.")
 
-    desk.tell = stop
+    resources.report = stop
     request = request_for(bench, seeds=[3, 4, 5], batch_size=1)
     stop_at = 5  # of six: two pictures of two steps are finished, and half of the third
     with pytest.warns(UserWarning, match="2 of 3 pictures"):
-        paths = TARGETS["draw"](desk, request=request, out=out, device="cpu", partly=True)
+        paths = TARGETS["draw"](resources, request=request, out=out, device="cpu", partly=True)
     assert [path.name for path in paths] == ["00001-3.png", "00002-4.png"]
     assert sorted(out.iterdir()) == paths
     with pytest.raises(StoppedError):
-        TARGETS["draw"](desk, request=request, out=out, device="cpu")
+        TARGETS["draw"](resources, request=request, out=out, device="cpu")
     stop_at = 1
     with pytest.raises(StoppedError):
-        TARGETS["draw"](desk, request=request, out=out, device="cpu", partly=True)
+        TARGETS["draw"](resources, request=request, out=out, device="cpu", partly=True)
 
 
 def test_memory_that_runs_out_is_told_as_what_to_change(
-    desk: Desk, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    resources: Resources, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    draw(desk, bench)
+    draw(resources, bench)
     monkeypatch.setattr(call_targets, "generate_pictures", full)
     with pytest.raises(OutOfMemoryError, match="draw smaller ones"):
-        draw(desk, bench)
-    assert desk.studio.kept._model is None
+        draw(resources, bench)
+    assert resources.studio.kept._model is None
 
 
-def test_an_adapter_that_is_not_there_is_named(desk: Desk, bench: Bench) -> None:
+def test_an_adapter_that_is_not_there_is_named(resources: Resources, bench: Bench) -> None:
     with pytest.raises(UsageError, match="no hypernetwork 'nope'"):
-        draw(desk, bench, prompts=["<hypernet:nope>"])
+        draw(resources, bench, prompts=["<hypernet:nope>"])
 
 
-def test_embeddings_are_listed_with_why_some_are_left_out(desk: Desk, bench: Bench) -> None:
+def test_embeddings_are_listed_with_why_some_are_left_out(resources: Resources, bench: Bench) -> None:
     folder = bench.workspace.embeddings
     Embedding("wide", {"clip_l": torch.ones(3, 768)}, 7, "sd", "0123456789").save(folder / "wide.pt")
     (folder / "bad.pt").write_bytes(b"bad")
-    listed = TARGETS["list_embeddings"](desk, model=str(bench.model))
+    listed = TARGETS["list_embeddings"](resources, model=str(bench.model))
     (cat,) = listed["loaded"]
     assert (cat["name"], cat["shape"], cat["vectors"], cat["step"]) == ("cat", 32, 2, 0)
     assert cat["path"] == str(bench.path("embedding"))
@@ -136,19 +138,23 @@ def test_embeddings_are_listed_with_why_some_are_left_out(desk: Desk, bench: Ben
     assert (wide["sd_checkpoint"], wide["sd_checkpoint_name"]) == ("0123456789", "sd")
     assert "768" in wide["reason"]
     (folder / "bad.pt").unlink()
-    assert [entry["name"] for entry in TARGETS["list_embeddings"](desk, model=str(bench.model))["skipped"]] == ["wide"]
+    assert [entry["name"] for entry in TARGETS["list_embeddings"](resources, model=str(bench.model))["skipped"]] == [
+        "wide"
+    ]
 
 
-def test_plans_and_new_adapters(desk: Desk, bench: Bench) -> None:
-    planned = TARGETS["plan"](desk, settings=bench.settings("embedding", steps=9).to_dict())
+def test_plans_and_new_adapters(resources: Resources, bench: Bench) -> None:
+    planned = TARGETS["plan"](resources, settings=bench.settings("embedding", steps=9).to_dict())
     assert (planned["steps"], planned["pictures"]) == (9, 5)
     with pytest.raises(DataError):
-        TARGETS["plan"](desk, settings=bench.settings("embedding", data=str(bench.workspace.root / "no")).to_dict())
-    made = TARGETS["create_embedding"](desk, name="rex", model=str(bench.model), num_vectors=3, init_text="moon")
+        TARGETS["plan"](
+            resources, settings=bench.settings("embedding", data=str(bench.workspace.root / "no")).to_dict()
+        )
+    made = TARGETS["create_embedding"](resources, name="rex", model=str(bench.model), num_vectors=3, init_text="moon")
     assert Embedding.load(made).num_vectors == 3
-    network = TARGETS["create_hypernetwork"](desk, name="wash", model=str(bench.model), layer_structure=[1, 3, 1])
-    assert TARGETS["inspect"](desk, path=network)["layer_structure"] == [1, 3, 1]
-    card = TARGETS["convert"](desk, path=made, out=bench.workspace.root / "rex.png", name="rex")
+    network = TARGETS["create_hypernetwork"](resources, name="wash", model=str(bench.model), layer_structure=[1, 3, 1])
+    assert TARGETS["inspect"](resources, path=network)["layer_structure"] == [1, 3, 1]
+    card = TARGETS["convert"](resources, path=made, out=bench.workspace.root / "rex.png", name="rex")
     assert card["format"] == "png" and Path(card["path"]).is_file()
 
 
