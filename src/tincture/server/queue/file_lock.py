@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 from pathlib import Path
 
 from tincture.errors import StorageError
-from tincture.preprocessing.lock import try_lock, unlock
 
 
 class FileLock:
     """Held from when it is taken until it is freed, or until the process ends.
 
-    A process that is started with ``files`` passed on holds it too, and goes on holding it when this one leaves it.
+    A process that is started with ``files`` passed on holds it too, and goes on holding it when this one leaves it:
+    libraries of locks know no such thing.
 
     Raises:
         StorageError: the file cannot be written.
@@ -37,7 +39,7 @@ class FileLock:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise StorageError(f"{self.path} could not be written: {error.strerror or error}.") from error
-        if not try_lock(file):
+        if not _locked(file):
             os.close(file)
             return False
         self._file = file
@@ -61,7 +63,8 @@ class FileLock:
         """Gives the lock back, so that another one can take it at once."""
         # Closing is not enough: a process that another thread starts in this moment has a copy until it is replaced.
         if self._file is not None:
-            unlock(self._file)
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._file, fcntl.LOCK_UN)
         self.leave()
 
     def leave(self) -> None:
@@ -69,3 +72,12 @@ class FileLock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _locked(file: int) -> bool:
+    """Locks an open file against other processes; False when another one holds it, True where there are no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return True
