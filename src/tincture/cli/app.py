@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 import warnings
@@ -63,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _with_flags(sentence: str) -> str:
+    """The same, with flags where it names settings as all callers know them: "the setting log_dir" is --log-dir."""
+    return re.sub(r"\bthe setting ([a-z]\w*)", lambda found: "--" + found[1].replace("_", "-"), sentence)
+
+
 def _report(error: Exception, session: Session) -> int:
     if session.debug:
         traceback.print_exception(error, file=sys.stderr)
@@ -71,7 +77,7 @@ def _report(error: Exception, session: Session) -> int:
         session.say(f"error: {error.format_message()} See {context.command_path if context else 'tincture'} --help.")
         return error.exit_code
     if isinstance(error, TinctureError):
-        session.say(f"error: {error}")
+        session.say(f"error: {_with_flags(str(error))}")
         return error.exit_code
     hint = "" if session.debug else " (run with --debug for the traceback)"
     session.say(f"error: {type(error).__name__}: {error}{hint}")

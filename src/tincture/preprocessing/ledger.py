@@ -37,7 +37,7 @@ def open_report(settings: PreprocessSettings, destination: Path, *, overwrite: b
     if not overwrite and any(record.crops for record in earlier.records.values()):
         raise UsageError(
             f"The destination {destination} holds crops made with other settings (another {', '.join(changed)}); "
-            "choose another folder, or give --overwrite to make them anew."
+            "choose another folder, or give the setting overwrite to make them anew."
         )
     _clear(earlier, destination)
     return Report(making)

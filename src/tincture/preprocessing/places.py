@@ -17,25 +17,32 @@ LONGEST_STEM = 180
 """In bytes: file systems allow 255 for a name, and a number comes before and an ending behind."""
 
 
-def check_places(source: Path, destination: Path, *, recursive: bool) -> None:
-    """Refuse places where crops would come among the sources, also by way of links.
+def check_places(source: Path, destination: Path, *, recursive: bool, named: tuple[str, str] | None = None) -> None:
+    """Refuse places where crops would come among the sources, also by way of links; neither need be there yet.
+
+    Args:
+        source: the folder of pictures.
+        destination: the folder for crops.
+        recursive: whether folders inside the source are read too.
+        named: what errors call the two; None: by their paths.
 
     Raises:
         UsageError: saying which places, and what to do.
     """
-    if os.path.isdir(source):
-        inner, outer = Path(os.path.realpath(destination)), Path(os.path.realpath(source))
-        if _same(source, destination):
-            raise UsageError(
-                f"The destination {destination} is the source folder itself; choose another, since sources are kept."
-            )
-        if recursive and outer in inner.parents:
-            raise UsageError(
-                f"The destination {destination} lies inside the source {source}, whose inner folders are read too: its "
-                "crops would be taken for pictures next time. Choose a folder outside it, or leave out --recursive."
-            )
+    from_name, to_name = named or (str(source), str(destination))
+    inner, outer = Path(os.path.realpath(destination)), Path(os.path.realpath(source))
+    if inner == outer or _same(source, destination):
+        raise UsageError(
+            f"The destination {to_name} is the source folder itself; choose another, since sources are kept."
+        )
+    if recursive and outer in inner.parents:
+        raise UsageError(
+            f"The destination {to_name} lies inside the source {from_name}, whose inner folders are read too: its "
+            "crops would be taken for pictures next time. Choose a folder outside it, or leave out the setting "
+            "recursive."
+        )
     if os.path.lexists(destination) and not os.path.isdir(destination):
-        raise UsageError(f"The destination {destination} is a file; choose a folder.")
+        raise UsageError(f"The destination {to_name} is a file; choose a folder.")
 
 
 def list_sources(source: Path, destination: Path, *, recursive: bool) -> Listing:
@@ -80,7 +87,7 @@ def check_emptiness(destination: Path) -> None:
     if names:
         raise UsageError(
             f"The destination {destination} is not empty ({name_some(names, 3)}) and holds no {REPORT}; choose a new "
-            "folder, or give --overwrite to put crops among what is there."
+            "folder, or give the setting overwrite to put crops among what is there."
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.served import write_pictures
 from tests.unit.preprocessing.pictures import texture
 from tincture.cli import main
 from tincture.preprocessing import pipeline
@@ -224,3 +225,21 @@ def _rest(controller: int) -> bytes:
             os.close(controller)
             return shown
         shown += part
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (["in", "full"], "choose a new folder, or give --overwrite to put crops among what is there."),
+        (["in", "in/crops", "--recursive"], "Choose a folder outside it, or leave out --recursive."),
+    ],
+)
+def test_what_would_lift_a_refusal_is_named_as_the_flag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, words: list[str], refusal: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "in", 1)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    assert main(["preprocess", *words]) == 2
+    assert refusal in capsys.readouterr().err

@@ -206,7 +206,9 @@ def test_other_settings_are_refused_or_begin_anew(source: Path, out: Path) -> No
     crop(source, out, flip=True, focal_crop=True, focal_debug=True)
     (out / "notes.txt").write_text("mine")
     before = files(out)
-    with pytest.raises(UsageError, match=r"other settings \(another width, flip\).*--overwrite"):
+    with pytest.raises(
+        UsageError, match=r"other settings \(another width, flip\).*give the setting overwrite to make them anew"
+    ):
         crop(source, out, width=40, flip=False, focal_crop=True, focal_debug=True)
     assert files(out) == before
     crop(source, out, width=40, overwrite=True)

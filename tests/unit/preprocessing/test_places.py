@@ -32,6 +32,8 @@ def test_the_source_itself_is_refused_however_it_is_spelled(source: Path, tmp_pa
     for same in (source, source / "deep" / "..", tmp_path / "link"):
         with pytest.raises(UsageError, match="is the source folder itself"):
             check_places(source, same, recursive=False)
+    with pytest.raises(UsageError, match="The destination crops is the source folder itself"):
+        check_places(tmp_path / "to come", tmp_path / "to come", recursive=False, named=("crops", "crops"))
     check_places(source, tmp_path / "out", recursive=False)
 
 
@@ -87,7 +89,9 @@ def test_a_destination_with_other_things_in_it_is_refused(tmp_path: Path) -> Non
     check_emptiness(tmp_path)
     for name in "abcde":
         (tmp_path / f"{name}.jpg").touch()
-    with pytest.raises(UsageError, match=r"is not empty \(a\.jpg, b\.jpg, c\.jpg and 2 more\).*--overwrite"):
+    with pytest.raises(
+        UsageError, match=r"is not empty \(a\.jpg, b\.jpg, c\.jpg and 2 more\).*give the setting overwrite to put crops"
+    ):
         check_emptiness(tmp_path)
 
 

@@ -119,10 +119,7 @@ def preprocess(job: Job, callbacks: Sequence[Callback], control: Control) -> tup
     # What an earlier attempt began anew is gone on with, and not begun anew again.
     begun = any(event["type"] == "stage" for event in job.folder.events())
     overwrite = settings.pop("overwrite", False) and not begun
-    try:
-        made = pipeline.preprocess(**settings, overwrite=overwrite, callbacks=callbacks, stop=control.stop)
-    except UsageError as error:
-        raise UsageError(str(error).replace("--overwrite", "the setting overwrite")) from error
+    made = pipeline.preprocess(**settings, overwrite=overwrite, callbacks=callbacks, stop=control.stop)
     result = {
         "destination": str(made.destination),
         "report": str(made.report),

@@ -17,6 +17,7 @@ from typing import Any
 from tincture.data.captions import SHIPPED, template_names
 from tincture.data.sources import MAX_REPEATS, Source
 from tincture.errors import UsageError
+from tincture.preprocessing.places import check_places
 from tincture.server.errors import ForbiddenPathError
 from tincture.server.requests.drawing import checked_drawing
 from tincture.server.requests.sizes import PREPROCESSING, TRAINING, check_size, check_sizes, shortened
@@ -232,7 +233,8 @@ class Places:
         settings = PreprocessSettings.from_dict(values)
         destination = self.path(settings.destination, writing=True)
         source = self._present(settings.source, self.folder(settings.source), to_come)
-        _refuse_mixing(settings, source, destination)
+        named = shortened(settings.source), shortened(settings.destination)
+        check_places(source, destination, recursive=settings.recursive, named=named)
         return settings.replace(
             source=str(source),
             destination=str(destination),
@@ -274,20 +276,6 @@ class Places:
             raise UsageError(f"The data {shortened(text)} asks for repeats that are not 1 to {MAX_REPEATS}.")
         folder = self._present(repeated["folder"], self.folder(repeated["folder"]), to_come)
         return str(Source(folder, repeats))
-
-
-def _refuse_mixing(settings: PreprocessSettings, source: Path, destination: Path) -> None:
-    """As ``preprocessing.places.check_places``, in the words of a request: crops must not come among the sources."""
-    named = f"The destination {shortened(settings.destination)}"
-    if destination == source:
-        raise UsageError(f"{named} is the source folder itself; choose another, since sources are kept.")
-    if settings.recursive and destination.is_relative_to(source):
-        raise UsageError(
-            f"{named} lies inside the source {shortened(settings.source)}, whose inner folders are read too; choose a "
-            "folder outside it, or leave recursive out."
-        )
-    if destination.exists() and not destination.is_dir():
-        raise UsageError(f"{named} is a file; choose a folder.")
 
 
 def _real(path: Path) -> Path:
