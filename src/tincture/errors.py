@@ -14,6 +14,9 @@
 Every message is a sentence that says what was given, what is allowed and what to do.
 """
 
+SHOWN = 80
+"""So many characters of a wrong value are shown."""
+
 
 class TinctureError(Exception):
     """The root of what Tincture raises on purpose."""
@@ -57,3 +60,12 @@ class DivergedError(TrainingError):
 
 class OutOfMemoryError(TrainingError):
     """The device's memory does not hold the run."""
+
+
+def shortened(value: object) -> str:
+    """A value as an error shows it: in quotes where it is a text, and never long."""
+    try:
+        shown = repr(value[: SHOWN + 1] if isinstance(value, str) else value)
+    except (ValueError, RecursionError):  # of a number with thousands of digits, Python writes none
+        return f"a very large {type(value).__name__}"
+    return shown if len(shown) <= SHOWN else shown[: SHOWN - 1] + "…"

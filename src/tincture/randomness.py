@@ -20,6 +20,8 @@ from tincture.errors import UsageError
 
 LARGEST_SEED = 2**64 - 1
 """Of the seeds that torch's generators take."""
+LARGEST_REQUESTED_SEED = 2**63 - 1
+"""Of those that requests may give: many who read JSON know no larger whole numbers."""
 
 # settings take a constant from here without loading numpy, and numbers for pictures are drawn without torch
 if TYPE_CHECKING:

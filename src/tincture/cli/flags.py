@@ -12,16 +12,27 @@ import typer
 from tincture.settings.fields import FieldSpec
 
 
-def flag(spec: FieldSpec, *, hidden: bool = False) -> inspect.Parameter:
-    """The command-line option of one setting; None when it was not given, so that a run file can say it."""
+def flag(spec: FieldSpec, *, hidden: bool = False, ranged: bool = False) -> inspect.Parameter:
+    """The command-line option of one setting; None when it was not given, so that a run file can say it.
+
+    Numbers of a list are one text, with commas between them.
+
+    Args:
+        ranged: whether the command line itself refuses a number out of the setting's bounds.
+    """
     name = f"--{spec.name.replace('_', '-')}"
     names = [f"{name}/--no-{name[2:]}"] if spec.type is bool else [name]
-    if spec.repeated and name.endswith("s"):
+    if spec.repeated and spec.type is str and name.endswith("s"):
         names.append(name.removesuffix("s"))
     value_type: Any = typing.Literal[spec.choices] if spec.choices else spec.type
-    value_type = list[value_type] if spec.repeated else value_type
+    if spec.repeated:
+        value_type = list[str] if spec.type is str else str
     help_text = spec.help + _default_text(spec)
-    option = typer.Option(*names, help=help_text, rich_help_panel=spec.group, show_default=False, hidden=hidden)
+    bounds = spec.bounds if ranged and not spec.repeated else None
+    limits: dict[str, Any] = {"min": bounds.minimum, "max": bounds.maximum} if bounds else {}
+    option = typer.Option(
+        *names, help=help_text, rich_help_panel=spec.group, show_default=False, hidden=hidden, **limits
+    )
     return inspect.Parameter(
         spec.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[value_type | None, option]
     )

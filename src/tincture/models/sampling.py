@@ -76,9 +76,10 @@ def generate(
 
 def complete(drawing: Drawing, model: StableDiffusion) -> CompleteDrawing:
     """``drawing`` with what it leaves open taken from ``model``: size and guidance."""
-    chosen = dataclasses.asdict(drawing)
-    own = {"guidance_scale": model.guidance_scale, "width": model.default_size, "height": model.default_size}
-    return CompleteDrawing(**chosen | {key: value for key, value in own.items() if chosen[key] is None})
+    guidance = model.guidance_scale if drawing.guidance_scale is None else drawing.guidance_scale
+    width, height = drawing.width or model.default_size, drawing.height or model.default_size
+    chosen = {"guidance_scale": guidance, "width": width, "height": height}
+    return CompleteDrawing(**dataclasses.asdict(drawing) | chosen)
 
 
 def _check(model: StableDiffusion, prompts: int, seeds: int, drawing: CompleteDrawing, batch_size: int) -> None:

@@ -10,20 +10,21 @@ import dataclasses
 import difflib
 import json
 import math
-import re
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from tincture.errors import UsageError
-from tincture.randomness import LARGEST_SEED
+from tincture.settings.checks import Bounds, Check, Each
 
-Check = Callable[[Any], str | None]
-"""Says what is allowed when a value is not ("at least 1"), or None when it is fine."""
+TYPE_WORDS: Mapping[type, str] = types.MappingProxyType(
+    {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+)
+ITEM_WORDS: Mapping[type, str] = types.MappingProxyType({int: "whole numbers", float: "numbers", str: "texts"})
 
 
 def setting(
@@ -35,6 +36,8 @@ def setting(
     number: bool = False,
     strip: bool = False,
     secret: bool = False,
+    largest: float | None = None,
+    most_items: int | None = None,
 ) -> Any:
     """A field of settings.
 
@@ -46,85 +49,33 @@ def setting(
         number: a text that may also be given as a number, such as a schedule of one rate.
         strip: a text whose blanks at both ends don't count.
         secret: no message shows its value.
+        largest: what a server takes in a request at most, where that is less than the check allows: of a number its
+            size, of a text its characters; in a list, of each item.
+        most_items: how many items of a list a server takes.
     """
-    metadata = {"group": group, "help": help_text, "check": check, "number": number, "strip": strip, "secret": secret}
+    metadata = {
+        "group": group,
+        "help": help_text,
+        "check": check,
+        "number": number,
+        "strip": strip,
+        "secret": secret,
+        "largest": largest,
+        "most_items": most_items,
+    }
     return dataclasses.field(default=default, repr=not secret, metadata=metadata)
 
 
-def at_least(minimum: float) -> Check:
-    """The value must not be smaller."""
-    return lambda value: None if value >= minimum else f"at least {minimum:g}"
+def same_as(settings: type, name: str, *, help_text: str = "", **changes: Any) -> Any:
+    """A field that is the field ``name`` of other settings once more: with its default, help, check and limits.
 
-
-def drawn_seed(value: int) -> str | None:
-    """A seed of torch's own numbers, such as those of a picture."""
-    return None if 0 <= value <= LARGEST_SEED else f"from 0 to {LARGEST_SEED}"
-
-
-def share(value: float) -> str | None:
-    """0 ≤ value < 1."""
-    return None if 0 <= value < 1 else "at least 0 and below 1"
-
-
-def part(value: float) -> str | None:
-    """0 ≤ value ≤ 1."""
-    return None if 0 <= value <= 1 else "at least 0 and at most 1"
-
-
-def overlap(value: float) -> str | None:
-    """What two tiles share of each; more would give hundreds that are all but the same."""
-    return None if 0 <= value <= 0.9 else "at least 0 and at most 0.9"
-
-
-def side(value: int) -> str | None:
-    """Width or height of a crop in pixels."""
-    return None if 8 <= value <= 16384 and value % 8 == 0 else "a multiple of 8 from 8 to 16384"
-
-
-def multiple_of_8(value: int) -> str | None:
-    """A picture's width or height."""
-    return None if value >= 0 and value % 8 == 0 else "0 (the model's own size) or a multiple of 8"
-
-
-def filled(value: str) -> str | None:
-    """A text with something in it."""
-    return None if value.strip() else "a text that is not empty"
-
-
-def filled_each(value: str | tuple[str, ...]) -> str | None:
-    """A text with something in it, or at least one of them."""
-    texts = (value,) if isinstance(value, str) else value
-    return None if texts and all(text.strip() for text in texts) else "a text that is not empty, or several"
-
-
-def text_encoding(value: str) -> str | None:
-    """An encoding of texts by Python's name."""
-    try:
-        bytes(4).decode(value)
-    except (LookupError, ValueError):
-        return "an encoding of texts, such as utf-8, latin-1, cp1252 or shift_jis"
-    return None
-
-
-def regular_expression(value: str) -> str | None:
-    """A text that `re` can compile."""
-    try:
-        re.compile(value)
-    except re.error as error:
-        return f"a regular expression ({error})"
-    return None
-
-
-def gigabytes(value: str) -> str | None:
-    """A device's memory: off, auto or a number above 0."""
-    known = value in ("off", "auto") or (re.fullmatch(r"\d+(\.\d*)?|\.\d+", value) and float(value) > 0)
-    return None if known else "off, auto or gigabytes, such as 8 or 5.5"
-
-
-def device_name(value: str) -> str | None:
-    """A device by torch's name, or auto."""
-    known = re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", value)
-    return None if known else "auto, cpu, mps, cuda, cuda:N, xpu or xpu:N"
+    Args:
+        help_text: instead of its own.
+        changes: arguments of `setting`, such as the heading, that are other ones here.
+    """
+    field = next(field for field in dataclasses.fields(settings) if field.name == name)
+    options = {"default": field.default, **field.metadata, **changes}
+    return setting(help_text=help_text or options.pop("help"), **{k: v for k, v in options.items() if k != "help"})
 
 
 @dataclass(frozen=True)
@@ -139,7 +90,7 @@ class CheckedSettings:
         converted = {name: _converted(spec, getattr(self, name)) for name, spec in specs_of(type(self)).items()}
         for name, value in converted.items():
             object.__setattr__(self, name, value)
-        _refuse(self._faults(converted))
+        self._refuse(self._faults(converted))
 
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
@@ -163,11 +114,11 @@ class CheckedSettings:
             UsageError: for unknown, missing and wrong settings, all in one message.
         """
         specs = specs_of(cls)
-        faults = [_unknown(name, specs) for name in values if name not in specs]
+        faults = [cls._unknown(name) for name in values if name not in specs]
         missing = [spec for name, spec in specs.items() if spec.required and name not in values]
         faults += [f"{spec.name} is missing ({spec.help.rstrip('.')})" for spec in missing]
         known = {name: _converted(specs[name], value) for name, value in values.items() if name in specs}
-        _refuse(faults + cls._faults(known), source)
+        cls._refuse(faults + cls._faults(known), source)
         return cls(**known)
 
     @classmethod
@@ -196,8 +147,39 @@ class CheckedSettings:
     @classmethod
     def _faults(cls, values: Mapping[str, Any]) -> list[str]:
         specs = specs_of(cls)
-        faults = {name: fault for name, value in values.items() if (fault := _fault(specs[name], value))}
+        faults = {name: fault for name, value in values.items() if (fault := cls._fault(specs[name], value))}
         return [*faults.values(), *cls.faults_between(values, faults)]
+
+    @classmethod
+    def _fault(cls, spec: FieldSpec, value: Any) -> str | None:
+        """What is wrong with one value, as words that name it."""
+        if value is None and spec.optional:
+            return None
+        given = spec.name if spec.secret else f"{spec.name} is {value!r}, but"
+        if not has_type(spec, value):
+            return f"{given} must be {_type_words(spec)}"
+        if spec.choices and value not in spec.choices:
+            return f"{given} must be {_any_of(spec.choices)}"
+        if spec.type is float and not spec.repeated and not math.isfinite(value):
+            return f"{given} must be a finite number"
+        allowed = spec.check(value) if spec.check else None
+        return f"{given} must be {allowed}" if allowed else None
+
+    @classmethod
+    def _unknown(cls, name: str) -> str:
+        specs = specs_of(cls)
+        near = difflib.get_close_matches(name.replace("-", "_"), specs, n=1, cutoff=0.5)
+        hint = f"the nearest is {near[0]}" if near else f"known are {', '.join(specs)}"
+        return f"there is no setting {name!r}; {hint}"
+
+    @classmethod
+    def _refuse(cls, faults: Sequence[str], source: str = "") -> None:
+        where = f" in {source}" if source else ""
+        if len(faults) == 1:
+            raise UsageError(f"A setting{where} is not allowed: {faults[0]}.")
+        if faults:
+            lines = "".join(f"\n  {fault}" for fault in faults)
+            raise UsageError(f"{len(faults)} settings{where} are not allowed:{lines}")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -230,9 +212,17 @@ class FieldSpec:
     strip: bool
     secret: bool
     check: Check | None
+    largest: float | None  # in a request: of a number, or characters of a text
+    most_items: int | None  # in a request
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """Of the number, or of each number of the list; None where any is allowed."""
+        bounds = self.check.bounds if isinstance(self.check, Each) else self.check
+        return bounds if isinstance(bounds, Bounds) else None
 
 
-def specs_of(settings: type[CheckedSettings]) -> Mapping[str, FieldSpec]:
+def specs_of(settings: type) -> Mapping[str, FieldSpec]:
     """Every setting of the class, by name and in order."""
     hints = typing.get_type_hints(settings)
     fields = dataclasses.fields(settings)
@@ -263,64 +253,52 @@ def _spec(field: dataclasses.Field[Any], annotation: Any) -> FieldSpec:
 
 def _converted(spec: FieldSpec, value: Any) -> Any:
     """Take the spellings that mean the same: 1 for 1.0, 1e-4 for "1e-4", a list for a tuple, or for its lone item."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if spec.type is float and is_number:
-        return float(value)
-    if spec.number and is_number:
+    if spec.type is float and not spec.repeated:
+        return _as_float(value)
+    if spec.number and _is_number(value):
         return repr(value)
     if spec.lone and isinstance(value, list | tuple) and len(value) == 1:
         return value[0]
-    if spec.repeated and isinstance(value, list):
-        return tuple(value)
+    if spec.repeated and isinstance(value, list | tuple):
+        return tuple(_as_float(item) if spec.type is float else item for item in value)
     if spec.strip and isinstance(value, str):
         return value.strip()
     return value
 
 
-def _fault(spec: FieldSpec, value: Any) -> str | None:
-    if value is None and spec.optional:
-        return None
-    given = spec.name if spec.secret else f"{spec.name} is {value!r}, but"
-    if not _has_type(spec, value):
-        return f"{given} must be {_type_words(spec)}"
-    if spec.choices and value not in spec.choices:
-        return f"{given} must be {_any_of(spec.choices)}"
-    if spec.type is float and not math.isfinite(value):
-        return f"{given} must be a finite number"
-    allowed = spec.check(value) if spec.check else None
-    return f"{given} must be {allowed}" if allowed else None
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _has_type(spec: FieldSpec, value: Any) -> bool:
+def _as_float(value: Any) -> Any:
+    try:
+        return float(value) if _is_number(value) else value
+    except OverflowError:  # of a whole number with hundreds of digits; it is refused as no number
+        return value
+
+
+def has_type(spec: FieldSpec, value: Any) -> bool:
+    """Whether the value, or every item of the list, is of the setting's type; of numbers in lists, finite too."""
     if spec.repeated and not (spec.lone and isinstance(value, str)):
-        return isinstance(value, tuple) and all(isinstance(item, spec.type) for item in value)
+        return isinstance(value, tuple) and all(item_has_type(spec, item) for item in value)
     return isinstance(value, spec.type) and (spec.type is bool or not isinstance(value, bool))
 
 
+def item_has_type(spec: FieldSpec, item: Any) -> bool:
+    """The same of one item of a list."""
+    sound = isinstance(item, spec.type) and not isinstance(item, bool)
+    return sound and (spec.type is not float or math.isfinite(item))
+
+
 def _type_words(spec: FieldSpec) -> str:
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[spec.type]
+    words = TYPE_WORDS[spec.type]
     if spec.repeated:
-        return "a text or a list of texts" if spec.lone else "a list of texts"
+        return "a text or a list of texts" if spec.lone else f"a list of {ITEM_WORDS[spec.type]}"
     return f"{words} or a number" if spec.number else words
 
 
 def _any_of(choices: tuple[str, ...]) -> str:
     return ", ".join(choices[:-1]) + " or " + choices[-1]
-
-
-def _unknown(name: str, specs: Mapping[str, FieldSpec]) -> str:
-    near = difflib.get_close_matches(name.replace("-", "_"), specs, n=1, cutoff=0.5)
-    hint = f"the nearest is {near[0]}" if near else f"known are {', '.join(specs)}"
-    return f"there is no setting {name!r}; {hint}"
-
-
-def _refuse(faults: list[str], source: str = "") -> None:
-    where = f" in {source}" if source else ""
-    if len(faults) == 1:
-        raise UsageError(f"A setting{where} is not allowed: {faults[0]}.")
-    if faults:
-        lines = "".join(f"\n  {fault}" for fault in faults)
-        raise UsageError(f"{len(faults)} settings{where} are not allowed:{lines}")
 
 
 def _toml_value(value: Any) -> str:

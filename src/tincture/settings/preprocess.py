@@ -11,20 +11,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tincture.settings.fields import (
-    CheckedSettings,
-    FieldSpec,
-    at_least,
-    device_name,
-    filled,
-    overlap,
-    part,
-    setting,
-    share,
-    side,
-    specs_of,
-    text_encoding,
-)
+from tincture.randomness import LARGEST_REQUESTED_SEED
+from tincture.settings.checks import Bounds, at_least, device_name, filled, overlap, part, share, side, text_encoding
+from tincture.settings.fields import CheckedSettings, FieldSpec, setting, specs_of
 
 SOURCES, SIZE, FOCAL, MULTICROP, COPIES, CAPTIONS, CHOICE, MACHINE = (
     "Sources",
@@ -40,8 +29,9 @@ MADE_ELSEWHERE = ("destination", "workers", "device", "caption_batch_size")
 """Settings that change nothing in what is made."""
 
 
-def _bits(value: int) -> str | None:
-    return None if 0 <= value <= 72 else "at least 0 and at most 72"
+_BITS = Bounds("at least 0 and at most 72", 0, 72)
+MOST_PIXELS = 8192
+"""Of a side, in a request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +46,8 @@ class PreprocessSettings(CheckedSettings):
     destination: str = setting(dataclasses.MISSING, SOURCES, "Folder for the crops.", filled)
     recursive: bool = setting(False, SOURCES, "Take the pictures in inner folders too.")
 
-    width: int = setting(512, SIZE, "Width of the crops in pixels.", side)
-    height: int = setting(512, SIZE, "Height of the crops in pixels.", side)
+    width: int = setting(512, SIZE, "Width of the crops in pixels.", side, largest=MOST_PIXELS)
+    height: int = setting(512, SIZE, "Height of the crops in pixels.", side, largest=MOST_PIXELS)
     keep_original_size: bool = setting(False, SIZE, "Keep each picture whole and in its own size.")
     split: bool = setting(False, SIZE, "Cut pictures that are very long or tall into overlapping tiles.")
     split_threshold: float = setting(
@@ -76,8 +66,10 @@ class PreprocessSettings(CheckedSettings):
     yunet_model: str = setting("", FOCAL, "ONNX file of YuNet, such as face_detection_yunet_2023mar.onnx.")
 
     multicrop: bool = setting(False, MULTICROP, "Choose for each picture the size that cuts off little.")
-    multicrop_min_dim: int = setting(384, MULTICROP, "Smallest width or height; others follow in steps of 64.", side)
-    multicrop_max_dim: int = setting(768, MULTICROP, "Largest width or height.", side)
+    multicrop_min_dim: int = setting(
+        384, MULTICROP, "Smallest width or height; others follow in steps of 64.", side, largest=MOST_PIXELS
+    )
+    multicrop_max_dim: int = setting(768, MULTICROP, "Largest width or height.", side, largest=MOST_PIXELS)
     multicrop_min_area: int = setting(4096, MULTICROP, "Smallest width times height.", at_least(1))
     multicrop_max_area: int = setting(409600, MULTICROP, "Largest width times height.", at_least(1))
     multicrop_objective: Literal["area", "error"] = setting(
@@ -99,9 +91,13 @@ class PreprocessSettings(CheckedSettings):
     )
     captioner: str = setting("", CAPTIONS, "BLIP model that describes crops: a folder, or a name on the hub.")
     captioner_prompt: str = setting("", CAPTIONS, "Words that the captioner goes on from, such as 'a picture of'.")
-    captioner_beams: int = setting(3, CAPTIONS, "How many beginnings of a caption are followed up.", at_least(1))
-    captioner_min_tokens: int = setting(0, CAPTIONS, "Shortest caption in tokens.", at_least(0))
-    captioner_max_tokens: int = setting(40, CAPTIONS, "Longest caption in tokens; a word is one to three.", at_least(1))
+    captioner_beams: int = setting(
+        3, CAPTIONS, "How many beginnings of a caption are followed up.", at_least(1), largest=32
+    )
+    captioner_min_tokens: int = setting(0, CAPTIONS, "Shortest caption in tokens.", at_least(0), largest=500)
+    captioner_max_tokens: int = setting(
+        40, CAPTIONS, "Longest caption in tokens; a word is one to three.", at_least(1), largest=500
+    )
     captioner_precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", CAPTIONS, "Precision of the captioner.")
     tagger: str = setting("", CAPTIONS, "Booru tagger that tags crops: a folder or file, or a name on the hub.")
     tag_threshold: float | None = setting(
@@ -121,15 +117,21 @@ class PreprocessSettings(CheckedSettings):
         "Part of the pictures that goes to DST/validation, the rest to DST/train; 0: no such folders.",
         share,
     )
-    seed: int = setting(0, CHOICE, "Which pictures are for validation depends on this number.", at_least(0))
+    seed: int = setting(
+        0,
+        CHOICE,
+        "Which pictures are for validation depends on this number.",
+        at_least(0),
+        largest=LARGEST_REQUESTED_SEED,
+    )
     near_duplicates: bool = setting(True, CHOICE, "Report pictures that show the same, and keep them on one side.")
     near_duplicate_bits: int = setting(
-        12, CHOICE, "How many of 144 bits of their hashes may differ in near-duplicates.", _bits
+        12, CHOICE, "How many of 144 bits of their hashes may differ in near-duplicates.", _BITS
     )
 
-    workers: int = setting(0, MACHINE, "Processes that cut pictures; 0: one for each core.", at_least(0))
+    workers: int = setting(0, MACHINE, "Processes that cut pictures; 0: one for each core.", at_least(0), largest=64)
     device: str = setting("auto", MACHINE, "Where captioner and tagger run: auto, cpu, cuda, mps, xpu.", device_name)
-    caption_batch_size: int = setting(8, MACHINE, "Crops described at a time.", at_least(1))
+    caption_batch_size: int = setting(8, MACHINE, "Crops described at a time.", at_least(1), largest=256)
 
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from tincture.settings.fields import CheckedSettings, FieldSpec, at_least, device_name, filled, setting, specs_of
+from tincture.settings.checks import Bounds, at_least, device_name, filled
+from tincture.settings.fields import CheckedSettings, FieldSpec, setting, specs_of
 
 ADDRESS, ACCESS, WORK, LIMITS = ("Address", "Access", "Work", "Limits")
 
 
-def _port(value: int) -> str | None:
-    return None if 0 <= value <= 65535 else "from 1 to 65535, or 0 for any that is free"
+_PORT = Bounds("from 1 to 65535, or 0 for any that is free", 0, 65535)
 
 
 def _credentials(value: str) -> str | None:
@@ -50,7 +50,7 @@ class ServerSettings(CheckedSettings):
     """
 
     host: str = setting("127.0.0.1", ADDRESS, "Address to listen on; others than this machine's need access.", filled)
-    port: int = setting(7860, ADDRESS, "Port to listen on; 0: any that is free.", _port)
+    port: int = setting(7860, ADDRESS, "Port to listen on; 0: any that is free.", _PORT)
     allow_host: tuple[str, ...] = setting(
         (), ADDRESS, "Further name under which the server is reached, such as trainer.lan; repeat for several."
     )

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tincture.errors import UsageError
-from tincture.settings.fields import (
-    CheckedSettings,
-    FieldSpec,
+from tincture.randomness import LARGEST_REQUESTED_SEED
+from tincture.settings.checks import (
+    Bounds,
     at_least,
     device_name,
     drawn_seed,
@@ -24,12 +24,12 @@ from tincture.settings.fields import (
     gigabytes,
     multiple_of_8,
     regular_expression,
-    setting,
     share,
-    specs_of,
     text_encoding,
 )
-from tincture.settings.model_overrides import ModelOverrides
+from tincture.settings.drawing import Drawing
+from tincture.settings.fields import CheckedSettings, FieldSpec, same_as, setting, specs_of
+from tincture.settings.model_overrides import ModelChoice, ModelOverrides
 from tincture.workspace import MAX_NAME_LENGTH, clean_name
 
 DEFAULT_LEARNING_RATE: Mapping[str, str] = types.MappingProxyType({"embedding": "0.005", "hypernetwork": "1e-5"})
@@ -46,9 +46,9 @@ def _name(value: str) -> str | None:
     return None
 
 
-def _sides(value: int) -> str | None:
-    return None if value >= 0 and value % 8 == 0 else "0 (chosen for you) or a multiple of 8"
-
+_SIDES = Bounds("0 (chosen for you) or a multiple of 8", 0, multiple_of=8)
+MOST_PIXELS = 8192
+"""Of a side, in a request."""
 
 MEMORY_SETTINGS: Mapping[str, Any] = types.MappingProxyType(
     {
@@ -61,9 +61,8 @@ MEMORY_SETTINGS: Mapping[str, Any] = types.MappingProxyType(
 )
 """Settings that decide on how much memory a run needs, with what they usually are; those that cost least come first."""
 
-ADAPTER, MODEL, OPTIMIZER, DATA, MACHINE, OUTPUT, PREVIEW = (
+ADAPTER, OPTIMIZER, DATA, MACHINE, OUTPUT, PREVIEW = (
     "What is trained",
-    "Base model",
     "Optimization",
     "Pictures and captions",
     "Precision and device",
@@ -90,19 +89,11 @@ class TrainSettings(CheckedSettings):
         dataclasses.MISSING, ADAPTER, "Name of the embedding or hypernetwork, made by create.", _name, strip=True
     )
 
-    model: str = setting(
-        "picto", MODEL, "Base model: picto, a name or hash in the workspace, a path, or a hub id (owner/name).", filled
-    )
-    vae: str = setting("", MODEL, "VAE to use instead of the model's own: a name in the workspace, or a path.")
-    family: Literal["auto", "sd1", "sd2", "sdxl"] = setting(
-        "auto", MODEL, "Family of the model; auto: what its weights say."
-    )
-    prediction_type: Literal["auto", "epsilon", "v_prediction"] = setting(
-        "auto", MODEL, "What the model predicts; auto: what its files say."
-    )
-    zero_terminal_snr: bool | None = setting(
-        None, MODEL, "Whether its last timestep is pure noise; not given: what its files say."
-    )
+    model: str = same_as(ModelChoice, "model")
+    vae: str = same_as(ModelChoice, "vae")
+    family: Literal["auto", "sd1", "sd2", "sdxl"] = same_as(ModelChoice, "family")
+    prediction_type: Literal["auto", "epsilon", "v_prediction"] = same_as(ModelChoice, "prediction_type")
+    zero_terminal_snr: bool | None = same_as(ModelChoice, "zero_terminal_snr")
 
     data: str | tuple[str, ...] = setting(
         dataclasses.MISSING,
@@ -113,8 +104,8 @@ class TrainSettings(CheckedSettings):
     recursive: bool = setting(False, DATA, "Take the pictures in inner folders too.")
     folder_repeats: bool = setting(False, DATA, "A folder called 10_rex gives each of its pictures 10 times an epoch.")
     flip: bool = setting(False, DATA, "Train each picture mirrored left to right too.")
-    width: int = setting(0, DATA, "Width in pixels; 0: the model's own size.", multiple_of_8)
-    height: int = setting(0, DATA, "Height in pixels; 0: the model's own size.", multiple_of_8)
+    width: int = setting(0, DATA, "Width in pixels; 0: the model's own size.", multiple_of_8, largest=MOST_PIXELS)
+    height: int = setting(0, DATA, "Height in pixels; 0: the model's own size.", multiple_of_8, largest=MOST_PIXELS)
     resize: Literal["stretch", "crop"] = setting(
         "stretch", DATA, "Bring pictures of other proportions to width and height by stretching or by cropping."
     )
@@ -123,10 +114,14 @@ class TrainSettings(CheckedSettings):
         False, DATA, "Crop each picture as little as sizes of the same area (width times height) allow."
     )
     bucket_step: int = setting(
-        0, DATA, "Sides of buckets are multiples of this; 0: 64, or less for small models.", _sides
+        0, DATA, "Sides of buckets are multiples of this; 0: 64, or less for small models.", _SIDES, largest=MOST_PIXELS
     )
-    bucket_min: int = setting(0, DATA, "Shortest side of a bucket in pixels; 0: half a square's.", _sides)
-    bucket_max: int = setting(0, DATA, "Longest side of a bucket in pixels; 0: twice a square's.", _sides)
+    bucket_min: int = setting(
+        0, DATA, "Shortest side of a bucket in pixels; 0: half a square's.", _SIDES, largest=MOST_PIXELS
+    )
+    bucket_max: int = setting(
+        0, DATA, "Longest side of a bucket in pixels; 0: twice a square's.", _SIDES, largest=MOST_PIXELS
+    )
     small_pictures: Literal["enlarge", "skip"] = setting(
         "enlarge", DATA, "What becomes of pictures that are smaller than they are to be trained."
     )
@@ -134,7 +129,11 @@ class TrainSettings(CheckedSettings):
         "", DATA, "Prompt template, by name or path; empty: subject_filewords (embedding) or hypernetwork."
     )
     word_regex: str = setting(
-        "", DATA, "Regular expression that finds the words of a caption in a file name.", regular_expression
+        "",
+        DATA,
+        "Regular expression that finds the words of a caption in a file name.",
+        regular_expression,
+        largest=200,
     )
     join_string: str = setting(" ", DATA, "What joins the words found by --word-regex.")
     caption_encoding: str = setting(
@@ -160,16 +159,19 @@ class TrainSettings(CheckedSettings):
         at_least(0),
     )
 
-    steps: int = setting(1000, OPTIMIZER, "Optimizer steps in all, those of earlier runs included.", at_least(1))
+    steps: int = setting(
+        1000, OPTIMIZER, "Optimizer steps in all, those of earlier runs included.", at_least(1), largest=10**7
+    )
     learning_rate: str = setting(
         "",
         OPTIMIZER,
         "Rate, or schedule 'rate:step, rate:step, rate'; empty: 0.005 (embedding) or 1e-5 (hypernetwork).",
         number=True,
+        largest=2000,
     )
-    batch_size: int = setting(1, OPTIMIZER, "Pictures in a micro-batch.", at_least(1))
+    batch_size: int = setting(1, OPTIMIZER, "Pictures in a micro-batch.", at_least(1), largest=1024)
     gradient_accumulation_steps: int = setting(
-        1, OPTIMIZER, "Micro-batches whose gradients make up one step.", at_least(1)
+        1, OPTIMIZER, "Micro-batches whose gradients make up one step.", at_least(1), largest=10**4
     )
     optimizer: str = setting("AdamW", OPTIMIZER, "Name of an optimizer of torch.optim.", filled)
     weight_decay: float | None = setting(
@@ -177,10 +179,16 @@ class TrainSettings(CheckedSettings):
     )
     clip_grad_mode: Literal["none", "value", "norm"] = setting("none", OPTIMIZER, "How gradients are clipped.")
     clip_grad_value: str = setting(
-        "0.1", OPTIMIZER, "Clipping threshold, or its schedule 'value:step, value'.", filled, number=True
+        "0.1", OPTIMIZER, "Clipping threshold, or its schedule 'value:step, value'.", filled, number=True, largest=2000
     )
-    clip_skip: int = setting(1, OPTIMIZER, "Layer of the text encoder to use, counted from the end.", at_least(1))
-    seed: int = setting(0, OPTIMIZER, "Every random draw of the run depends on this number.", at_least(0))
+    clip_skip: int = same_as(Drawing, "clip_skip", group=OPTIMIZER)
+    seed: int = setting(
+        0,
+        OPTIMIZER,
+        "Every random draw of the run depends on this number.",
+        at_least(0),
+        largest=LARGEST_REQUESTED_SEED,
+    )
 
     device: str = setting("auto", MACHINE, "auto, cpu, cuda, cuda:N, mps, xpu.", device_name)
     vram: str = setting(
@@ -226,17 +234,19 @@ class TrainSettings(CheckedSettings):
 
     preview_every: int = setting(500, PREVIEW, "Steps between previews; 0: none.", at_least(0))
     preview_prompts: tuple[str, ...] = setting(
-        (), PREVIEW, "Prompt of a preview; repeat for several. Not given: a prompt of the data."
+        (), PREVIEW, "Prompt of a preview; repeat for several. Not given: a prompt of the data.", most_items=64
     )
-    preview_negative_prompt: str = setting("", PREVIEW, "Negative prompt of the previews.")
-    preview_steps: int = setting(20, PREVIEW, "Sampling steps of the previews.", at_least(1))
-    preview_sampler: str = setting("Euler a", PREVIEW, "Sampler of the previews.", filled)
-    preview_guidance_scale: float | None = setting(
-        None, PREVIEW, "Guidance scale of the previews; not given: the model's own (7; picto: 2).", at_least(0)
+    preview_negative_prompt: str = same_as(Drawing, "negative_prompt", group=PREVIEW)
+    preview_steps: int = same_as(Drawing, "steps", group=PREVIEW)
+    preview_sampler: str = same_as(Drawing, "sampler", group=PREVIEW)
+    preview_guidance_scale: float | None = same_as(Drawing, "guidance_scale", group=PREVIEW)
+    preview_seed: int = setting(0, PREVIEW, "Seed of the previews.", drawn_seed, largest=LARGEST_REQUESTED_SEED)
+    preview_width: int = setting(
+        0, PREVIEW, "Width of the previews in pixels; 0: that of --width.", _SIDES, largest=MOST_PIXELS
     )
-    preview_seed: int = setting(0, PREVIEW, "Seed of the previews.", drawn_seed)
-    preview_width: int = setting(0, PREVIEW, "Width of the previews in pixels; 0: that of --width.", _sides)
-    preview_height: int = setting(0, PREVIEW, "Height of the previews in pixels; 0: that of --height.", _sides)
+    preview_height: int = setting(
+        0, PREVIEW, "Height of the previews in pixels; 0: that of --height.", _SIDES, largest=MOST_PIXELS
+    )
     preview_with_embedding: bool = setting(
         False, PREVIEW, "Save the first preview once more as a PNG card that holds the embedding, in image_embeddings."
     )
@@ -253,12 +263,7 @@ class TrainSettings(CheckedSettings):
 
     def overrides(self) -> ModelOverrides:
         """What counts instead of what the model's files say."""
-        return ModelOverrides(
-            vae=self.vae,
-            family=None if self.family == "auto" else self.family,
-            prediction_type=None if self.prediction_type == "auto" else self.prediction_type,
-            zero_terminal_snr=self.zero_terminal_snr,
-        )
+        return ModelOverrides.of(self)
 
     def resolved(self) -> TrainSettings:
         """A copy in which what depends on the kind (rate, template, an embedding's weight decay) is filled in.

@@ -14,19 +14,8 @@ from typing import Any, ClassVar, Literal, Self
 from tincture.errors import UsageError
 from tincture.formats.layer_structure import check_dropout_structure, check_layer_structure, numbers
 from tincture.models.samplers import SAMPLERS
-from tincture.settings.fields import (
-    CheckedSettings,
-    FieldSpec,
-    at_least,
-    filled,
-    multiple_of_8,
-    overlap,
-    part,
-    setting,
-    share,
-    side,
-    specs_of,
-)
+from tincture.settings.checks import Bounds, at_least, filled, multiple_of_8, overlap, part, share, side
+from tincture.settings.fields import CheckedSettings, FieldSpec, setting, specs_of
 from tincture.settings.schedule import Schedule
 
 ADAPTER, DATA, OPTIMIZER, OUTPUT, PREVIEW, SIZE, CROPS, CAPTIONS = (
@@ -95,16 +84,14 @@ def _as_meant(spec: FieldSpec, value: Any) -> Any:
     return value
 
 
-def _seed(value: int) -> str | None:
-    return None if -1 <= value < 2**32 else "-1 (one by chance) or from 0 to 4294967295"
+_SEED = Bounds("-1 (one by chance) or from 0 to 4294967295", -1, 2**32 - 1)
 
 
 def _clip_mode(value: str) -> str | None:
     return None if value in ("disabled", "", "value", "norm") else "disabled, value or norm"
 
 
-def _vectors(value: int) -> str | None:
-    return None if 1 <= value <= MOST_VECTORS else f"from 1 to {MOST_VECTORS}"
+_VECTORS = Bounds(f"from 1 to {MOST_VECTORS}", 1, MOST_VECTORS)
 
 
 def _widths(values: tuple[str, ...]) -> str | None:
@@ -123,7 +110,7 @@ class CreateEmbedding(WebuiArguments):
     ORDER = ("name", "num_vectors_per_token", "overwrite_old", "init_text")
 
     name: str = setting(dataclasses.MISSING, ADAPTER, "Its name; also the file's name.", filled)
-    num_vectors_per_token: int = setting(1, ADAPTER, "Number of vectors: tokens it stands for.", _vectors)
+    num_vectors_per_token: int = setting(1, ADAPTER, "Number of vectors: tokens it stands for.", _VECTORS)
     overwrite_old: bool = setting(False, ADAPTER, "Replace an existing file of that name.")
     init_text: str = setting("*", ADAPTER, "Text whose tokens it starts from; empty: zeros.")
 
@@ -233,7 +220,7 @@ class TrainArguments(WebuiArguments):
     preview_cfg_scale: float | None = setting(
         None, PREVIEW, "Guidance scale of the previews; not given: the model's own.", at_least(0)
     )
-    preview_seed: int = setting(-1, PREVIEW, "Seed of all previews; -1: one by chance.", _seed)
+    preview_seed: int = setting(-1, PREVIEW, "Seed of all previews; -1: one by chance.", _SEED, largest=2**32)
     preview_width: int = setting(0, PREVIEW, "Width of the previews; 0: that of the training.", multiple_of_8)
     preview_height: int = setting(0, PREVIEW, "Height of the previews; 0: that of the training.", multiple_of_8)
 

@@ -38,9 +38,7 @@ def test_flags_reach_the_job(generation: FakeRecipe, tmp_path: Path, capsys: pyt
         "precision": "bf16",
         "out": Path("o"),
         "seeds": [5, 6, 7],
-        "drawing": Drawing(
-            negative_prompt="n", steps=9, sampler="DDIM", guidance_scale=2.0, width=64, height=None, clip_skip=2
-        ),
+        "drawing": Drawing(negative_prompt="n", steps=9, sampler="DDIM", guidance_scale=2.0, width=64, clip_skip=2),
     }
     assert json.loads(capsys.readouterr().out) == {"pictures": ["o/1.png"]}
 
@@ -66,7 +64,7 @@ def test_grid_has_strengths_and_checkpoints(generation: FakeRecipe, capsys: pyte
     assert main(["generate", "a <hypernet:ink:1>", *words]) == 0
     ((name, arguments, keywords),) = generation.calls
     assert (name, arguments, keywords["seed"]) == ("generate_grid", ("a <hypernet:ink:1>",), 3)
-    assert keywords["strengths"] == [0, 0.5, 1]
+    assert keywords["strengths"] == (0, 0.5, 1)
     assert keywords["checkpoints"] == [Path("a.pt"), Path("b.pt")]
     assert capsys.readouterr().out == "o/grid.png\n"
 

@@ -18,6 +18,8 @@ from tincture.server import api_v1
 from tincture.server.http import errors as http_errors
 from tincture.server.queue.jobs import FINISHED
 from tincture.server.service import Service
+from tincture.settings.drawing import Drawing, DrawingRequest
+from tincture.settings.model_overrides import ModelOverrides
 from tincture.settings.preprocess import PREPROCESS_FIELDS
 from tincture.settings.train import FIELDS
 
@@ -407,7 +409,9 @@ def test_pictures_are_drawn_and_sent(service: Service, client: TestClient) -> No
     assert [each["name"] for each in drawn.json()["pictures"]] == ["00001-4.png", "00002-5.png"]
     assert drawn.json()["remarks"] == ["It was done quickly."]
     request = service.model_work.drawing_process.asked[0][1]["request"]  # type: ignore[attr-defined]
-    assert request["drawing"] == {"steps": 3, "width": 64} and request["model"] == "picto"
+    settings = DrawingRequest.from_dict(request)
+    assert settings.drawing() == Drawing(steps=3, width=64)
+    assert (settings.model, settings.seeds, settings.overrides()) == ("picto", (4, 5), ModelOverrides())
     for each in drawn.json()["pictures"]:
         answer = client.get(each["url"])
         assert answer.headers["content-type"] == "image/png"

@@ -139,8 +139,9 @@ class FakeService:
         folder = self.state_dir / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
-        drawing = CompleteDrawing(**checked["drawing"] | {"width": 16, "height": 8})
-        for number, seed in enumerate(checked["seeds"][: self.finished]):
+        size = {"guidance_scale": checked.guidance_scale or 7.0, "width": 16, "height": 8}
+        drawing = CompleteDrawing(**dataclasses.asdict(checked.drawing()) | size)
+        for number, seed in enumerate(checked.seeds[: self.finished]):
             paths.append(folder / f"{number}.png")
             text = parameters_text(
                 request["prompts"][0], drawing, seed=seed, model_name="tiny", model_hash="0123456789"

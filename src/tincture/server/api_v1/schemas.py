@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tincture.server.api_v1.request_models import with_fields
 from tincture.server.queue.jobs import JobKind, JobState, Wanted
+from tincture.settings.drawing import REQUEST_FIELDS
 from tincture.settings.fields import FieldSpec
 
 Text = Annotated[str, Field(max_length=10_000)]
@@ -274,29 +276,9 @@ class Caption(Request):
     text: Text
 
 
+@with_fields(REQUEST_FIELDS, required=["prompts"], open_ones={"model": "the first of the workspace, or picto"})
 class PictureRequest(Request):
-    """Pictures to be drawn: each prompt with each seed, or one sheet of the first prompt and seed."""
-
-    prompts: list[Text] = Field(min_length=1, max_length=1000, description="Hypernetworks as <hypernet:NAME:0.8>.")
-    seeds: list[Seed] = Field([0], min_length=1, max_length=1000, description="-1: one by chance.")
-    model: Name | None = Field(None, description="Base model; not given: the first of the workspace, or picto.")
-    vae: Name | None = Field(None, description="VAE instead of the model's own.")
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
-    negative_prompt: Text | None = None
-    steps: int | None = Field(None, ge=1, le=1000, description="Sampling steps; not given: 20.")
-    sampler: Name | None = Field(None, description="One of /samplers; not given: Euler a.")
-    guidance_scale: float | None = Field(
-        None, ge=0, le=1000, allow_inf_nan=False, description="How strictly the prompt is followed."
-    )
-    width: int | None = Field(None, ge=8, le=2**16, description="Pixels; not given: the model's own.")
-    height: int | None = Field(None, ge=8, le=2**16, description="Pixels; not given: the model's own.")
-    clip_skip: int | None = Field(None, ge=1, le=100, description="The text encoder's layer, counted from the end.")
-    strengths: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(
-        None, min_length=1, max_length=100, description="Columns of a sheet: strengths of the prompt's hypernetworks."
-    )
-    checkpoints: list[Text] | None = Field(
-        None, min_length=1, max_length=100, description="Rows of a sheet: copies of an adapter, by their paths."
-    )
+    """Pictures to be drawn: each prompt with each seed, or one sheet of one prompt and one seed."""
 
 
 class DrawnPicture(BaseModel):

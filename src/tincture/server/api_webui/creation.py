@@ -58,7 +58,7 @@ class CreationEndpoints:
         return Told(info=f"create {kind} filename: {path}", remarks=remarks)
 
     def _embedding(self, body: Mapping[str, Any]) -> tuple[Path, list[str]]:
-        check_sizes(body, {})
+        check_sizes(body)
         arguments = CreateEmbedding.of(body)
         name, remarks = reference_name(arguments.name)
         refuse_existing(self._service.workspace.adapter_path("embedding", name), arguments.overwrite_old)
@@ -66,7 +66,7 @@ class CreationEndpoints:
         return self._service.model_work.create_embedding(name, model=self._session.model(), **options), remarks
 
     def _hypernetwork(self, body: Mapping[str, Any]) -> tuple[Path, list[str]]:
-        check_sizes(body, {})
+        check_sizes(body)
         arguments = CreateHypernetwork.of(body)
         name, remarks = reference_name(arguments.name)
         refuse_existing(self._service.workspace.adapter_path("hypernetwork", name), arguments.overwrite_old)

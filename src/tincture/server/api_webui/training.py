@@ -19,6 +19,7 @@ from tincture.server.http.errors import documented
 from tincture.server.queue.jobs import FINISHED, Job, JobState
 from tincture.server.requests.sizes import check_sizes
 from tincture.server.service import Service
+from tincture.settings.fields import specs_of
 from tincture.webui.arguments import Preprocess, TrainArguments, TrainEmbedding, TrainHypernetwork
 from tincture.webui.translation import (
     clamped,
@@ -29,7 +30,6 @@ from tincture.webui.translation import (
 )
 
 SOURCE = "webui"
-LIMITS: Mapping[str, float] = {"preview_seed": 2**32}
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
 Arguments = Annotated[dict[str, Any], Body()]
@@ -95,7 +95,7 @@ class TrainingEndpoints:
         return Told(info=f"train {kind.KIND} complete: filename: {path} error: None", remarks=remarks)
 
     def _submit_training(self, kind: type[TrainArguments], body: Mapping[str, Any]) -> tuple[Job, list[str]]:
-        check_sizes(body, LIMITS)
+        check_sizes(body, specs_of(kind))
         settings = train_settings(kind.of(body))
         folders = self._service.places.train_settings(settings).folders
         settings, remarks = clamped(settings, sum(map(count_pictures, folders)))
@@ -103,7 +103,7 @@ class TrainingEndpoints:
         return job, remarks
 
     def _submit_preprocessing(self, body: Mapping[str, Any]) -> Job:
-        check_sizes(body, LIMITS)
+        check_sizes(body, specs_of(Preprocess))
         settings = preprocess_settings(Preprocess.of(body), **find_describers(self._service.workspace))
         return self._service.queue.submit("preprocess", settings, source=SOURCE)
 

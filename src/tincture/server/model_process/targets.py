@@ -23,8 +23,7 @@ from tincture.models.devices import resolve_device
 from tincture.run import doctor
 from tincture.run.memory.fit import is_shortage
 from tincture.server.errors import ConflictError, StoppedError
-from tincture.settings.drawing import Drawing
-from tincture.settings.model_overrides import ModelOverrides
+from tincture.settings.drawing import DrawingRequest
 from tincture.settings.train import TrainSettings
 from tincture.workspace import ADAPTER_SUFFIX, TRAINABLE_SUFFIXES, Workspace, clean_name
 
@@ -111,7 +110,7 @@ def draw(
     """Pictures, or a sheet where the request has strengths or checkpoints.
 
     Args:
-        request: see ``drawing_request.checked_drawing``.
+        request: fields of ``DrawingRequest``, their paths resolved.
         out: the folder they go to.
         device: where they are drawn.
         partly: when it is stopped, the pictures that are finished are returned, with a warning, if there are any.
@@ -122,24 +121,25 @@ def draw(
         UsageError: a value is not allowed, or an adapter that a prompt names is not there.
     """
     finished: list[Path] = []
+    settings = DrawingRequest.from_dict(request)
     resources.report(done=0, total=0, preview=None)
     shared: dict[str, Any] = {
         "workspace": resources.workspace,
         "studio": resources.studio,
         "out": out,
-        "model": request["model"],
-        "overrides": ModelOverrides(**request["overrides"]),
+        "model": settings.model,
+        "overrides": settings.overrides(),
         "device": device,
-        "precision": request.get("precision", "fp32"),
-        "drawing": Drawing(**request["drawing"]),
+        "precision": settings.precision,
+        "drawing": settings.drawing(),
         "watch": lambda done, total, latest: resources.report(done=done, total=total, preview=latest),
     }
     try:
-        return _drawn(request, shared, finished)
+        return _drawn(settings, shared, finished)
     except StoppedError:
         if not (partly and finished):
             raise
-        count = len(request["prompts"]) * len(request["seeds"])
+        count = settings.picture_count
         warnings.warn(f"It was stopped when {len(finished)} of {count} pictures were finished.", stacklevel=1)
         return finished
     except Exception as error:
@@ -153,15 +153,16 @@ def draw(
     )
 
 
-def _drawn(request: Mapping[str, Any], shared: Mapping[str, Any], finished: list[Path]) -> list[Path]:
-    prompts, seeds = request["prompts"], request["seeds"]
-    if request["strengths"] or request["checkpoints"]:
-        rows = {"strengths": request["strengths"] or [1.0], "checkpoints": request["checkpoints"]}
-        return [generate_grid(prompts[0], seed=seeds[0], **rows, **shared)]
-    drawing: Drawing = shared["drawing"]
-    pixels = (drawing.width or 512) * (drawing.height or 512)
-    together = request.get("batch_size") or max(1, min(BATCH_SIZE, PIXELS_AT_ONCE // pixels))
-    return generate_pictures(prompts, seeds=seeds, batch_size=together, finished=finished, **shared)
+def _drawn(settings: DrawingRequest, shared: Mapping[str, Any], finished: list[Path]) -> list[Path]:
+    seeds = settings.drawn_seeds()
+    if settings.is_sheet:
+        rows = [Path(path) for path in settings.checkpoints]
+        return [
+            generate_grid(settings.prompts[0], seed=seeds[0], strengths=settings.columns, checkpoints=rows, **shared)
+        ]
+    pixels = (settings.width or 512) * (settings.height or 512)
+    together = settings.batch_size or max(1, min(BATCH_SIZE, PIXELS_AT_ONCE // pixels))
+    return generate_pictures(settings.prompts, seeds=seeds, batch_size=together, finished=finished, **shared)
 
 
 def inspect(resources: Resources, *, path: Path) -> dict[str, Any]:

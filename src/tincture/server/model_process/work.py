@@ -86,7 +86,7 @@ class ModelWork:
                 trains it.
         """
         arguments = {"num_vectors": num_vectors, "init_text": init_text, "overwrite": overwrite}
-        check_sizes(arguments, {})
+        check_sizes(arguments)
         self._refuse_taken("embedding", name, overwrite)
         chosen = self._places.model(model or self._default_model())
         return cast(Path, self.file_process.call("create_embedding", name=clean_name(name), model=chosen, **arguments))
@@ -110,9 +110,7 @@ class ModelWork:
         """Draws pictures into ``pictures`` and returns their files; the model stays loaded for the next.
 
         Args:
-            request: ``prompts`` (list), ``seeds`` (list; -1 for one by chance), ``model``, ``vae``, ``precision``,
-                and the fields of ``Drawing``; with ``strengths`` (list) or ``checkpoints`` (adapter files), one sheet
-                of the first prompt and seed as by ``generation.generate_grid``.
+            request: fields of ``DrawingRequest``; a model that is left out is the default model.
             remarks: gets what there was to say on the way, such as that an embedding was left out.
             partly: when somebody stops it, the pictures that are finished are returned, if there are any.
 
@@ -122,10 +120,10 @@ class ModelWork:
             QueueFullError: too many wait for a picture already.
             TooMuchError: more or larger pictures than this server draws.
         """
-        checked = self._places.drawing(request, most=self._settings.max_pictures, side=self._settings.max_side)
-        checked.setdefault("model", self._default_model())
+        named = {**request, "model": request.get("model") or self._default_model()}
+        checked = self._places.drawing(named, most=self._settings.max_pictures, side=self._settings.max_side)
         out = self._pictures / time.strftime("%Y-%m-%d")
-        arguments = {"request": checked, "out": out, "device": self._settings.device[0], "partly": partly}
+        arguments = {"request": checked.to_dict(), "out": out, "device": self._settings.device[0], "partly": partly}
         paths, warned = self.drawing_process.call_with_remarks("draw", **arguments)
         if remarks is not None:
             remarks += warned

@@ -10,10 +10,11 @@ from typing import Any
 from tincture.data.pictures import UnreadablePictureError
 from tincture.errors import DataError, UsageError
 from tincture.formats.layer_structure import layer_widths
+from tincture.randomness import LARGEST_REQUESTED_SEED
 from tincture.server.errors import TooMuchError
 from tincture.server.requests.pictures import facts_of
 from tincture.server.requests.places import Places
-from tincture.server.requests.sizes import LARGEST_REQUESTED_SEED, check_sizes, shortened
+from tincture.server.requests.sizes import check_size, check_sizes, shortened
 
 NETWORK_OPTIONS = (
     *("sizes", "layer_structure", "activation_func", "weight_init", "add_layer_norm", "activate_output"),
@@ -37,7 +38,8 @@ def checked_network(options: Mapping[str, Any]) -> dict[str, Any]:
         TooMuchError: the network would be larger than memory should be filled with.
     """
     _refuse_unknown("hypernetwork", options, NETWORK_OPTIONS)
-    check_sizes(options, {"seed": LARGEST_REQUESTED_SEED})
+    check_size("seed", options.get("seed"), LARGEST_REQUESTED_SEED)
+    check_sizes({name: value for name, value in options.items() if name != "seed"})
     sizes = options.get("sizes") or ()
     structure = options.get("layer_structure", (1, 2, 1))
     for name, value in (("layer_structure", structure), ("dropout_structure", options.get("dropout_structure") or ())):
@@ -70,7 +72,7 @@ def checked_conversion(options: Mapping[str, Any], places: Places) -> dict[str, 
     """
     _refuse_unknown("conversion", options, CONVERSION_OPTIONS)
     checked = {name: value for name, value in options.items() if value is not None}
-    check_sizes({name: value for name, value in checked.items() if name not in ("lora", "picture")}, {})
+    check_sizes({name: value for name, value in checked.items() if name not in ("lora", "picture")})
     if "picture" in checked:
         checked["picture"] = _checked_picture(checked["picture"], places)
     if "lora" in checked:
@@ -92,7 +94,8 @@ def _checked_lora(lora: Any, places: Places) -> dict[str, Any]:
         raise UsageError(f"lora is {shortened(lora)}, but must have {', '.join(LORA_OPTIONS)}.")
     _refuse_unknown("LoRA", lora, LORA_OPTIONS)
     checked = {name: value for name, value in lora.items() if value is not None}
-    check_sizes(checked, {"rank": LARGEST_RANK})
+    check_size("rank", checked.get("rank"), LARGEST_RANK)
+    check_sizes({name: value for name, value in checked.items() if name != "rank"})
     if checked.get("model"):
         checked["model"] = places.model(checked["model"])
     return checked

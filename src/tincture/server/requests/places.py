@@ -20,9 +20,10 @@ from tincture.errors import UsageError
 from tincture.preprocessing.places import check_places
 from tincture.server.errors import ForbiddenPathError
 from tincture.server.requests.drawing import checked_drawing
-from tincture.server.requests.sizes import PREPROCESSING, TRAINING, check_size, check_sizes, shortened
-from tincture.settings.preprocess import PreprocessSettings
-from tincture.settings.train import TrainSettings
+from tincture.server.requests.sizes import check_size, check_sizes, shortened
+from tincture.settings.drawing import DrawingRequest
+from tincture.settings.preprocess import PREPROCESS_FIELDS, PreprocessSettings
+from tincture.settings.train import FIELDS, TrainSettings
 from tincture.workspace import Workspace
 
 LONGEST_PATH = 4000
@@ -215,7 +216,7 @@ class Places:
             UsageError: naming every value that is not allowed, or a folder or template that is not there.
             ForbiddenPathError: a path leads out.
         """
-        check_sizes(values, TRAINING)
+        check_sizes(values, FIELDS)
         settings = TrainSettings.from_dict(values)
         return settings.replace(
             model=self.model(settings.model),
@@ -229,7 +230,7 @@ class Places:
 
     def preprocess_settings(self, values: Mapping[str, Any], to_come: ToCome = tuple) -> PreprocessSettings:
         """Settings of a preprocessing, checked, with every path in them resolved; the rest as of ``train_settings``."""
-        check_sizes(values, PREPROCESSING)
+        check_sizes(values, PREPROCESS_FIELDS)
         settings = PreprocessSettings.from_dict(values)
         destination = self.path(settings.destination, writing=True)
         source = self._present(settings.source, self.folder(settings.source), to_come)
@@ -243,8 +244,8 @@ class Places:
             tagger=self.helper_model(settings.tagger),
         )
 
-    def drawing(self, request: Mapping[str, Any], *, most: int, side: int) -> dict[str, Any]:
-        """A request for pictures, checked, with every path in it resolved; see ``drawing_request``.
+    def drawing(self, request: Mapping[str, Any], *, most: int, side: int) -> DrawingRequest:
+        """A request for pictures, checked, with every path in it resolved; see ``checked_drawing``.
 
         Args:
             request: see ``Service.draw``.
@@ -257,11 +258,11 @@ class Places:
             TooMuchError: more or larger pictures than allowed.
         """
         checked = checked_drawing(request, most=most, side=side)
-        if "model" in checked:
-            checked["model"] = self.model(checked["model"])
-        checked["overrides"]["vae"] = self.vae(checked["overrides"].get("vae", ""))
-        checked["checkpoints"] = [self.path(path) for path in checked["checkpoints"]]
-        return checked
+        return checked.replace(
+            model=self.model(checked.model),
+            vae=self.vae(checked.vae),
+            checkpoints=tuple(str(self.path(path)) for path in checked.checkpoints),
+        )
 
     def _optional(self, text: str, *, writing: bool = False) -> str:
         return str(self.path(text, writing=writing)) if text else ""

@@ -37,7 +37,7 @@ def resources(bench: Bench, reports: Reports) -> Resources:
 def request_for(bench: Bench, **request: Any) -> dict[str, Any]:
     small = {"prompts": ["a cat"], "seeds": [3], "model": str(bench.model), "steps": 2, "width": 16, "height": 16}
     places = Places(bench.workspace, bench.workspace.root / "state", [str(bench.model)])
-    return places.drawing({**small, **request}, most=64, side=64)
+    return places.drawing({**small, **request}, most=64, side=64).to_dict()
 
 
 def draw(resources: Resources, bench: Bench, **request: Any) -> list[Path]:

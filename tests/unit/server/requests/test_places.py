@@ -14,6 +14,8 @@ from tincture.errors import DataError, TinctureError, UsageError
 from tincture.server.errors import ForbiddenPathError, TooMuchError
 from tincture.server.requests.adapters import checked_conversion
 from tincture.server.requests.places import Places
+from tincture.settings.drawing import Drawing, DrawingRequest
+from tincture.settings.model_overrides import ModelOverrides
 from tincture.workspace import Workspace
 
 TRAINING = {"kind": "embedding", "name": "cat", "data": "pictures"}
@@ -379,23 +381,41 @@ def test_what_no_training_needs_is_refused_in_few_words(places: Places, changes:
 # --- drawings ---------------------------------------------------------------------------------------------------------
 
 
-def draw(places: Places, **request: Any) -> dict[str, Any]:
+def draw(places: Places, **request: Any) -> DrawingRequest:
     return places.drawing({"prompts": ["a cat"], **request}, most=6, side=1024)
 
 
 def test_a_drawing_is_sorted_into_what_draws_it(workspace: Workspace, places: Places) -> None:
     made = draw(places, seeds=[3, -1], model="house", vae="bright", steps=5, width=64, height=None, precision="bf16")
-    assert made["seeds"][0] == 3 and 0 <= made["seeds"][1] < 2**32
-    assert (made["model"], made["precision"]) == ("house", "bf16")
-    assert made["drawing"] == {"steps": 5, "width": 64}
-    assert made["overrides"] == {"vae": "bright"}
-    assert "model" not in draw(places, model="")
+    assert made.seeds[0] == 3 and 0 <= made.seeds[1] < 2**32
+    assert (made.model, made.precision) == ("house", "bf16")
+    assert made.drawing() == Drawing(steps=5, width=64)
+    assert made.overrides() == ModelOverrides(vae="bright")
+    assert draw(places, model="").model == "picto"
+    taught = draw(places, family="sd2", prediction_type="v_prediction", zero_terminal_snr=True)
+    assert taught.overrides() == ModelOverrides("", "sd2", "v_prediction", True)
     sheet = draw(places, seeds=[1], strengths=[0, 0.5], checkpoints=["pictures/cat-5.pt"])
-    assert sheet["checkpoints"] == [workspace.root / "pictures" / "cat-5.pt"]
+    assert sheet.checkpoints == (str(workspace.root / "pictures" / "cat-5.pt"),)
+    # what was checked once is as good the next time, as another process takes it
+    assert DrawingRequest.from_dict(made.to_dict()) == made
+
+
+def test_seeds_count_up_from_the_first(places: Places) -> None:
+    assert draw(places, seed=7, count=3).seeds == (7, 8, 9)
+    assert draw(places).seeds == (0,)
+    assert draw(places, seeds=[5], seed=7, count=3).seeds == (5,)
+    assert len(set(draw(places, seed=-1, count=5).seeds)) == 5
+
+
+def test_a_sheet_has_columns_where_it_is_one(places: Places) -> None:
+    assert not draw(places).is_sheet
+    assert draw(places, grid=True).columns == (0, 0.25, 0.5, 0.75, 1)
+    assert draw(places, strengths=[2]).columns == (2,)
+    assert draw(places, checkpoints=["pictures/cat-5.pt"]).columns == (1,)
 
 
 def test_seeds_by_chance_differ(places: Places) -> None:
-    drawn = draw(places, seeds=[-1] * 6)["seeds"]
+    drawn = draw(places, seeds=[-1] * 6).seeds
     assert len(set(drawn)) == 6
 
 
@@ -418,7 +438,12 @@ def test_seeds_by_chance_differ(places: Places) -> None:
         ({"checkpoints": ["../outside/secret.txt"], "seeds": [1]}, ForbiddenPathError),
         ({"width": 2048}, TooMuchError),
         ({"width": 100}, UsageError),
-        ({"width": 0}, UsageError),
+        ({"width": -8}, UsageError),
+        ({"width": 2**16 + 8}, UsageError),
+        ({"count": 10**9}, TooMuchError),
+        ({"count": 0}, UsageError),
+        ({"grid": True, "count": 2}, UsageError),
+        ({"device": "cpu"}, UsageError),
         ({"height": 64.0}, UsageError),
         ({"steps": 0}, UsageError),
         ({"steps": 1001}, UsageError),
