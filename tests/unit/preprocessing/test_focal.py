@@ -90,6 +90,15 @@ def test_nothing_found_means_the_middle() -> None:
     assert found.crop_box((3000, 1000), SQUARE) == (1000, 0, 2000, 1000)
 
 
+@pytest.mark.parametrize("tall", [False, True])
+def test_the_crop_follows_the_point_to_either_end(tall: bool) -> None:
+    size, original = ((100, 300), (1000, 3000)) if tall else ((300, 100), (3000, 1000))
+    for along, start in ((20, 0), (60, 100), (150, 1000), (200, 1500), (240, 1900), (290, 2000)):
+        point = (50.0, float(along)) if tall else (float(along), 50.0)
+        box = Interest(size, (), None, (), point).crop_box(original, SQUARE)
+        assert box == ((0, start, 1000, start + 1000) if tall else (start, 0, start + 1000, 1000))
+
+
 def test_a_weight_of_0_is_not_even_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("looked for")

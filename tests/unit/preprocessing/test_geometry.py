@@ -58,8 +58,12 @@ def test_a_moved_box_stays_inside_and_as_near_as_it_can(
     assert moved[0] >= 0 and moved[1] >= 0
     assert moved[2] <= original[0] + 1e-6 and moved[3] <= original[1] + 1e-6
     assert (moved[2] - moved[0], moved[3] - moved[1]) == pytest.approx((middle[2] - middle[0], middle[3] - middle[1]))
-    centre = (moved[0] + moved[2]) / 2
-    assert centre == pytest.approx(x) or moved[0] == 0 or moved[2] == pytest.approx(original[0])
+    for along, wanted in ((0, x), (1, y)):
+        centre = (moved[along] + moved[along + 2]) / 2
+        reaches = pytest.approx(0), pytest.approx(original[along])
+        assert centre == pytest.approx(wanted) or (
+            moved[along] == reaches[0] if wanted < centre else moved[along + 2] == reaches[1]
+        )
 
 
 @given(sizes, targets)
@@ -84,6 +88,18 @@ def test_tiles_cover_the_picture_and_overlap(
         # whole pixels of the scaled picture
         assert one.box[along + 2] - other.box[along] >= tile * (overlap - 2 / size[along]) - 1e-6
         assert other.box[along] > one.box[along]
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_tiles_between_pixels_begin_at_the_pixel_before(tall: bool) -> None:
+    """250 pixels in three steps: 83, 166 and 250, not 83, 167 and 250, and not three times 83."""
+    original = (100, 350) if tall else (350, 100)
+    scaled, tiles = split_tiles(original, (100, 100), 0.0)
+    assert scaled == original
+    assert [tile[tall] for tile in tiles] == [0, 83, 166, 250]
+    assert [tile[2 + tall] for tile in tiles] == [100, 183, 266, 350]
+    crops = split_crops((200, 700) if tall else (700, 200), (100, 100), 0.0)
+    assert [crop.box[tall] for crop in crops] == [0, 166, 332, 500]
 
 
 def test_a_picture_that_fits_is_not_split() -> None:

@@ -317,6 +317,7 @@ def test_folders_that_are_to_come_need_not_be_there(workspace: Workspace, places
         ({"destination": "pictures"}, "'pictures' is the source folder itself"),
         ({"destination": "models/../pictures"}, "is the source folder itself"),
         ({"destination": "pictures/crops", "recursive": True}, "'pictures/crops' lies inside the source 'pictures'"),
+        ({"destination": "pictures/a/b", "recursive": True}, "'pictures/a/b' lies inside the source 'pictures'"),
         ({"destination": "pictures/a.png"}, "'pictures/a.png' is a file; choose a folder"),
     ],
 )
