@@ -37,10 +37,10 @@ from PIL import Image  # noqa: E402
 
 from tincture import randomness, recipe  # noqa: E402
 from tincture.adapters.embedding import Embedding  # noqa: E402
+from tincture.adapters.embedding_kind import EMBEDDING  # noqa: E402
 from tincture.models.loading.load import load_model  # noqa: E402
 from tincture.models.picto import oracle, world  # noqa: E402
 from tincture.run import demo  # noqa: E402
-from tincture.settings.presets import EMBEDDING_SETTINGS, NUM_VECTORS  # noqa: E402
 from tincture.settings.train import TrainSettings  # noqa: E402
 from tincture.workspace import Workspace  # noqa: E402
 
@@ -157,8 +157,8 @@ def teach(lesson: Lesson) -> dict[str, Any]:
         workspace = Workspace.open(root)
         folder = workspace.root / "data"
         write_lesson(folder, scenes, clutter(scenes, lesson.others, lesson.companion, lesson.seed))
-        path = recipe.create_embedding(demo.EMBEDDING_NAME, workspace=workspace, num_vectors=NUM_VECTORS)
-        settings = {**EMBEDDING_SETTINGS, **settings_of(lesson.method), "seed": lesson.seed, "preview_every": 0}
+        path = recipe.create_embedding(demo.EMBEDDING_NAME, workspace=workspace, **EMBEDDING.preset_options)
+        settings = {**EMBEDDING.preset, **settings_of(lesson.method), "seed": lesson.seed, "preview_every": 0}
         if lesson.steps:
             settings["steps"] = lesson.steps
         started = time.monotonic()

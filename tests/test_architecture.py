@@ -15,7 +15,11 @@ PACKAGE = REPOSITORY / "src" / "tincture"
 # each other. The longest matching name counts.
 LAYERS = (
     ("tincture.errors", "tincture.events"),
-    ("tincture.randomness", "tincture.workspace"),
+    ("tincture.randomness", "tincture.formats.layer_structure"),
+    # what is known of each kind of adapters without its class
+    ("tincture.adapters.kinds",),
+    ("tincture.adapters.embedding_kind", "tincture.adapters.hypernetwork_kind"),
+    ("tincture.workspace",),
     ("tincture.settings",),
     ("tincture.formats",),
     ("tincture.models",),

@@ -27,9 +27,9 @@ SUBJECT, STYLE = "small cyan dotted moon", "sunset"
 def prepare(root: Path) -> list[str]:
     """Makes in the workspace ``root`` what is not there yet, and says what."""
     from tincture import recipe
+    from tincture.adapters import embedding_kind, hypernetwork_kind
     from tincture.models.picto import world
     from tincture.run import demo
-    from tincture.settings.presets import HYPERNETWORK_SHAPE, NUM_VECTORS
     from tincture.workspace import Workspace
 
     root.mkdir(parents=True, exist_ok=True)
@@ -47,9 +47,11 @@ def prepare(root: Path) -> list[str]:
         caption.write_text("[filewords]\n", encoding="utf-8")
         made.append(f"{caption}: a prompt template for the style, the caption and nothing else")
     if not workspace.adapter_path("embedding", EMBEDDING).exists():
-        made.append(str(recipe.create_embedding(EMBEDDING, workspace=workspace, num_vectors=NUM_VECTORS)))
+        options = embedding_kind.EMBEDDING.preset_options
+        made.append(str(recipe.create_embedding(EMBEDDING, workspace=workspace, **options)))
     if not workspace.adapter_path("hypernetwork", HYPERNETWORK).exists():
-        made.append(str(recipe.create_hypernetwork(HYPERNETWORK, workspace=workspace, **HYPERNETWORK_SHAPE)))
+        options = hypernetwork_kind.HYPERNETWORK.preset_options
+        made.append(str(recipe.create_hypernetwork(HYPERNETWORK, workspace=workspace, **options)))
     return made
 
 

@@ -21,6 +21,9 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tincture.adapters.embedding_kind import EMBEDDING
+from tincture.adapters.hypernetwork_kind import HYPERNETWORK
+from tincture.adapters.kinds import find_kind
 from tincture.errors import UsageError
 
 ROOT_VARIABLE = "TINCTURE_ROOT"
@@ -83,11 +86,11 @@ class Workspace:
 
     @property
     def embeddings(self) -> Path:
-        return self.root / "embeddings"
+        return self.root / EMBEDDING.folder
 
     @property
     def hypernetworks(self) -> Path:
-        return self.root / "models" / "hypernetworks"
+        return self.root / HYPERNETWORK.folder
 
     @property
     def models(self) -> Path:
@@ -109,17 +112,21 @@ class Workspace:
     def datasets(self) -> Path:
         return self.root / "datasets"
 
+    def adapter_folder(self, kind: str) -> Path:
+        """Where adapters of this kind lie; UsageError when there is no such kind."""
+        return self.root / find_kind(kind).folder
+
     def adapter_path(self, kind: str, name: str) -> Path:
         """Where a new adapter called `name` is to be written.
 
         Raises:
-            UsageError: the name is not allowed, or `kind` is neither ``embedding`` nor ``hypernetwork``.
+            UsageError: the name is not allowed, or there is no such kind.
         """
-        return self._adapters(kind) / f"{clean_name(name)}{ADAPTER_SUFFIX}"
+        return self.adapter_folder(kind) / f"{clean_name(name)}{ADAPTER_SUFFIX}"
 
     def list_adapters(self, kind: str) -> list[Path]:
         """Adapter files that can be trained, at any depth, links followed, empty files left out; sorted."""
-        return [path for path, _ in adapter_files([self._adapters(kind)], TRAINABLE_SUFFIXES)]
+        return [path for path, _ in adapter_files([self.adapter_folder(kind)], TRAINABLE_SUFFIXES)]
 
     def list_models(self) -> list[Path]:
         """Checkpoint files and diffusers folders (with a model_index.json) at any depth, links followed; sorted.
@@ -140,7 +147,7 @@ class Workspace:
 
     def find_adapter(self, kind: str, name: str) -> Path:
         """The file of the adapter called `name`, of several the one that sorts first; UsageError names others."""
-        return _find(kind, name, self.list_adapters(kind), self._adapters(kind))
+        return _find(kind, name, self.list_adapters(kind), self.adapter_folder(kind))
 
     def find_model(self, name: str) -> Path:
         """The file or folder of the base model called `name`; UsageError names what comes near.
@@ -152,12 +159,6 @@ class Workspace:
     def find_vae(self, name: str) -> Path:
         """The file of the VAE called `name`, which may be one of a base model too; UsageError names what comes near."""
         return _find("VAE", name, [*self.list_vaes(), *self.list_models()], self.vaes)
-
-    def _adapters(self, kind: str) -> Path:
-        folders = {"embedding": self.embeddings, "hypernetwork": self.hypernetworks}
-        if kind not in folders:
-            raise UsageError(f"There is no kind of adapter {kind!r}; there are embedding and hypernetwork.")
-        return folders[kind]
 
 
 def copy_name(name: str, step: int) -> str:

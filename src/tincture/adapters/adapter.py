@@ -1,24 +1,41 @@
-"""What the trainer knows of the thing it trains."""
+"""What the trainer, and all around it, know of the thing that is trained."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from tincture.errors import UsageError
+
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import Tensor, nn
 
     from tincture.models.stable_diffusion import StableDiffusion
 
 
+class AuxiliaryLoss(Protocol):
+    """A term beside the denoising loss, made from what the denoiser does while it predicts."""
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Sees the prediction that is made inside the context, and leaves it as it is."""
+        ...
+
+    def value(self, indices: Sequence[int], prompts: Sequence[str]) -> Tensor:
+        """The term, a float32 scalar, for the prediction last seen: of the samples ``indices`` with ``prompts``."""
+        ...
+
+
 class Adapter(Protocol):
-    """A small trained part beside a frozen model.
+    """A small trained part beside a frozen model; ``kinds.AdapterKind`` is what is known of it without loading torch.
+
+    A class that names it as its base has what is written out here already, and writes the rest.
 
     Attributes:
-        kind: ``embedding`` or ``hypernetwork``.
+        kind: the name of its ``AdapterKind``.
         name: what prompts and files call it.
         step: optimizer steps trained so far, over all runs.
         provenance: JSON values about how it was made, as its file gave them.
@@ -31,12 +48,47 @@ class Adapter(Protocol):
     provenance: dict[str, Any]
     trains_text: bool
 
-    def parameters(self) -> list[nn.Parameter]:
-        """What is trained, float32, always in the same order."""
+    # --- making, and acting ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, name: str, model: Callable[[], StableDiffusion], **options: Any) -> Self:
+        """A new one.
+
+        Args:
+            model: loads the model that it is for, with its text encoders only; each call gives the same one.
+            options: those of its ``AdapterKind``.
+
+        Raises:
+            UsageError: an option's value is not allowed.
+        """
         ...
 
     def attach(self, model: StableDiffusion, multiplier: float = 1.0) -> AbstractContextManager[None]:
         """Acts on ``model`` inside the context; afterwards, also after an exception, the model is as it was."""
+        ...
+
+    def require_fit(self, model: StableDiffusion) -> None:
+        """Makes sure that ``attach`` can do its work; ModelError says why not."""
+        ...
+
+    def check_run(self, settings: Mapping[str, Any], model: StableDiffusion, lines: Sequence[str]) -> None:
+        """Makes sure that it can be trained so.
+
+        Args:
+            settings: all of the run, as ``TrainSettings.to_dict`` gives them.
+            model: what is trained on.
+            lines: of the prompt template.
+
+        Raises:
+            ModelError: it does not fit the model.
+            UsageError: settings or template are not for it.
+        """
+        self.require_fit(model)
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained, float32, always in the same order."""
         ...
 
     def train(self, mode: bool = True) -> Self:
@@ -47,6 +99,22 @@ class Adapter(Protocol):
         """Moves the parameters, which stay the same objects."""
         ...
 
+    def advance(self) -> None:
+        """Called after each optimizer step: counts it. One that keeps averages brings them on here."""
+        self.step += 1
+
+    def auxiliary_loss(
+        self, settings: Mapping[str, Any], model: StableDiffusion, masks: Callable[[], Sequence[Tensor | None]]
+    ) -> AuxiliaryLoss | None:
+        """A term of the loss of its own, if the settings ask for it.
+
+        Args:
+            settings: see ``check_run``.
+            model: that it is attached to while the loss is used.
+            masks: makes those of all samples: (h, w) float32 in 0..1 on the grid of a sample's latents, or None.
+        """
+        return None
+
     def state_dict(self) -> dict[str, Tensor]:
         """All trained tensors, not copied, for an exact resume."""
         ...
@@ -54,6 +122,32 @@ class Adapter(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes over what ``state_dict`` gave, into the same parameters."""
         ...
+
+    # --- what others get of it ---------------------------------------------------------------------------------------
+
+    def published(self) -> Adapter:
+        """The adapter with the weights to publish as they are now: itself, unless it wraps what is trained.
+
+        Every file and picture of a run asks for it: copies, the finished file and the optimizer's state beside it,
+        previews, cards. A run's states hold this one's own ``state_dict``, so that a resume goes on with what is
+        trained. Its name, steps and provenance are this one's.
+        """
+        return self
+
+    def webui_settings(self) -> dict[str, Any]:
+        """What the webui's settings file of a run says of it, by the webui's names."""
+        return {}
+
+    def picture_settings(self) -> dict[str, Any]:
+        """What the text in pictures drawn with it says of it, by the webui's names."""
+        return {}
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    @property
+    def suffix(self) -> str:
+        """Of the file that a new one is saved in: one that the workspace lists."""
+        return ".pt"
 
     def save(
         self,
@@ -72,3 +166,44 @@ class Adapter(Protocol):
             provenance: JSON values about how the file was made; None keeps what is known.
         """
         ...
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads the file onto the CPU; code in it is never run.
+
+        Raises:
+            FileFormatError: no such file, damaged, or of another kind.
+            StorageError: the system refuses to read it.
+        """
+        ...
+
+    def save_card(
+        self, path: str | os.PathLike[str], picture: Image.Image, *, model_name: str = "", model_hash: str = ""
+    ) -> None:
+        """Writes a PNG that shows ``picture`` and holds the adapter; UsageError for kinds without ``has_card``."""
+        raise UsageError(f"A picture has no place for the {self.kind} {self.name!r}.")
+
+    def save_optimizer(self, path: str | os.PathLike[str], optimizer: str, state: Mapping[str, Any]) -> None:
+        """Writes the state of an optimizer beside the adapter's file ``path``, as it was just saved.
+
+        Args:
+            path: the adapter's file; the state goes to ``PATH.optim``.
+            optimizer: the name of its class, such as ``AdamW``.
+            state: its ``state_dict()``.
+
+        Raises:
+            StorageError: a full disk, no permission.
+        """
+        from tincture.formats.hypernetwork_optimizer import write_hypernetwork_optimizer  # loads torch
+
+        write_hypernetwork_optimizer(path, optimizer, state)
+
+    def load_optimizer(self, path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]] | None:
+        """What ``save_optimizer`` wrote beside ``path``: name and state; None when there is none that fits the file.
+
+        Raises:
+            FileFormatError: it is damaged.
+        """
+        from tincture.formats.hypernetwork_optimizer import read_hypernetwork_optimizer  # loads torch
+
+        return read_hypernetwork_optimizer(path)

@@ -7,22 +7,31 @@ parameters.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from tincture.adapters.adapter import Adapter, AuxiliaryLoss
+from tincture.adapters.attention_mask import AttentionMaskLoss
 from tincture.errors import FileFormatError, ModelError, UsageError
 from tincture.formats.embedding_content import EmbeddingFile
 from tincture.formats.embedding_file import read_embedding_file, write_embedding_file
+from tincture.formats.embedding_optimizer import read_embedding_optimizer, write_embedding_optimizer
+from tincture.formats.embedding_picture import write_embedding_png
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from tincture.models.stable_diffusion import StableDiffusion
 
+_OPTIMIZER = "AdamW"
 
-class Embedding:
+
+class Embedding(Adapter):
     """Vectors that stand for a made-up word, its name; an ``Adapter``.
 
     Args:
@@ -71,6 +80,11 @@ class Embedding:
     def num_vectors(self) -> int:
         """How many tokens of a prompt it takes up."""
         return next(iter(self._vectors.values())).shape[0]
+
+    @classmethod
+    def create(cls, name: str, model: Callable[[], StableDiffusion], **options: Any) -> Embedding:
+        """See ``create_embedding``."""
+        return create_embedding(name, model(), **options)
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
@@ -121,6 +135,22 @@ class Embedding:
                 f"{model.text.max_vectors} in a row; use one with fewer."
             )
 
+    def check_run(self, settings: Mapping[str, Any], model: StableDiffusion, lines: Sequence[str]) -> None:
+        """See ``Adapter``; every line of the template must name it, and a card holds vectors of one text encoder."""
+        self.require_fit(model)
+        if settings["preview_with_embedding"] and len(self._vectors) > 1:
+            raise UsageError(
+                "--preview-with-embedding is on, but a picture has no place for vectors of several text encoders, as "
+                f"{model.family.title} has them; leave it out."
+            )
+        unnamed = [line for line in lines if "[name]" not in line]
+        if unnamed:
+            raise UsageError(
+                f"The template {settings['template']!r} has a line without [name] ({unnamed[0]!r}): nothing in it can "
+                "be trained. Use subject, subject_filewords, style, style_filewords or a template of your own with "
+                "[name]."
+            )
+
     # --- training ----------------------------------------------------------------------------------------------------
 
     def parameters(self) -> list[nn.Parameter]:
@@ -136,6 +166,13 @@ class Embedding:
         for rows in self._vectors.values():
             rows.data = rows.data.to(device)
         return self
+
+    def auxiliary_loss(
+        self, settings: Mapping[str, Any], model: StableDiffusion, masks: Callable[[], Sequence[Tensor | None]]
+    ) -> AuxiliaryLoss | None:
+        """The one that holds the attention to its name to the masks, if the settings give it a weight."""
+        weight = settings["attention_mask_weight"]
+        return AttentionMaskLoss(model, self, masks(), weight) if weight else None
 
     def state_dict(self) -> dict[str, Tensor]:
         """The vectors by text encoder name, not copied."""
@@ -157,7 +194,16 @@ class Embedding:
         for encoder, rows in self._vectors.items():
             rows.copy_(state[encoder])
 
+    def webui_settings(self) -> dict[str, Any]:
+        """How many vectors there are."""
+        return {"num_vectors_per_token": self.num_vectors}
+
     # --- files -------------------------------------------------------------------------------------------------------
+
+    @property
+    def suffix(self) -> str:
+        """The webui's format has no place for a second text encoder."""
+        return ".pt" if len(self._vectors) == 1 else ".safetensors"
 
     def save(
         self,
@@ -201,6 +247,30 @@ class Embedding:
         """
         file = read_embedding_file(path)
         return cls(file.name, file.vectors, file.step, file.model_name, file.model_hash, file.provenance)
+
+    def save_card(
+        self, path: str | os.PathLike[str], picture: Image.Image, *, model_name: str = "", model_hash: str = ""
+    ) -> None:
+        """Writes a PNG that shows ``picture`` and holds the vectors, which must be for one text encoder."""
+        write_embedding_png(path, self.content(model_name, model_hash), picture)
+
+    def save_optimizer(self, path: str | os.PathLike[str], optimizer: str, state: Mapping[str, Any]) -> None:
+        """Writes the webui's ``PATH.optim``; that of another optimizer than AdamW is not written, with a warning."""
+        if optimizer != _OPTIMIZER:
+            warnings.warn(
+                f"{os.fspath(path)}.optim is not written: beside an embedding it can hold AdamW's state only.",
+                stacklevel=3,
+            )
+            return
+        write_embedding_optimizer(path, self._flat(), state)
+
+    def load_optimizer(self, path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]] | None:
+        """The webui's file names no optimizer, since it knows one only."""
+        state = read_embedding_optimizer(path, self._flat())
+        return None if state is None else (_OPTIMIZER, state)
+
+    def _flat(self) -> Tensor:
+        return torch.cat([rows.detach().reshape(-1) for rows in self._vectors.values()])
 
 
 def create_embedding(name: str, model: StableDiffusion, num_vectors: int = 1, init_text: str = "*") -> Embedding:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from tincture.adapters.adapter import Adapter
 from tincture.adapters.attention import context_width, projections
 from tincture.adapters.hypernetwork_module import HypernetworkModule, check_sizes
 from tincture.errors import FileFormatError, ModelError, UsageError
 from tincture.formats.hypernetwork_file import HypernetworkFile, read_hypernetwork_file, write_hypernetwork_file
 from tincture.formats.hypernetwork_states import State
 from tincture.formats.layer_structure import legacy_dropout_structure, numbers
+from tincture.models.families import FAMILIES
 from tincture.randomness import torch_generator
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 SD1_WIDTHS = (768, 320, 640, 1280)
 
 
-class Hypernetwork:
+class Hypernetwork(Adapter):
     """One pair of ``HypernetworkModule`` (for keys, for values) per context width; an ``Adapter``.
 
     A new or loaded one is in eval mode, with all parameters float32 and open to gradients.
@@ -106,6 +108,31 @@ class Hypernetwork:
             self.pairs[width] = self._module(width, k, generator), self._module(width, v, generator)
         self._network = nn.ModuleDict({str(width): nn.ModuleList(pair) for width, pair in self.pairs.items()})
         self.train(False)
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        model: Callable[[], StableDiffusion],
+        *,
+        sizes: Sequence[int] | str | None = None,
+        **options: Any,
+    ) -> Hypernetwork:
+        """A new one; ``options`` are those of ``create_hypernetwork``.
+
+        Args:
+            model: is asked only where no sizes are given, for all of its context widths.
+            sizes: context widths, or the name of a family for all of its widths.
+
+        Raises:
+            UsageError: a value that is not allowed, or no such family.
+        """
+        if sizes:
+            return create_hypernetwork(name, _family_widths(sizes) if isinstance(sizes, str) else sizes, **options)
+        base = model()
+        made = create_hypernetwork(name, base.context_widths(), **options)
+        made.model_name, made.model_hash = base.name, base.hash
+        return made
 
     def _module(self, width: int, state: State | None, generator: torch.Generator) -> HypernetworkModule:
         return HypernetworkModule(
@@ -215,6 +242,20 @@ class Hypernetwork:
         except RuntimeError as error:
             raise FileFormatError(f"The saved weights do not fit hypernetwork {self.name!r}: {error}.") from error
 
+    def webui_settings(self) -> dict[str, Any]:
+        """Its structure."""
+        return {
+            "layer_structure": list(self.layer_structure),
+            "activation_func": self.activation_func,
+            "weight_init": self.weight_init,
+            "add_layer_norm": self.add_layer_norm,
+            "use_dropout": any(self.dropout_structure),
+        }
+
+    def picture_settings(self) -> dict[str, Any]:
+        """Its name."""
+        return {"Hypernet": self.name}
+
     # --- files -------------------------------------------------------------------------------------------------------
 
     def save(
@@ -315,6 +356,12 @@ def create_hypernetwork(
         use_dropout=use_dropout,
         seed=seed,
     )
+
+
+def _family_widths(family: str) -> Sequence[int]:
+    if family not in FAMILIES:
+        raise UsageError(f"There is no family {family!r} to take the sizes of; known are {', '.join(FAMILIES)}.")
+    return FAMILIES[family].context_widths
 
 
 class _TextContext:

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from tincture.adapters.adapter import Adapter
-from tincture.adapters.embedding import Embedding
-from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.adapters.kinds import find_kind
 from tincture.data.dataset import PictureDataset
 from tincture.data.decoded import KEPT_PIXELS
 from tincture.errors import AlreadyTrainedError, DataError, ModelError, UsageError
@@ -27,7 +26,7 @@ from tincture.models.placement import TEXT_ENCODERS, UNET
 from tincture.models.samplers import SAMPLERS
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.data import (
-    attention_mask_loss,
+    auxiliary_loss,
     load_data,
     mask_remarks,
     open_latents,
@@ -99,7 +98,7 @@ def prepare(
         known = known_prompts(settings, model, adapter, dataset, lines)
         model.placement.keep = frozenset({UNET} if known else {UNET, TEXT_ENCODERS})
         data = training_data(settings, model, adapter.name, dataset, lines, callbacks, files)
-        loss = attention_mask_loss(settings, model, adapter, dataset)
+        loss = auxiliary_loss(settings, model, adapter, dataset)
     trainer = make_trainer(settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=loss)
     return Components(settings, model, adapter, dataset, lines, trainer, estimator)
 
@@ -175,7 +174,7 @@ def find_adapter(settings: TrainSettings, workspace: Workspace) -> Path:
 
 def load_adapter(kind: str, path: Path, name: str) -> Adapter:
     """The adapter in ``path``, called ``name``: as in the webui its file's name counts, not what stands in the file."""
-    adapter: Adapter = Embedding.load(path) if kind == "embedding" else Hypernetwork.load(path)
+    adapter = find_kind(kind).adapter_class().load(path)
     adapter.name = name
     return adapter
 
@@ -218,23 +217,5 @@ def check(
         )
     if settings.clip_skip > model.text.layers:
         raise UsageError(f"--clip-skip is {settings.clip_skip}, but the text encoder has {model.text.layers} layers.")
-    _check_adapter(settings, model, adapter, lines)
+    adapter.check_run(settings.to_dict(), model, lines)
     require_masks(settings, dataset)
-
-
-def _check_adapter(settings: TrainSettings, model: StableDiffusion, adapter: Adapter, lines: list[str]) -> None:
-    if isinstance(adapter, Embedding):
-        adapter.require_fit(model)
-        if settings.preview_with_embedding and len(adapter.vectors) > 1:
-            raise UsageError(
-                "--preview-with-embedding is on, but a picture has no place for vectors of several text encoders, as "
-                f"{model.family.title} has them; leave it out."
-            )
-        unnamed = [line for line in lines if "[name]" not in line]
-        if unnamed:
-            raise UsageError(
-                f"The template {settings.template!r} has a line without [name] ({unnamed[0]!r}): nothing in it can be "
-                "trained. Use subject, subject_filewords, style, style_filewords or a template of your own with [name]."
-            )
-    elif isinstance(adapter, Hypernetwork):
-        adapter.require_fit(model)

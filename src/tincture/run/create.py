@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from tincture.adapters import embedding, hypernetwork
+from tincture.adapters.embedding import Embedding
+from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.adapters.kinds import find_kind
 from tincture.errors import UsageError
-from tincture.models.families import FAMILIES
 from tincture.models.loading.load import load_model
 from tincture.run.records import software
 from tincture.workspace import Workspace
+
+
+def create(
+    kind: str, name: str, *, workspace: Workspace, model: str = "picto", overwrite: bool = False, **options: Any
+) -> Path:
+    """Writes a new adapter into the workspace and returns its path.
+
+    Args:
+        kind: the name of its ``AdapterKind``, whose ``options`` may be given.
+        model: the base model that it is for.
+
+    Raises:
+        UsageError: the name is not allowed or taken, or an option's value is not allowed.
+    """
+    path = workspace.adapter_path(kind, name)
+    _refuse_existing(path, overwrite)
+    base = functools.cache(lambda: load_model(model, workspace=workspace, text_only=True))
+    made = find_kind(kind).adapter_class().create(path.stem, base, **options)
+    if made.suffix != path.suffix:
+        path = path.with_suffix(made.suffix)
+        _refuse_existing(path, overwrite)
+    made.save(path, provenance=software())
+    return path
 
 
 def create_embedding(
@@ -27,15 +53,15 @@ def create_embedding(
     Raises:
         UsageError: the name is not allowed or taken, or ``num_vectors`` is not in 1..75.
     """
-    path = workspace.adapter_path("embedding", name)
-    _refuse_existing(path, overwrite)
-    base = load_model(model, workspace=workspace, text_only=True)
-    made = embedding.create_embedding(path.stem, base, num_vectors, init_text)
-    if len(made.vectors) > 1:  # the webui's format has no place for a second text encoder
-        path = path.with_suffix(".safetensors")
-        _refuse_existing(path, overwrite)
-    made.save(path, model_name=base.name, model_hash=base.hash, provenance=software())
-    return path
+    return create(
+        Embedding.kind,
+        name,
+        workspace=workspace,
+        model=model,
+        num_vectors=num_vectors,
+        init_text=init_text,
+        overwrite=overwrite,
+    )
 
 
 def create_hypernetwork(
@@ -62,12 +88,12 @@ def create_hypernetwork(
     Raises:
         UsageError: the name is not allowed or taken, there is no such family, or the structure makes no sense.
     """
-    path = workspace.adapter_path("hypernetwork", name)
-    _refuse_existing(path, overwrite)
-    base = None if sizes else load_model(model, workspace=workspace, text_only=True)
-    made = hypernetwork.create_hypernetwork(
-        path.stem,
-        base.context_widths() if base else _widths(sizes or ()),
+    return create(
+        Hypernetwork.kind,
+        name,
+        workspace=workspace,
+        model=model,
+        sizes=sizes,
         layer_structure=layer_structure,
         activation_func=activation_func,
         weight_init=weight_init,
@@ -75,18 +101,8 @@ def create_hypernetwork(
         activate_output=activate_output,
         dropout_structure=dropout_structure,
         seed=seed,
+        overwrite=overwrite,
     )
-    told = {"model_name": base.name, "model_hash": base.hash} if base else {}
-    made.save(path, **told, provenance=software())
-    return path
-
-
-def _widths(sizes: Sequence[int] | str) -> Sequence[int]:
-    if not isinstance(sizes, str):
-        return sizes
-    if sizes not in FAMILIES:
-        raise UsageError(f"There is no family {sizes!r} to take the sizes of; known are {', '.join(FAMILIES)}.")
-    return FAMILIES[sizes].context_widths
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:

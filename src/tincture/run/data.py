@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tincture import randomness
-from tincture.adapters.adapter import Adapter
-from tincture.adapters.embedding import Embedding
+from tincture.adapters.adapter import Adapter, AuxiliaryLoss
+from tincture.adapters.attention_mask import latent_mask
 from tincture.data import captions
 from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset, Sample
@@ -27,7 +27,6 @@ from tincture.models.placement import VAE
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.models.vae_hash import vae_hash
 from tincture.settings.train import TrainSettings
-from tincture.training.attention_mask import AttentionMaskLoss, latent_mask
 from tincture.training.trainer import PromptDraw, TrainingData
 from tincture.workspace import Workspace
 
@@ -203,18 +202,22 @@ def require_masks(settings: TrainSettings, dataset: PictureDataset) -> None:
         )
 
 
-def attention_mask_loss(
+def auxiliary_loss(
     settings: TrainSettings, model: StableDiffusion, adapter: Adapter, dataset: PictureDataset
-) -> AttentionMaskLoss | None:
-    """The term of the loss that the settings ask for, if they do."""
-    if not settings.attention_mask_weight or not isinstance(adapter, Embedding):
+) -> AuxiliaryLoss | None:
+    """The adapter's own term of the loss, if it has one with these settings."""
+
+    def masks() -> list[Tensor | None]:
+        return [_latent_mask(dataset, index, model) for index in range(len(dataset))]
+
+    return adapter.auxiliary_loss(settings.to_dict(), model, masks)
+
+
+def _latent_mask(dataset: PictureDataset, index: int, model: StableDiffusion) -> Tensor | None:
+    mask, sample, stride = _drawn_mask(dataset, index), dataset[index], model.vae_scale_factor
+    if mask is None:
         return None
-    masks = []
-    for index, sample in enumerate(dataset):
-        mask, stride = _drawn_mask(dataset, index), model.vae_scale_factor
-        grid = sample.height // stride, sample.width // stride
-        masks.append(None if mask is None else latent_mask(mask, *grid).to(model.device))
-    return AttentionMaskLoss(model, adapter, masks, settings.attention_mask_weight)
+    return latent_mask(mask, sample.height // stride, sample.width // stride).to(model.device)
 
 
 def _drawn_mask(dataset: PictureDataset, index: int) -> Tensor | None:

@@ -20,7 +20,9 @@ from PIL import Image
 from tincture import randomness
 from tincture.adapters.adapter import Adapter
 from tincture.adapters.embedding import Embedding
+from tincture.adapters.embedding_kind import EMBEDDING
 from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.adapters.hypernetwork_kind import HYPERNETWORK
 from tincture.drawing.sheets import save_sheet
 from tincture.errors import UsageError
 from tincture.events import Callback
@@ -32,7 +34,6 @@ from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.create import create_embedding, create_hypernetwork
 from tincture.run.folder import write_json
 from tincture.run.train import train
-from tincture.settings.presets import EMBEDDING_SETTINGS, HYPERNETWORK_SETTINGS, HYPERNETWORK_SHAPE, NUM_VECTORS
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
@@ -183,7 +184,7 @@ def teach_subject(
     lessons, unseen = subject_scenes(subject, seed)
     folder = workspace.root / "data" / "subject"
     write_pictures(folder, lessons, [", ".join(scene.tags()[1:]) for scene in lessons])
-    path = create_embedding(EMBEDDING_NAME, workspace=workspace, num_vectors=NUM_VECTORS, overwrite=True)
+    path = create_embedding(EMBEDDING_NAME, workspace=workspace, overwrite=True, **EMBEDDING.preset_options)
     chosen = [unseen[number % len(unseen)] for number in range(pairs)]
     scenes = [
         world.Scene(**dataclasses.asdict(subject), position=position, background=background)
@@ -194,7 +195,7 @@ def teach_subject(
     started = time.monotonic()
     train(
         TrainSettings(
-            kind="embedding", name=EMBEDDING_NAME, data=str(folder), seed=seed, preview_every=0, **EMBEDDING_SETTINGS
+            kind=EMBEDDING.name, name=EMBEDDING_NAME, data=str(folder), seed=seed, preview_every=0, **EMBEDDING.preset
         ),
         workspace,
         callbacks,
@@ -225,19 +226,20 @@ def teach_style(
     write_pictures(folder, lessons, [scene.caption() for scene in lessons])
     template = workspace.templates / "caption.txt"
     write_text(template, "[filewords]\n")
-    path = create_hypernetwork(HYPERNETWORK_NAME, workspace=workspace, seed=seed, overwrite=True, **HYPERNETWORK_SHAPE)
+    shape = HYPERNETWORK.preset_options
+    path = create_hypernetwork(HYPERNETWORK_NAME, workspace=workspace, seed=seed, overwrite=True, **shape)
     scenes = [dataclasses.replace(scene, style=style) for scene in base.scenes]
     before = Judged(scenes, base.pictures, base.readings)
     started = time.monotonic()
     train(
         TrainSettings(
-            kind="hypernetwork",
+            kind=HYPERNETWORK.name,
             name=HYPERNETWORK_NAME,
             data=str(folder),
             seed=seed,
             preview_every=0,
             template=template.stem,
-            **HYPERNETWORK_SETTINGS,
+            **HYPERNETWORK.preset,
         ),
         workspace,
         callbacks,

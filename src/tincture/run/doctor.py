@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import tincture
+from tincture.adapters.kinds import kinds
 from tincture.models.devices import PRECISIONS
 from tincture.models.inspection import describe_model
 from tincture.workspace import Workspace
@@ -72,7 +73,7 @@ def as_text(report: Mapping[str, Any]) -> str:
         *(("model", f"{name}: {words}") for name, words in report["models"].items()),
         ("workspace", workspace["root"]),
         ("", f"{'writable' if workspace['writable'] else 'not writable'}, {workspace['free'] / 1e9:.1f} GB free"),
-        ("", f"{workspace['embeddings']} embeddings, {workspace['hypernetworks']} hypernetworks"),
+        ("", ", ".join(f"{workspace[kind.plural]} {kind.plural}" for kind in kinds())),
         *(("problem", problem) for problem in report["problems"]),
     ]
     width = max(len(label) for label, _ in rows)
@@ -132,14 +133,13 @@ def _workspace(workspace: Workspace) -> dict[str, Any]:
         "root": str(workspace.root),
         "writable": os.access(workspace.root, os.W_OK | os.X_OK),
         "free": shutil.disk_usage(workspace.root).free,
-        "embeddings": len(workspace.list_adapters("embedding")),
-        "hypernetworks": len(workspace.list_adapters("hypernetwork")),
+        **{kind.plural: len(workspace.list_adapters(kind.name)) for kind in kinds()},
         "locked_folders": [str(folder) for folder in _written_folders(workspace) if not os.access(folder, os.W_OK)],
     }
 
 
 def _written_folders(workspace: Workspace) -> Iterator[Path]:
-    folders = (workspace.embeddings, workspace.hypernetworks, workspace.logs)
+    folders = (*(workspace.adapter_folder(kind.name) for kind in kinds()), workspace.logs)
     return (folder for folder in folders if folder.is_dir())
 
 

@@ -22,6 +22,7 @@ from typing import Any, cast
 
 import torch
 
+from tincture.adapters.kinds import find_kind
 from tincture.errors import DivergedError, FileFormatError, StorageError
 from tincture.events import CheckpointSaved, Event, RunEnded, RunStarted, StepEnd
 from tincture.formats.files import write_text
@@ -29,7 +30,6 @@ from tincture.training.checkpoint import save_state
 from tincture.training.trainer import Trainer
 from tincture.workspace import ADAPTER_SUFFIX, copy_name
 
-_CSV_NAMES = {"embedding": "textual_inversion_loss.csv", "hypernetwork": "hypernetwork_loss.csv"}
 _RECORDED = {"settings", "root", "adapter_path", "model_hash", "data_hash", "template_lines"}
 
 
@@ -66,7 +66,7 @@ class RunFolder:
 
     @property
     def copies(self) -> Path:
-        return self.path / f"{self.kind}s"
+        return self.path / find_kind(self.kind).plural
 
     @property
     def images(self) -> Path:
@@ -78,7 +78,7 @@ class RunFolder:
 
     @property
     def csv(self) -> Path:
-        return self.path / _CSV_NAMES[self.kind]
+        return self.path / find_kind(self.kind).losses
 
     @property
     def tensorboard(self) -> Path:

@@ -13,26 +13,17 @@ from typing import Any
 import torch
 
 from tincture.adapters.adapter import Adapter
-from tincture.adapters.embedding import Embedding
-from tincture.formats.embedding_optimizer import read_embedding_optimizer, write_embedding_optimizer
-from tincture.formats.hypernetwork_optimizer import read_hypernetwork_optimizer, write_hypernetwork_optimizer
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, adapter: Adapter, path: Path) -> None:
     """Writes the sidecar of ``path``, the adapter's file as it was just saved.
 
-    An embedding's sidecar can hold AdamW's state only; that of another optimizer is not written, with a warning.
+    What it cannot hold is not written, with a warning: see the adapter's ``save_optimizer``.
 
     Raises:
         StorageError: a full disk, no permission.
     """
-    state = optimizer.state_dict()
-    if isinstance(adapter, Embedding) and type(optimizer).__name__ != "AdamW":
-        warnings.warn(f"{path}.optim is not written: beside an embedding it can hold AdamW's state only.", stacklevel=2)
-    elif isinstance(adapter, Embedding):
-        write_embedding_optimizer(path, _vectors(adapter), state)
-    else:
-        write_hypernetwork_optimizer(path, type(optimizer).__name__, state)
+    adapter.published().save_optimizer(path, type(optimizer).__name__, optimizer.state_dict())
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, adapter: Adapter, path: Path) -> bool:
@@ -43,22 +34,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, adapter: Adapter, path: Pat
     Raises:
         FileFormatError: the sidecar is damaged.
     """
-    if isinstance(adapter, Embedding):
-        # The webui's file has no name, since it knows one optimizer only.
-        name, state = "AdamW", read_embedding_optimizer(path, _vectors(adapter))
-    else:
-        name, state = read_hypernetwork_optimizer(path) or ("", None)
-    if state is None:
+    found = adapter.published().load_optimizer(path)
+    if found is None:
         return False
+    name, state = found
     if name != type(optimizer).__name__ or not _fits(optimizer, state):
         warnings.warn(f"{path}.optim holds the state of another optimizer and is not used.", stacklevel=2)
         return False
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state["state"]})
     return True
-
-
-def _vectors(adapter: Embedding) -> torch.Tensor:
-    return torch.cat([vectors.reshape(-1) for vectors in adapter.vectors.values()]).detach()
 
 
 def _fits(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> bool:

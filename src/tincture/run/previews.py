@@ -8,7 +8,7 @@ each preview.
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tincture.adapters.adapter import Adapter
-from tincture.adapters.embedding import Embedding
 from tincture.drawing.sheets import save_sheet
 from tincture.events import Event, PreviewReady, RunStarted, StepEnd
-from tincture.formats.embedding_picture import write_embedding_png
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.models.sampling import complete, generate
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings.drawing import Drawing
+from tincture.training.trainer import Trainer
 
 MAX_AT_ONCE = 16
 """Pictures that are drawn together."""
@@ -33,26 +32,18 @@ class Previewer:
     """Draws previews every ``every`` steps, after the last step, and before the first.
 
     Args:
+        trainer: whose adapter is shown, with the weights to publish, and who emits that a preview is ready.
         prompts: one picture each, all with ``seed``.
         drawing: how.
         folder: pictures go to ``folder/NAME-STEP-N.png``, the sheet to ``folder/contact-sheet.png``.
-        emit: told of every preview that is ready.
     """
 
     def __init__(
-        self,
-        model: StableDiffusion,
-        adapter: Adapter,
-        prompts: Sequence[str],
-        drawing: Drawing,
-        seed: int,
-        folder: Path,
-        every: int,
-        emit: Callable[[Event], None],
+        self, trainer: Trainer, prompts: Sequence[str], drawing: Drawing, seed: int, folder: Path, every: int
     ) -> None:
-        self.model, self.adapter, self.prompts = model, adapter, tuple(prompts)
-        self.drawing, self.seed = complete(drawing, model), seed
-        self.folder, self.every, self.emit = folder, every, emit
+        self.trainer, self.model, self.adapter = trainer, trainer.model, trainer.adapter
+        self.prompts, self.drawing, self.seed = tuple(prompts), complete(drawing, trainer.model), seed
+        self.folder, self.every = folder, every
         self._rows: dict[int, list[NDArray[np.uint8]]] | None = None
 
     def on_event(self, event: Event) -> None:
@@ -75,20 +66,16 @@ class Previewer:
         return event.global_step % self.every == 0 or event.global_step == event.steps
 
     def draw(self, global_step: int) -> None:
-        """Draws, writes and tells of the previews at ``global_step``; the adapter is attached already."""
-        self.adapter.train(False)
-        try:
-            seeds = [self.seed] * len(self.prompts)
-            at_once = 1 if self.model.slicing else MAX_AT_ONCE
+        """Draws, writes and tells of the previews at ``global_step``, within the trainer's run."""
+        seeds, at_once = [self.seed] * len(self.prompts), 1 if self.model.slicing else MAX_AT_ONCE
+        with self.trainer.publishing():
             pictures = generate(self.model, self.prompts, self.drawing, seeds=seeds, batch_size=at_once).numpy()
-        finally:
-            self.adapter.train(True)
         paths = self._paths(global_step)
         for path, prompt, picture in zip(paths, self.prompts, pictures, strict=True):
             save_png(picture, path, self._text(prompt, {}))
         self._rows = {**self._earlier_rows(global_step), global_step: list(pictures)}
         self._write_sheet()
-        self.emit(PreviewReady(global_step, paths))
+        self.trainer.emit(PreviewReady(global_step, paths))
 
     @property
     def _sheet(self) -> Path:
@@ -99,8 +86,8 @@ class Previewer:
         return tuple(self.folder / f"{name}-{global_step}-{n}.png" for n in range(len(self.prompts)))
 
     def _text(self, prompt: str, told: Mapping[str, object]) -> str:
-        extra = {"Hypernet": self.adapter.name, **told} if self.adapter.kind == "hypernetwork" else told
         name, short_hash = self.model.name, self.model.hash
+        extra = {**self.adapter.published().picture_settings(), **told}
         return parameters_text(
             prompt, self.drawing, seed=self.seed, model_name=name, model_hash=short_hash, extra=extra
         )
@@ -133,20 +120,21 @@ def _read(path: Path) -> NDArray[np.uint8]:
         return np.asarray(picture.convert("RGB"))
 
 
-class EmbeddingCards:
-    """Keeps the embedding of each preview in a picture too, as the webui does: ``folder/NAME-STEP.png``.
+class Cards:
+    """Keeps the adapter of each preview in a picture too, as the webui does: ``folder/NAME-STEP.png``.
 
     Args:
         model: what it is trained on.
-        embedding: with vectors for one text encoder.
+        adapter: of a kind that a picture can hold.
         folder: made when the first card is written.
     """
 
-    def __init__(self, model: StableDiffusion, embedding: Embedding, folder: Path) -> None:
-        self.model, self.embedding, self.folder = model, embedding, folder
+    def __init__(self, model: StableDiffusion, adapter: Adapter, folder: Path) -> None:
+        self.model, self.adapter, self.folder = model, adapter, folder
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, PreviewReady):
-            content = self.embedding.content(self.model.name, self.model.hash)
+            path = self.folder / f"{self.adapter.name}-{event.global_step}.png"
             with Image.open(event.paths[0]) as picture:
-                write_embedding_png(self.folder / f"{self.embedding.name}-{event.global_step}.png", content, picture)
+                shown = self.adapter.published()
+                shown.save_card(path, picture, model_name=self.model.name, model_hash=self.model.hash)

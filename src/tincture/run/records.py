@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from tincture import version
-from tincture.adapters.embedding import Embedding
-from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.data.sources import Source
 from tincture.models.loading.load import find_vae
 from tincture.models.loading.sources import find_source
@@ -31,7 +29,7 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
         vae=run.settings.vae and str(find_vae(run.settings.vae, workspace)),
         **run.model.overrides(),  # a file beside the model that comes or goes does not change this run
     )
-    run.adapter.save(folder.start, model_name=run.model.name, model_hash=run.model.hash)
+    run.adapter.published().save(folder.start, model_name=run.model.name, model_hash=run.model.hash)
     record = {
         "settings": settings.to_dict(),
         "root": str(workspace.root.resolve()),
@@ -58,17 +56,6 @@ def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) 
     """The reference's settings file, in its own key names."""
     settings, adapter, model = run.settings, run.adapter, run.model
     kind = settings.kind
-    own: dict[str, Any] = {}
-    if isinstance(adapter, Embedding):
-        own = {"num_vectors_per_token": adapter.num_vectors}
-    elif isinstance(adapter, Hypernetwork):
-        own = {
-            "layer_structure": list(adapter.layer_structure),
-            "activation_func": adapter.activation_func,
-            "weight_init": adapter.weight_init,
-            "add_layer_norm": adapter.add_layer_norm,
-            "use_dropout": any(adapter.dropout_structure),
-        }
     drawing = complete(preview_drawing(settings), model)
     previews = settings.preview_prompts and {
         "preview_prompt": settings.preview_prompts[0],
@@ -85,7 +72,7 @@ def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) 
         "model_name": model.name,
         "model_hash": model.hash,
         "num_of_dataset_images": run.dataset.pictures(),
-        **own,
+        **adapter.published().webui_settings(),
         f"{kind}_name": adapter.name,
         "learn_rate": settings.learning_rate,
         "batch_size": settings.batch_size,

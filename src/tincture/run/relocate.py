@@ -50,9 +50,9 @@ def _moved(path: Path, old: Path, new: Path) -> Path:
 
 
 def adapter_digest(adapter: Adapter) -> str:
-    """SHA-256 (hexadecimal) of what an adapter has learned: its steps and its tensors. Files of either format agree."""
+    """SHA-256 (hexadecimal) of what an adapter's file tells it learned: its steps and its tensors, in any format."""
     total = hashlib.sha256(str(adapter.step).encode())
-    for name, tensor in sorted(adapter.state_dict().items()):
+    for name, tensor in sorted(adapter.published().state_dict().items()):
         total.update(f" {name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         flat = tensor.detach().cpu().flatten().contiguous()
         total.update(flat.view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tincture.adapters import embedding
 from tincture.adapters.adapter import Adapter
 from tincture.errors import UsageError
 from tincture.events import Callback, RunEnded, RunPrepared
@@ -26,7 +25,7 @@ from tincture.run.data import load_template, preview_prompts
 from tincture.run.folder import Checkpointer, RunFolder, read_record, write_json
 from tincture.run.memory.fit import shortage_explained
 from tincture.run.optimizer_file import load_optimizer, save_optimizer
-from tincture.run.previews import EmbeddingCards, Previewer
+from tincture.run.previews import Cards, Previewer
 from tincture.run.records import preview_drawing, provenance, write_records
 from tincture.run.relocate import noted, refuse_foreign, relocated
 from tincture.settings.train import MEMORY_SETTINGS, TrainSettings
@@ -166,8 +165,8 @@ def _run(
     watchers.append(Checkpointer(trainer, folder, path, settings.save_every, lambda to: _save(run, folder, to, path)))
     if settings.preview_every:
         watchers.append(_previewer(run, folder.images))
-    if settings.preview_with_embedding and isinstance(run.adapter, embedding.Embedding):
-        watchers.append(EmbeddingCards(run.model, run.adapter, folder.image_embeddings))
+    if settings.preview_with_embedding:
+        watchers.append(Cards(run.model, run.adapter, folder.image_embeddings))
     watchers.extend(callbacks)
     with shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)):
         interrupted = trainer.run(watchers, stop)
@@ -193,16 +192,17 @@ class _Seconds:
 def _save(run: Components, folder: RunFolder, path: Path, adapter_path: Path) -> None:
     final = path == adapter_path
     with noted(folder, run.adapter) if final else contextlib.nullcontext():
-        run.adapter.save(path, model_name=run.model.name, model_hash=run.model.hash, provenance=provenance(run))
+        shown = run.adapter.published()
+        shown.save(path, model_name=run.model.name, model_hash=run.model.hash, provenance=provenance(run))
     if run.settings.save_optimizer_state and final:
         save_optimizer(run.trainer.optimizer, run.adapter, path)
 
 
 def _previewer(run: Components, folder: Path) -> Previewer:
-    settings, data = run.settings, run.trainer.data
-    prompts = preview_prompts(settings, run.dataset, data.prompt)
-    seed, every, emit = settings.preview_seed, settings.preview_every, run.trainer.emit
-    return Previewer(run.model, run.adapter, prompts, preview_drawing(settings), seed, folder, every, emit)
+    settings = run.settings
+    prompts = preview_prompts(settings, run.dataset, run.trainer.data.prompt)
+    seed, every = settings.preview_seed, settings.preview_every
+    return Previewer(run.trainer, prompts, preview_drawing(settings), seed, folder, every)
 
 
 def _logs(settings: TrainSettings, workspace: Workspace) -> Path:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from tincture.adapters.adapter import Adapter
+from tincture.adapters.adapter import Adapter, AuxiliaryLoss
 from tincture.data.dataset import PictureDataset
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.data import possible_prompts
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.conditioning import Conditioning
-from tincture.training.loss import AuxiliaryLoss
 from tincture.training.optimizer import create_optimizer
 from tincture.training.trainer import Clipping, Trainer, TrainingData
 

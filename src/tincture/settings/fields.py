@@ -30,9 +30,10 @@ ITEM_WORDS: Mapping[type, str] = types.MappingProxyType({int: "whole numbers", f
 def setting(
     default: Any,
     group: str,
-    help_text: str,
+    help_text: str | Callable[[], str],
     check: Check | None = None,
     *,
+    choices: Callable[[], tuple[str, ...]] | None = None,
     number: bool = False,
     strip: bool = False,
     secret: bool = False,
@@ -44,8 +45,9 @@ def setting(
     Args:
         default: `dataclasses.MISSING` for a setting that must be given.
         group: the heading it stands under in the help.
-        help_text: one sentence.
+        help_text: one sentence; asked for whenever settings are described where it depends on what is registered.
         check: of its value, beyond the type.
+        choices: all that is allowed of a text, asked for in the same way; those that never change are its type.
         number: a text that may also be given as a number, such as a schedule of one rate.
         strip: a text whose blanks at both ends don't count.
         secret: no message shows its value.
@@ -57,6 +59,7 @@ def setting(
         "group": group,
         "help": help_text,
         "check": check,
+        "choices": choices,
         "number": number,
         "strip": strip,
         "secret": secret,
@@ -235,7 +238,9 @@ def _spec(field: dataclasses.Field[Any], annotation: Any) -> FieldSpec:
     lone = origin is types.UnionType and any(typing.get_origin(argument) is tuple for argument in arguments)
     optional = origin is types.UnionType and not lone
     repeated = origin is tuple or lone
-    choices = arguments if origin is Literal else ()
+    said = dict(field.metadata)
+    help_text, asked = said.pop("help"), said.pop("choices")
+    choices = asked() if asked else arguments if origin is Literal else ()
     base = str if choices else arguments[0] if optional or repeated else annotation
     required = field.default is dataclasses.MISSING
     return FieldSpec(
@@ -247,7 +252,8 @@ def _spec(field: dataclasses.Field[Any], annotation: Any) -> FieldSpec:
         repeated=repeated,
         lone=lone,
         choices=choices,
-        **field.metadata,
+        help=help_text() if callable(help_text) else help_text,
+        **said,
     )
 
 

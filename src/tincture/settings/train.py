@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tincture.adapters.kinds import AdapterKind, any_of, find_kind, for_each, kind_names
 from tincture.errors import UsageError
 from tincture.randomness import LARGEST_REQUESTED_SEED
 from tincture.settings.checks import (
@@ -32,10 +33,9 @@ from tincture.settings.fields import CheckedSettings, FieldSpec, same_as, settin
 from tincture.settings.model_overrides import ModelChoice, ModelOverrides
 from tincture.workspace import MAX_NAME_LENGTH, clean_name
 
-DEFAULT_LEARNING_RATE: Mapping[str, str] = types.MappingProxyType({"embedding": "0.005", "hypernetwork": "1e-5"})
-DEFAULT_TEMPLATE: Mapping[str, str] = types.MappingProxyType(
-    {"embedding": "subject_filewords", "hypernetwork": "hypernetwork"}
-)
+
+def _usual_weight_decay(kind: AdapterKind) -> str:
+    return "the optimizer's own" if kind.weight_decay is None else f"{kind.weight_decay:g}"
 
 
 def _name(value: str) -> str | None:
@@ -82,11 +82,15 @@ class TrainSettings(CheckedSettings):
         UsageError: naming every value that is not allowed, all in one message.
     """
 
-    kind: Literal["embedding", "hypernetwork"] = setting(
-        dataclasses.MISSING, ADAPTER, "What is trained: embedding or hypernetwork."
+    kind: str = setting(
+        dataclasses.MISSING, ADAPTER, lambda: f"What is trained: {any_of(kind_names())}.", choices=kind_names
     )
     name: str = setting(
-        dataclasses.MISSING, ADAPTER, "Name of the embedding or hypernetwork, made by create.", _name, strip=True
+        dataclasses.MISSING,
+        ADAPTER,
+        lambda: f"Name of the {any_of(kind_names())}, made by create.",
+        _name,
+        strip=True,
     )
 
     model: str = same_as(ModelChoice, "model")
@@ -126,7 +130,7 @@ class TrainSettings(CheckedSettings):
         "enlarge", DATA, "What becomes of pictures that are smaller than they are to be trained."
     )
     template: str = setting(
-        "", DATA, "Prompt template, by name or path; empty: subject_filewords (embedding) or hypernetwork."
+        "", DATA, lambda: f"Prompt template, by name or path; empty: {for_each(lambda kind: kind.template)}."
     )
     word_regex: str = setting(
         "",
@@ -165,7 +169,7 @@ class TrainSettings(CheckedSettings):
     learning_rate: str = setting(
         "",
         OPTIMIZER,
-        "Rate, or schedule 'rate:step, rate:step, rate'; empty: 0.005 (embedding) or 1e-5 (hypernetwork).",
+        lambda: f"Rate, or schedule 'rate:step, rate:step, rate'; empty: {for_each(lambda kind: kind.learning_rate)}.",
         number=True,
         largest=2000,
     )
@@ -175,7 +179,7 @@ class TrainSettings(CheckedSettings):
     )
     optimizer: str = setting("AdamW", OPTIMIZER, "Name of an optimizer of torch.optim.", filled)
     weight_decay: float | None = setting(
-        None, OPTIMIZER, "Weight decay; not given: 0 (embedding) or the optimizer's own (hypernetwork).", at_least(0)
+        None, OPTIMIZER, lambda: f"Weight decay; not given: {for_each(_usual_weight_decay)}.", at_least(0)
     )
     clip_grad_mode: Literal["none", "value", "norm"] = setting("none", OPTIMIZER, "How gradients are clipped.")
     clip_grad_value: str = setting(
@@ -254,7 +258,8 @@ class TrainSettings(CheckedSettings):
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
         sound = {name: value for name, value in values.items() if name not in faulty}
-        return _data_faults(sound) + _preview_faults(sound) + ([] if "steps" in faulty else _schedule_faults(sound))
+        faults = [*_data_faults(sound), *_kind_faults(sound), *_preview_faults(sound)]
+        return faults + ([] if "steps" in faulty else _schedule_faults(sound))
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -266,15 +271,16 @@ class TrainSettings(CheckedSettings):
         return ModelOverrides.of(self)
 
     def resolved(self) -> TrainSettings:
-        """A copy in which what depends on the kind (rate, template, an embedding's weight decay) is filled in.
+        """A copy in which what depends on the kind (rate, template, weight decay) is filled in.
 
         So is what is left open of `MEMORY_SETTINGS`, unless `vram` asks for a choice.
         """
+        kind = find_kind(self.kind)
         return self.replace(
             **(self.open_memory_settings() if self.vram == "off" else {}),
-            learning_rate=self.learning_rate or DEFAULT_LEARNING_RATE[self.kind],
-            template=self.template or DEFAULT_TEMPLATE[self.kind],
-            weight_decay=0.0 if self.kind == "embedding" and self.weight_decay is None else self.weight_decay,
+            learning_rate=self.learning_rate or kind.learning_rate,
+            template=self.template or kind.template,
+            weight_decay=kind.weight_decay if self.weight_decay is None else self.weight_decay,
         )
 
     @property
@@ -282,7 +288,7 @@ class TrainSettings(CheckedSettings):
         """The step that ends the run: as in the webui, it may be the end of the learning rate's schedule."""
         from tincture.settings.schedule import Schedule
 
-        rate = self.learning_rate or DEFAULT_LEARNING_RATE[self.kind]
+        rate = self.learning_rate or find_kind(self.kind).learning_rate
         return min(self.steps, Schedule.parse(rate, self.steps).end_step)
 
     def open_memory_settings(self) -> dict[str, Any]:
@@ -305,20 +311,17 @@ def _data_faults(values: Mapping[str, Any]) -> list[str]:
             f"masks is {values['masks']!r}, but use_weight is off and attention_mask_weight is 0, so that no mask "
             "would count; give one of them"
         )
-    if attention and values.get("kind") == "hypernetwork":
-        faults.append(
-            f"attention_mask_weight is {attention}, but a hypernetwork has no name in the prompt whose attention could "
-            "be held to a mask; leave it out, or use masks by use_weight"
-        )
     return faults
 
 
+def _kind_faults(values: Mapping[str, Any]) -> list[str]:
+    """None before the kind is known."""
+    return find_kind(values["kind"]).faults(values) if "kind" in values else []
+
+
 def _preview_faults(values: Mapping[str, Any]) -> list[str]:
-    if not values.get("preview_with_embedding"):
-        return []
-    if values.get("kind") == "hypernetwork":
-        return ["preview_with_embedding is on, but a picture has no place for a hypernetwork; leave it out"]
-    if values.get("preview_every") == 0:
+    has_card = "kind" not in values or find_kind(values["kind"]).has_card
+    if values.get("preview_with_embedding") and values.get("preview_every") == 0 and has_card:
         return ["preview_with_embedding is on, but preview_every is 0, so that there is no preview; leave one out"]
     return []
 

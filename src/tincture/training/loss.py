@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol
+from collections.abc import Callable
 
 from torch import Tensor
 
 from tincture.models.noise_process import NoiseProcess
 
 Predict = Callable[[Tensor, Tensor], Tensor]
-
-
-class AuxiliaryLoss(Protocol):
-    """A term beside the denoising loss, made from what the denoiser does while it predicts."""
-
-    def watching(self) -> AbstractContextManager[None]:
-        """Sees the prediction that is made inside the context, and leaves it as it is."""
-        ...
-
-    def value(self, indices: Sequence[int], prompts: Sequence[str]) -> Tensor:
-        """The term, a float32 scalar, for the prediction last seen: of the samples ``indices`` with ``prompts``."""
-        ...
 
 
 def denoising_loss(

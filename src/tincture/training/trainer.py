@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tincture import randomness
-from tincture.adapters.adapter import Adapter
+from tincture.adapters.adapter import Adapter, AuxiliaryLoss
 from tincture.data.batches import BatchPlan
 from tincture.data.latents import LatentCache
 from tincture.errors import DivergedError
@@ -27,7 +27,7 @@ from tincture.models.devices import PRECISIONS
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings.schedule import Schedule
 from tincture.training.conditioning import Conditioning
-from tincture.training.loss import AuxiliaryLoss, denoising_loss
+from tincture.training.loss import denoising_loss
 from tincture.training.metrics import LossWindow
 
 
@@ -100,6 +100,7 @@ class Trainer:
         self.window = LossWindow(len(data.latents))
         self._unread: list[tuple[int, float, Tensor]] = []
         self._callbacks: Sequence[Callback] = ()
+        self._acting = contextlib.ExitStack()  # the adapter, attached for the time of a run
 
     def run(self, callbacks: Sequence[Callback] = (), stop: threading.Event | None = None) -> bool:
         """Trains until ``steps`` or until ``stop`` is set; returns whether it was stopped before the end.
@@ -117,7 +118,7 @@ class Trainer:
                 rate = self.learning_rate.at(self.global_step)
                 loss = self.make_step(rate)
                 self.global_step += 1
-                self.adapter.step += 1
+                self.adapter.advance()
                 self._unread.append((self.global_step, rate, loss))
                 if len(self._unread) >= self.log_every:
                     self.read_losses()
@@ -139,6 +140,26 @@ class Trainer:
         self.grad_scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return loss
+
+    @contextlib.contextmanager
+    def publishing(self) -> Iterator[Adapter]:
+        """Between two steps of a run: the adapter with the weights to publish acts, ready for use.
+
+        What is trained acts and is in training mode again afterwards.
+        """
+        published = self.adapter.published()
+        try:
+            if published is self.adapter:
+                yield self.adapter.train(False)
+                return
+            self._acting.close()
+            try:
+                with published.train(False).attach(self.model):
+                    yield published
+            finally:
+                self._acting.enter_context(self.adapter.attach(self.model))
+        finally:
+            self.adapter.train()
 
     def emit(self, event: Event) -> None:
         """Tells every callback, in their order."""
@@ -235,7 +256,8 @@ class Trainer:
         Network dropout draws from that generator, which is seeded anew in every micro-batch.
         """
         devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with self.adapter.attach(self.model), torch.random.fork_rng(devices):
+        with self._acting, torch.random.fork_rng(devices):
+            self._acting.enter_context(self.adapter.attach(self.model))
             self.adapter.train()
             try:
                 yield

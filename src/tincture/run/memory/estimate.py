@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import torch
 
 from tincture.adapters.adapter import Adapter
-from tincture.adapters.embedding import Embedding
 from tincture.data import captions
 from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
@@ -28,7 +27,6 @@ from tincture.run.data import possible_prompts, preview_prompts, prompt_draw
 from tincture.run.memory.rehearsal import Rehearsal, StepMemory
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer, prompts_kept
 from tincture.settings.train import TrainSettings
-from tincture.training.attention_mask import AttentionMaskLoss
 from tincture.training.trainer import Trainer, TrainingData
 
 T = TypeVar("T")
@@ -190,9 +188,7 @@ class MemoryEstimator:
                 weights=[weight] * count if settings.use_weight else None,
                 time_ids=[model.time_ids(size, (0, 0), size)] * count if model.family.knows_sizes else None,
             )
-            auxiliary = None
-            if settings.attention_mask_weight and isinstance(adapter, Embedding):
-                auxiliary = AttentionMaskLoss(model, adapter, [weight[0]] * count, settings.attention_mask_weight)
+            auxiliary = adapter.auxiliary_loss(settings.to_dict(), model, lambda: [weight[0]] * count)
             optimizer = make_optimizer(settings, adapter)
             return make_trainer(settings, model, adapter, data, optimizer, auxiliary_loss=auxiliary)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
 
+from tincture.adapters.embedding_kind import EMBEDDING
+from tincture.adapters.kinds import AdapterKind, find_kind, kind_names, kinds
 from tincture.errors import UsageError
 from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
@@ -18,23 +21,16 @@ from tincture.server.page.parts.components import number, panel
 from tincture.server.page.parts.fields import Form
 from tincture.server.page.train.preprocess import PICTO_SIDE, USUAL_SIDE
 from tincture.server.page.train.schedule_plot import draw_schedule
-from tincture.settings.presets import EMBEDDING_SETTINGS, HYPERNETWORK_SETTINGS
-from tincture.settings.train import DEFAULT_LEARNING_RATE, FIELDS
+from tincture.settings.train import FIELDS
 
 if TYPE_CHECKING:
     from tincture.server.requests.places import Places
     from tincture.server.service import Service
 
-KINDS = ("embedding", "hypernetwork")
-RATES = {"embedding": "0.005", "hypernetwork": "0.00001"}
 # what the webui's own page begins with
 STEPS = 100_000
 # picto learns within some hundred steps, and its previews take no time
-PICTO_RATES: Mapping[str, str] = {
-    "embedding": EMBEDDING_SETTINGS["learning_rate"],
-    "hypernetwork": HYPERNETWORK_SETTINGS["learning_rate"],
-}
-PICTO: Mapping[str, Any] = {**EMBEDDING_SETTINGS, "preview_every": 50, "save_every": 100}
+PICTO: Mapping[str, Any] = {**EMBEDDING.preset, "preview_every": 50, "save_every": 100}
 TEMPLATE = "style_filewords"
 CLIPPING = (("disabled", "none"), ("value", "value"), ("norm", "norm"))
 OPTIMIZERS = ("AdamW", "Adam", "Adamax", "NAdam", "RAdam", "Adafactor", "RMSprop", "SGD", "Adagrad")
@@ -70,7 +66,7 @@ class TrainInputs:
             raise UsageError("No dataset directory is given; choose a data set, or type the path of a folder.")
         rate = str(given[self.rates[kind]] or "").strip()
         data = folders if len(folders) > 1 else folders[0]
-        card = kind == "embedding" and values["preview_with_embedding"] and bool(values["preview_every"])
+        card = find_kind(kind).has_card and values["preview_with_embedding"] and bool(values["preview_every"])
         values["preview_with_embedding"] = card  # the webui's users leave it ticked, whatever they train
         return {**values, "kind": kind, "name": name, "data": data, "learning_rate": rate, "model": model}
 
@@ -103,9 +99,9 @@ def build(service: Service) -> TrainInputs:
     picto = service.default_model() == "picto"
     form = Form(FIELDS, "tr", PICTO if picto else {})
     with gr.Group(), gr.Row():
-        names = {kind: _adapter(service, kind) for kind in KINDS}
+        names = {kind: _adapter(service, kind) for kind in kind_names()}
     with gr.Group():
-        rates, drawings = _rates(PICTO_RATES if picto else RATES, PICTO["steps"] if picto else STEPS)
+        rates, drawings = _rates(picto, PICTO["steps"] if picto else STEPS)
         with gr.Row():
             form.add("clip_grad_mode", label="Gradient Clipping", choices=CLIPPING)
             form.add("clip_grad_value", label="Gradient Clipping value")
@@ -134,34 +130,43 @@ def _adapter(service: Service, kind: str) -> Component:
     )
 
 
-def _rates(begin: Mapping[str, str], steps: int) -> tuple[dict[str, Component], dict[str, Component]]:
+def _rates(picto: bool, steps: int) -> tuple[dict[str, Component], dict[str, Component]]:
     rates: dict[str, Component] = {}
     drawings: dict[str, Component] = {}
-    for kind in KINDS:
-        rates[kind] = gr.Textbox(
-            value=begin[kind],
-            label=f"{kind.capitalize()} Learning rate",
+    for kind in kinds():
+        begin = _begin(kind, picto)
+        rates[kind.name] = gr.Textbox(
+            value=begin,
+            label=f"{kind.name.capitalize()} Learning rate",
             info="One rate, or a schedule: 0.005:100, 1e-3:1000, 1e-5 is 0.005 until step 100, 1e-3 until step 1000, "
             "then 1e-5.",
-            elem_id=f"tr-{kind}-rate",
+            elem_id=f"tr-{kind.name}-rate",
         )
-        drawings[kind] = panel(draw_schedule(begin[kind], steps), elem_id=f"tr-{kind}-schedule")
+        drawings[kind.name] = panel(draw_schedule(begin, steps), elem_id=f"tr-{kind.name}-schedule")
     return rates, drawings
+
+
+def _begin(kind: AdapterKind, picto: bool) -> str:
+    """The rate that the page begins with; a lone one as people write it, not as 1e-05."""
+    usual = kind.learning_rate
+    if picto:
+        return str(kind.preset.get("learning_rate", usual))
+    return usual if ":" in usual else f"{Decimal(usual):f}"
 
 
 def _draw_as_typed(form: Form, rates: Mapping[str, Component], drawings: Mapping[str, Component]) -> None:
     steps: Any = form.inputs["steps"]
-    for kind in KINDS:
-        rate: Any = rates[kind]
+    for kind in kinds():
+        rate: Any = rates[kind.name]
 
-        def draw(text: str | None, count: Any, usual: str = DEFAULT_LEARNING_RATE[kind]) -> str:
+        def draw(text: str | None, count: Any, usual: str = kind.learning_rate) -> str:
             return draw_schedule(text or "", count, usual)
 
         gr.on(
             [rate.change, steps.change, gr.context.Context.root_block.load],
             draw,
             [rate, steps],
-            drawings[kind],
+            drawings[kind.name],
             show_progress="hidden",
             trigger_mode="always_last",
             queue=False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
+from tincture.adapters.kinds import kind_names
 from tincture.errors import TinctureError, UsageError
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.answers import done, failed, interrupted, submitted
@@ -16,7 +17,7 @@ from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.markup import escape, quiet
 from tincture.server.page.train import create, preprocess
 from tincture.server.page.train.datasets import Gallery
-from tincture.server.page.train.form import KINDS, TrainInputs
+from tincture.server.page.train.form import TrainInputs
 from tincture.server.page.train.form import build as build_form
 from tincture.server.page.train.plan_view import plan_html
 
@@ -56,7 +57,7 @@ class TrainTab:
                 elem_id="base-model",
             )
             refresh = gr.Button("Refresh lists", size="sm", min_width=120, scale=0, elem_id="refresh-lists")
-        made = {kind: gr.State("") for kind in KINDS}
+        made = {kind: gr.State("") for kind in kind_names()}
         with gr.Tabs(elem_id="train-tabs", overflow_behavior="wrap") as self.tabs:
             with gr.Tab("Create embedding", id="create-embedding"):
                 created = {"embedding": create.embedding(service, self.model, made["embedding"])}
@@ -92,7 +93,7 @@ class TrainTab:
                         kind: gr.Button(
                             f"Train {kind.capitalize()}", variant="primary", min_width=140, elem_id=f"tr-start-{kind}"
                         )
-                        for kind in KINDS
+                        for kind in kind_names()
                     }
                 with gr.Row():
                     self.plan = gr.Button("Show plan", min_width=140, elem_id="tr-plan")
@@ -113,7 +114,7 @@ class TrainTab:
 
         def show_plan(given: dict[Component, Any]) -> str:
             try:
-                chosen = [kind for kind in KINDS if given[self.inputs.names[kind]]]
+                chosen = [kind for kind in kind_names() if given[self.inputs.names[kind]]]
                 if not chosen:
                     raise UsageError("Neither an embedding nor a hypernetwork is chosen; choose what to train.")
                 plans = [self.service.model_work.plan("train", settings(given, kind)) for kind in chosen]

@@ -10,10 +10,10 @@ from tests.runs import equal
 from tests.support import tiny_model, tiny_sdxl
 from tests.unit.adapters.test_attention_maps import FullAttention
 from tests.unit.training.test_trainer import assert_trained_alike, make_adapter, make_trainer, result
+from tincture.adapters.attention_mask import AttentionMaskLoss, attention_mask_loss, latent_mask
 from tincture.adapters.embedding import Embedding, create_embedding
 from tincture.data.latents import LatentCache
 from tincture.models.stable_diffusion import StableDiffusion
-from tincture.training.attention_mask import AttentionMaskLoss, attention_mask_loss, latent_mask
 
 LEFT = torch.zeros(8, 8)
 LEFT[:, :4] = 1

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from tincture.adapters.attention_maps import CrossAttentionRecord, record_cross_attention
-from tincture.adapters.embedding import Embedding
-from tincture.models.stable_diffusion import StableDiffusion
+
+if TYPE_CHECKING:
+    from tincture.adapters.embedding import Embedding
+    from tincture.models.stable_diffusion import StableDiffusion
 
 # What a map of attention is divided by at least: a word that is looked at nowhere has no map.
 _LEAST_SHARE = 1e-6

@@ -1,0 +1,56 @@
+"""What all parts know of embeddings without loading torch."""
+
+from __future__ import annotations
+
+from tincture.adapters.kinds import AdapterKind, FileFormat, Option
+
+EMBEDDING = AdapterKind(
+    name="embedding",
+    title="textual-inversion embedding",
+    plural="embeddings",
+    folder="embeddings",
+    implementation="tincture.adapters.embedding:Embedding",
+    losses="textual_inversion_loss.csv",
+    learning_rate="0.005",
+    template="subject_filewords",
+    weight_decay=0.0,
+    options=(
+        Option(
+            name="num_vectors",
+            default=1,
+            help="Number of vectors: tokens it stands for.",
+            described="How many vectors it has.",
+            flags=("--vectors", "--num-vectors"),
+            flag_bounds={"min": 1},
+            request_bounds={"ge": 1, "le": 75},
+        ),
+        Option(
+            name="init_text",
+            default="*",
+            help="Text whose tokens it starts from; empty: zeros.",
+            described="Words whose vectors it begins with; empty: zeros.",
+            request_bounds={"max_length": 10_000},
+        ),
+    ),
+    strength="prompt weight",
+    has_word=True,
+    has_card=True,
+    formats=(
+        FileFormat("webui (.pt)", "pt", ".pt"),
+        FileFormat("safetensors", "safetensors", ".safetensors"),
+        FileFormat("diffusers (.bin)", "bin", ".bin"),
+        FileFormat("sd-scripts (.safetensors)", "kohya", ".safetensors"),
+        FileFormat("SDXL (.safetensors)", "sdxl", ".safetensors"),
+        FileFormat("Picture card (.png)", "png", ".png"),
+        FileFormat("Picture card (.webp)", "webp", ".webp"),
+    ),
+    preset={
+        "learning_rate": "0.005:200, 0.002",
+        "steps": 300,
+        "batch_size": 5,
+        "gradient_accumulation_steps": 2,
+        "template": "subject_filewords",
+        "latent_sampling_method": "deterministic",
+    },
+    preset_options={"num_vectors": 6},
+)

@@ -1,0 +1,113 @@
+"""What all parts know of hypernetworks without loading torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from tincture.adapters.kinds import AdapterKind, FileFormat, Option
+from tincture.formats.layer_structure import layer_widths
+from tincture.randomness import LARGEST_SEED
+
+_WIDTHS = (320, 640, 1280, 2048)  # of SD's models, where no width is named
+
+
+def _size(options: Mapping[str, Any]) -> tuple[int, str]:
+    structure = options.get("layer_structure", (1, 2, 1))
+    sizes = options.get("sizes") or _WIDTHS
+    widths = [layer_widths(size, structure) for size in (_WIDTHS if isinstance(sizes, str) else sizes)]
+    count = sum(2 * one * other for row in widths for one, other in itertools.pairwise(row))
+    return count, "layer_structure"
+
+
+HYPERNETWORK = AdapterKind(
+    name="hypernetwork",
+    title="hypernetwork",
+    plural="hypernetworks",
+    folder="models/hypernetworks",
+    implementation="tincture.adapters.hypernetwork:Hypernetwork",
+    losses="hypernetwork_loss.csv",
+    learning_rate="1e-5",
+    template="hypernetwork",
+    options=(
+        Option(
+            name="sizes",
+            default=None,
+            help="Context widths that get a pair of modules, like 768,320, or those of a family: sd1, sd2 or sdxl; no "
+            "model is loaded then. Empty: all of the model.",
+            described="Widths to have modules for, or a family: sd1, sd2, sdxl; not given: all of the model.",
+            request_bounds={"ge": 1, "le": 8192},
+            several=int,
+            or_word=True,
+        ),
+        Option(
+            name="layer_structure",
+            default=(1, 2, 1),
+            help="Widths of the layers as factors; first and last must be 1.",
+            described="Widths of the layers, relative to the context's.",
+            several=float,
+            most=32,
+        ),
+        Option(
+            name="activation_func",
+            default="linear",
+            help="Activation between layers: linear, relu, swish, mish, ...",
+            described="Activation between the layers.",
+            flags=("--activation",),
+            request_bounds={"max_length": 200},
+        ),
+        Option(
+            name="weight_init",
+            default="Normal",
+            help="Normal, XavierUniform, XavierNormal, KaimingUniform or KaimingNormal.",
+            described="How weights begin.",
+            request_bounds={"max_length": 200},
+        ),
+        Option(
+            name="add_layer_norm",
+            default=False,
+            help="Add a layer norm behind each layer.",
+            described=None,
+            flags=("--layer-norm",),
+        ),
+        Option(
+            name="activate_output",
+            default=False,
+            help="Put the activation behind the last layer too.",
+            described=None,
+        ),
+        Option(
+            name="dropout_structure",
+            default=None,
+            help="Dropout per entry of the structure, like 0,0.3,0; empty: none.",
+            described="Drop-out behind each layer.",
+            several=float,
+            most=32,
+        ),
+        Option(
+            name="seed",
+            default=0,
+            help="Seed of the first weights.",
+            described=None,
+            flag_bounds={"min": 0, "max": LARGEST_SEED},
+            request_bounds={"ge": 0, "lt": 2**63},
+        ),
+    ),
+    tag="hypernet",
+    formats=(
+        FileFormat("webui (.pt)", "pt", ".pt"),
+        FileFormat("safetensors", "safetensors", ".safetensors"),
+        FileFormat("LoRA (.safetensors)", "lora", ".safetensors"),
+    ),
+    preset={
+        "learning_rate": "1e-3:150, 3e-4",
+        "steps": 200,
+        "batch_size": 8,
+        # Guidance compares with an empty prompt, so the style must come there too.
+        "caption_drop_out": 0.15,
+        "latent_sampling_method": "deterministic",
+    },
+    preset_options={"layer_structure": (1, 2, 1), "activation_func": "relu"},
+    size=_size,
+)

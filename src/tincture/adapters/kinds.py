@@ -1,0 +1,218 @@
+"""The kinds of adapters: what workspace, settings, command line and server know of each, without loading torch.
+
+This is one half of an adapter; the other is the class that ``implementation`` names, behind the protocol in
+``adapters/adapter.py``. Whoever adds an adapter describes it by an ``AdapterKind`` and calls ``register``. All else
+asks the description, and never which kind it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tincture.errors import UsageError
+
+if TYPE_CHECKING:
+    from tincture.adapters.adapter import Adapter
+
+_SHIPPED = ("tincture.adapters.embedding_kind:EMBEDDING", "tincture.adapters.hypernetwork_kind:HYPERNETWORK")
+_UNIQUE = ("name", "plural", "folder", "losses", "tag")
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def _nothing_wrong(values: Mapping[str, Any]) -> Sequence[str]:
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """A choice when an adapter is made: a flag of ``tincture create``, a field of the HTTP request, an input of a form.
+
+    Attributes:
+        name: keyword of the class's ``create``.
+        default: where nothing is chosen; its type is the option's, but for ``several``.
+        help: one sentence, for the command line.
+        described: another one for the HTTP API; empty: the same; None: none at all.
+        flags: on the command line; none: ``--NAME`` with hyphens.
+        flag_bounds: ``min`` and ``max`` of its value on the command line.
+        request_bounds: of its value in a request (of each number, of ``several``), as pydantic's ``Field`` names them.
+        several: the type of its numbers where it is a list of them; None can be given too if it is the default.
+        most: items of a list in a request.
+        or_word: of a list: a word may be given instead.
+    """
+
+    name: str
+    default: Any
+    help: str
+    described: str | None = ""
+    flags: tuple[str, ...] = ()
+    flag_bounds: Mapping[str, Any] = field(default_factory=dict)
+    request_bounds: Mapping[str, Any] = field(default_factory=dict)
+    several: type[int] | type[float] | None = None
+    most: int | None = None
+    or_word: bool = False
+
+    @property
+    def flag(self) -> str:
+        """How the command line's messages name it."""
+        return self.flags[0] if self.flags else f"--{self.name.replace('_', '-')}"
+
+
+class FileFormat(NamedTuple):
+    """A format that files of a kind can be converted to: what people read, its name for ``convert``, the suffix."""
+
+    title: str
+    name: str
+    suffix: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterKind:
+    """What is known of a kind of adapters without its class.
+
+    Attributes:
+        name: in settings, commands and addresses: small letters, digits and hyphens.
+        title: what it is called in full.
+        plural: the folder of copies in a run, and a heading.
+        folder: where its files lie in a workspace.
+        implementation: ``MODULE:CLASS`` of the adapter.
+        losses: name of a run's CSV file.
+        learning_rate: where a run gives none; a schedule.
+        template: name of the prompt template where a run gives none.
+        weight_decay: where a run gives none; None: the optimizer's own.
+        options: what can be chosen when one is made.
+        tag: prompts name it by ``<TAG:NAME:0.8>``; empty: by its name as a word, and by ``(NAME:0.8)``.
+        strength: what the number in the prompt is called.
+        has_word: its name stands in prompts as a word, so that the attention to it can be held to masks.
+        has_card: a picture can hold it.
+        formats: that its files can be converted to.
+        preset: settings with which picto learns well within a minute: the demo measures them, and the page begins with
+            them.
+        preset_options: options of the adapter that learns so.
+        check: what is wrong with a run's settings taken together, as words that name them.
+        size: of options, how many numbers such an adapter has, as far as can be said without a model, and which option
+            decides on it; a server refuses too many.
+    """
+
+    name: str
+    title: str
+    plural: str
+    folder: str
+    implementation: str
+    losses: str
+    learning_rate: str
+    template: str
+    weight_decay: float | None = None
+    options: tuple[Option, ...] = ()
+    tag: str = ""
+    strength: str = "multiplier"
+    has_word: bool = False
+    has_card: bool = False
+    formats: tuple[FileFormat, ...] = ()
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    preset_options: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[Mapping[str, Any]], Sequence[str]] = _nothing_wrong
+    size: Callable[[Mapping[str, Any]], tuple[int, str]] | None = None
+
+    @property
+    def one(self) -> str:
+        """With its article: ``an embedding``."""
+        return f"{'an' if self.name[0] in 'aeiou' else 'a'} {self.name}"
+
+    def adapter_class(self) -> type[Adapter]:
+        """The class; loads torch."""
+        module, name = self.implementation.split(":")
+        found: type[Adapter] = getattr(importlib.import_module(module), name)
+        return found
+
+    def option(self, name: str) -> Option:
+        """The option called ``name``."""
+        return next(option for option in self.options if option.name == name)
+
+    def in_prompt(self, name: str, strength: float | None = None) -> str:
+        """How a prompt names it; without a strength: at full strength."""
+        if self.tag:
+            return f"<{self.tag}:{name}:{'1.0' if strength is None else format(strength, '.4g')}>"
+        return name if strength in (None, 1) else f"({name}:{strength:.4g})"
+
+    def faults(self, values: Mapping[str, Any]) -> list[str]:
+        """What is wrong with the settings of a run of this kind, as words that name them."""
+        faults, attention = list(self.check(values)), values.get("attention_mask_weight")
+        if attention and not self.has_word:
+            faults.append(
+                f"attention_mask_weight is {attention}, but {self.one} has no name in the prompt whose attention could "
+                "be held to a mask; leave it out, or use masks by use_weight"
+            )
+        if values.get("preview_with_embedding") and not self.has_card:
+            faults.append(f"preview_with_embedding is on, but a picture has no place for {self.one}; leave it out")
+        return faults
+
+
+_registered: dict[str, AdapterKind] = {}
+
+
+def register(kind: AdapterKind) -> AdapterKind:
+    """Makes ``kind`` known to all parts, which ask for the kinds when they are made; returns it.
+
+    Raises:
+        UsageError: its name cannot be one, or it has something that tells another kind apart.
+    """
+    if not _NAME.fullmatch(kind.name):
+        raise UsageError(f"The kind of adapter {kind.name!r} must be named by small letters, digits and hyphens.")
+    for other in kinds():
+        same = [part for part in _UNIQUE if getattr(kind, part) and getattr(kind, part) == getattr(other, part)]
+        if same:
+            raise UsageError(
+                f"The kind of adapter {kind.name!r} has the {same[0]} {getattr(kind, same[0])!r} of {other.name!r}; "
+                "choose another one."
+            )
+    _registered[kind.name] = kind
+    return kind
+
+
+def unregister(name: str) -> None:
+    """Takes back what ``register`` did; nothing happens where there is no such kind."""
+    _registered.pop(name, None)
+
+
+def kinds() -> tuple[AdapterKind, ...]:
+    """All kinds: those that are shipped, then others in the order of their registration."""
+    return (*_shipped(), *_registered.values())
+
+
+def kind_names() -> tuple[str, ...]:
+    """The names of all kinds."""
+    return tuple(kind.name for kind in kinds())
+
+
+def find_kind(name: str) -> AdapterKind:
+    """The kind called ``name``; UsageError names those that there are."""
+    found = next((kind for kind in kinds() if kind.name == name), None)
+    if found is None:
+        raise UsageError(f"There is no kind of adapter {name!r}; there are {' and '.join(kind_names())}.")
+    return found
+
+
+def tagged_kinds() -> dict[str, AdapterKind]:
+    """Kinds that prompts name by a tag, by that tag."""
+    return {kind.tag: kind for kind in kinds() if kind.tag}
+
+
+def any_of(words: Sequence[str]) -> str:
+    """``a, b or c``."""
+    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+
+
+def for_each(told: Callable[[AdapterKind], str]) -> str:
+    """What ``told`` says of each kind, with the kind behind it where it is not the same word."""
+    each = [(told(kind), kind.name) for kind in kinds()]
+    return any_of([text if text == name else f"{text} ({name})" for text, name in each])
+
+
+def _shipped() -> tuple[AdapterKind, ...]:
+    """Described beside their classes; found by name, since they import this module."""
+    places = (place.split(":") for place in _SHIPPED)
+    return tuple(getattr(importlib.import_module(module), name) for module, name in places)
