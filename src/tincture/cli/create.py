@@ -1,119 +1,70 @@
-"""`tincture create`: new adapter files."""
+"""`tincture create`: new adapter files, a command for each kind, with a flag for each of its options."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from tincture.cli.session import Session, command, new_group, show_help
-from tincture.randomness import LARGEST_SEED
-from tincture.settings.number_lists import number_list, whole_number_list
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name; also the file's name.")]
-Model = Annotated[
-    str, typer.Option(help="Base model: picto, a checkpoint file, a diffusers folder, or a name in the workspace.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file of that name.")]
+from tincture.adapters.kinds import AdapterKind, Option, any_of, kind_names, kinds
+from tincture.cli.session import Session, command, new_group, parameters_of, show_help
+from tincture.settings.number_lists import typed_numbers
 
 
 def register(app: typer.Typer) -> None:
     group = new_group("create")
+    create.__doc__ = f"Make a new {any_of(kind_names())} file."
     command(group, "create", group=True)(create)
-    command(group, "embedding")(create_embedding)
-    command(group, "hypernetwork")(create_hypernetwork)
+    for kind in kinds():
+        name, *others = parameters_of(_of_every_kind)
+        command(group, kind.name, extra=[name, *map(_flag, kind.options), *others])(_maker(kind))
     app.add_typer(group)
 
 
 def create(session: Session, context: typer.Context) -> None:
-    """Make a new embedding or hypernetwork file."""
     if context.invoked_subcommand is None:
         show_help(context)
 
 
-def create_embedding(
-    session: Session,
-    name: Name,
-    vectors: Annotated[
-        int, typer.Option("--vectors", "--num-vectors", min=1, help="Number of vectors: tokens it stands for.")
-    ] = 1,
-    init_text: Annotated[str, typer.Option(help="Text whose tokens it starts from; empty: zeros.")] = "*",
-    model: Model = "picto",
-    overwrite: Overwrite = False,
+def _of_every_kind(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name; also the file's name.")],
+    model: Annotated[
+        str, typer.Option(help="Base model: picto, a checkpoint file, a diffusers folder, or a name in the workspace.")
+    ] = "picto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file of that name.")] = False,
 ) -> None:
-    """Make a new textual-inversion embedding in ROOT/embeddings."""
-    workspace = session.workspace()
-    workspace.adapter_path("embedding", name)  # a wrong name is told before anything heavy is loaded
-    from tincture import recipe
-
-    path = recipe.create_embedding(
-        name, workspace=workspace, model=model, num_vectors=vectors, init_text=init_text, overwrite=overwrite
-    )
-    _show(session, "embedding", path)
+    """What is chosen for a new adapter of any kind; only the signature is used."""
 
 
-def create_hypernetwork(
-    session: Session,
-    name: Name,
-    sizes: Annotated[
-        str,
-        typer.Option(
-            help="Context widths that get a pair of modules, like 768,320, or those of a family: sd1, sd2 or sdxl; no "
-            "model is loaded then. Empty: all of the model."
-        ),
-    ] = "",
-    layer_structure: Annotated[
-        str, typer.Option(help="Widths of the layers as factors; first and last must be 1.")
-    ] = "1,2,1",
-    activation: Annotated[str, typer.Option(help="Activation between layers: linear, relu, swish, mish, ...")] = (
-        "linear"
-    ),
-    weight_init: Annotated[
-        str, typer.Option(help="Normal, XavierUniform, XavierNormal, KaimingUniform or KaimingNormal.")
-    ] = "Normal",
-    layer_norm: Annotated[bool, typer.Option("--layer-norm", help="Add a layer norm behind each layer.")] = False,
-    activate_output: Annotated[
-        bool, typer.Option("--activate-output", help="Put the activation behind the last layer too.")
-    ] = False,
-    dropout_structure: Annotated[
-        str, typer.Option(help="Dropout per entry of the structure, like 0,0.3,0; empty: none.")
-    ] = "",
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the first weights.")] = 0,
-    model: Model = "picto",
-    overwrite: Overwrite = False,
-) -> None:
-    """Make a new hypernetwork in ROOT/models/hypernetworks."""
-    workspace = session.workspace()
-    workspace.adapter_path("hypernetwork", name)
-    widths = _sizes(sizes)
-    structure = number_list("--layer-structure", layer_structure)
-    dropout = number_list("--dropout-structure", dropout_structure) if dropout_structure else None
-    from tincture import recipe
+def _maker(kind: AdapterKind) -> Callable[..., None]:
+    def make(session: Session, **given: Any) -> None:
+        workspace, name = session.workspace(), given.pop("name")
+        workspace.adapter_path(kind.name, name)  # a wrong name is told before anything heavy is loaded
+        options = {option.name: _value(option, given.pop(option.name)) for option in kind.options}
+        from tincture import recipe
 
-    path = recipe.create_hypernetwork(
-        name,
-        workspace=workspace,
-        model=model,
-        sizes=widths,
-        layer_structure=structure,
-        activation_func=activation,
-        weight_init=weight_init,
-        add_layer_norm=layer_norm,
-        activate_output=activate_output,
-        dropout_structure=dropout,
-        seed=seed,
-        overwrite=overwrite,
-    )
-    _show(session, "hypernetwork", path)
+        path = recipe.create(kind.name, name, workspace=workspace, **options, **given)
+        session.show({"kind": kind.name, "path": str(path)}, f"made {path}")
+
+    make.__doc__ = f"Make a new {kind.title} in ROOT/{kind.folder}."
+    return make
 
 
-def _sizes(text: str) -> list[int] | str | None:
-    """Numbers, or a word: the name of a family."""
-    if not text or text[0].isalpha():
-        return text or None
-    return whole_number_list("--sizes", text)
+def _flag(option: Option) -> inspect.Parameter:
+    """Numbers are typed with commas between them."""
+    default, named = option.default, option.flags or ((option.flag,) if isinstance(option.default, bool) else ())
+    if option.several:
+        default = ",".join(f"{number:g}" for number in option.default or ())
+    made = typer.Option(*named, help=option.help, **option.flag_bounds)
+    annotation: Any = Annotated[type(default), made]
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _show(session: Session, kind: str, path: Path) -> None:
-    session.show({"kind": kind, "path": str(path)}, f"made {path}")
+def _value(option: Option, given: Any) -> Any:
+    if not option.several:
+        return given
+    if option.default is None and not given:
+        return None
+    return typed_numbers(option.flag, given, whole=option.several is int, or_word=option.or_word)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tincture.adapters.kinds import AdapterKind, any_of, kinds
 from tincture.cli.flags import flag, given
 from tincture.cli.interrupt import stop_on_interrupt
 from tincture.cli.session import Session, command, new_group, show_help
 from tincture.errors import UsageError
-from tincture.settings.fields import read_toml
+from tincture.settings.fields import read_toml, specs_of
 from tincture.settings.train import FIELDS, MEMORY_SETTINGS, TrainSettings
 
 if TYPE_CHECKING:
@@ -26,11 +27,13 @@ Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of the 
 
 def register(app: typer.Typer) -> None:
     group = new_group("train")
-    common = [flag(spec) for name, spec in FIELDS.items() if name not in ("kind", "name")]
-    hidden = [flag(spec, hidden=True) for spec in FIELDS.values()]
+    fields = specs_of(TrainSettings)
+    common = [flag(spec) for name, spec in fields.items() if name not in ("kind", "name")]
+    hidden = [flag(spec, hidden=True) for spec in fields.values()]
+    train.__doc__ = _train_help()
     command(group, "train", extra=hidden, group=True)(train)
-    command(group, "embedding", extra=common)(train_embedding)
-    command(group, "hypernetwork", extra=common)(train_hypernetwork)
+    for kind in kinds():
+        command(group, kind.name, extra=common)(_of_kind(kind))
     app.add_typer(group)
     memory = [flag(FIELDS[name]) for name in ("vram", *MEMORY_SETTINGS)]
     command(app, "resume", extra=memory)(resume)
@@ -39,11 +42,6 @@ def register(app: typer.Typer) -> None:
 def train(
     session: Session, context: typer.Context, config: Config = None, dry_run: DryRun = False, **flags: Any
 ) -> None:
-    """Train an embedding or a hypernetwork.
-
-    Give `embedding NAME` or `hypernetwork NAME` and flags, or `--config RUN.toml` alone or with flags. The flags are
-    those that `tincture train embedding --help` shows; each is also a key of the run file, with _ for -.
-    """
     anything = config or dry_run or given(flags)
     if context.invoked_subcommand is None:
         _train(session, config, dry_run, flags) if anything else show_help(context)
@@ -51,18 +49,23 @@ def train(
         raise UsageError(f"Put the options of train behind {context.invoked_subcommand!r}, not before it.")
 
 
-def train_embedding(
-    session: Session, name: Name = None, config: Config = None, dry_run: DryRun = False, **flags: Any
-) -> None:
-    """Train a textual-inversion embedding."""
-    _train(session, config, dry_run, {"kind": "embedding", "name": name, **flags})
+def _train_help() -> str:
+    first, named = kinds()[0].name, any_of([f"`{kind.name} NAME`" for kind in kinds()])
+    return (
+        f"Train {any_of([kind.one for kind in kinds()])}.\n\n"
+        f"Give {named} and flags, or `--config RUN.toml` alone or with flags. The flags are those that "
+        f"`tincture train {first} --help` shows; each is also a key of the run file, with _ for -."
+    )
 
 
-def train_hypernetwork(
-    session: Session, name: Name = None, config: Config = None, dry_run: DryRun = False, **flags: Any
-) -> None:
-    """Train a hypernetwork."""
-    _train(session, config, dry_run, {"kind": "hypernetwork", "name": name, **flags})
+def _of_kind(kind: AdapterKind) -> Callable[..., None]:
+    def train_kind(
+        session: Session, name: Name = None, config: Config = None, dry_run: DryRun = False, **flags: Any
+    ) -> None:
+        _train(session, config, dry_run, {"kind": kind.name, "name": name, **flags})
+
+    train_kind.__doc__ = f"Train a {kind.title}."
+    return train_kind
 
 
 def resume(

@@ -21,6 +21,13 @@ def whole_number_list(name: str, text: str) -> list[int]:
     return [int(number) for number in numbers]
 
 
+def typed_numbers(name: str, text: str, *, whole: bool = False, or_word: bool = False) -> list[float] | str:
+    """A list as by the functions above; with ``or_word``, a text that begins with a letter is taken as it is."""
+    if or_word and text[:1].isalpha():
+        return text
+    return [*whole_number_list(name, text)] if whole else number_list(name, text)
+
+
 def _number(name: str, part: str) -> float:
     try:
         number = float(part)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tincture.adapters.kinds import find_kind
+
 
 @dataclass(frozen=True)
 class Result:
@@ -55,8 +57,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRecipe:
     """A fake recipe, and an empty workspace as current directory."""
     fake = FakeRecipe(
         answers={
-            "create_embedding": Path("embeddings/cat.pt"),
-            "create_hypernetwork": Path("models/hypernetworks/ink.pt"),
+            "create": lambda kind, name, **_: Path(find_kind(kind).folder, f"{name}.pt"),
             "plan": {"pictures": 5, "skipped": {}, "steps": 12},
             "train": Result(),
             "resume": Result(),

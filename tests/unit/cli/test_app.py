@@ -86,7 +86,7 @@ def test_bad_usage_is_one_sentence_and_exit_2(
 def test_an_error_is_a_sentence_and_an_exit_code(
     error: Exception, code: int, line: str, recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe.answers["create_embedding"] = error
+    recipe.answers["create"] = error
     assert main(["create", "embedding", "cat"]) == code
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", line)
@@ -96,7 +96,7 @@ def test_an_error_is_a_sentence_and_an_exit_code(
     "words", [["--debug", "create", "embedding", "cat"], ["create", "embedding", "cat", "--debug"]]
 )
 def test_debug_shows_the_traceback(words: list[str], recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe.answers["create_embedding"] = DataError("No picture.")
+    recipe.answers["create"] = DataError("No picture.")
     assert main(words) == 1
     told = capsys.readouterr().err
     assert "Traceback" in told
@@ -107,7 +107,7 @@ def test_keyboard_interrupt_ends_with_130(recipe: FakeRecipe) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    recipe.answers["create_embedding"] = interrupt
+    recipe.answers["create"] = interrupt
     assert main(["create", "embedding", "cat"]) == 130
 
 
@@ -117,7 +117,7 @@ def test_warnings_are_plain_lines_on_stderr(recipe: FakeRecipe, capsys: pytest.C
         warnings.warn("x.png is skipped: truncated", stacklevel=1)
         return Path("cat.pt")
 
-    recipe.answers["create_embedding"] = warn
+    recipe.answers["create"] = warn
     before = warnings.showwarning
     assert main(["create", "embedding", "cat"]) == 0
     captured = capsys.readouterr()

@@ -15,7 +15,7 @@ def test_embedding_flags_reach_the_recipe(recipe: FakeRecipe, capsys: pytest.Cap
     assert main(words) == 0
     ((name, arguments, keywords),) = recipe.calls
     keywords.pop("workspace")
-    assert (name, arguments) == ("create_embedding", ("cat",))
+    assert (name, arguments) == ("create", ("embedding", "cat"))
     assert keywords == {"model": "m", "num_vectors": 3, "init_text": "small cat", "overwrite": True}
     assert capsys.readouterr().out == "made embeddings/cat.pt\n"
 
@@ -35,7 +35,7 @@ def test_hypernetwork_flags_reach_the_recipe(recipe: FakeRecipe, capsys: pytest.
     assert main(words) == 0
     ((name, arguments, keywords),) = recipe.calls
     keywords.pop("workspace")
-    assert (name, arguments) == ("create_hypernetwork", ("ink",))
+    assert (name, arguments) == ("create", ("hypernetwork", "ink"))
     assert keywords == {
         "model": "picto",
         "sizes": [768, 320],
