@@ -20,7 +20,7 @@ VECTORS = 4
 
 def measure_database(model: StableDiffusion, root: Path, files: int) -> dict[str, float]:
     """Seconds for reading ``files`` embeddings below ``root``, and the least for a rescan when nothing changed."""
-    vectors = {name: torch.ones(VECTORS, width) for name, width in model.embedding_widths.items()}
+    vectors = {name: torch.ones(VECTORS, width) for name, width in model.text.widths.items()}
     Embedding("written", vectors).save(root / "written.pt")
     content = (root / "written.pt").read_bytes()
     for number in range(1, files):

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tincture.adapters.attention import context_width, projections
 from tincture.adapters.hypernetwork import create_hypernetwork
 from tincture.models.conditions import Conditions
 from tincture.models.stable_diffusion import StableDiffusion
@@ -91,7 +90,7 @@ class Floors:
             return (first[-1], *args[1:])
 
         def step() -> None:
-            handles = [projection.register_forward_pre_hook(cut) for projection in projections(self.model.unet)[0]]
+            handles = [projection.register_forward_pre_hook(cut) for projection in self.model.projections()[0]]
             # Gradient checkpointing goes through the hooks again, in the backward pass.
             loss = self._loss(leaf)
             _backward(loss, [leaf, *first])
@@ -109,21 +108,21 @@ class Floors:
         model = self.model
         network = create_hypernetwork("floor", model.context_widths(), activation_func="relu").to(model.device).train()
         parameters = network.parameters()
-        attentions = projections(model.unet)
+        attentions = model.projections()
         texts: list[tuple[Tensor, Tensor]] = []
 
-        def hook(which: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+        def hook(width: int, which: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
             def transform(projection: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
                 if args[0] is self.hidden_states:
                     return (texts[0][which], *args[1:])
-                return (network.pairs[context_width(projection)][which](args[0]), *args[1:])
+                return (network.pairs[width][which](args[0]), *args[1:])
 
             return transform
 
         def step() -> None:
             texts[:] = [network.transform(self.hidden_states)]
             handles = [
-                projection.register_forward_pre_hook(hook(which))
+                projection.register_forward_pre_hook(hook(pair.context_width, which))
                 for pair in attentions
                 for which, projection in enumerate(pair)
             ]

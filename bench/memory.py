@@ -47,7 +47,7 @@ from tincture.models.float8 import store_in_float8  # noqa: E402
 from tincture.models.loading.clip_tokenizer import clip_tokenizer  # noqa: E402
 from tincture.models.loading.configs import SCHEDULER  # noqa: E402
 from tincture.models.loading.load import load_model  # noqa: E402
-from tincture.models.placement import UNET  # noqa: E402
+from tincture.models.placement import DENOISER  # noqa: E402
 from tincture.models.stable_diffusion import StableDiffusion  # noqa: E402
 from tincture.models.text_encoder import TextEncoder  # noqa: E402
 from tincture.run import components  # noqa: E402
@@ -98,7 +98,7 @@ def without_weights(family: str, side: int, full: bool = True) -> StableDiffusio
 def new_adapter(kind: str, model: StableDiffusion) -> Adapter:
     """4 vectors, or a pair (1, 2, 1) for every width."""
     if kind == "embedding":
-        return Embedding(NAME, {name: torch.zeros(4, width) for name, width in model.embedding_widths.items()})
+        return Embedding(NAME, {name: torch.zeros(4, width) for name, width in model.text.widths.items()})
     return create_hypernetwork(NAME, model.context_widths(), (1, 2, 1), "relu")
 
 
@@ -243,7 +243,7 @@ def float8_effects() -> dict[str, Any]:
         adapter = new_adapter("embedding", model)
         for name, float8 in (("bf16", False), ("float8", True)):
             weights = Rehearsal(model, adapter, dtype=torch.bfloat16, float8=float8).weights()
-            sizes.setdefault(family, {})[name] = mib(weights[UNET])
+            sizes.setdefault(family, {})[name] = mib(weights[DENOISER])
     half, eighth = load_model(dtype=torch.bfloat16), load_model()
     store_in_float8(eighth.unet)
     exact = predictions(load_model())

@@ -65,6 +65,14 @@ FORBIDDEN_TO_THE_TRAINER = (
     "rich",
     "tqdm",
 )
+# above the models nobody asks what a model is made of: see models/diffusion_model.py for what may be asked
+ABOVE_MODELS = tuple(
+    f"tincture.{room}" for room in ("adapters", "data", "drawing", "extensions", "recipe", "run", "training")
+)
+INSIDE_MODELS = tuple(
+    f"tincture.models.{name}" for name in ("stable_diffusion", "clip_text", "text_encoder", "tokens", "float8")
+)
+ANATOMY = ("unet", "noise_scheduler", "num_train_timesteps", "text_encoders", "tokenizer", "tokenize", "input_ids")
 # written in pieces, so that this file may be searched too
 UNWANTED_TEXTS = ("/" + "work/", "/" + "tmp/", "/" + "root/", "/" + "home/")
 
@@ -141,6 +149,13 @@ def test_settings_stay_at_the_edge(module: str) -> None:
 def test_the_trainer_knows_no_files_previews_or_screens() -> None:
     known = [name for name in imports(MODULES["tincture.training.trainer"]) if within(name, FORBIDDEN_TO_THE_TRAINER)]
     assert not known
+
+
+@pytest.mark.parametrize("module", [name for name in LAYERED if within(name, ABOVE_MODELS)])
+def test_what_a_model_is_made_of_is_its_own_business(module: str) -> None:
+    assert not [name for name in imports(MODULES[module]) if within(name, INSIDE_MODELS)]
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    assert not {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & set(ANATOMY)
 
 
 def test_no_file_mentions_a_path_of_one_machine() -> None:

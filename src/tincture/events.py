@@ -20,7 +20,7 @@ class Event:
 class ModelLoaded(Event):
     """The base model is there; ``description`` says in one line what it is.
 
-    ``model`` is the ``StableDiffusion`` itself, frozen, not yet on the device of the run where that spares memory.
+    ``model`` is the ``DiffusionModel`` itself, frozen, not yet on the device of the run where that spares memory.
     """
 
     description: str

@@ -77,7 +77,7 @@ class Extensions:
         return self._add("on_ui_train_tabs", function)
 
     def on_model_loaded(self, function: Hook) -> Hook:
-        """``function(model)`` gets the frozen ``StableDiffusion`` before a run begins or goes on."""
+        """``function(model)`` gets the frozen model, a ``DiffusionModel``, before a run begins or goes on."""
         return self._add("on_model_loaded", function)
 
     def on_before_train(self, function: Hook) -> Hook:

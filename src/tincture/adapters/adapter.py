@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
-    from tincture.models.stable_diffusion import StableDiffusion
+    from tincture.models.diffusion_model import DiffusionModel
 
 
 class AuxiliaryLoss(Protocol):
@@ -51,7 +51,7 @@ class Adapter(Protocol):
     # --- making, and acting ------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, name: str, model: Callable[[], StableDiffusion], **options: Any) -> Self:
+    def create(cls, name: str, model: Callable[[], DiffusionModel], **options: Any) -> Self:
         """A new one.
 
         Args:
@@ -63,15 +63,15 @@ class Adapter(Protocol):
         """
         ...
 
-    def attach(self, model: StableDiffusion, multiplier: float = 1.0) -> AbstractContextManager[None]:
+    def attach(self, model: DiffusionModel, multiplier: float = 1.0) -> AbstractContextManager[None]:
         """Acts on ``model`` inside the context; afterwards, also after an exception, the model is as it was."""
         ...
 
-    def require_fit(self, model: StableDiffusion) -> None:
+    def require_fit(self, model: DiffusionModel) -> None:
         """Makes sure that ``attach`` can do its work; ModelError says why not."""
         ...
 
-    def check_run(self, settings: Mapping[str, Any], model: StableDiffusion, lines: Sequence[str]) -> None:
+    def check_run(self, settings: Mapping[str, Any], model: DiffusionModel, lines: Sequence[str]) -> None:
         """Makes sure that it can be trained so.
 
         Args:
@@ -104,7 +104,7 @@ class Adapter(Protocol):
         self.step += 1
 
     def auxiliary_loss(
-        self, settings: Mapping[str, Any], model: StableDiffusion, masks: Callable[[], Sequence[Tensor | None]]
+        self, settings: Mapping[str, Any], model: DiffusionModel, masks: Callable[[], Sequence[Tensor | None]]
     ) -> AuxiliaryLoss | None:
         """A term of the loss of its own, if the settings ask for it.
 

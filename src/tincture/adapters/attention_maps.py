@@ -1,4 +1,4 @@
-"""Where a U-Net looks for a word: the shares of cross-attention that its cells give to tokens, with gradients.
+"""Where a model looks for a word: the shares of cross-attention that its cells give to tokens, with gradients.
 
 Hooks keep queries and keys as they are made; what follows is worked out from them beside the prediction, which stays as
 it is, bit for bit, with any attention processor, other hooks, and gradient checkpointing.
@@ -6,7 +6,7 @@ it is, bit for bit, with any attention processor, other hooks, and gradient chec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tincture.adapters.attention import cross_attentions
 from tincture.errors import ModelError
 
 ENOUGH_CELLS = 16 * 16
@@ -84,16 +83,16 @@ class CrossAttentionRecord:
 
 
 @contextmanager
-def record_cross_attention(unet: nn.Module) -> Iterator[CrossAttentionRecord]:
-    """Records what ``unet`` predicts inside the context; the record can be used afterwards too.
+def record_cross_attention(attentions: Sequence[nn.Module]) -> Iterator[CrossAttentionRecord]:
+    """Records the predictions that are made inside the context; the record can be used afterwards too.
 
-    Raises:
-        ModelError: the projections are fused, or there is no cross-attention.
+    Args:
+        attentions: see ``DiffusionModel.cross_attentions``.
     """
     record = CrossAttentionRecord()
     handles = []
     try:
-        for attention in cross_attentions(unet):
+        for attention in attentions:
             to_q, to_k = attention.get_submodule("to_q"), attention.get_submodule("to_k")
             handles.append(to_q.register_forward_hook(partial(record.keep_query, attention)))
             handles.append(to_k.register_forward_hook(partial(record.keep_key, attention)))

@@ -17,7 +17,7 @@ from tincture.adapters.attention_maps import CrossAttentionRecord, record_cross_
 
 if TYPE_CHECKING:
     from tincture.adapters.embedding import Embedding
-    from tincture.models.stable_diffusion import StableDiffusion
+    from tincture.models.diffusion_model import DiffusionModel
 
 # What a map of attention is divided by at least: a word that is looked at nowhere has no map.
 _LEAST_SHARE = 1e-6
@@ -38,7 +38,7 @@ def attention_mask_loss(shares: Tensor, masks: Tensor, counts: Tensor) -> Tensor
 
 
 class AttentionMaskLoss:
-    """An ``AuxiliaryLoss``: where the U-Net looks for the embedding's word shall be where its picture's mask is white.
+    """An ``AuxiliaryLoss``: where the model looks for the embedding's word shall be where its picture's mask is white.
 
     Pictures without a mask, and prompts without the word, add nothing.
 
@@ -50,7 +50,7 @@ class AttentionMaskLoss:
     """
 
     def __init__(
-        self, model: StableDiffusion, embedding: Embedding, masks: Sequence[Tensor | None], weight: float
+        self, model: DiffusionModel, embedding: Embedding, masks: Sequence[Tensor | None], weight: float
     ) -> None:
         self.model, self.embedding, self.masks, self.weight = model, embedding, masks, weight
         self._record = CrossAttentionRecord()
@@ -58,7 +58,7 @@ class AttentionMaskLoss:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Sees the prediction that is made inside the context."""
-        with record_cross_attention(self.model.unet) as self._record:
+        with record_cross_attention(self.model.cross_attentions()) as self._record:
             yield
 
     def value(self, indices: Sequence[int], prompts: Sequence[str]) -> Tensor:

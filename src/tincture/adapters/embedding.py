@@ -26,7 +26,7 @@ from tincture.formats.embedding_picture import write_embedding_png
 if TYPE_CHECKING:
     from PIL import Image
 
-    from tincture.models.stable_diffusion import StableDiffusion
+    from tincture.models.diffusion_model import DiffusionModel
 
 _OPTIMIZER = "AdamW"
 
@@ -82,14 +82,14 @@ class Embedding(Adapter):
         return next(iter(self._vectors.values())).shape[0]
 
     @classmethod
-    def create(cls, name: str, model: Callable[[], StableDiffusion], **options: Any) -> Embedding:
+    def create(cls, name: str, model: Callable[[], DiffusionModel], **options: Any) -> Embedding:
         """See ``create_embedding``."""
         return create_embedding(name, model(), **options)
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def attach(self, model: StableDiffusion, multiplier: float = 1.0) -> Iterator[None]:
+    def attach(self, model: DiffusionModel, multiplier: float = 1.0) -> Iterator[None]:
         """Makes ``model`` know the name: inside the context its prompts place the vectors where the name stands.
 
         It moves itself to the model's device. Several embeddings may be attached at once.
@@ -109,13 +109,13 @@ class Embedding(Adapter):
         with model.text.attach(self):
             yield
 
-    def require_fit(self, model: StableDiffusion) -> None:
+    def require_fit(self, model: DiffusionModel) -> None:
         """Makes sure that ``attach`` can place the vectors.
 
         Raises:
             ModelError: they are not of the widths of the model's text encoders, or more than a prompt has room for.
         """
-        needed = model.embedding_widths
+        needed = model.text.widths
         widths = {encoder: rows.shape[1] for encoder, rows in self._vectors.items()}
         if widths != needed:
             raise ModelError(
@@ -135,7 +135,7 @@ class Embedding(Adapter):
                 f"{model.text.max_vectors} in a row; use one with fewer."
             )
 
-    def check_run(self, settings: Mapping[str, Any], model: StableDiffusion, lines: Sequence[str]) -> None:
+    def check_run(self, settings: Mapping[str, Any], model: DiffusionModel, lines: Sequence[str]) -> None:
         """See ``Adapter``; every line of the template must name it, and a card holds vectors of one text encoder."""
         self.require_fit(model)
         if settings["preview_with_embedding"] and len(self._vectors) > 1:
@@ -168,7 +168,7 @@ class Embedding(Adapter):
         return self
 
     def auxiliary_loss(
-        self, settings: Mapping[str, Any], model: StableDiffusion, masks: Callable[[], Sequence[Tensor | None]]
+        self, settings: Mapping[str, Any], model: DiffusionModel, masks: Callable[[], Sequence[Tensor | None]]
     ) -> AuxiliaryLoss | None:
         """The one that holds the attention to its name to the masks, if the settings give it a weight."""
         weight = settings["attention_mask_weight"]
@@ -273,7 +273,7 @@ class Embedding(Adapter):
         return torch.cat([rows.detach().reshape(-1) for rows in self._vectors.values()])
 
 
-def create_embedding(name: str, model: StableDiffusion, num_vectors: int = 1, init_text: str = "*") -> Embedding:
+def create_embedding(name: str, model: DiffusionModel, num_vectors: int = 1, init_text: str = "*") -> Embedding:
     """A new embedding that starts from the model's own vectors of ``init_text``.
 
     The n tokens of the text are spread over the vectors: vector i starts as token floor(i * n / num_vectors). An empty

@@ -12,7 +12,7 @@ from tincture.errors import ModelError
 from tincture.workspace import adapter_files
 
 if TYPE_CHECKING:
-    from tincture.models.stable_diffusion import StableDiffusion
+    from tincture.models.diffusion_model import DiffusionModel
 
 PICTURE_SUFFIXES = frozenset({".png", ".webp"})
 EMBEDDING_SUFFIXES = frozenset({".pt", ".bin", ".safetensors"}) | PICTURE_SUFFIXES
@@ -71,7 +71,7 @@ class EmbeddingDatabase:
         self._find: Callable[[Sequence[str]], list[Entry]] = lambda prompts: []
         self._find_left_out: Callable[[Sequence[str]], list[LeftOut]] = lambda prompts: []
 
-    def refresh(self, model: StableDiffusion, *, force: bool = False) -> bool:
+    def refresh(self, model: DiffusionModel, *, force: bool = False) -> bool:
         """Reads files that are new or changed since the last call, and sorts all by what ``model`` can use.
 
         A file that cannot be read does not stop the others. Entries of unchanged files keep their ``Embedding``.
@@ -114,7 +114,7 @@ class EmbeddingDatabase:
         """Likewise what is skipped or unreadable, for telling the user what will not act, and why."""
         return list(dict.fromkeys(self._find_left_out(prompts)))
 
-    def _sort(self, model: StableDiffusion) -> None:
+    def _sort(self, model: DiffusionModel) -> None:
         read = [Entry(path, found) for path, (_, found) in self._files.items() if isinstance(found, Embedding)]
         vocabulary = model.text.vocabulary
         self.loaded, self.skipped = {}, []
@@ -163,7 +163,7 @@ def _read(path: Path) -> Embedding | str:
     return embedding
 
 
-def _misfit(embedding: Embedding, model: StableDiffusion) -> str:
+def _misfit(embedding: Embedding, model: DiffusionModel) -> str:
     try:
         embedding.require_fit(model)
     except ModelError as error:

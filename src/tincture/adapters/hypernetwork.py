@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from tincture.adapters.adapter import Adapter
-from tincture.adapters.attention import context_width, projections
 from tincture.adapters.hypernetwork_module import HypernetworkModule, check_sizes
 from tincture.errors import FileFormatError, ModelError, UsageError
 from tincture.formats.hypernetwork_file import HypernetworkFile, read_hypernetwork_file, write_hypernetwork_file
 from tincture.formats.hypernetwork_states import State
 from tincture.formats.layer_structure import legacy_dropout_structure, numbers
+from tincture.models.attention import projections
 from tincture.models.families import FAMILIES
 from tincture.randomness import torch_generator
 
 if TYPE_CHECKING:
-    from tincture.models.stable_diffusion import StableDiffusion
+    from tincture.models.diffusion_model import DiffusionModel
 
 SD1_WIDTHS = (768, 320, 640, 1280)
 
@@ -113,7 +113,7 @@ class Hypernetwork(Adapter):
     def create(
         cls,
         name: str,
-        model: Callable[[], StableDiffusion],
+        model: Callable[[], DiffusionModel],
         *,
         sizes: Sequence[int] | str | None = None,
         **options: Any,
@@ -161,7 +161,7 @@ class Hypernetwork(Adapter):
         return k(context, multiplier), v(context, multiplier)
 
     @contextmanager
-    def attach(self, model: StableDiffusion | nn.Module, multiplier: float = 1.0) -> Iterator[None]:
+    def attach(self, model: DiffusionModel | nn.Module, multiplier: float = 1.0) -> Iterator[None]:
         """Acts on every attention of ``model`` (or of a diffusers U-Net) whose context width has a pair.
 
         Inside the context only; weights and state dict of the model never change. It moves itself to the U-Net's
@@ -173,11 +173,10 @@ class Hypernetwork(Adapter):
         """
         if not isinstance(model, nn.Module):
             self.require_fit(model)
-            unet, device = model.unet, model.device
+            denoiser, attentions, device = model.denoiser, model.projections(), model.device
         else:
-            unet, device = model, next(model.parameters()).device
-        attentions = projections(unet)
-        widths = {context_width(to_k) for to_k, _ in attentions}
+            denoiser, attentions, device = model, projections(model), next(model.parameters()).device
+        widths = {attention.context_width for attention in attentions}
         if widths.isdisjoint(self.pairs):
             raise ModelError(
                 f"Hypernetwork {self.name!r} has layers for the widths {_listed(self.pairs)}, but the attentions of "
@@ -185,16 +184,16 @@ class Hypernetwork(Adapter):
             )
         self.to(device)
         with ExitStack() as hooks:
-            shared = _TextContext(self, multiplier, _text_context(unet))
-            hooks.callback(unet.register_forward_pre_hook(shared.before, with_kwargs=True).remove)
-            for to_k, to_v in attentions:
-                pair = self.pairs.get(context_width(to_k))
-                for projection, module in zip((to_k, to_v), pair or (), strict=False):
+            shared = _TextContext(self, multiplier, _text_context(denoiser))
+            hooks.callback(denoiser.register_forward_pre_hook(shared.before, with_kwargs=True).remove)
+            for attention in attentions:
+                pair = self.pairs.get(attention.context_width)
+                for projection, module in zip(attention, pair or (), strict=False):
                     handle = projection.register_forward_pre_hook(_pre_hook(module, multiplier, shared))
                     hooks.callback(handle.remove)
             yield
 
-    def require_fit(self, model: StableDiffusion) -> None:
+    def require_fit(self, model: DiffusionModel) -> None:
         """Makes sure that it was made for models of this family.
 
         Families share widths of self-attention, so a common width alone says nothing: one that has layers for widths
@@ -378,7 +377,7 @@ class _TextContext:
         self.contexts: tuple[Tensor, Tensor] | None = None
         """For keys and values; None when they are not shared."""
 
-    def before(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         text = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
         self._made, self.contexts = {}, (text, text) if isinstance(text, Tensor) else None
         if self._below is not None:
@@ -399,9 +398,9 @@ class _TextContext:
         return made if context is source else None
 
 
-def _text_context(unet: nn.Module) -> _TextContext | None:
+def _text_context(denoiser: nn.Module) -> _TextContext | None:
     """That of the hypernetwork attached last."""
-    owners = [getattr(hook, "__self__", None) for hook in unet._forward_pre_hooks.values()]
+    owners = [getattr(hook, "__self__", None) for hook in denoiser._forward_pre_hooks.values()]
     return next((owner for owner in reversed(owners) if isinstance(owner, _TextContext)), None)
 
 

@@ -23,7 +23,7 @@ from tincture.adapters.lora_probe import Errors, Probe, Projection
 from tincture.errors import UsageError
 from tincture.formats.lora_file import LowRank, write_lora_file
 from tincture.formats.metadata import metadata_of
-from tincture.models.stable_diffusion import StableDiffusion
+from tincture.models.diffusion_model import DiffusionModel
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class LoraReport:
 @torch.no_grad()
 def export_lora(
     hypernetwork: Hypernetwork,
-    model: StableDiffusion,
+    model: DiffusionModel,
     out: str | os.PathLike[str],
     *,
     rank: int,
@@ -129,7 +129,7 @@ def export_lora(
     return report
 
 
-def _check(hypernetwork: Hypernetwork, model: StableDiffusion, rank: int) -> None:
+def _check(hypernetwork: Hypernetwork, model: DiffusionModel, rank: int) -> None:
     if rank < 1:
         raise UsageError(f"Rank {rank} is not allowed for a LoRA; give at least 1.")
     hypernetwork.require_fit(model)
@@ -230,7 +230,7 @@ def _double(weight: Tensor) -> Tensor:
 
 
 def _metadata(
-    hypernetwork: Hypernetwork, model: StableDiffusion, report: LoraReport, rank: int, multiplier: float
+    hypernetwork: Hypernetwork, model: DiffusionModel, report: LoraReport, rank: int, multiplier: float
 ) -> dict[str, str]:
     base = f"{model.name or 'the checkpoint'} ({model.hash or 'hash unknown'})"
     way = "taken over up to the rank" if report.exact else "fitted by least squares, so it is not exact"
@@ -240,7 +240,7 @@ def _metadata(
     )
     spec = metadata_of(
         hypernetwork.provenance,
-        architecture=f"{model.family.modelspec[model.prediction_type]}/lora",
+        architecture=f"{model.architecture}/lora",
         implementation="diffusers",
         title=hypernetwork.name,
         usage_hint=f"Only with {base}.",

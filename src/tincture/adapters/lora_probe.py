@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from tincture.adapters.affine import Moments
-from tincture.adapters.attention import context_width, projections
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.adapters.hypernetwork_module import HypernetworkModule
 from tincture.errors import ModelError
 from tincture.formats.lora_file import LowRank
+from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.sampling import generate
-from tincture.models.stable_diffusion import StableDiffusion
 from tincture.randomness import torch_seed
 from tincture.settings.drawing import Drawing
 
@@ -60,18 +59,18 @@ class Projection:
         return added
 
 
-def find_projections(hypernetwork: Hypernetwork, unet: nn.Module) -> list[Projection]:
+def find_projections(hypernetwork: Hypernetwork, model: DiffusionModel) -> list[Projection]:
     """The projections that ``hypernetwork`` acts before, in the order of the U-Net.
 
     Raises:
         ModelError: one of them is no plain linear layer.
     """
-    names = {module: name for name, module in unet.named_modules()}
+    names = {module: name for name, module in model.denoiser.named_modules()}
     found = []
-    for pair in projections(unet):
-        for layer, module in zip(pair, hypernetwork.pairs.get(context_width(pair[0]), ()), strict=False):
+    for attention in model.projections():
+        for layer, module in zip(attention, hypernetwork.pairs.get(attention.context_width, ()), strict=False):
             output_name = f"{names[layer].rpartition('.')[0]}.to_out.0"
-            output = unet.get_submodule(output_name)
+            output = model.denoiser.get_submodule(output_name)
             if not isinstance(layer, nn.Linear) or not isinstance(output, nn.Linear):
                 raise ModelError(
                     f"The layer {names[layer]} of this model is a {type(layer).__name__} before a "
@@ -101,8 +100,8 @@ class Probe:
         seed: of the pictures; those that are fitted to are others than those that are measured with.
     """
 
-    def __init__(self, hypernetwork: Hypernetwork, model: StableDiffusion, multiplier: float, seed: int) -> None:
-        self.projections = find_projections(hypernetwork, model.unet)
+    def __init__(self, hypernetwork: Hypernetwork, model: DiffusionModel, multiplier: float, seed: int) -> None:
+        self.projections = find_projections(hypernetwork, model)
         self._hypernetwork, self._model, self._multiplier, self._seed = hypernetwork, model, multiplier, seed
 
     def moments(self, captions: Sequence[str]) -> dict[Projection, Moments]:
@@ -136,9 +135,9 @@ class Probe:
             if len(calls) < _COMPARED_CALLS:
                 calls.append((args, kwargs))
 
-        with _hook(self._model.unet.register_forward_pre_hook(record, with_kwargs=True)):
+        with _hook(self._model.denoiser.register_forward_pre_hook(record, with_kwargs=True)):
             self._draw("measure", captions, compare)
-        noise = self._noise_errors(calls, attach_lora(self._model.unet, changes, shifts))
+        noise = self._noise_errors(calls, attach_lora(self._model.denoiser, changes, shifts))
         return Errors({name: _ratio(*powers) for name, powers in sums.items()}, *noise)
 
     def _draw(self, purpose: str, captions: Sequence[str], see: Callable[[Projection, Tensor], None]) -> None:
@@ -153,7 +152,7 @@ class Probe:
 
     def _noise_errors(self, calls: Sequence[Call], lora: AbstractContextManager[None]) -> tuple[float, float, float]:
         def predict(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-            noise_pred: Tensor = self._model.unet(*args, **kwargs)[0]
+            noise_pred: Tensor = self._model.denoiser(*args, **kwargs)[0]
             return noise_pred.float()
 
         base = torch.cat([predict(*call) for call in calls])

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.load import find_vae, load_model
 from tincture.models.loading.sources import find_source
-from tincture.models.stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:
     from tincture.workspace import Workspace
@@ -25,7 +25,7 @@ class KeptModel:
     """
 
     def __init__(self) -> None:
-        self._model: StableDiffusion | None = None
+        self._model: DiffusionModel | None = None
         self._key: object = None
 
     def load(
@@ -37,7 +37,7 @@ class KeptModel:
         dtype: torch.dtype = torch.float32,
         vae: str = "",
         **chosen: Any,
-    ) -> StableDiffusion:
+    ) -> DiffusionModel:
         """The model; arguments and errors as of ``load_model``."""
         source = find_source(name, workspace)
         vae_path = find_vae(vae, workspace) if vae else None

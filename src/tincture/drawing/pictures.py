@@ -23,9 +23,9 @@ from tincture.drawing.sheets import save_sheet
 from tincture.errors import UsageError
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.models.devices import PRECISIONS, resolve_device
+from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.prompt import ExtraNetwork, parse_extra_networks
 from tincture.models.sampling import complete, generate
-from tincture.models.stable_diffusion import StableDiffusion
 from tincture.randomness import require_seeds
 from tincture.settings.drawing import CompleteDrawing, Drawing
 from tincture.settings.model_overrides import ModelOverrides
@@ -44,7 +44,7 @@ class Studio:
 
     def model(
         self, name: str, overrides: ModelOverrides | None, device: str, precision: str, *, text_only: bool = False
-    ) -> StableDiffusion:
+    ) -> DiffusionModel:
         """The model, loaded if it is not the one that was asked for last; see ``load_model``."""
         return self.kept.load(
             name,
@@ -55,7 +55,7 @@ class Studio:
             **dataclasses.asdict(overrides or ModelOverrides()),
         )
 
-    def embeddings(self, model: StableDiffusion) -> EmbeddingDatabase:
+    def embeddings(self, model: DiffusionModel) -> EmbeddingDatabase:
         """Those of the workspace as they are now, sorted by what ``model`` can use."""
         self._embeddings.refresh(model)
         return self._embeddings
@@ -205,7 +205,7 @@ def _check_named(instead: Mapping[str, Path], text: str, networks: Sequence[Extr
 
 @contextmanager
 def _acting(
-    model: StableDiffusion,
+    model: DiffusionModel,
     workspace: Workspace,
     database: EmbeddingDatabase,
     networks: Sequence[ExtraNetwork],
@@ -253,7 +253,7 @@ def _strength(networks: Sequence[ExtraNetwork]) -> dict[str, object]:
     return {"Hypernet": networks[0].name, "Hypernet strength": networks[0].multiplier} if networks else {}
 
 
-def _text(model: StableDiffusion, prompt: str, seed: int, drawing: CompleteDrawing, extra: Mapping[str, object]) -> str:
+def _text(model: DiffusionModel, prompt: str, seed: int, drawing: CompleteDrawing, extra: Mapping[str, object]) -> str:
     """What is empty of ``extra`` is left out."""
     told = {name: value for name, value in extra.items() if value != ""}
     return parameters_text(prompt, drawing, seed=seed, model_name=model.name, model_hash=model.hash, extra=told)

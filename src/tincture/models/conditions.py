@@ -1,4 +1,4 @@
-"""What the U-Net is told about the pictures it shall make."""
+"""What a denoiser is told about the pictures it shall make."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Conditions:
     """Encoded prompts.
 
     Attributes:
-        hidden_states: (B, chunks * 77, text_width).
+        hidden_states: (B, tokens, text_width).
         pooled: (B, projection width), the projected end token of each prompt's first chunk; None in families that do
             not use it.
     """
@@ -42,6 +42,6 @@ class Conditions:
 
     @staticmethod
     def cat(parts: Sequence[Conditions]) -> Conditions:
-        """Those of all prompts of ``parts``, which have equally many chunks."""
+        """Those of all prompts of ``parts``, which have equally many tokens."""
         pooled = [part.pooled for part in parts if part.pooled is not None]
         return Conditions(torch.cat([part.hidden_states for part in parts]), torch.cat(pooled) if pooled else None)

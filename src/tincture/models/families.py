@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+MAX_VECTORS = 75
+"""Of an embedding for any of these: what CLIP's 77 tokens have room for between begin and end."""
+
 
 @dataclass(frozen=True)
 class TextEncoderSpec:

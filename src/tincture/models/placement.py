@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-TEXT_ENCODERS, VAE, UNET = "text_encoders", "vae", "unet"
+TEXT_ENCODERS, VAE = "text_encoders", "vae"
+DENOISER = "unet"
+"""The part that predicts noise; plans of memory call it so."""
 
 
 class Placement:
@@ -27,7 +29,7 @@ class Placement:
 
     def __init__(self, parts: Mapping[str, Sequence[nn.Module]]) -> None:
         self.parts = parts
-        self.keep: frozenset[str] = frozenset({UNET})
+        self.keep: frozenset[str] = frozenset({DENOISER})
         self._device: torch.device | None = None
         self._resting: dict[str, list[Tensor]] = {}
         self._here: set[str] = set()
@@ -41,7 +43,7 @@ class Placement:
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return self._device or next(self.parts[UNET][0].parameters()).device
+        return self._device or next(self.parts[DENOISER][0].parameters()).device
 
     def offload(self, device: torch.device | str) -> None:
         """From now on the model computes on ``device``, and its parts lie there only while they are needed.

@@ -14,7 +14,7 @@ from torch import Tensor
 from tincture import randomness
 from tincture.errors import UsageError
 from tincture.models.conditions import Conditions
-from tincture.models.stable_diffusion import StableDiffusion
+from tincture.models.diffusion_model import DiffusionModel
 from tincture.settings.drawing import CompleteDrawing, Drawing
 
 # Decoded at once: four pictures of 512 x 512. More would need gigabytes for the decoder's widest layers.
@@ -23,7 +23,7 @@ _DECODED_PIXELS = 2**20
 
 @torch.no_grad()
 def generate(
-    model: StableDiffusion,
+    model: DiffusionModel,
     prompts: Sequence[str],
     drawing: Drawing | None = None,
     *,
@@ -74,7 +74,7 @@ def generate(
     return torch.cat(done)
 
 
-def complete(drawing: Drawing, model: StableDiffusion) -> CompleteDrawing:
+def complete(drawing: Drawing, model: DiffusionModel) -> CompleteDrawing:
     """``drawing`` with what it leaves open taken from ``model``: size and guidance."""
     guidance = model.guidance_scale if drawing.guidance_scale is None else drawing.guidance_scale
     width, height = drawing.width or model.default_size, drawing.height or model.default_size
@@ -82,7 +82,7 @@ def complete(drawing: Drawing, model: StableDiffusion) -> CompleteDrawing:
     return CompleteDrawing(**dataclasses.asdict(drawing) | chosen)
 
 
-def _check(model: StableDiffusion, prompts: int, seeds: int, drawing: CompleteDrawing, batch_size: int) -> None:
+def _check(model: DiffusionModel, prompts: int, seeds: int, drawing: CompleteDrawing, batch_size: int) -> None:
     if prompts != seeds:
         raise UsageError(f"{prompts} prompts and {seeds} seeds were given; every prompt needs one seed.")
     if drawing.steps < 1:
@@ -96,7 +96,7 @@ def _check(model: StableDiffusion, prompts: int, seeds: int, drawing: CompleteDr
 
 
 def _batches(
-    model: StableDiffusion, prompts: Sequence[str], drawing: Drawing, batch_size: int
+    model: DiffusionModel, prompts: Sequence[str], drawing: Drawing, batch_size: int
 ) -> Iterator[tuple[slice, int]]:
     """Slices of ``prompts`` that are drawn together, and how many tokens their hidden states have.
 
@@ -119,7 +119,7 @@ def _set_steps(scheduler: Any, drawing: Drawing, device: torch.device) -> None:
 
 
 def _start(
-    model: StableDiffusion, scheduler: Any, generators: Sequence[torch.Generator], drawing: CompleteDrawing
+    model: DiffusionModel, scheduler: Any, generators: Sequence[torch.Generator], drawing: CompleteDrawing
 ) -> Tensor:
     """Pure noise (B, 4, h, w) float32 of the sampler's first noise level."""
     cell = model.vae_scale_factor
@@ -130,7 +130,7 @@ def _start(
 
 
 def _predict(
-    model: StableDiffusion,
+    model: DiffusionModel,
     scheduler: Any,
     latents: Tensor,
     timestep: Tensor,
@@ -150,7 +150,7 @@ def pictures_decoded_at_once(width: int, height: int) -> int:
     return max(1, _DECODED_PIXELS // (width * height))
 
 
-def _decode(model: StableDiffusion, latents: Tensor) -> Tensor:
+def _decode(model: DiffusionModel, latents: Tensor) -> Tensor:
     """Pictures uint8 (B, H, W, 3) on the CPU, decoded a few at a time."""
     height, width = (side * model.vae_scale_factor for side in latents.shape[-2:])
     parts = torch.split(latents, pictures_decoded_at_once(width, height))

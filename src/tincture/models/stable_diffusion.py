@@ -5,25 +5,28 @@ Shapes: B pictures or prompts, H x W pixels, h = H / 8 and w = W / 8 latent rows
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tincture.models.attention import KeyValue, cross_attentions, projections
 from tincture.models.clip_text import ClipText
 from tincture.models.conditions import Conditions
 from tincture.models.families import Family
+from tincture.models.float8 import store_in_float8
 from tincture.models.noise_process import Diffusion
-from tincture.models.placement import TEXT_ENCODERS, UNET, VAE, Placement
+from tincture.models.placement import DENOISER, TEXT_ENCODERS, VAE, Placement
 from tincture.models.text_encoder import TextEncoder
+from tincture.models.vae_hash import vae_hash
 
 
 class StableDiffusion:
-    """A frozen base model: nothing requires a gradient, everything is in ``eval()`` mode, no weight is ever written.
+    """A frozen base model; a ``DiffusionModel``.
 
     Args:
         family: what anatomy it is of.
@@ -72,10 +75,10 @@ class StableDiffusion:
         self.prediction_type: str = noise_scheduler.config.prediction_type
         self.vae_scale_factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.latent_channels: int = self.vae.config.latent_channels
-        self.default_size: int = self.unet.config.sample_size * self.vae_scale_factor
-        self.is_inpainting: bool = self.unet.config.in_channels > self.latent_channels
+        self.default_size: int = unet.config.sample_size * self.vae_scale_factor
+        self.is_inpainting: bool = unet.config.in_channels > self.latent_channels
         self.placement = Placement(
-            {TEXT_ENCODERS: [encoder.module for encoder in self.text_encoders], VAE: [vae], UNET: [unet]}
+            {TEXT_ENCODERS: [encoder.module for encoder in self.text_encoders], VAE: [vae], DENOISER: [unet]}
         )
         self.slicing = False
         self._blank_pictures: dict[tuple[int, ...], Tensor] = {}
@@ -86,6 +89,16 @@ class StableDiffusion:
     def predicts(self) -> str:
         """What the U-Net predicts and who says so, in words: "v with zero terminal SNR (its metadata)"."""
         return f"{self.noise_process.predicts}{f' ({self.told_by})' if self.told_by else ''}"
+
+    @property
+    def denoiser(self) -> Any:
+        """The U-Net."""
+        return self.unet
+
+    @property
+    def architecture(self) -> str:
+        """Its kind in the metadata standard modelspec."""
+        return self.family.modelspec[self.prediction_type]
 
     @property
     def noise_process(self) -> Diffusion:
@@ -123,11 +136,6 @@ class StableDiffusion:
         return self.text.tokenizer
 
     @property
-    def embedding_widths(self) -> dict[str, int]:
-        """By text encoder name, the width of its vectors: what an embedding for this model must have."""
-        return self.text.widths
-
-    @property
     def text_width(self) -> int:
         """Width of the joined hidden states, 768 for SD 1."""
         return self.text.width
@@ -140,8 +148,8 @@ class StableDiffusion:
     @property
     def dtype(self) -> torch.dtype:
         """The U-Net's (and the text encoders') precision; the VAE always computes in float32."""
-        dtype: torch.dtype = self.unet.conv_in.weight.dtype
-        return dtype
+        weights: Iterator[Tensor] = self.denoiser.parameters()
+        return next(weight.dtype for weight in weights if weight.is_floating_point())  # some may be stored as bytes
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> StableDiffusion:
         """Moves the model, with U-Net and text encoders in ``dtype`` and the VAE in float32; returns itself."""
@@ -155,8 +163,34 @@ class StableDiffusion:
 
     def context_widths(self) -> list[int]:
         """The distinct widths of what keys and values are made from, self- and cross-attention, ascending."""
-        attentions = [module for module in self.unet.modules() if isinstance(module, Attention)]
-        return sorted({projection.in_features for a in attentions for projection in (a.to_k, a.to_v)})
+        return sorted({pair.context_width for pair in self.projections()})
+
+    def projections(self) -> list[KeyValue]:
+        """Where the U-Net's attentions make their keys and values; ModelError where they are fused."""
+        return projections(self.denoiser)
+
+    def cross_attentions(self) -> list[nn.Module]:
+        """The U-Net's attentions that look at the text; ModelError where they are fused, or there are none."""
+        return cross_attentions(self.denoiser)
+
+    def rebuilt(self, copy: Callable[[nn.Module, torch.dtype], Any], dtype: torch.dtype) -> StableDiffusion:
+        """A model of the same anatomy, its modules being what ``copy`` makes of each in a precision.
+
+        It does not slice. The VAE's precision is float32, that of the others ``dtype``.
+        """
+        vae = copy(self.vae, torch.float32)
+        vae.disable_slicing()
+        vae.disable_tiling()
+        return StableDiffusion(
+            family=self.family,
+            text_encoders=[TextEncoder(e.spec, e.tokenizer, copy(e.module, dtype)) for e in self.text_encoders],
+            vae=vae,
+            unet=copy(self.unet, dtype),
+            noise_scheduler=deepcopy(self.noise_scheduler),
+            name=self.name,
+            hash=self.hash,
+            guidance_scale=self.guidance_scale,
+        )
 
     # --- text --------------------------------------------------------------------------------------------------------
 
@@ -212,6 +246,10 @@ class StableDiffusion:
             pixels: Tensor = self.vae.decode(latents).sample
         return pixels.clamp(-1, 1)
 
+    def latents_hash(self) -> str:
+        """What tells apart models that give a picture different latents: see ``vae_hash``."""
+        return vae_hash(self.vae)
+
     def enable_slicing(self) -> None:
         """Sends pictures through the VAE one at a time, and larger ones than the model was made for in tiles.
 
@@ -231,7 +269,7 @@ class StableDiffusion:
     def predict_noise(
         self, noisy_latents: Tensor, timesteps: Tensor, conditions: Conditions, time_ids: Tensor | None = None
     ) -> Tensor:
-        """The U-Net's output (B, 4, h, w) in ``dtype``: noise or v, as ``prediction_type`` says.
+        """The denoiser's output (B, 4, h, w) in ``dtype``: noise or v, as ``prediction_type`` says.
 
         An inpainting model is told that everything is masked, so that it makes whole pictures.
 
@@ -252,10 +290,10 @@ class StableDiffusion:
             assert conditions.pooled is not None
             # Sizes stay in float32, since bfloat16 knows no 1333; the U-Net makes sines of them, and then rounds.
             added = {"text_embeds": conditions.pooled.to(self.dtype), "time_ids": time_ids.to(self.device)}
-        unet_input = self._unet_input(noisy_latents).to(self.dtype)
-        with self.placement.acting(UNET):
-            noise_pred: Tensor = self.unet(
-                unet_input,
+        sample = self._with_mask(noisy_latents).to(self.dtype)
+        with self.placement.acting(DENOISER):
+            noise_pred: Tensor = self.denoiser(
+                sample,
                 timesteps,
                 encoder_hidden_states=conditions.hidden_states.to(self.dtype),
                 added_cond_kwargs=added,
@@ -274,7 +312,7 @@ class StableDiffusion:
         """
         return torch.tensor([[*reversed(original_size), *reversed(crop), *reversed(size)]], dtype=torch.float32)
 
-    def _unet_input(self, noisy_latents: Tensor) -> Tensor:
+    def _with_mask(self, noisy_latents: Tensor) -> Tensor:
         if not self.is_inpainting:
             return noisy_latents
         count, _, *grid = noisy_latents.shape
@@ -298,3 +336,7 @@ class StableDiffusion:
     def disable_gradient_checkpointing(self) -> None:
         """Keeps activations again."""
         self.unet.disable_gradient_checkpointing()
+
+    def store_in_float8(self, by: torch.device | str | None = None) -> None:
+        """Keeps the U-Net's weights in eight bits from now on, rounded by the device ``by``; see ``float8``."""
+        store_in_float8(self.unet, by)

@@ -19,8 +19,6 @@ from tincture.models.prompt import BREAK, Segment, parse_weights
 # When a chunk is full, what follows its last comma moves to the next one, unless that comma is farther back: the
 # default of the webui's option "Increase coherency by padding from the last comma".
 COMMA_REACH = 20
-MAX_VECTORS = 75
-"""Of an embedding: what a chunk of 77 tokens has room for between begin and end."""
 # A mean below this share of the mean size of the tokens' means is left over from sums that cancel each other out.
 _CANCELLED = 0.1
 

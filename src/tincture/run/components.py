@@ -20,11 +20,10 @@ from tincture.data.decoded import KEPT_PIXELS
 from tincture.errors import AlreadyTrainedError, DataError, ModelError, UsageError
 from tincture.events import Callback, Event, MemoryFitted, ModelLoaded
 from tincture.models.devices import PRECISIONS, half_precision, resolve_device
-from tincture.models.float8 import store_in_float8
+from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.load import load_model
-from tincture.models.placement import TEXT_ENCODERS, UNET
+from tincture.models.placement import DENOISER, TEXT_ENCODERS
 from tincture.models.samplers import SAMPLERS
-from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.data import (
     auxiliary_loss,
     load_data,
@@ -52,7 +51,7 @@ class Components:
     """
 
     settings: TrainSettings
-    model: StableDiffusion
+    model: DiffusionModel
     adapter: Adapter
     dataset: PictureDataset
     lines: list[str]
@@ -96,7 +95,7 @@ def prepare(
         # Only now: some, such as Adagrad, make their state at once, on the device where the parameters are.
         optimizer = make_optimizer(settings, adapter)
         known = known_prompts(settings, model, adapter, dataset, lines)
-        model.placement.keep = frozenset({UNET} if known else {UNET, TEXT_ENCODERS})
+        model.placement.keep = frozenset({DENOISER} if known else {DENOISER, TEXT_ENCODERS})
         data = training_data(settings, model, adapter.name, dataset, lines, callbacks, files)
         loss = auxiliary_loss(settings, model, adapter, dataset)
     trainer = make_trainer(settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=loss)
@@ -108,7 +107,7 @@ def _tell(callbacks: Sequence[Callback], event: Event) -> None:
         callback.on_event(event)
 
 
-def load_base(settings: TrainSettings, workspace: Workspace, *, stay: bool = False) -> StableDiffusion:
+def load_base(settings: TrainSettings, workspace: Workspace, *, stay: bool = False) -> DiffusionModel:
     """The frozen model in the precision of the settings, on their device unless ``place`` shall bring it there.
 
     Where the precision is not chosen yet, it is a half one: that takes the least memory until it is.
@@ -144,9 +143,7 @@ def fit_memory(
     return found, MemoryFitted({name: getattr(found, name) for name in usual}, estimate.peak, available)
 
 
-def place(
-    model: StableDiffusion, settings: TrainSettings, workspace: Workspace, device: torch.device
-) -> StableDiffusion:
+def place(model: DiffusionModel, settings: TrainSettings, workspace: Workspace, device: torch.device) -> DiffusionModel:
     """The model as all memory settings have it: loaded anew where its precision turned out to be another."""
     dtype = PRECISIONS[settings.precision]
     if model.dtype != dtype:
@@ -156,7 +153,7 @@ def place(
     if settings.slicing:
         model.enable_slicing()
     if settings.weight_storage == "float8":
-        store_in_float8(model.unet, device)
+        model.store_in_float8(device)
     if settings.offload:
         model.placement.offload(device)
     elif model.device != device:
@@ -191,7 +188,7 @@ def check_steps(settings: TrainSettings, adapter: Adapter) -> None:
 
 
 def _check_unchanged(
-    settings: TrainSettings, model: StableDiffusion, dataset: PictureDataset, record: Mapping[str, Any]
+    settings: TrainSettings, model: DiffusionModel, dataset: PictureDataset, record: Mapping[str, Any]
 ) -> None:
     if dataset.digest() != record["data_hash"]:
         raise DataError(
@@ -205,7 +202,7 @@ def _check_unchanged(
 
 
 def check(
-    settings: TrainSettings, model: StableDiffusion, adapter: Adapter, lines: list[str], dataset: PictureDataset
+    settings: TrainSettings, model: DiffusionModel, adapter: Adapter, lines: list[str], dataset: PictureDataset
 ) -> None:
     """What can be wrong only between settings, model, adapter and data."""
     if settings.preview_sampler not in SAMPLERS:

@@ -23,9 +23,8 @@ from tincture.data.picture_check import check_picture
 from tincture.data.sizes import Buckets
 from tincture.errors import UsageError
 from tincture.events import Callback, Progressed
+from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.placement import VAE
-from tincture.models.stable_diffusion import StableDiffusion
-from tincture.models.vae_hash import vae_hash
 from tincture.settings.train import TrainSettings
 from tincture.training.trainer import PromptDraw, TrainingData
 from tincture.workspace import Workspace
@@ -34,7 +33,7 @@ MAX_PREVIEWS = 4
 """Prompts drawn at each preview when the settings name none."""
 
 
-def open_latents(settings: TrainSettings, model: StableDiffusion, device: torch.device) -> LatentFiles | None:
+def open_latents(settings: TrainSettings, model: DiffusionModel, device: torch.device) -> LatentFiles | None:
     """Where latents are kept from run to run, if the settings name a place; UsageError when it is a file.
 
     Args:
@@ -42,14 +41,14 @@ def open_latents(settings: TrainSettings, model: StableDiffusion, device: torch.
     """
     if not settings.cache_dir:
         return None
-    encoder = f"{vae_hash(model.vae)} on {device.type}"
+    encoder = f"{model.latents_hash()} on {device.type}"
     return LatentFiles(
         settings.cache_dir, encoder, latent_channels=model.latent_channels, stride=model.vae_scale_factor
     )
 
 
 def load_data(
-    settings: TrainSettings, model: StableDiffusion, files: LatentFiles | None = None, *, keep_pixels: int = 0
+    settings: TrainSettings, model: DiffusionModel, files: LatentFiles | None = None, *, keep_pixels: int = 0
 ) -> PictureDataset:
     """The pictures, at the settings' size or the model's own; DataError when none can be used.
 
@@ -93,7 +92,7 @@ def load_template(settings: TrainSettings, workspace: Workspace) -> list[str]:
 
 def training_data(
     settings: TrainSettings,
-    model: StableDiffusion,
+    model: DiffusionModel,
     name: str,
     dataset: PictureDataset,
     lines: list[str],
@@ -129,7 +128,7 @@ def training_data(
     )
 
 
-def _time_ids(model: StableDiffusion, sample: Sample) -> Tensor:
+def _time_ids(model: DiffusionModel, sample: Sample) -> Tensor:
     return model.time_ids(sample.original_size, sample.crop, sample.fit.size).to(model.device)
 
 
@@ -176,7 +175,7 @@ def preview_prompts(settings: TrainSettings, dataset: PictureDataset, draw: Prom
 
 
 def _loss_weights(
-    settings: TrainSettings, model: StableDiffusion, dataset: PictureDataset, latents: LatentCache
+    settings: TrainSettings, model: DiffusionModel, dataset: PictureDataset, latents: LatentCache
 ) -> list[Tensor]:
     weights = []
     for index in range(len(dataset)):
@@ -203,7 +202,7 @@ def require_masks(settings: TrainSettings, dataset: PictureDataset) -> None:
 
 
 def auxiliary_loss(
-    settings: TrainSettings, model: StableDiffusion, adapter: Adapter, dataset: PictureDataset
+    settings: TrainSettings, model: DiffusionModel, adapter: Adapter, dataset: PictureDataset
 ) -> AuxiliaryLoss | None:
     """The adapter's own term of the loss, if it has one with these settings."""
 
@@ -213,7 +212,7 @@ def auxiliary_loss(
     return adapter.auxiliary_loss(settings.to_dict(), model, masks)
 
 
-def _latent_mask(dataset: PictureDataset, index: int, model: StableDiffusion) -> Tensor | None:
+def _latent_mask(dataset: PictureDataset, index: int, model: DiffusionModel) -> Tensor | None:
     mask, sample, stride = _drawn_mask(dataset, index), dataset[index], model.vae_scale_factor
     if mask is None:
         return None

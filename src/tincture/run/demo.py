@@ -27,10 +27,10 @@ from tincture.drawing.sheets import save_sheet
 from tincture.errors import UsageError
 from tincture.events import Callback
 from tincture.formats.files import write_text
+from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.load import load_model
 from tincture.models.picto import oracle, world
 from tincture.models.sampling import generate
-from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.create import create_embedding, create_hypernetwork
 from tincture.run.folder import write_json
 from tincture.run.train import train
@@ -154,7 +154,7 @@ def write_pictures(folder: Path, scenes: Sequence[world.Scene], captions: Sequen
         (folder / f"{number:02}.txt").write_text(caption + "\n", encoding="utf-8")
 
 
-def draw(model: StableDiffusion, scenes: Sequence[world.Scene], prompts: Sequence[str], seed: int) -> Judged:
+def draw(model: DiffusionModel, scenes: Sequence[world.Scene], prompts: Sequence[str], seed: int) -> Judged:
     """Generates a picture per prompt, each with a seed of its own, and judges it against its scene."""
     seeds = [randomness.torch_seed(seed, "demo preview", number) % 2**32 for number in range(len(prompts))]
     pictures = list(generate(model, prompts, seeds=seeds).numpy())
@@ -170,7 +170,7 @@ def judge(scenes: Sequence[world.Scene], pictures: Sequence[NDArray[np.uint8]]) 
 
 
 def teach_subject(
-    model: StableDiffusion,
+    model: DiffusionModel,
     workspace: Workspace,
     subject: world.Subject,
     seed: int,
@@ -210,7 +210,7 @@ def teach_subject(
 
 
 def teach_style(
-    model: StableDiffusion,
+    model: DiffusionModel,
     workspace: Workspace,
     style: str,
     seed: int,
@@ -254,7 +254,7 @@ def teach_style(
 
 
 def _draw_with(
-    adapter: Adapter | None, model: StableDiffusion, scenes: Sequence[world.Scene], prompts: Sequence[str], seed: int
+    adapter: Adapter | None, model: DiffusionModel, scenes: Sequence[world.Scene], prompts: Sequence[str], seed: int
 ) -> Judged:
     attached: AbstractContextManager[None] = nullcontext()
     if adapter is not None:

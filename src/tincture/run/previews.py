@@ -19,8 +19,8 @@ from tincture.adapters.adapter import Adapter
 from tincture.drawing.sheets import save_sheet
 from tincture.events import Event, PreviewReady, RunStarted, StepEnd
 from tincture.formats.picture_text import parameters_text, save_png
+from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.sampling import complete, generate
-from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings.drawing import Drawing
 from tincture.training.trainer import Trainer
 
@@ -129,7 +129,7 @@ class Cards:
         folder: made when the first card is written.
     """
 
-    def __init__(self, model: StableDiffusion, adapter: Adapter, folder: Path) -> None:
+    def __init__(self, model: DiffusionModel, adapter: Adapter, folder: Path) -> None:
         self.model, self.adapter, self.folder = model, adapter, folder
 
     def on_event(self, event: Event) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from tincture.adapters.adapter import Adapter, AuxiliaryLoss
 from tincture.data.dataset import PictureDataset
-from tincture.models.stable_diffusion import StableDiffusion
+from tincture.models.diffusion_model import DiffusionModel
 from tincture.run.data import possible_prompts
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
@@ -28,7 +28,7 @@ def make_optimizer(settings: TrainSettings, adapter: Adapter) -> torch.optim.Opt
 
 def make_trainer(
     settings: TrainSettings,
-    model: StableDiffusion,
+    model: DiffusionModel,
     adapter: Adapter,
     data: TrainingData,
     optimizer: torch.optim.Optimizer,
@@ -72,7 +72,7 @@ def make_trainer(
 
 
 def known_prompts(
-    settings: TrainSettings, model: StableDiffusion, adapter: Adapter, dataset: PictureDataset, lines: list[str]
+    settings: TrainSettings, model: DiffusionModel, adapter: Adapter, dataset: PictureDataset, lines: list[str]
 ) -> list[str]:
     """The prompts to encode before the first step, so that the text encoders can leave the device; none if they can't.
 
@@ -84,6 +84,6 @@ def known_prompts(
     return prompts if prompts is not None and len(prompts) < prompts_kept(model) else []
 
 
-def prompts_kept(model: StableDiffusion) -> int:
+def prompts_kept(model: DiffusionModel) -> int:
     """How many encoded prompts, as short as the empty one, stay on the device."""
     return _KEPT_TEXT // model.bytes_of_prompt()

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from tincture.models.conditions import Conditions
+from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.placement import TEXT_ENCODERS
-from tincture.models.stable_diffusion import StableDiffusion
 
 
 class Conditioning:
@@ -28,7 +28,7 @@ class Conditioning:
 
     def __init__(
         self,
-        model: StableDiffusion,
+        model: DiffusionModel,
         *,
         trains_text: bool,
         clip_skip: int = 1,

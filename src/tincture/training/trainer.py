@@ -24,7 +24,7 @@ from tincture.data.latents import LatentCache
 from tincture.errors import DivergedError
 from tincture.events import Callback, Event, RunEnded, RunStarted, StepEnd, StepRecord, StepsDone
 from tincture.models.devices import PRECISIONS
-from tincture.models.stable_diffusion import StableDiffusion
+from tincture.models.diffusion_model import DiffusionModel
 from tincture.settings.schedule import Schedule
 from tincture.training.conditioning import Conditioning
 from tincture.training.loss import denoising_loss
@@ -42,7 +42,7 @@ class TrainingData:
     """What a step draws from: which samples, their latents, loss weights and prompts.
 
     ``weights`` holds per sample (1, h, w) loss weights, or None where every cell counts alike; ``time_ids`` holds per
-    sample (1, 6) what families that know sizes are told, see ``StableDiffusion.time_ids``.
+    sample (1, 6) what families that know sizes are told, see ``DiffusionModel.time_ids``.
     """
 
     plan: BatchPlan
@@ -75,7 +75,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: StableDiffusion,
+        model: DiffusionModel,
         adapter: Adapter,
         data: TrainingData,
         conditioning: Conditioning,

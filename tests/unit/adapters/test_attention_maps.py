@@ -17,6 +17,7 @@ from tests.support import tiny_sdxl
 from tincture.adapters.attention_maps import CrossAttentionRecord, record_cross_attention
 from tincture.adapters.hypernetwork import create_hypernetwork
 from tincture.errors import ModelError
+from tincture.models.attention import cross_attentions
 from tincture.models.stable_diffusion import StableDiffusion
 
 PROMPTS = ["a red moon", "a big blue star, on the left, navy background"]
@@ -54,7 +55,7 @@ def predict(model: StableDiffusion, grid: tuple[int, int] = (8, 8)) -> Tensor:
 
 
 def recorded(model: StableDiffusion, grid: tuple[int, int] = (8, 8)) -> CrossAttentionRecord:
-    with record_cross_attention(model.unet) as record:
+    with record_cross_attention(model.cross_attentions()) as record:
         predict(model, grid)
     return record
 
@@ -106,14 +107,14 @@ def test_an_attached_hypernetwork_is_seen_and_left_alone(model: StableDiffusion)
 
 def test_predictions_stay_as_they_are_bit_for_bit(model: StableDiffusion) -> None:
     before = predict(model)
-    with record_cross_attention(model.unet):
+    with record_cross_attention(model.cross_attentions()):
         assert torch.equal(predict(model), before)
     assert torch.equal(predict(model), before)
     assert hooks(model) == 0
 
 
 def test_hooks_go_with_an_exception(model: StableDiffusion) -> None:
-    with pytest.raises(KeyError), record_cross_attention(model.unet):
+    with pytest.raises(KeyError), record_cross_attention(model.cross_attentions()):
         raise KeyError
     assert hooks(model) == 0
 
@@ -188,12 +189,12 @@ def test_a_grid_that_does_not_fit_is_refused(cells: int) -> None:
 def test_fused_projections_are_refused(model: StableDiffusion) -> None:
     model.unet.fuse_qkv_projections()
     assert any(isinstance(one, FusedAttnProcessor2_0) for one in model.unet.attn_processors.values())
-    with pytest.raises(ModelError, match="unfuse_qkv_projections"), record_cross_attention(model.unet):
+    with pytest.raises(ModelError, match="unfuse_qkv_projections"), record_cross_attention(model.cross_attentions()):
         pass
     model.unet.unfuse_qkv_projections()
     recorded(model)
 
 
 def test_a_network_without_cross_attention_is_refused() -> None:
-    with pytest.raises(ModelError, match="no cross-attention"), record_cross_attention(nn.Linear(2, 2)):
-        pass
+    with pytest.raises(ModelError, match="no cross-attention"):
+        cross_attentions(nn.Linear(2, 2))

@@ -11,7 +11,7 @@ from tests.own_memory import OwnMemory
 from tests.support import tiny_model, tiny_sdxl, weights
 from tincture.adapters.hypernetwork import create_hypernetwork
 from tincture.models.conditions import Conditions
-from tincture.models.placement import TEXT_ENCODERS, UNET, VAE
+from tincture.models.placement import DENOISER, TEXT_ENCODERS, VAE
 from tincture.models.sampling import generate
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings.drawing import Drawing
@@ -36,7 +36,7 @@ def test_a_part_comes_when_it_acts_and_leaves_unless_it_is_kept() -> None:
     assert placement.told == ["+vae", "-vae"]
     predict(model)
     assert placement.told[2:] == ["+text_encoders", "-text_encoders", "+unet"]
-    placement.keep = frozenset({UNET, TEXT_ENCODERS})
+    placement.keep = frozenset({DENOISER, TEXT_ENCODERS})
     predict(model)
     predict(model)
     assert placement.told[5:] == ["+text_encoders"]
@@ -44,7 +44,7 @@ def test_a_part_comes_when_it_acts_and_leaves_unless_it_is_kept() -> None:
 
 def test_pictures_have_the_device_to_themselves() -> None:
     model, placement = offloaded(tiny_model())
-    placement.keep = frozenset({UNET, TEXT_ENCODERS})
+    placement.keep = frozenset({DENOISER, TEXT_ENCODERS})
     predict(model)
     placement.told.clear()
     model.decode_latents(torch.zeros(1, 4, 2, 2))
@@ -109,7 +109,7 @@ def test_parts_lie_on_the_device_only_while_they_act() -> None:
     assert model.device.type == "meta" and model.dtype == torch.float32
     with model.placement.acting(VAE, alone=True):
         assert devices(model) == {"vae": "meta", "text_encoder": "cpu", "unet": "cpu"}
-    with model.placement.acting(UNET), model.placement.acting(TEXT_ENCODERS):
+    with model.placement.acting(DENOISER), model.placement.acting(TEXT_ENCODERS):
         assert devices(model) == {"vae": "cpu", "text_encoder": "meta", "unet": "meta"}
     assert devices(model) == {"vae": "cpu", "text_encoder": "cpu", "unet": "meta"}
     model.placement.forget()
@@ -138,7 +138,7 @@ def test_on_a_cpu_nothing_moves() -> None:
 def test_moving_a_model_ends_the_coming_and_going() -> None:
     model = tiny_model()
     model.placement.offload("meta")
-    with model.placement.acting(UNET):
+    with model.placement.acting(DENOISER):
         pass
     model.to("cpu", torch.bfloat16)
     assert not model.placement.offloading and model.dtype == torch.bfloat16

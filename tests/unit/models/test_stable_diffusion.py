@@ -45,7 +45,7 @@ def test_facts(shared_model: StableDiffusion) -> None:
     assert shared_model.vae_scale_factor == 8
     assert shared_model.text_width == 32
     assert shared_model.context_widths() == [32, 64]
-    assert (shared_model.family, shared_model.embedding_widths) == (SD1, {"clip_l": 32})
+    assert (shared_model.family, shared_model.text.widths) == (SD1, {"clip_l": 32})
     assert (shared_model.device.type, shared_model.dtype) == ("cpu", torch.float32)
     assert shared_model.prediction_type == "epsilon"
     assert tiny_model(prediction_type="v_prediction").prediction_type == "v_prediction"

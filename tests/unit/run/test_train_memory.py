@@ -16,8 +16,7 @@ from tincture.cli import main
 from tincture.errors import OutOfMemoryError, UsageError
 from tincture.events import MemoryFitted
 from tincture.models import stable_diffusion
-from tincture.models.float8 import store_in_float8
-from tincture.models.placement import TEXT_ENCODERS, UNET, VAE
+from tincture.models.placement import DENOISER, TEXT_ENCODERS, VAE
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run import components
 from tincture.run.folder import read_record
@@ -90,7 +89,7 @@ def test_without_offloading_nothing_moves(bench: Bench, own_memory: list[StableD
     bench.train("hypernetwork")
     placement = own_memory[-1].placement
     assert not placement.offloading and not hasattr(placement, "told")
-    assert set(placement.parts) == {TEXT_ENCODERS, VAE, UNET}
+    assert set(placement.parts) == {TEXT_ENCODERS, VAE, DENOISER}
 
 
 # --- other measures ---------------------------------------------------------------------------------------------------
@@ -110,11 +109,13 @@ def test_float8_trains_on_the_rounded_weights(
 ) -> None:
     stored: list[int] = []
 
-    def watched(unet: torch.nn.Module, by: torch.device) -> None:
-        store_in_float8(unet, by)
-        stored.extend(1 for weight in unet.parameters() if weight.dtype == torch.uint8)
+    store = StableDiffusion.store_in_float8
 
-    monkeypatch.setattr(components, "store_in_float8", watched)
+    def watched(model: StableDiffusion, by: torch.device) -> None:
+        store(model, by)
+        stored.extend(1 for weight in model.unet.parameters() if weight.dtype == torch.uint8)
+
+    monkeypatch.setattr(StableDiffusion, "store_in_float8", watched)
     before = trained(bench.path(kind))
     result = bench.train(kind, steps=2, weight_storage="float8", gradient_checkpointing=checkpointing)
     assert len(stored) > 20

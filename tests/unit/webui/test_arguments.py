@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tincture.errors import UsageError
-from tincture.models.tokens import MAX_VECTORS
+from tincture.models.families import MAX_VECTORS
 from tincture.settings.fields import specs_of
 from tincture.settings.preprocess import PreprocessSettings
 from tincture.settings.train import TrainSettings

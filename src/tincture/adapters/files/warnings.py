@@ -10,7 +10,7 @@ from tincture.errors import FileFormatError
 from tincture.formats.contents import Contents
 from tincture.formats.embedding_content import EmbeddingFile
 from tincture.formats.hypernetwork_file import HypernetworkFile
-from tincture.models.tokens import MAX_VECTORS
+from tincture.models.families import MAX_VECTORS
 
 COMFYUI_ACTIVATIONS = ("linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid", "softsign", "mish")
 _KNOWN_WIDTHS = {768, 1024, 1280}

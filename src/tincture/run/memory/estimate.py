@@ -20,9 +20,9 @@ from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
 from tincture.data.latents import pictures_at_once
 from tincture.models.devices import PRECISIONS
-from tincture.models.placement import TEXT_ENCODERS, UNET, VAE
+from tincture.models.diffusion_model import DiffusionModel
+from tincture.models.placement import DENOISER, TEXT_ENCODERS, VAE
 from tincture.models.sampling import pictures_decoded_at_once
-from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.data import possible_prompts, preview_prompts, prompt_draw
 from tincture.run.memory.rehearsal import Rehearsal, StepMemory
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer, prompts_kept
@@ -32,7 +32,7 @@ from tincture.training.trainer import Trainer, TrainingData
 T = TypeVar("T")
 
 ENCODING, PROMPTS, TRAINING, PREVIEWS = "encoding pictures", "encoding prompts", "training", "previews"
-_ALWAYS_USED = frozenset({UNET, TEXT_ENCODERS})
+_ALWAYS_USED = frozenset({DENOISER, TEXT_ENCODERS})
 _REHEARSED = ("precision", "gradient_checkpointing", "weight_storage", "slicing")
 
 
@@ -75,7 +75,7 @@ class MemoryEstimator:
     """
 
     def __init__(
-        self, model: StableDiffusion, adapter: Adapter, dataset: PictureDataset, lines: list[str], device_type: str
+        self, model: DiffusionModel, adapter: Adapter, dataset: PictureDataset, lines: list[str], device_type: str
     ) -> None:
         self.model, self.adapter, self.dataset, self.lines = model, adapter, dataset, lines
         self.device_type = device_type
@@ -99,10 +99,10 @@ class MemoryEstimator:
         prompts = there(TEXT_ENCODERS) + lasting + self._prompts(settings)
         if not self.adapter.trains_text:
             phases[PROMPTS] = prompts
-        phases[TRAINING] = there(UNET) + lasting + step.passing
+        phases[TRAINING] = there(DENOISER) + lasting + step.passing
         if settings.preview_every:
             drawing, decoding = self._preview(settings)
-            phases[PREVIEWS] = max(prompts, there(UNET) + lasting + drawing, there(VAE) + lasting + decoding)
+            phases[PREVIEWS] = max(prompts, there(DENOISER) + lasting + drawing, there(VAE) + lasting + decoding)
         return MemoryEstimate(weights, step.lasting, data, phases)
 
     # --- phases ------------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class MemoryEstimator:
     def _resident(self, settings: TrainSettings) -> frozenset[str]:
         """Parts that stay on the device between their uses, where others come and go."""
         known = known_prompts(settings, self.model, self.adapter, self.dataset, self.lines)
-        return frozenset({UNET}) if known else _ALWAYS_USED
+        return frozenset({DENOISER}) if known else _ALWAYS_USED
 
     def _encoding(self, settings: TrainSettings) -> int:
         rehearsal = self._rehearsal(settings)
@@ -174,12 +174,12 @@ class MemoryEstimator:
 
     def _trainer_maker(
         self, settings: TrainSettings, rehearsal: Rehearsal, count: int, width: int, height: int
-    ) -> Callable[[StableDiffusion, Adapter], Trainer]:
+    ) -> Callable[[DiffusionModel, Adapter], Trainer]:
         size, stride = (width, height), self.model.vae_scale_factor
         prompts = self._longest_prompts(count)
         weight = torch.ones(1, height // stride, width // stride)
 
-        def make(model: StableDiffusion, adapter: Adapter) -> Trainer:
+        def make(model: DiffusionModel, adapter: Adapter) -> Trainer:
             data = TrainingData(
                 plan=BatchPlan([size] * count, count, settings.seed),
                 latents=rehearsal.cached_latents(count, width, height),

@@ -19,10 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tincture.adapters.adapter import Adapter
 from tincture.data.latents import LatentCache
-from tincture.models.conditions import Conditions
-from tincture.models.float8 import store_in_float8
-from tincture.models.stable_diffusion import StableDiffusion
-from tincture.models.text_encoder import TextEncoder
+from tincture.models.diffusion_model import DiffusionModel
 from tincture.run.memory.live import LiveMemory
 from tincture.training.trainer import Trainer
 
@@ -48,10 +45,10 @@ class Rehearsal:
     Args:
         model: what it is like: any device, the meta device too, and any precision.
         adapter: what is trained.
-        dtype: of the model's U-Net and text encoders.
-        gradient_checkpointing: whether the U-Net's activations are computed anew in the backward pass.
-        float8: whether the U-Net's weights are stored in eight bits.
-        slicing: see ``StableDiffusion.enable_slicing``.
+        dtype: of the model's denoiser and text encoders.
+        gradient_checkpointing: whether the denoiser's activations are computed anew in the backward pass.
+        float8: whether the denoiser's weights are stored in eight bits.
+        slicing: see ``DiffusionModel.enable_slicing``.
         device_type: whose memory it is about: ``cuda`` and ``cpu`` differ in what they keep.
 
     Attributes:
@@ -61,7 +58,7 @@ class Rehearsal:
 
     def __init__(
         self,
-        model: StableDiffusion,
+        model: DiffusionModel,
         adapter: Adapter,
         *,
         dtype: torch.dtype = torch.float32,
@@ -72,13 +69,13 @@ class Rehearsal:
     ) -> None:
         self.is_cuda = device_type == "cuda"
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self.model = self._without_numbers(model, dtype)
+        self.model = model.rebuilt(self._emptied, dtype)
         self.adapter = self._copied(adapter, {weight: weight.dtype for weight in adapter.parameters()})
         # Its parameters lie where they shall, and torch cannot move what holds nothing.
         self.adapter.to = lambda device: self.adapter  # type: ignore[method-assign]
         if float8:
             with self._mode:
-                store_in_float8(self.model.unet)
+                self.model.store_in_float8()
         if gradient_checkpointing:
             self.model.enable_gradient_checkpointing()
         else:
@@ -89,7 +86,7 @@ class Rehearsal:
             _upcast_norms(self.model)
 
     def weights(self) -> dict[str, int]:
-        """Bytes of each part's weights, by the names of ``StableDiffusion.placement``."""
+        """Bytes of each part's weights, by the names of ``DiffusionModel.placement``."""
         parts = self.model.placement.parts
         return {name: sum(_bytes(tensor) for tensor in _tensors(modules)) for name, modules in parts.items()}
 
@@ -111,16 +108,16 @@ class Rehearsal:
             self.model.encode_prompts(prompts, clip_skip)
         return memory.peak
 
-    def predicting(self, count: int, width: int, height: int, chunks: int = 1) -> int:
+    def predicting(self, count: int, width: int, height: int) -> int:
         """Bytes that a prediction for ``count`` pictures without gradients takes beside the weights."""
         with self._counting() as memory, self._acting(), torch.no_grad():
-            self.model.predict_noise(
-                self._latents(count, width, height), torch.zeros(count, dtype=torch.int64), self._text(count, chunks)
-            )
+            timesteps = self.model.noise_process.draw_timesteps(0, 0, range(count))
+            conditions = self.model.encode_prompts([""]).expand(count)
+            self.model.predict_noise(self._latents(count, width, height), timesteps, conditions)
         return memory.peak
 
     def step(
-        self, make_trainer: Callable[[StableDiffusion, Adapter], Trainer], data: Sequence[Tensor] = ()
+        self, make_trainer: Callable[[DiffusionModel, Adapter], Trainer], data: Sequence[Tensor] = ()
     ) -> StepMemory:
         """What a training step takes.
 
@@ -147,26 +144,6 @@ class Rehearsal:
         with self._mode:
             one = self._latents(1, width, height)[0].float()
             return LatentCache([one] * count, [one] * count)
-
-    def _without_numbers(self, model: StableDiffusion, dtype: torch.dtype) -> StableDiffusion:
-        """A model of the same anatomy."""
-        text = [
-            TextEncoder(encoder.spec, encoder.tokenizer, self._emptied(encoder.module, dtype))
-            for encoder in model.text_encoders
-        ]
-        vae, unet = self._emptied(model.vae, torch.float32), self._emptied(model.unet, dtype)
-        vae.disable_slicing()
-        vae.disable_tiling()
-        return StableDiffusion(
-            family=model.family,
-            text_encoders=text,
-            vae=vae,
-            unet=unet,
-            noise_scheduler=copy.deepcopy(model.noise_scheduler),
-            name=model.name,
-            hash=model.hash,
-            guidance_scale=model.guidance_scale,
-        )
 
     def _emptied(self, module: nn.Module, dtype: torch.dtype) -> Any:
         """``module`` in the precision ``dtype``."""
@@ -202,12 +179,8 @@ class Rehearsal:
         stride = self.model.vae_scale_factor
         return torch.empty(count, self.model.latent_channels, height // stride, width // stride)
 
-    def _text(self, count: int, chunks: int) -> Conditions:
-        first = self.model.encode_prompts([""])
-        return Conditions(first.hidden_states.repeat(1, chunks, 1), first.pooled).expand(count)
 
-
-def _upcast_norms(model: StableDiffusion) -> None:
+def _upcast_norms(model: DiffusionModel) -> None:
     """Norms compute in float32 under autocast, as they do on CUDA; a CPU leaves them in half precision."""
     for module in (
         module for modules in model.placement.parts.values() for part in modules for module in part.modules()

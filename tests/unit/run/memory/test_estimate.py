@@ -14,7 +14,7 @@ from tests.runs import Bench, write_pictures
 from tests.support import tiny_sdxl
 from tincture import recipe
 from tincture.adapters.hypernetwork import create_hypernetwork
-from tincture.models.placement import TEXT_ENCODERS, UNET, VAE
+from tincture.models.placement import DENOISER, TEXT_ENCODERS, VAE
 from tincture.run import components
 from tincture.run.components import load_adapter, load_base
 from tincture.run.data import load_data, load_template
@@ -91,7 +91,7 @@ def test_the_plan_tells_it(bench: Bench) -> None:
     memory = recipe.plan(bench.settings("hypernetwork", width=64, height=64), bench.workspace)["memory_mib"]
     assert memory["peak"] == round(told.peak / 2**20, 1)
     assert memory[TRAINING] == memory["peak"] >= max(memory[ENCODING], memory[PROMPTS])
-    assert memory["weights of unet"] == round(told.weights[UNET] / 2**20, 1)
+    assert memory["weights of unet"] == round(told.weights[DENOISER] / 2**20, 1)
     assert PREVIEWS not in memory
 
 
@@ -102,7 +102,7 @@ def test_weights_adapter_and_data_are_counted(bench: Bench) -> None:
     estimator = estimator_of(bench, settings)
     told, model = estimator.estimate(settings), estimator.model
     assert told.weights == {
-        UNET: nbytes(model.unet),
+        DENOISER: nbytes(model.unet),
         VAE: nbytes(model.vae),
         TEXT_ENCODERS: nbytes(model.text_encoders[0].module),
     }
@@ -157,7 +157,7 @@ def test_offloaded_parts_count_where_they_act(bench: Bench) -> None:
     settings = bench.settings("hypernetwork", preview_every=5, width=64, height=64).resolved()
     estimator = estimator_of(bench, settings, "cuda")
     plain, saved = (estimator.estimate(settings.replace(offload=offload)) for offload in (False, True))
-    unet, vae, text = (plain.weights[name] for name in (UNET, VAE, TEXT_ENCODERS))
+    unet, vae, text = (plain.weights[name] for name in (DENOISER, VAE, TEXT_ENCODERS))
     less = {phase: plain.phases[phase] - saved.phases[phase] for phase in plain.phases}
     assert less[ENCODING] == unet + text
     assert less[PROMPTS] == vae + unet
@@ -210,4 +210,4 @@ def test_sdxl_and_attention_masks(bench: Bench) -> None:
     network = create_hypernetwork("ink", model.context_widths())
     settings = bench.settings("hypernetwork", width=64, height=64).resolved()
     told = MemoryEstimator(model, network, estimator.dataset, estimator.lines, "cpu").estimate(settings)
-    assert told.weights[UNET] == nbytes(model.unet)
+    assert told.weights[DENOISER] == nbytes(model.unet)

@@ -16,7 +16,7 @@ from tincture.data.batches import BatchPlan
 from tincture.data.latents import LatentCache
 from tincture.models.float8 import store_in_float8
 from tincture.models.loading.load import load_model
-from tincture.models.placement import UNET, VAE
+from tincture.models.placement import DENOISER, VAE
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.memory.rehearsal import Rehearsal
 from tincture.settings.schedule import Schedule
@@ -124,7 +124,7 @@ def test_half_precision_and_float8() -> None:
     model.to("cpu", torch.bfloat16)
     store_in_float8(model.unet)
     unet = sum(tensor.nbytes for tensor in (*model.unet.parameters(), *model.unet.buffers()))
-    assert rehearsal.weights()[UNET] == unet
+    assert rehearsal.weights()[DENOISER] == unet
     trained = sum(parameter.nbytes for parameter in adapter.parameters())
     assert step.lasting - trained + step.passing == pytest.approx(really(model, adapter, 2, precision="bf16"), rel=0.15)
 
