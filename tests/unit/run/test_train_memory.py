@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,35 @@ from tincture.models.placement import DENOISER, TEXT_ENCODERS, VAE
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run import components
 from tincture.run.folder import read_record
+from tincture.run.memory.estimate import TRAINING, MemoryEstimator
 from tincture.training.trainer import Trainer
 
 KINDS = ("embedding", "hypernetwork")
 PREVIEWS: dict[str, Any] = {"preview_every": 2, "preview_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def known_steps() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def steps_are_rehearsed_once(known_steps: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of equal settings, adapters and pictures; the model is the same everywhere here."""
+    once = MemoryEstimator._once
+
+    def remembered(self: MemoryEstimator, find: Callable[[], Any], *key: Any) -> Any:
+        if key[0] != TRAINING:
+            return once(self, find, *key)
+        shapes = [parameter.shape for parameter in self.adapter.parameters()]
+        captions = [sample.caption for sample in self.dataset]
+        whole = f"{key} {self.device_type} {shapes} {self.dataset.sizes()} {captions} {self.lines}"
+        whole = re.sub(re.escape(str(tmp_path)) + r"/\w+", "", whole)
+        if whole not in known_steps:
+            known_steps[whole] = find()
+        return known_steps[whole]
+
+    monkeypatch.setattr(MemoryEstimator, "_once", remembered)
 
 
 @pytest.fixture

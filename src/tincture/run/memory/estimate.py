@@ -34,6 +34,8 @@ T = TypeVar("T")
 ENCODING, PROMPTS, TRAINING, PREVIEWS = "encoding pictures", "encoding prompts", "training", "previews"
 _ALWAYS_USED = frozenset({DENOISER, TEXT_ENCODERS})
 _REHEARSED = ("precision", "gradient_checkpointing", "weight_storage", "slicing")
+_NOT_OF_A_STEP = ("offload", "slicing", "vram", "steps", "save_", "preview_")
+"""How settings begin that change nothing in what a step takes."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class MemoryEstimator:
         alike = settings.replace(precision="bf16") if settings.precision == "fp16" else settings
         largest = self._largest(lambda width, height: settings.batch_size)
         step = alike.replace(gradient_accumulation_steps=min(2, settings.gradient_accumulation_steps))
-        key = {name: value for name, value in step.to_dict().items() if name not in ("offload", "slicing", "vram")}
+        key = {name: value for name, value in step.to_dict().items() if not name.startswith(_NOT_OF_A_STEP)}
         return self._once(lambda: rehearsal.step(self._trainer_maker(step, rehearsal, *largest)), TRAINING, str(key))
 
     def _trainer_maker(

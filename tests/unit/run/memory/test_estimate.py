@@ -194,6 +194,7 @@ def test_phases_are_rehearsed_once(bench: Bench, monkeypatch: pytest.MonkeyPatch
     for offload in (False, True):
         for slicing in (False, True):
             estimator.estimate(settings.replace(offload=offload, slicing=slicing))
+    estimator.estimate(settings.replace(preview_every=0, steps=7, save_every=3))
     assert len(steps) == 1
     for precision in ("bf16", "fp16"):
         estimator.estimate(settings.replace(precision=precision))
