@@ -4,64 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from tincture.cli.flags import flag, given
 from tincture.cli.session import Session, command
+from tincture.settings.conversion import CONVERSION_FIELDS, ConversionRequest
 
-Format = Literal["pt", "bin", "safetensors", "kohya", "sdxl", "png", "webp", "lora"]
+FLAGLESS = ("path", "out")
+"""Settings without a flag: they stand alone."""
 
 
 def register(app: typer.Typer) -> None:
-    command(app, "convert")(convert)
+    flags = [flag(spec, ranged=True) for name, spec in CONVERSION_FIELDS.items() if name not in FLAGLESS]
+    command(app, "convert", extra=flags)(convert)
 
 
 def convert(
     session: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Embedding or hypernetwork of any format.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
-    to: Annotated[Format | None, typer.Option(help="Format of OUT; else its suffix tells.")] = None,
-    name: Annotated[str, typer.Option(help="New name of the adapter; else it keeps its own.")] = "",
-    author: Annotated[str, typer.Option(help="Who made it, to be told by the file.")] = "",
-    license: Annotated[str, typer.Option(help="Its licence, such as CC-BY-4.0, to be told by the file.")] = "",
-    picture: Annotated[
-        Path | None, typer.Option(help="Picture that a PNG or WebP card is drawn on; else a pattern.")
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="For a LoRA: the base model it is to act with; a name in the workspace, a path.")
-    ] = "",
-    rank: Annotated[int | None, typer.Option(min=1, help="For a LoRA: its rank; 64 is usual.")] = None,
-    captions: Annotated[
-        Path | None, typer.Option(help="For a LoRA: text file of captions like those trained on, one in each line.")
-    ] = None,
-    strength: Annotated[float, typer.Option(help="For a LoRA: strength of the hypernetwork in it.")] = 1.0,
-    output_bias: Annotated[
-        bool, typer.Option("--output-bias", help="For a LoRA: keep constants exactly, which diffusers cannot read.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=CONVERSION_FIELDS["path"].help)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help=CONVERSION_FIELDS["out"].help)],
+    **flags: Any,
 ) -> None:
     """Write an embedding or hypernetwork in another format; what gets lost is told before."""
+    asked = ConversionRequest(path=str(file), out=str(out), **given(flags))
     from tincture.adapters.files import conversion
 
-    wanted = conversion.LoraOptions(
-        model=model,
-        rank=rank,
-        captions=conversion.read_captions(captions) if captions else (),
-        multiplier=strength,
-        output_bias=output_bias,
-    )
+    options = asked.lora_options()
+    if options is not None:
+        options["captions"] = conversion.read_captions(asked.captions) if asked.captions else ()
     plan = conversion.plan_conversion(
         file,
         out,
-        to,
-        name=name,
-        author=author,
-        license=license,
-        picture=picture,
-        lora=None if wanted == conversion.LoraOptions() else wanted,
-        overwrite=overwrite,
-        workspace=session.workspace() if model else None,
+        asked.to,
+        name=asked.name,
+        author=asked.author,
+        license=asked.license,
+        picture=asked.picture or None,
+        lora=None if options is None else conversion.LoraOptions(**options),
+        overwrite=asked.overwrite,
+        workspace=session.workspace() if asked.model else None,
     )
     for sentence in plan.lost:
         session.say(f"lost: {sentence}")

@@ -11,7 +11,10 @@ import typer
 
 from tincture.cli.session import Session, command
 from tincture.errors import TinctureError
+from tincture.settings.conversion import INSPECTION_FIELDS
 
+FLAGLESS = ("path",)
+"""Settings without a flag: files stand alone."""
 _WIDTH = 110
 # Texts within metadata, such as a thumbnail, may have megabytes.
 _LONGEST_TEXT = 300
@@ -25,7 +28,7 @@ def inspect(
     session: Session,
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Embeddings, hypernetworks, LoRA, .optim files, pictures, models."),
+        typer.Argument(metavar="FILE...", help=INSPECTION_FIELDS["path"].help),
     ],
 ) -> None:
     """Say what files are: kind, format, traits, hashes, which programs read them, what is odd about them."""

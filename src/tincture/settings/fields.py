@@ -234,13 +234,15 @@ def specs_of(settings: type) -> Mapping[str, FieldSpec]:
 
 def _spec(field: dataclasses.Field[Any], annotation: Any) -> FieldSpec:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    union = origin in (types.UnionType, typing.Union)  # the latter where a Literal is among them
     # "str | tuple[str, ...]": one text, or several
-    lone = origin is types.UnionType and any(typing.get_origin(argument) is tuple for argument in arguments)
-    optional = origin is types.UnionType and not lone
+    lone = union and any(typing.get_origin(argument) is tuple for argument in arguments)
+    optional = union and not lone
     repeated = origin is tuple or lone
-    said = dict(field.metadata)
-    help_text, asked = said.pop("help"), said.pop("choices")
-    choices = asked() if asked else arguments if origin is Literal else ()
+    alone = arguments[0] if optional else annotation
+    metadata = dict(field.metadata)
+    help_text, asked = metadata.pop("help"), metadata.pop("choices")
+    choices = asked() if asked else typing.get_args(alone) if typing.get_origin(alone) is Literal else ()
     base = str if choices else arguments[0] if optional or repeated else annotation
     required = field.default is dataclasses.MISSING
     return FieldSpec(
@@ -253,7 +255,7 @@ def _spec(field: dataclasses.Field[Any], annotation: Any) -> FieldSpec:
         lone=lone,
         choices=choices,
         help=help_text() if callable(help_text) else help_text,
-        **said,
+        **metadata,
     )
 
 

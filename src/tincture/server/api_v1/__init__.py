@@ -8,6 +8,7 @@ from tincture.server.api_v1.adapters import AdapterEndpoints
 from tincture.server.api_v1.catalogue import CatalogueEndpoints
 from tincture.server.api_v1.common import PREFIX
 from tincture.server.api_v1.datasets import DatasetEndpoints
+from tincture.server.api_v1.files import FileEndpoints
 from tincture.server.api_v1.jobs import JobEndpoints
 from tincture.server.api_v1.pictures import PictureEndpoints
 from tincture.server.http.errors import COMMON, documented
@@ -17,6 +18,13 @@ from tincture.server.service import Service
 def router(service: Service) -> APIRouter:
     """Every endpoint below /api/v1; errors are answered as ``http_errors`` says."""
     whole = APIRouter(prefix=PREFIX, responses=documented(*COMMON))
-    for group in (JobEndpoints, AdapterEndpoints, DatasetEndpoints, PictureEndpoints, CatalogueEndpoints):
+    for group in (
+        JobEndpoints,
+        AdapterEndpoints,
+        DatasetEndpoints,
+        PictureEndpoints,
+        FileEndpoints,
+        CatalogueEndpoints,
+    ):
         whole.include_router(group(service).router())
     return whole

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tincture.server.api_v1.request_models import with_fields
 from tincture.server.queue.jobs import JobKind, JobState, Wanted
+from tincture.settings.conversion import CONVERSION_FIELDS, INSPECTION_FIELDS
 from tincture.settings.drawing import REQUEST_FIELDS
 from tincture.settings.fields import FieldSpec
 
@@ -300,6 +301,36 @@ class DrawingProgress(BaseModel):
 
     done: int = Field(description="Sampling steps.")
     total: int = Field(description="0 while nothing is drawn.")
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@with_fields(INSPECTION_FIELDS, required=["path"])
+class InspectionBody(Request):
+    """A file to be looked into."""
+
+
+class FileReport(BaseModel):
+    """What a file is."""
+
+    file: dict[str, Any] = Field(description="As `tincture inspect --json` tells it; see docs/files.md.")
+
+
+@with_fields(CONVERSION_FIELDS, required=["path", "out"])
+class ConversionBody(Request):
+    """An adapter file to be written in another format."""
+
+
+class Converted(BaseModel):
+    """The file that was written."""
+
+    path: str = Field(description="From the workspace.")
+    kind: str
+    format: str
+    name: str = Field(description="Of the adapter.")
+    lost: list[str] = Field(description="What the file does not hold, as sentences.")
+    lora: dict[str, Any] | None = Field(None, description="Of a LoRA: how near it comes to the hypernetwork.")
 
 
 # --- what there is ---------------------------------------------------------------------------------------------------

@@ -173,8 +173,11 @@ def inspect(resources: Resources, *, path: Path) -> dict[str, Any]:
 def convert(
     resources: Resources, *, path: Path, out: Path, lora: Mapping[str, Any] | None = None, **options: Any
 ) -> dict[str, Any]:
-    """See ``conversion.convert_file``; ``lora`` has the fields of ``LoraOptions``."""
-    chosen = conversion.LoraOptions(**lora) if lora else None
+    """See ``conversion.convert_file``; ``lora`` has the fields of ``LoraOptions``, captions as texts or their file."""
+    given = dict(lora or {})
+    if isinstance(given.get("captions"), Path):
+        given["captions"] = conversion.read_captions(given["captions"])
+    chosen = conversion.LoraOptions(**given) if given else None
     return conversion.convert_file(path, out, lora=chosen, workspace=resources.workspace, **options)
 
 

@@ -16,7 +16,8 @@ from tincture.server.errors import ConflictError
 from tincture.server.model_process.client import ModelProcess
 from tincture.server.queue.jobs import JobKind, held_adapter
 from tincture.server.queue.queue import AUTO, JobQueue
-from tincture.server.requests.adapters import checked_conversion, checked_network
+from tincture.server.requests.adapters import checked_network
+from tincture.server.requests.conversion import checked_conversion, checked_inspection
 from tincture.server.requests.places import Places
 from tincture.server.requests.sizes import check_sizes
 from tincture.settings.server import ServerSettings
@@ -143,18 +144,23 @@ class ModelWork:
 
     def inspect(self, path: str) -> dict[str, Any]:
         """What a file is; see ``inspection.inspect_file``."""
-        return cast(dict[str, Any], self.file_process.call("inspect", path=self._places.path(path)))
+        return cast(
+            dict[str, Any], self.file_process.call("inspect", path=checked_inspection({"path": path}, self._places))
+        )
 
     def convert(self, path: str, out: str, **options: Any) -> dict[str, Any]:
         """Writes an adapter in another format to the path ``out``; see ``conversion.convert_file``.
 
+        Args:
+            path, out: the file that is there, and the one to write.
+            options: further fields of ``ConversionRequest``.
+
         Raises:
             ConflictError: a job that has not ended trains an adapter of that name.
         """
-        source, target = self._places.path(path), self._places.path(out, writing=True)
-        checked = checked_conversion(options, self._places)
-        self._refuse_trained_file(target)
-        return cast(dict[str, Any], self.file_process.call("convert", path=source, out=target, **checked))
+        checked = checked_conversion({"path": path, "out": out, **options}, self._places)
+        self._refuse_trained_file(checked["out"])
+        return cast(dict[str, Any], self.file_process.call("convert", **checked))
 
     def file_steps(self, paths: Sequence[str]) -> dict[str, int | None]:
         """How far the adapter in each file was trained; None for a file that cannot be read."""

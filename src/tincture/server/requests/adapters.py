@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from tincture.data.pictures import UnreadablePictureError
-from tincture.errors import DataError, UsageError
+from tincture.errors import UsageError
 from tincture.formats.layer_structure import layer_widths
 from tincture.randomness import LARGEST_REQUESTED_SEED
 from tincture.server.errors import TooMuchError
-from tincture.server.requests.pictures import facts_of
-from tincture.server.requests.places import Places
 from tincture.server.requests.sizes import check_size, check_sizes, shortened
 
 NETWORK_OPTIONS = (
     *("sizes", "layer_structure", "activation_func", "weight_init", "add_layer_norm", "activate_output"),
     *("dropout_structure", "seed", "overwrite"),
 )
-CONVERSION_OPTIONS = ("to", "name", "author", "license", "picture", "lora", "overwrite")
-LORA_OPTIONS = ("model", "rank", "captions", "multiplier", "output_bias")
 WIDEST_CONTEXT = 8192
 MOST_LAYERS = 64
 MOST_NUMBERS = 2**30
 """Of a hypernetwork: 4 GiB, where the largest in use have a tenth."""
-LARGEST_RANK = 4096
 _WIDTHS = (320, 640, 1280, 2048)  # of SD's models, where a request names none
 
 
@@ -56,49 +49,6 @@ def checked_network(options: Mapping[str, Any]) -> dict[str, Any]:
             f"makes them up to {MOST_NUMBERS:,}."
         )
     return dict(options)
-
-
-def checked_conversion(options: Mapping[str, Any], places: Places) -> dict[str, Any]:
-    """Options of ``conversion.convert_file`` as a request gives them, paths in them resolved.
-
-    Args:
-        options: ``picture`` is a path that a request gives, or a ``Path`` of a file that the server keeps itself.
-        places: which paths requests may name.
-
-    Raises:
-        UsageError: there is no such option, or its value is not allowed.
-        ForbiddenPathError: a path leads out.
-        DataError: the picture cannot be read, or is of a format that uploads cannot have.
-    """
-    _refuse_unknown("conversion", options, CONVERSION_OPTIONS)
-    checked = {name: value for name, value in options.items() if value is not None}
-    check_sizes({name: value for name, value in checked.items() if name not in ("lora", "picture")})
-    if "picture" in checked:
-        checked["picture"] = _checked_picture(checked["picture"], places)
-    if "lora" in checked:
-        checked["lora"] = _checked_lora(checked["lora"], places)
-    return checked
-
-
-def _checked_picture(picture: Any, places: Places) -> Path:
-    path = picture if isinstance(picture, Path) else places.path(picture)
-    try:
-        facts_of(path)
-    except UnreadablePictureError as error:
-        raise DataError(f"The picture {path.name} {str(error).rstrip('.')}; choose another one.") from error
-    return path
-
-
-def _checked_lora(lora: Any, places: Places) -> dict[str, Any]:
-    if not isinstance(lora, Mapping):
-        raise UsageError(f"lora is {shortened(lora)}, but must have {', '.join(LORA_OPTIONS)}.")
-    _refuse_unknown("LoRA", lora, LORA_OPTIONS)
-    checked = {name: value for name, value in lora.items() if value is not None}
-    check_size("rank", checked.get("rank"), LARGEST_RANK)
-    check_sizes({name: value for name, value in checked.items() if name != "rank"})
-    if checked.get("model"):
-        checked["model"] = places.model(checked["model"])
-    return checked
 
 
 def _refuse_unknown(what: str, options: Mapping[str, Any], known: Sequence[str]) -> None:

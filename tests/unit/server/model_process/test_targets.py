@@ -172,7 +172,9 @@ def test_in_a_process_of_its_own(calls: ModelProcess, tmp_path: Path) -> None:
     assert made("list_embeddings", model="picto")["loaded"][0]["name"] == "rex"
     Embedding("dog", {"clip_l": torch.ones(2, 768)}).save(tmp_path / "embeddings" / "dog.pt")
     places = Places(calls.workspace, tmp_path / "state")
-    request = places.drawing({"prompts": ["rex and dog"], "seeds": [1], "steps": 2, "model": "picto"}, most=4, side=64)
+    request = places.drawing(
+        {"prompts": ["rex and dog"], "seeds": [1], "steps": 2, "model": "picto"}, most=4, side=64
+    ).to_dict()
     paths, remarks = calls.call_with_remarks("draw", request=request, out=tmp_path / "out", device="cpu")
     assert [path.name for path in paths] == ["00001-1.png"] and "width" in remarks[0]
     with pytest.raises(UsageError, match="no hypernetwork"):

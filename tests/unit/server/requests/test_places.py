@@ -12,7 +12,7 @@ from PIL import Image
 
 from tincture.errors import DataError, TinctureError, UsageError
 from tincture.server.errors import ForbiddenPathError, TooMuchError
-from tincture.server.requests.adapters import checked_conversion
+from tincture.server.requests.conversion import checked_conversion
 from tincture.server.requests.places import Places
 from tincture.settings.drawing import Drawing, DrawingRequest
 from tincture.settings.model_overrides import ModelOverrides
@@ -497,12 +497,12 @@ def test_the_picture_of_a_card_is_looked_at_before_anything_reads_it(workspace: 
     """Pillow knows formats that it reads by calling other programs, such as PostScript."""
     Image.new("RGB", (8, 8)).save(workspace.root / "sound.png")
     (workspace.root / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
-    sound = workspace.root.resolve() / "sound.png"
+    sound, files = workspace.root.resolve() / "sound.png", {"path": "cat.pt", "out": "cat.png"}
     for known in ("sound.png", sound):
-        assert checked_conversion({"to": "png", "picture": known}, places)["picture"] == sound
+        assert checked_conversion({**files, "to": "png", "picture": known}, places)["picture"] == sound
     for odd in ("program.png", workspace.root / "program.png", workspace.root / "gone.png"):
         with pytest.raises(DataError, match=r"The picture \w+\.png .*; choose another one\."):
-            checked_conversion({"to": "png", "picture": odd}, places)
+            checked_conversion({**files, "to": "png", "picture": odd}, places)
 
 
 def test_the_texts_of_a_job_are_bounded_together(places: Places) -> None:

@@ -1,0 +1,190 @@
+"""A drawing from the HTTP request to its pixels, and its one description in every front."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.testclient import TestClient
+
+from tests.runs import Bench
+from tincture.adapters.files.conversion import LoraOptions, convert_file
+from tincture.cli import convert as cli_convert
+from tincture.cli import generate as cli_generate
+from tincture.cli import inspect as cli_inspect
+from tincture.cli.app import build_app
+from tincture.drawing import model_cache
+from tincture.drawing.pictures import generate_grid, generate_pictures
+from tincture.server import api_v1
+from tincture.server.api_v1.schemas import ConversionBody, InspectionBody, PictureRequest
+from tincture.server.http import errors as http_errors
+from tincture.server.model_process.targets import TARGETS, open_resources
+from tincture.server.requests.sizes import LARGEST_NUMBER, LONGEST_TEXT
+from tincture.server.service import Service
+from tincture.settings.conversion import CONVERSION_FIELDS, INSPECTION_FIELDS
+from tincture.settings.drawing import DRAWING_FIELDS, REQUEST_FIELDS
+from tincture.settings.fields import FieldSpec
+from tincture.settings.model_overrides import ModelOverrides
+from tincture.settings.server import ServerSettings
+
+PICTURES = "/api/v1/pictures"
+
+
+class OwnProcess:
+    """Does the work of the model's process in this one."""
+
+    def __init__(self, service: Service) -> None:
+        self.resources = open_resources(service.workspace, lambda **_: None)
+
+    def call_with_remarks(self, name: str, **arguments: Any) -> tuple[Any, list[str]]:
+        return TARGETS[name](self.resources, **arguments), []
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def client(bench: Bench) -> Iterator[TestClient]:
+    service = Service(bench.workspace, ServerSettings(device=("cpu",), allow_dir=(str(bench.model),)))
+    service.model_work.drawing_process = OwnProcess(service)  # type: ignore[assignment]
+    app = FastAPI()
+    http_errors.register(app)
+    app.include_router(api_v1.router(service))
+    yield TestClient(app)
+    service.close()
+
+
+def drawn(client: TestClient, bench: Bench, **fields: Any) -> bytes:
+    small = {"prompts": ["a cat"], "seeds": [3], "model": str(bench.model), "steps": 2, "width": 16, "height": 16}
+    answer = client.post(PICTURES, json={**small, **fields})
+    assert answer.status_code == 200, answer.text
+    return client.get(answer.json()["pictures"][0]["url"]).content
+
+
+def test_what_a_request_says_of_its_model_is_what_the_model_is_loaded_with(
+    client: TestClient, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    load = model_cache.load_model
+
+    def loaded(name: str, **options: Any) -> Any:
+        asked.append(options)
+        return load(name, **options)
+
+    monkeypatch.setattr(model_cache, "load_model", loaded)
+    plain = drawn(client, bench)
+    taught = drawn(client, bench, prediction_type="v_prediction", family="sd1", zero_terminal_snr=True)
+    assert plain != taught
+    assert drawn(client, bench, prediction_type="auto", family="auto", zero_terminal_snr=None) == plain
+    told = [{name: options[name] for name in ("family", "prediction_type", "zero_terminal_snr")} for options in asked]
+    left_open = dict.fromkeys(told[0])
+    assert told == [
+        left_open,
+        {"family": "sd1", "prediction_type": "v_prediction", "zero_terminal_snr": True},
+        left_open,
+    ]
+
+
+def test_seeds_may_count_up_over_http_too(client: TestClient, bench: Bench) -> None:
+    small = {"model": str(bench.model), "steps": 1, "width": 16, "height": 16}
+    answer = client.post(PICTURES, json={"prompts": ["a"], "seed": 7, "count": 2, **small})
+    assert [each["name"] for each in answer.json()["pictures"]] == ["00001-7.png", "00002-8.png"]
+    sheet = client.post(PICTURES, json={"prompts": ["a <hypernet:ink:1>"], "grid": True, **small})
+    assert sheet.json()["pictures"][0]["name"].startswith("grid-")
+
+
+# --- one description --------------------------------------------------------------------------------------------------
+
+FRONTS = [
+    pytest.param("generate", cli_generate.FLAGLESS, {"out", "config"}, DRAWING_FIELDS, id="generate"),
+    pytest.param("convert", cli_convert.FLAGLESS, set(), CONVERSION_FIELDS, id="convert"),
+    pytest.param("inspect", cli_inspect.FLAGLESS, set(), INSPECTION_FIELDS, id="inspect"),
+]
+SHARED = {"root", "debug", "json", "help"}
+
+
+@pytest.mark.parametrize(("command", "flagless", "further", "specs"), FRONTS)
+def test_every_setting_is_a_flag_with_the_same_help(
+    command: str, flagless: tuple[str, ...], further: set[str], specs: Mapping[str, FieldSpec]
+) -> None:
+    import typer
+
+    parameters = typer.main.get_command(build_app()).commands[command].params  # type: ignore[attr-defined]
+    options = {each.name: each for each in parameters if each.param_type_name == "option"}
+    assert options.keys() - SHARED - further == specs.keys() - set(flagless)
+    for name in specs.keys() - set(flagless):
+        assert f"--{name.replace('_', '-')}" in options[name].opts
+        assert options[name].help.startswith(specs[name].help)
+
+
+BODIES = [
+    pytest.param(PictureRequest, REQUEST_FIELDS, id="pictures"),
+    pytest.param(ConversionBody, CONVERSION_FIELDS, id="conversion"),
+    pytest.param(InspectionBody, INSPECTION_FIELDS, id="inspection"),
+]
+
+
+@pytest.mark.parametrize(("body", "specs"), BODIES)
+def test_every_setting_is_a_field_of_the_http_schema_with_its_bounds(
+    body: type[BaseModel], specs: Mapping[str, FieldSpec]
+) -> None:
+    properties = body.model_json_schema()["properties"]
+    assert properties.keys() == specs.keys()
+    for name, spec in specs.items():
+        field = properties[name]
+        assert field["description"].startswith(spec.help)
+        kind = field["anyOf"][0] if "anyOf" in field else field
+        item = kind["items"] if spec.repeated else kind
+        if spec.choices:
+            assert tuple(item["enum"]) == spec.choices
+        elif spec.type is str:
+            assert item["maxLength"] == LONGEST_TEXT
+        elif spec.type is not bool:
+            largest = spec.largest or LARGEST_NUMBER
+            assert item["minimum"] == (spec.bounds.minimum if spec.bounds else -largest)
+            assert item["maximum"] == largest
+
+
+def test_the_command_line_and_requests_differ_by_the_device_alone() -> None:
+    assert DRAWING_FIELDS.keys() - REQUEST_FIELDS.keys() == {"device"}
+    assert all(DRAWING_FIELDS[name] == spec for name, spec in REQUEST_FIELDS.items())
+
+
+def test_python_takes_the_same_by_keyword() -> None:
+    apart = {"drawing", "overrides", "workspace", "out", "studio", "watch", "finished"}
+    known = DRAWING_FIELDS.keys() | apart
+    for function in (generate_pictures, generate_grid):
+        assert set(inspect.signature(function).parameters) - {"prompt"} <= known
+    assert set(ModelOverrides.__dataclass_fields__) <= DRAWING_FIELDS.keys()
+    of_lora = {*LoraOptions.__dataclass_fields__, "strength"} - {"multiplier"}
+    taken = set(inspect.signature(convert_file).parameters) - {"source", "target", "lora", "workspace"}
+    assert taken | of_lora | {"path", "out"} == CONVERSION_FIELDS.keys()
+
+
+def test_the_page_keeps_to_the_bounds(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    import gradio as gr
+
+    from tests.served import quick_service
+    from tincture.server.page.files import tab as files_tab
+    from tincture.server.page.try_it import tab as try_tab
+
+    service = quick_service(tmp_path)
+    with gr.Blocks() as blocks:
+        try_tab.build(service)
+        files_tab.build(service)
+    found = {block.elem_id: block for block in blocks.blocks.values() if getattr(block, "elem_id", None)}
+    for name in ("steps", "guidance_scale", "width", "height", "seed", "count", "clip_skip"):
+        spec, component = REQUEST_FIELDS[name], found[f"try-{name.replace('_', '-')}"]
+        assert spec.bounds and component.minimum == spec.bounds.minimum, name
+        assert component.maximum <= (spec.largest or LARGEST_NUMBER), name
+    for name in ("family", "prediction_type"):
+        listed = [value for _, value in found[f"try-{name.replace('_', '-')}"].choices]
+        assert tuple(listed) == REQUEST_FIELDS[name].choices
+    assert found["file-rank"].minimum == 1 and found["file-rank"].maximum == 4096
+    service.close()
