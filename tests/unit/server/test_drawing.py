@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +54,7 @@ def client(bench: Bench) -> Iterator[TestClient]:
     app = FastAPI()
     http_errors.register(app)
     app.include_router(api_v1.router(service))
+    app.state.service = service
     yield TestClient(app)
     service.close()
 
@@ -166,25 +166,21 @@ def test_python_takes_the_same_by_keyword() -> None:
     assert taken | of_lora | {"path", "out"} == CONVERSION_FIELDS.keys()
 
 
-def test_the_page_keeps_to_the_bounds(tmp_path: Path) -> None:
-    pytest.importorskip("gradio")
-    import gradio as gr
+def test_files_are_looked_into_and_converted_over_http(client: TestClient, bench: Bench) -> None:
+    class Files(OwnProcess):
+        def call(self, name: str, /, **arguments: Any) -> Any:
+            return TARGETS[name](self.resources, **arguments)
 
-    from tests.served import quick_service
-    from tincture.server.page.files import tab as files_tab
-    from tincture.server.page.try_it import tab as try_tab
-
-    service = quick_service(tmp_path)
-    with gr.Blocks() as blocks:
-        try_tab.build(service)
-        files_tab.build(service)
-    found = {block.elem_id: block for block in blocks.blocks.values() if getattr(block, "elem_id", None)}
-    for name in ("steps", "guidance_scale", "width", "height", "seed", "count", "clip_skip"):
-        spec, component = REQUEST_FIELDS[name], found[f"try-{name.replace('_', '-')}"]
-        assert spec.bounds and component.minimum == spec.bounds.minimum, name
-        assert component.maximum <= (spec.largest or LARGEST_NUMBER), name
-    for name in ("family", "prediction_type"):
-        listed = [value for _, value in found[f"try-{name.replace('_', '-')}"].choices]
-        assert tuple(listed) == REQUEST_FIELDS[name].choices
-    assert found["file-rank"].minimum == 1 and found["file-rank"].maximum == 4096
-    service.close()
+    service = client.app.state.service  # type: ignore[attr-defined]
+    service.model_work.file_process = Files(service)
+    path = bench.path("embedding").relative_to(bench.workspace.root).as_posix()
+    looked = client.post("/api/v1/files/inspect", json={"path": path})
+    assert (looked.status_code, looked.json()["file"]["name"]) == (200, "cat")
+    made = client.post("/api/v1/files/convert", json={"path": path, "out": "cat.bin", "name": "tom"})
+    assert made.status_code == 200, made.text
+    assert (made.json()["path"], made.json()["format"], made.json()["name"]) == ("cat.bin", "bin", "tom")
+    assert (bench.workspace.root / "cat.bin").is_file()
+    again = client.post("/api/v1/files/convert", json={"path": path, "out": "cat.bin"})
+    assert again.status_code == 422 and "There is a file" in again.json()["detail"]
+    assert client.post("/api/v1/files/inspect", json={"path": "/etc/passwd"}).status_code == 403
+    assert client.post("/api/v1/files/convert", json={"path": path, "out": "a.bin", "rank": 0}).status_code == 422

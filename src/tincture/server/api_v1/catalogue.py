@@ -9,6 +9,8 @@ from fastapi import APIRouter
 from tincture.models.samplers import SAMPLERS
 from tincture.server.api_v1.schemas import About, BaseModelAnswer, BaseModels, Names, Settings
 from tincture.server.service import Service
+from tincture.settings.conversion import CONVERSION_FIELDS
+from tincture.settings.drawing import REQUEST_FIELDS
 from tincture.settings.preprocess import PREPROCESS_FIELDS
 from tincture.settings.train import FIELDS
 
@@ -28,6 +30,8 @@ class CatalogueEndpoints:
         add("/templates", self.templates, methods=["GET"], summary="List prompt templates")
         add("/settings/train", self.train_settings, methods=["GET"], summary="List the settings of a training")
         add("/settings/preprocess", self.preprocess_settings, methods=["GET"], summary="List those of preprocessing")
+        add("/settings/pictures", self.picture_settings, methods=["GET"], summary="List the fields of a drawing")
+        add("/settings/convert", self.conversion_settings, methods=["GET"], summary="List the fields of a conversion")
         add("/about", self.about, methods=["GET"], summary="Say what this server is")
         return router
 
@@ -50,6 +54,14 @@ class CatalogueEndpoints:
     def preprocess_settings(self) -> Settings:
         """Every setting of preprocessing."""
         return Settings.of(PREPROCESS_FIELDS)
+
+    def picture_settings(self) -> Settings:
+        """Every field of a request for pictures."""
+        return Settings.of(REQUEST_FIELDS)
+
+    def conversion_settings(self) -> Settings:
+        """Every field of a request to convert a file."""
+        return Settings.of(CONVERSION_FIELDS)
 
     def about(self) -> About:
         """Version, workspace, devices, how many jobs are in each state."""

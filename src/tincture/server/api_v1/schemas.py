@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tincture.server.api_v1.request_models import with_fields
+from tincture.server.api_v1.request_models import limits_of, with_fields
 from tincture.server.queue.jobs import JobKind, JobState, Wanted
 from tincture.settings.conversion import CONVERSION_FIELDS, INSPECTION_FIELDS
 from tincture.settings.drawing import REQUEST_FIELDS
@@ -363,18 +363,28 @@ class Setting(BaseModel):
     group: str = Field(description="The heading that it stands under.")
     help: str = Field(description="One sentence.")
     type: Literal["bool", "int", "float", "str"] = Field(description="Of each item, where it is repeated.")
-    default: bool | int | float | str | list[str] | None
+    default: bool | int | float | str | list[str] | list[float] | None
     required: bool = Field(description="Whether it must be given.")
     optional: bool = Field(description="Whether it may be null.")
     repeated: bool = Field(description="Whether it is a list.")
     choices: list[str] = Field(description="All that is allowed; empty: not only some values are.")
+    minimum: float | None = Field(None, description="Of a number, or of each in a list; null: any, and of texts.")
+    maximum: float | None = Field(None, description="The largest that this server takes, in the same way.")
 
     @classmethod
     def of(cls, spec: FieldSpec) -> Setting:
         """The setting as OpenAPI knows it."""
         plain = list(spec.default) if isinstance(spec.default, tuple) else spec.default
-        told = {name: getattr(spec, name) for name in ("name", "group", "help", "required", "optional", "repeated")}
-        return cls(**told, type=spec.type.__name__, default=plain, choices=list(spec.choices))  # type: ignore[arg-type]
+        same = {name: getattr(spec, name) for name in ("name", "group", "help", "required", "optional", "repeated")}
+        limits = limits_of(spec)
+        return cls(
+            **same,
+            type=spec.type.__name__,  # type: ignore[arg-type]
+            default=plain,
+            choices=list(spec.choices),
+            minimum=limits.get("ge"),
+            maximum=limits.get("le", limits.get("lt")),
+        )
 
 
 class Settings(BaseModel):
