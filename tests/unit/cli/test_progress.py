@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tincture.cli import progress as module
 from tincture.cli.progress import progress
 from tincture.events import (
     CheckpointSaved,
@@ -20,6 +19,7 @@ from tincture.events import (
     StepRecord,
     StepsDone,
 )
+from tincture.run import lines as lines_module
 
 
 def steps_done(global_step: int, steps: int) -> StepsDone:
@@ -67,13 +67,14 @@ def test_a_log_file_gets_few_plain_lines() -> None:
         "memory: about 3.00 of 3.50 GiB, by offload yes, weight storage same",
         "training from step 10 to 20 on 5 pictures",
         "saved copies/cat-15.pt",
+        "1 previews in images",
         "step 20/20  loss 0.1234±0.0100  rate 0.005  epoch 3",
     ]
 
 
 def test_a_long_run_tells_a_log_file_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 20))
-    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(lines_module.time, "monotonic", lambda: float(next(clock)))
     lines = shown([RUN[4], steps_done(12, 20)], terminal=False).splitlines()
     assert lines[1].startswith("step 12/20")
     assert lines[1].endswith(" s left")

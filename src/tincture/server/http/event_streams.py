@@ -28,13 +28,13 @@ from tincture.server.queue.jobs import FINISHED, Job, plain_job
 from tincture.server.service import Service
 
 EVERY_S = 0.25
-"""Seconds between two looks at a job."""
+"""Seconds between two polls of a job."""
 HEARTBEAT_S = 15.0
-"""Seconds of silence after which a comment is sent, which tells both sides that the other is there."""
+"""Seconds of silence after which a comment is sent, by which both sides see that the other is there."""
 PIECE = 2**18
 """Bytes of events that are read at a time."""
 RECENT_BYTES = 2**20
-"""Bytes of events that are kept in memory for each job that is watched."""
+"""Bytes of events that stay in memory for each job that is watched."""
 MOST_WATCHERS = 256
 _HEARTBEAT = b": here\n\n"
 _POSITION = re.compile(r"(\d{1,15})(-end)?", re.ASCII)
@@ -91,19 +91,19 @@ class Streams:
             follower = self._followers[job_id] = _JobFollower(self._service, job_id)
         with self._watching(follower):
             position = _Position(since)
-            told = 0
+            sent = 0
             while True:
-                news, over = follower.news, follower.over  # before looking, so that nothing is missed
+                changed, over = follower.changed, follower.over  # before reading, so that nothing is missed
                 chunk = await follower.behind(position)
                 caught_up = position.number >= follower.last
-                if told != follower.told and (caught_up or not follower.over):
-                    told = follower.told
+                if sent != follower.row_changes and (caught_up or not follower.over):
+                    sent = follower.row_changes
                     chunk += follower.state()
                 if chunk:
                     yield chunk
                 elif over:
                     return
-                elif caught_up and not await _happens(news, self._heartbeat_s):
+                elif caught_up and not await _is_set_within(changed, self._heartbeat_s):
                     yield _HEARTBEAT
 
     async def all_jobs(self) -> AsyncGenerator[bytes, None]:
@@ -114,13 +114,13 @@ class Streams:
         with self._watching(board):
             position: int | None = None
             while True:
-                news = board.news
+                changed = board.changed
                 chunk, position = board.behind(position)
                 if chunk:
                     yield chunk
                 elif board.over:
                     return
-                elif not await _happens(news, self._heartbeat_s):
+                elif not await _is_set_within(changed, self._heartbeat_s):
                     yield _HEARTBEAT
 
     @contextlib.contextmanager
@@ -132,21 +132,21 @@ class Streams:
         finally:
             self.watchers -= 1
             if follower.leave():
-                self._followers = {key: kept for key, kept in self._followers.items() if kept is not follower}
+                self._followers = {key: each for key, each in self._followers.items() if each is not follower}
                 self._board = None if self._board is follower else self._board
 
 
 class _Follower:
-    """Looks at something again and again, as long as somebody watches.
+    """Polls something, as long as somebody watches.
 
     Attributes:
-        news: set when there is something new; then replaced.
+        changed: set when there is something new; then replaced.
         over: nothing new will come.
     """
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.news = asyncio.Event()
+        self.changed = asyncio.Event()
         self.over = False
         self._watchers = 0
         self._task: asyncio.Task[None] | None = None
@@ -166,19 +166,19 @@ class _Follower:
             self._task.cancel()
         return True
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Finds out what is new; sets ``over``."""
         raise NotImplementedError
 
-    def tell(self) -> None:
+    def wake(self) -> None:
         """Wakes all watchers."""
-        self.news.set()
-        self.news = asyncio.Event()
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     async def _follow(self, every_s: float) -> None:
         try:
             while not self.over:
-                await self.look()
+                await self.poll()
                 if self.service.stopping.is_set():
                     break
                 await asyncio.sleep(0 if self.over else every_s)
@@ -188,7 +188,7 @@ class _Follower:
             logger.exception("watching ends")
         finally:
             self.over = True
-            self.tell()
+            self.wake()
 
 
 class _Position:
@@ -204,12 +204,12 @@ class _JobFollower(_Follower):
 
     Attributes:
         last: number of the last event that was read.
-        told: counts the changes of the job's row.
+        row_changes: counts the changes of the job's row.
     """
 
     def __init__(self, service: Service, job_id: str) -> None:
         super().__init__(service)
-        self.last = self.told = 0
+        self.last = self.row_changes = 0
         self._job_id = job_id
         self._folder: JobFolder | None = None
         self._job: Job | None = None
@@ -221,7 +221,7 @@ class _JobFollower(_Follower):
         self._marks = [(0, 0)]  # number of an event, and the byte behind it; about one for each PIECE
 
     def state(self) -> bytes:
-        """The event that tells how the job stands; empty while that is not known."""
+        """The event that says how the job stands; empty while that is not known."""
         if self._gone:
             return _event("deleted", {"id": self._job_id}, f"{self.last}-end")
         if self._job is None:
@@ -232,20 +232,20 @@ class _JobFollower(_Follower):
     def _ended(self) -> bool:
         return self._job is not None and self._job.state in FINISHED
 
-    async def look(self) -> None:
-        job, events, offset = await asyncio.to_thread(self._peek)
+    async def poll(self) -> None:
+        job, events, offset = await asyncio.to_thread(self._read_job)
         while events:
-            self._keep(events, offset)
-            self.tell()
+            self._add(events, offset)
+            self.wake()
             events, offset = await asyncio.to_thread(self._read, offset)
         # The row was read before the events: of a job that has ended, all of them are there.
         if job is None or job != self._job:
             self._job, self._gone = job or self._job, job is None
             self.over = self._gone or self._ended
-            self.told += 1
-            self.tell()
+            self.row_changes += 1
+            self.wake()
 
-    def _peek(self) -> tuple[Job | None, list[tuple[int, bytes]], int]:
+    def _read_job(self) -> tuple[Job | None, list[tuple[int, bytes]], int]:
         try:
             job = self.service.queue.job(self._job_id)
         except NotFoundError:
@@ -257,7 +257,7 @@ class _JobFollower(_Follower):
         events, after = self._folder.read_from(offset, PIECE)
         return [(event["n"], _event(event["type"], event, str(event["n"]))) for event in events], after
 
-    def _keep(self, events: list[tuple[int, bytes]], offset: int) -> None:
+    def _add(self, events: list[tuple[int, bytes]], offset: int) -> None:
         self._recent.extend(events)
         self._recent_bytes += sum(len(encoded) for _, encoded in events)
         while self._recent_bytes > RECENT_BYTES and len(self._recent) > 1:
@@ -314,7 +314,7 @@ class _Board(_Follower):
             chunks.append(chunk)
         return b"".join(reversed(chunks)), self._count
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         version = await asyncio.to_thread(self.service.queue.store.version)
         if version == self._version:
             return
@@ -332,7 +332,7 @@ class _Board(_Follower):
                 elif now != self._jobs[job_id]:
                     self._note(job_id, _event("state", _short(now)))
         self._jobs = jobs
-        self.tell()
+        self.wake()
 
     def _note(self, job_id: str, chunk: bytes) -> None:
         self._count += 1
@@ -342,10 +342,10 @@ class _Board(_Follower):
             del self._changes[next(iter(self._changes))]
 
 
-async def _happens(news: asyncio.Event, timeout_s: float) -> bool:
+async def _is_set_within(changed: asyncio.Event, timeout_s: float) -> bool:
     try:
         async with asyncio.timeout(timeout_s):
-            return await news.wait()
+            return await changed.wait()
     except TimeoutError:
         return False
 

@@ -1,1 +1,1 @@
-"""Jobs: their order, the processes that do them, and what they tell."""
+"""Jobs: their order, the processes that do them, and what they report."""

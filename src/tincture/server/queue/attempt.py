@@ -11,12 +11,14 @@ from typing import Any
 
 from tincture.errors import StorageError
 from tincture.server.queue.folder import JobFolder
+from tincture.server.queue.history import EventRecord
 from tincture.server.queue.jobs import Job, Wanted
 from tincture.server.queue.outcome import Ending
 from tincture.server.queue.store import JobStore
 from tincture.server.queue.worker_process import WorkerProcess
 
-LOOK_S = 0.1
+POLL_S = 0.1
+"""Seconds between two looks at the worker and at what is wanted of it."""
 NOTE_S = 0.5
 """Seconds between two notes of how far a job is."""
 _COUNTED_STAGE = "cutting"
@@ -56,7 +58,7 @@ class Attempt:
     ) -> None:
         self.store, self.job, self.folder, self.closing, self.grace_s = store, job, folder, closing, grace_s
         self._began = time.monotonic()
-        self._told: dict[str, Any] = {"stage": "starting"}
+        self._changes: dict[str, Any] = {"stage": "starting"}
         self._noted = 0.0
         self._offset = folder.last()[1]
         self._asked: float | None = None
@@ -67,14 +69,14 @@ class Attempt:
     def run(self) -> Ending:
         """Blocks until the worker has ended."""
         try:
-            while (status := self.worker.wait(LOOK_S)) is None:
+            while (status := self.worker.wait(POLL_S)) is None:
                 self._follow()
                 self._direct()
         finally:
             self.worker.close()
         self._follow(at_once=True)
         return Ending(
-            told=self.folder.ended(self.job.attempts),
+            record=self.folder.ended(self.job.attempts),
             status=status,
             timed_out=self._timed_out,
             killed=self._killed,
@@ -83,8 +85,8 @@ class Attempt:
         )
 
     def _direct(self) -> None:
-        """Tells the worker what is wanted of it, and kills it when it does not heed that in time."""
-        order = self._wish()
+        """Orders what is wanted of the worker, and kills it when it does not heed that in time."""
+        order = self._wanted_order()
         if order and order != self._order:
             self.worker.order(order)
             self._order, self._asked = order, self._asked or time.monotonic()
@@ -92,7 +94,7 @@ class Attempt:
             self._killed = True
             self.worker.kill()
 
-    def _wish(self) -> str:
+    def _wanted_order(self) -> str:
         if self.closing.is_set():
             return "stop"
         if self.job.wanted:
@@ -102,37 +104,37 @@ class Attempt:
         return "stop" if self._timed_out else ""
 
     def _follow(self, at_once: bool = False) -> None:
-        """Takes over what the worker told since the last time; what cannot be noted now is noted later."""
+        """Takes over what the worker reported since the last time; what cannot be noted now is noted later."""
         try:
-            events, self._offset = self.folder.read_from(self._offset)
-            for event in events:
-                self._told |= reflected(self.job, event)
-            if "run_dir" in self._told:  # on which a later attempt depends
-                self.store.update(self.job.id, run_dir=self._told["run_dir"])
-                del self._told["run_dir"]
-            if self._told and (at_once or time.monotonic() - self._noted > NOTE_S):
-                self.store.note(self.job.id, **self._told)
-                self._told, self._noted = {}, time.monotonic()
+            records, self._offset = self.folder.read_from(self._offset)
+            for record in records:
+                self._changes |= changes_by(self.job, record)
+            if "run_dir" in self._changes:  # on which a later attempt depends
+                self.store.update(self.job.id, run_dir=self._changes["run_dir"])
+                del self._changes["run_dir"]
+            if self._changes and (at_once or time.monotonic() - self._noted > NOTE_S):
+                self.store.note(self.job.id, **self._changes)
+                self._changes, self._noted = {}, time.monotonic()
             self.job = self.store.get(self.job.id)
         except StorageError:
             logger.exception("It could not be noted how far the job %s is", self.job.id)
 
 
-def reflected(job: Job, event: dict[str, Any]) -> dict[str, Any]:
+def changes_by(job: Job, record: EventRecord) -> dict[str, Any]:
     """What an event changes in its job."""
-    match event["type"]:
+    match record["type"]:
         case "prepared":
-            return {"run_dir": event["run_dir"]}
+            return {"run_dir": record["run_dir"]}
         case "stage":
-            told = {"stage": f"{event['stage']} {event['done']}/{event['total']}"}
-            counts = job.kind == "preprocess" and event["stage"] == _COUNTED_STAGE
-            return {**told, "global_step": event["done"], "steps": event["total"]} if counts else told
+            stage = {"stage": f"{record['stage']} {record['done']}/{record['total']}"}
+            counts = job.kind == "preprocess" and record["stage"] == _COUNTED_STAGE
+            return {**stage, "global_step": record["done"], "steps": record["total"]} if counts else stage
         case "started" | "progress":
-            return {"stage": "", "global_step": event["global_step"], "steps": event["steps"]}
+            return {"stage": "", "global_step": record["global_step"], "steps": record["steps"]}
         case "steps":
-            step, *_, rate = event["records"][-1]
-            same = {name: event[name] for name in ("steps", "eta_s")}
-            return {"global_step": step, "loss": event["loss_mean"], "learning_rate": rate, **same}
+            step, *_, rate = record["records"][-1]
+            same = {name: record[name] for name in ("steps", "eta_s")}
+            return {"global_step": step, "loss": record["loss_mean"], "learning_rate": rate, **same}
     return {}
 
 

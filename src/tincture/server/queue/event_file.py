@@ -1,6 +1,7 @@
-"""What a worker tells those who follow its job: lines in ``events.jsonl``, written by a thread of their own.
+"""What a worker reports to those who follow its job: lines in ``events.jsonl``, written by a thread of their own.
 
-Every line is a JSON object with its number ``n`` (1, 2, ...), ``time`` (seconds since 1970) and ``type``:
+Every line, an event record, is a JSON object with its number ``n`` (1, 2, ...), ``time`` (seconds since 1970) and
+``type``:
 
 model     text
 memory    text
@@ -44,7 +45,9 @@ from tincture.events import (
     StepEnd,
     StepsDone,
 )
+from tincture.run.lines import Lines
 from tincture.server.queue.folder import JobFolder
+from tincture.server.queue.history import EventRecord
 
 GAP_S = 0.2
 """Seconds between two writings: what happened is visible that long afterwards at most."""
@@ -52,9 +55,8 @@ END_TRIES, END_PAUSE_S = 30, 1.0
 """How often, and every how many seconds, a full disk is asked again to take how it ended."""
 RECORDS = 500
 """Steps in a line."""
-_KEPT = 10_000
-
-Fields = dict[str, Any]
+MOST_WAITING = 10_000
+"""Lines that wait for room on the disk; of more, the latest."""
 
 
 class EventFile:
@@ -64,18 +66,18 @@ class EventFile:
         self._number, self._end = JobFolder(path.parent).last()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         os.ftruncate(self._file, self._end)
-        self._waiting: deque[bytes] = deque(maxlen=_KEPT)
+        self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
 
-    def write(self, events: Iterable[Fields], *, durably: bool = False) -> None:
-        """Writes events, each with its ``time`` and ``type``. A full disk makes them wait for the next time.
+    def write(self, records: Iterable[EventRecord], *, durably: bool = False) -> None:
+        """Writes records, each with its ``time`` and ``type``. A full disk makes them wait for the next time.
 
         Args:
-            events: what to write.
+            records: what to write.
             durably: wait until it is on the disk.
         """
-        for event in events:
+        for record in records:
             self._number += 1
-            self._waiting.append(json.dumps({"n": self._number, **_finite(event)}, allow_nan=False).encode() + b"\n")
+            self._waiting.append(json.dumps({"n": self._number, **_finite(record)}, allow_nan=False).encode() + b"\n")
         content = b"".join(self._waiting)
         try:
             written = os.pwrite(self._file, content, self._end)
@@ -104,25 +106,23 @@ class Reporter:
 
     def __init__(self, folder: JobFolder) -> None:
         self._file = EventFile(folder.event_file)
-        self._happened: deque[tuple[float, Event | Fields]] = deque()
+        self._happened: deque[tuple[float, Event | EventRecord]] = deque()
         self._woken, self._closing = threading.Event(), threading.Event()
         self._speed = _Speed()
-        self._log = _Log()
+        self._lines = Lines(_print)
         self._thread = threading.Thread(target=self._write_always, name="events", daemon=True)
         self._thread.start()
 
     def on_event(self, event: Event) -> None:
         """Notes an event; takes microseconds."""
-        if isinstance(event, ModelLoaded):
-            self._put({"type": "model", "text": event.description})  # the model itself is not held
-        else:
-            self._put(event)
+        # The model itself is not held.
+        self._put(ModelLoaded(event.description) if isinstance(event, ModelLoaded) else event)
 
     def remark(self, text: str) -> None:
-        """Tells a sentence about what is odd."""
+        """Notes a sentence about what is odd."""
         self._put({"type": "remark", "text": text})
 
-    def end(self, ended: Fields) -> None:
+    def end(self, ended: EventRecord) -> None:
         """Writes what is left, and at last how it ended, for which it waits a while if the disk is full."""
         self._closing.set()
         self._woken.set()
@@ -136,7 +136,7 @@ class Reporter:
             self._file.write([], durably=True)
         self._file.close()
 
-    def _put(self, event: Event | Fields) -> None:
+    def _put(self, event: Event | EventRecord) -> None:
         self._happened.append((time.time(), event))
         if not self._woken.is_set():
             self._woken.set()
@@ -155,26 +155,31 @@ class Reporter:
 
     def _write(self) -> None:
         happened = [self._happened.popleft() for _ in range(len(self._happened))]
-        lines = [{"time": round(at, 3), **fields} for at, event in _joined(happened) for fields in self._fields(event)]
-        if lines:
-            self._file.write(lines, durably=any(line["type"] in ("prepared", "ended") for line in lines))
-            self._log.tell(lines)
+        joined = _joined(happened)
+        records = [{"time": round(at, 3), **record} for at, event in joined for record in self._records(event)]
+        if records:
+            self._file.write(records, durably=any(each["type"] in ("prepared", "ended") for each in records))
+        for _, event in joined:
+            if isinstance(event, Event):
+                self._lines.on_event(event)
+            else:
+                _print(_own_sentence(event))
 
-    def _fields(self, event: Event | Fields) -> Iterator[Fields]:
+    def _records(self, event: Event | EventRecord) -> Iterator[EventRecord]:
         if isinstance(event, StepEnd):
             self._speed.add(event.global_step)
         if isinstance(event, StepsDone):
             left = self._speed.seconds(event.steps - event.global_step)
             yield from ({**part, "eta_s": left} for part in _steps(event))
         else:
-            fields = event if isinstance(event, dict) else _plain(event)
-            if fields:
-                yield fields
+            record = event if isinstance(event, dict) else _plain(event)
+            if record:
+                yield record
 
 
-def _joined(happened: Sequence[tuple[float, Event | Fields]]) -> list[tuple[float, Event | Fields]]:
+def _joined(happened: Sequence[tuple[float, Event | EventRecord]]) -> list[tuple[float, Event | EventRecord]]:
     """The same, with the last of several numbers of one kind, and the losses of several readings in one."""
-    kept: list[tuple[float, Event | Fields]] = []
+    joined: list[tuple[float, Event | EventRecord]] = []
     seen: set[object] = set()
     records: tuple[Any, ...] = ()
     for _, event in happened:
@@ -186,12 +191,12 @@ def _joined(happened: Sequence[tuple[float, Event | Fields]]) -> list[tuple[floa
         seen.add(kind)
         if isinstance(event, StepsDone):
             event = StepsDone(records, *(getattr(event, name) for name in ("steps", *_MEANS)))
-        kept.append((at, event))
-    return kept[::-1]
+        joined.append((at, event))
+    return joined[::-1]
 
 
-def _kind(event: Event | Fields) -> object:
-    """Of events of one kind that come together, the last one says it all; None: each is told."""
+def _kind(event: Event | EventRecord) -> object:
+    """Of events of one kind that come together, the last one says it all; None: each is written."""
     match event:
         case StepEnd() | StepsDone():
             return type(event)
@@ -203,17 +208,19 @@ def _kind(event: Event | Fields) -> object:
 _MEANS = ("loss_mean", "loss_error", "recent_mean", "recent_error")
 
 
-def _steps(event: StepsDone) -> Iterator[Fields]:
-    """One or more lines: a run that is seldom logged has many steps to tell at a time."""
-    told = {"steps": event.steps, **{name: getattr(event, name) for name in _MEANS}}
+def _steps(event: StepsDone) -> Iterator[EventRecord]:
+    """One or more records: a run that is seldom logged has many steps at a time."""
+    means = {"steps": event.steps, **{name: getattr(event, name) for name in _MEANS}}
     for first in range(0, len(event.records), RECORDS):
         part = event.records[first : first + RECORDS]
         rows = [[r.global_step, r.epoch, r.epoch_step, r.loss, r.learning_rate] for r in part]
-        yield {"type": "steps", "records": rows, **told}
+        yield {"type": "steps", "records": rows, **means}
 
 
-def _plain(event: Event) -> Fields | None:
+def _plain(event: Event) -> EventRecord | None:
     match event:
+        case ModelLoaded():
+            return {"type": "model", "text": event.description}
         case MemoryFitted():
             return {"type": "memory", "text": event.description}
         case Progressed():
@@ -230,6 +237,13 @@ def _plain(event: Event) -> Fields | None:
         case PreviewReady():
             return {"type": "preview", "global_step": event.global_step, "paths": [str(path) for path in event.paths]}
     return None
+
+
+def _own_sentence(record: EventRecord) -> str:
+    """What the worker itself reports, for people."""
+    if record["type"] == "remark":
+        return str(record["text"])
+    return f"failed: {record['error']}" if record["state"] == "failed" else str(record["state"])
 
 
 def _finite(value: Any) -> Any:
@@ -253,46 +267,14 @@ class _Speed:
         self._seen.append((time.monotonic(), step))
 
     def seconds(self, steps: int) -> float | None:
-        """How long ``steps`` will take; None before that can be told."""
+        """How long ``steps`` will take; None before that is known."""
         if len(self._seen) < 2:
             return None
         (first_time, first), (last_time, last) = self._seen[0], self._seen[-1]
         return round((last_time - first_time) / (last - first) * steps, 1) if last > first else None
 
 
-class _Log:
-    """The same for people, on standard output: of what changes often, a line in 15 seconds."""
-
-    EVERY_S = 15.0
-
-    def __init__(self) -> None:
-        self._last = -math.inf
-
-    def tell(self, events: Iterable[Fields]) -> None:
-        for event in events:
-            often = event["type"] in ("stage", "steps")
-            text = _sentence(event)
-            if text and not (often and time.monotonic() - self._last < self.EVERY_S):
-                with contextlib.suppress(OSError):
-                    print(f"{time.strftime('%H:%M:%S', time.localtime(event['time']))} {text}", flush=True)
-                self._last = time.monotonic() if often else self._last
-
-
-def _sentence(event: Fields) -> str:
-    match event["type"]:
-        case "model" | "memory" | "remark":
-            return str(event["text"])
-        case "stage":
-            return f"{event['stage']} {event['done']}/{event['total']}"
-        case "started":
-            return f"training from step {event['global_step']} to {event['steps']} on {event['samples']} pictures"
-        case "steps":
-            loss = f"loss {event['loss_mean']:.4f}±{event['loss_error']:.4f}"
-            return f"step {event['records'][-1][0]}/{event['steps']}  {loss}  rate {event['records'][-1][4]:.3g}"
-        case "saved":
-            return f"saved {event['path']}"
-        case "preview":
-            return f"drew {', '.join(event['paths'])}"
-        case "ended":
-            return f"{event['state']}: {event['error']}" if event["state"] == "failed" else str(event["state"])
-    return ""
+def _print(line: str) -> None:
+    """Into the log, for people; its disk may be full."""
+    with contextlib.suppress(OSError):
+        print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)

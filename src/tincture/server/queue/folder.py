@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tincture.errors import StorageError
-from tincture.server.queue.history import Event, Metric, Story, Trace
+from tincture.server.queue.history import EventRecord, History, Metric, Trace
 
 MOST_BYTES = 4 * 2**20
 """Read at a time; who follows asks again."""
@@ -33,7 +33,7 @@ class JobFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._story = Story()
+        self._history = History()
         self._read_to = 0
         self._lock = threading.Lock()
 
@@ -53,7 +53,7 @@ class JobFolder:
     def lock_file(self) -> Path:
         return self.path / "lock"
 
-    def events(self, since: int = 0) -> list[Event]:
+    def events(self, since: int = 0) -> list[EventRecord]:
         """The events with a number ``n`` above ``since``, oldest first; see ``worker`` for what there are."""
         size = _size(self.event_file)
         start = 0 if since <= 0 else max(0, size - _TAIL)
@@ -63,7 +63,7 @@ class JobFolder:
                 return [event for event in found if event["n"] > since]
             start = max(0, size - 4 * (size - start))
 
-    def read_from(self, offset: int, most: int = MOST_BYTES) -> tuple[list[Event], int]:
+    def read_from(self, offset: int, most: int = MOST_BYTES) -> tuple[list[EventRecord], int]:
         """The events behind byte ``offset`` and the offset to go on from; cheap if there is none.
 
         About ``most`` bytes are read, and at least one event. What is damaged at the end is not passed by: a worker
@@ -79,17 +79,17 @@ class JobFolder:
     def metrics(self, since_step: int = 0, *, every: int = 1, most: int | None = None) -> list[Metric]:
         """One entry per step after ``since_step``: global_step, epoch, epoch_step, loss, learning_rate.
 
-        Of each ``every`` steps the last is told, and the latest of all; of these the first ``most``. A loss that is not
+        Of each ``every`` steps the last, and the latest of all; of these the first ``most``. A loss that is not
         finite is None. Where a run went on from an earlier step, what followed that step before is left out, as in the
         run's own log.
         """
-        with self._caught_up() as story:
-            return story.after(since_step, every, most)
+        with self._caught_up() as history:
+            return history.after(since_step, every, most)
 
     def trace(self) -> Trace:
-        """What the job told until now; empty for one that has not begun."""
-        with self._caught_up() as story:
-            return story.trace()
+        """What the job reported until now; empty for one that has not begun."""
+        with self._caught_up() as history:
+            return history.trace()
 
     def log(self, since: int = 0) -> tuple[str, int]:
         """What was printed from byte ``since`` on, a megabyte at most, and the byte to go on from."""
@@ -113,16 +113,16 @@ class JobFolder:
 
     def previews(self) -> list[Path]:
         """Preview pictures that are there, oldest first."""
-        with self._caught_up() as story:
-            told = list(dict.fromkeys(path for _, paths in story.previews for path in paths))
-        return [path for path in map(Path, told) if path.is_file()]
+        with self._caught_up() as history:
+            drawn = list(dict.fromkeys(path for _, paths in history.previews for path in paths))
+        return [path for path in map(Path, drawn) if path.is_file()]
 
     def run_dir(self) -> str | None:
-        """The run's folder that the job told last."""
-        with self._caught_up() as story:
-            return story.run_dir
+        """The run's folder that the job reported last."""
+        with self._caught_up() as history:
+            return history.run_dir
 
-    def ended(self, attempt: int) -> Event | None:
+    def ended(self, attempt: int) -> EventRecord | None:
         """How that attempt ended, if it came to say so."""
         size = _size(self.event_file)
         start = max(0, size - _TAIL)
@@ -153,20 +153,20 @@ class JobFolder:
             raise StorageError(f"The folder {self.path} could not be deleted: {error.strerror or error}.") from error
 
     @contextmanager
-    def _caught_up(self) -> Iterator[Story]:
+    def _caught_up(self) -> Iterator[History]:
         """What all events say together, those that came since the last time among them."""
         with self._lock:
             while True:
                 events, offset = self.read_from(self._read_to)
                 for event in events:
-                    self._story.take(event)
+                    self._history.add(event)
                 if offset == self._read_to:
                     break
                 self._read_to = offset
-            yield self._story
+            yield self._history
 
 
-def _lines(content: bytes, whole: bool = True) -> Iterator[tuple[Event, int]]:
+def _lines(content: bytes, whole: bool = True) -> Iterator[tuple[EventRecord, int]]:
     """The events in ``content``, each with the byte where its line ends.
 
     A last line without its end is left out, and so is a damaged one, as a power cut may leave it. Unless it is

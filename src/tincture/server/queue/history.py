@@ -1,4 +1,4 @@
-"""What a job told so far, put together from its events: for the API, for the page, for the supervisor."""
+"""What a job reported so far, put together from its event records: for the API, for the page, for the supervisor."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ RECENT_S = 30.0
 
 _METRICS = ("global_step", "epoch", "epoch_step", "loss", "learning_rate")
 
-Event = dict[str, Any]
+EventRecord = dict[str, Any]
+"""An event as a line of JSON in a job's folder has it: see ``event_file``."""
 Metric = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a job told until now.
+    """What a job reported until now.
 
     Attributes:
         global_step, loss, learning_rate: one entry per step; a loss that was not finite is NaN.
@@ -31,7 +32,7 @@ class Trace:
         speed: steps a second, of late; None until it is known.
         previews: by step, ascending: the pictures of that step, one per prompt.
         model: what the model is, in one line.
-        remarks: sentences that the run told on its way.
+        remarks: sentences of the run on its way.
         loss_mean, loss_error: over the window, None until it is known.
     """
 
@@ -47,42 +48,42 @@ class Trace:
     loss_error: float | None = None
 
 
-class Story:
-    """Grows by events. Losses lie in columns, since a long run has hundreds of thousands.
+class History:
+    """Grows by event records. Losses lie in columns, since a long run has hundreds of thousands.
 
     Attributes:
-        run_dir: the run's folder that was told last.
-        previews: steps and the pictures' paths, as they were told; after a resume, a step may come again.
+        run_dir: the run's folder that was reported last.
+        previews: steps and the pictures' paths, as they were reported; after a resume, a step may come again.
     """
 
     def __init__(self) -> None:
         self.run_dir: str | None = None
         self.previews: list[tuple[int, tuple[str, ...]]] = []
         self._columns = tuple(array("d") for _ in _METRICS)
-        self._told: dict[str, Any] = {}
+        self._latest: dict[str, Any] = {}
         self._remarks: list[str] = []
         self._pace: deque[tuple[float, int]] = deque()
 
-    def take(self, event: Event) -> None:
-        """The next event; kinds that are not known are passed over."""
-        match event["type"]:
+    def add(self, record: EventRecord) -> None:
+        """Takes the next record; types that are not known are passed over."""
+        match record["type"]:
             case "prepared":
-                self.run_dir = event["run_dir"]
+                self.run_dir = record["run_dir"]
             case "model":
-                self._told["model"] = str(event["text"])
+                self._latest["model"] = str(record["text"])
             case "remark" | "memory":
-                self._remarks.append(str(event["text"]))
+                self._remarks.append(str(record["text"]))
             case "started":
                 self._pace.clear()
-                self._forget_after(event["global_step"])
+                self._forget_after(record["global_step"])
             case "progress":
-                self._keep_pace(float(event["time"]), int(event["global_step"]))
+                self._note_pace(float(record["time"]), int(record["global_step"]))
             case "steps":
-                for record in event["records"]:
-                    self._record(record)
-                self._told |= {key: event.get(key) for key in ("loss_mean", "loss_error")}
+                for step in record["records"]:
+                    self._add_step(step)
+                self._latest |= {key: record.get(key) for key in ("loss_mean", "loss_error")}
             case "preview":
-                self.previews.append((int(event["global_step"]), tuple(event["paths"])))
+                self.previews.append((int(record["global_step"]), tuple(record["paths"])))
 
     def after(self, step: int, every: int, most: int | None) -> list[Metric]:
         """See ``JobFolder.metrics``."""
@@ -92,7 +93,7 @@ class Story:
         return [_metric([column[row] for column in self._columns]) for row in itertools.islice(chosen, most)]
 
     def trace(self) -> Trace:
-        """A copy of all that was told: what is handed out stays as it is."""
+        """A copy of it all: what is handed out stays as it is."""
         steps, epochs, _, losses, rates = self._columns
         return Trace(
             *(steps[:], losses[:], rates[:]),
@@ -100,23 +101,23 @@ class Story:
             speed=self._speed(),
             previews={step: tuple(map(Path, paths)) for step, paths in sorted(dict(self.previews).items())},
             remarks=tuple(self._remarks),
-            **self._told,
+            **self._latest,
         )
 
-    def _record(self, record: Sequence[float | None]) -> None:
-        self._forget_after((record[0] or 0) - 1)
-        for column, value in zip(self._columns, record, strict=True):
+    def _add_step(self, step: Sequence[float | None]) -> None:
+        self._forget_after((step[0] or 0) - 1)
+        for column, value in zip(self._columns, step, strict=True):
             column.append(math.nan if value is None else value)
 
     def _forget_after(self, step: float) -> None:
         """A run that goes on may do its last steps again."""
         steps = self._columns[0]
         if steps and steps[-1] > step:
-            kept = bisect.bisect_right(steps, step)
+            left = bisect.bisect_right(steps, step)
             for column in self._columns:
-                del column[kept:]
+                del column[left:]
 
-    def _keep_pace(self, now: float, step: int) -> None:
+    def _note_pace(self, now: float, step: int) -> None:
         self._pace.append((now, step))
         while len(self._pace) > 2 and now - self._pace[0][0] > RECENT_S:
             self._pace.popleft()

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from tincture.server.queue.history import EventRecord
 from tincture.server.queue.jobs import Job, JobState, Wanted
 
 _ENDED = {Wanted.PAUSED: JobState.PAUSED, Wanted.CANCELLED: JobState.CANCELLED}
@@ -17,7 +18,7 @@ class Ending:
     """How a worker ended.
 
     Attributes:
-        told: its event ``ended``; None when it did not come to write it.
+        record: its event record ``ended``; None when it did not come to write it.
         status: its exit status, below 0 the signal that ended it; None: it was another server's worker.
         timed_out: the job's time was over, and it was asked to stop for that.
         killed: it was asked to stop and did not within the time of grace, so that it was killed.
@@ -25,7 +26,7 @@ class Ending:
         log: the last lines that it printed.
     """
 
-    told: dict[str, Any] | None
+    record: EventRecord | None
     status: int | None = None
     timed_out: bool = False
     killed: bool = False
@@ -44,21 +45,21 @@ class Outcome:
 def outcome(job: Job, ending: Ending) -> Outcome:
     """What becomes of a running job.
 
-    What is done is done, also when something else was asked for meanwhile, and a failure is told in any case. Else it
+    What is done is done, also when something else was asked for meanwhile, and a failure is noted in any case. Else it
     becomes what was asked for last.
     """
-    told = ending.told or {}
-    if told.get("state") == "done":
-        return _done(job, told["result"])
-    if told.get("state") == "failed":
-        return _failed(told["error"], told["error_type"])
-    if job.wanted in _ENDED and (told or ending.killed or ending.closing or job.wanted is Wanted.CANCELLED):
+    record = ending.record or {}
+    if record.get("state") == "done":
+        return _done(job, record["result"])
+    if record.get("state") == "failed":
+        return _failed(record["error"], record["error_type"])
+    if job.wanted in _ENDED and (record or ending.killed or ending.closing or job.wanted is Wanted.CANCELLED):
         return Outcome(_ended(_ENDED[job.wanted], error=_killed_note(ending)))
     if ending.timed_out:
         return _failed(_too_long(job, ending), "TimeoutError")
-    if job.wanted is Wanted.INTERRUPTED and told.get("result"):
-        return _done(job, told["result"])
-    if ending.closing or (told and job.wanted is None):
+    if job.wanted is Wanted.INTERRUPTED and record.get("result"):
+        return _done(job, record["result"])
+    if ending.closing or (record and job.wanted is None):
         # A worker that stopped without being asked got a signal to do so, as the server perhaps gets one right now.
         return Outcome({"stage": "", "eta_s": None}, again=True)
     if ending.killed:
@@ -91,13 +92,13 @@ def _too_long(job: Job, ending: Ending) -> str:
     began = f"The job ran longer than the {job.timeout_s or 0:g} s that it had"
     if ending.killed:
         return f"{began}; it was asked to stop, but {_killed_note(ending)} Retry it to go on from there."
-    result = (ending.told or {}).get("result") or {}
+    result = (ending.record or {}).get("result") or {}
     saved = f"saved at step {result['global_step']}" if result.get("global_step") else "stopped"
     return f"{began}, and was {saved}. Retry it to go on from there."
 
 
 def _crash(ending: Ending) -> str:
-    # A crash report of Python ends in a list of modules, which tells nobody anything.
+    # A crash report of Python ends in a list of modules, which helps nobody.
     lines = [line[:200] for line in ending.log if not line.startswith("Extension modules:")]
     last = f" Its log ends: {' | '.join(lines)}" if lines else ""
     return f"The job's process {_status(ending.status)}; other jobs are not touched.{last}"

@@ -64,7 +64,7 @@ _HOLDERS = """
 _WAITS = f"""COALESCE((
     SELECT '{_HELD_FOR}' || other.id || ', which is ' || other.state {_HOLDERS}
     ORDER BY other.state = 'running' DESC, other.position LIMIT 1), '')"""
-_TELL = f"""
+_NOTE_WAITS = f"""
     UPDATE jobs AS next SET stage = {_WAITS}
     WHERE state = 'queued' AND (stage = '' OR stage LIKE '{_HELD_FOR}%') AND stage <> {_WAITS}"""
 _CLAIM = f"""
@@ -135,7 +135,7 @@ class JobStore:
         return float(self._read(query, list(WAITING))[0]["last"] or 0.0)
 
     def version(self) -> int:
-        """A number that is another one after every change of any job; for those who look again and again."""
+        """A number that is another one after every change of any job; for those who ask again and again."""
         with self._lock, self._explained():
             return self._durable.total_changes + self._quick.total_changes
 
@@ -155,9 +155,9 @@ class JobStore:
         query = f"SELECT * FROM jobs WHERE holds = ? AND state IN ({_marks(states)}) ORDER BY {_ORDER}"
         return [_job(row) for row in self._read(query, [held, *states])]
 
-    def tell_what_waits(self) -> None:
+    def note_what_waits(self) -> None:
         """Lets the ``stage`` of waiting jobs say which other job they wait for, and no longer, if they don't."""
-        self._write(_TELL, [])
+        self._write(_NOTE_WAITS, [])
 
     def update(self, job_id: str, only_from: Collection[JobState] | None = None, **changes: Any) -> Job:
         """Changes fields of a job and returns it. A job that is queued again may run on any device that it may.
@@ -314,15 +314,15 @@ class JobStore:
 
 
 def _row(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a job as SQLite keeps them: texts, numbers and None."""
-    return {name: _kept(name, value) for name, value in values.items()}
+    """Fields of a job as SQLite stores them: texts, numbers and None."""
+    return {name: _stored(name, value) for name, value in values.items()}
 
 
 def _held_by(kind: str, name: str, settings: str) -> str:
     return held_by(kind, name, json.loads(settings))
 
 
-def _kept(name: str, value: Any) -> Any:
+def _stored(name: str, value: Any) -> Any:
     if name in _JSON:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, float) and not math.isfinite(value):

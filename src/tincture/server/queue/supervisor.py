@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tincture.errors import StorageError, TinctureError, UsageError
 from tincture.server.errors import ConflictError, NotFoundError
-from tincture.server.queue.attempt import LOOK_S, Attempt
+from tincture.server.queue.attempt import POLL_S, Attempt
 from tincture.server.queue.file_lock import FileLock
 from tincture.server.queue.folder import JobFolder
 from tincture.server.queue.jobs import FINISHED, Job, JobState, Wanted
@@ -29,12 +29,13 @@ from tincture.workspace import Workspace
 GRACE_S = 300.0
 """Seconds that a worker has to finish its step, with the previews that are due, and to save, before it is killed."""
 IDLE_S = 2.0
-"""Seconds after which an idle thread looks for jobs that nobody told of."""
+"""Seconds after which an idle thread looks for jobs by itself."""
 AGAIN_S = 2.0
 """Seconds until what failed for the disk's sake is tried again."""
 LEAST_FREE = 64 * 2**20
 """Bytes that the disk must have free for a job to begin: a full one would fail every job of the queue in turn."""
-_KEPT_FOLDERS = 16
+MOST_FOLDERS = 16
+"""Folders of jobs, with what was read of them, that stay in memory."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Supervisor:
         command: the worker's program, to which the job's folder is added; None: ours.
         grace_s: seconds that a worker has to save when it is asked to stop.
         allow_hub: whether jobs may ask the Hugging Face hub for models.
-        make_room: called before a job begins, so that others give memory back that they only keep.
+        make_room: called before a job begins, so that others give memory back that they do not need.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Supervisor:
             raise UsageError(
                 f"Another server works on the queue in {self.path.parent}; end it, or choose another --state-dir."
             )
-        self._tell_of_devices()
+        self._note_missing_devices()
         left = self.store.list([JobState.RUNNING], limit=10_000)
         for number, device in enumerate(self.devices):
             # Jobs of devices that are gone are the first thread's.
@@ -106,9 +107,9 @@ class Supervisor:
         self._sole.free()
 
     def wake(self) -> None:
-        """Tells that the queue has changed."""
-        with contextlib.suppress(StorageError):  # what a job waits for is told next time
-            self.store.tell_what_waits()
+        """Wakes those who wait for the queue to change."""
+        with contextlib.suppress(StorageError):  # what a job waits for is noted next time
+            self.store.note_what_waits()
         with self._changed:
             self._changes += 1
             self._changed.notify_all()
@@ -123,7 +124,7 @@ class Supervisor:
         with self._deciding:
             folder = self._folders.pop(job_id, None) or JobFolder(self.path / checked_id(job_id))
             self._folders[job_id] = folder
-            if len(self._folders) > _KEPT_FOLDERS + len(self.devices):
+            if len(self._folders) > MOST_FOLDERS + len(self.devices):
                 self._folders.popitem(last=False)
             return folder
 
@@ -138,14 +139,14 @@ class Supervisor:
             with self._changed:
                 self._changed.wait(min(left, 0.5))
 
-    def _tell_of_devices(self) -> None:
+    def _note_missing_devices(self) -> None:
         """A job that must run on a device that this server has not would wait for ever without a word."""
         for job in self.store.list([JobState.QUEUED], limit=10_000):
             lacking = job.device and job.device not in self.devices
             stage = f"waits for {job.device}, which this server was not given by --device" if lacking else ""
             if stage != job.stage:
                 self.store.update(job.id, [JobState.QUEUED], stage=stage)
-        self.store.tell_what_waits()
+        self.store.note_what_waits()
 
     # --- threads -----------------------------------------------------------------------------------------------------
 
@@ -167,16 +168,16 @@ class Supervisor:
                 self._guarded(self._run, claimed)
                 continue
             with self._changed:
-                self._changed.wait_for(functools.partial(self._is_news, seen), IDLE_S)
+                self._changed.wait_for(functools.partial(self._has_changed, seen), IDLE_S)
 
     def _is_full(self) -> bool:
-        """Whether a disk that jobs write to has no room for another one; told when that changes."""
+        """Whether a disk that jobs write to has no room for another one; logged when that begins."""
         before, self._full = self._full, any(map(_lacks_room, (self.path, self.workspace.root)))
         if self._full and not before:
             logger.error("The disk is full: no job begins before it has %d MB free", LEAST_FREE // 2**20)
         return self._full
 
-    def _is_news(self, seen: int) -> bool:
+    def _has_changed(self, seen: int) -> bool:
         return self._changes != seen or self._closing.is_set()
 
     def _guarded(self, act: Callable[[Job], None], job: Job) -> None:
@@ -186,8 +187,8 @@ class Supervisor:
         except Exception as error:
             if not isinstance(error, TinctureError):
                 logger.exception("The job %s could not be run", job.id)
-            told = {"state": "failed", "error": str(error) or repr(error), "error_type": type(error).__name__}
-            self._settle(job, Ending(told=told))
+            record = {"state": "failed", "error": str(error) or repr(error), "error_type": type(error).__name__}
+            self._settle(job, Ending(record))
         self.wake()
 
     def _run(self, job: Job) -> None:
@@ -225,7 +226,7 @@ class Supervisor:
         lock, began = FileLock(folder.lock_file), time.monotonic()
         if not lock.take():
             self.store.note(job.id, stage="waiting for the process before to save and end")
-        while not lock.take() and not self._closing.wait(LOOK_S):
+        while not lock.take() and not self._closing.wait(POLL_S):
             if time.monotonic() - began > self.grace_s and (process := lock.holder()):
                 end_by_force(process)
         lock.free()
@@ -242,7 +243,7 @@ class Supervisor:
                         return
                 # Stopped by a signal: perhaps the server gets one as well, and shall not begin anew before.
                 self._closing.wait(AGAIN_S)
-                ending = Ending(ending.told, closing=True)
+                ending = Ending(ending.record, closing=True)
             except (ConflictError, NotFoundError):
                 logger.exception("The job %s is not running any more", job.id)
                 return
@@ -262,4 +263,4 @@ def _lacks_room(folder: Path) -> bool:
     try:
         return shutil.disk_usage(folder).free < LEAST_FREE
     except OSError:
-        return False  # what is wrong with it, the job will tell
+        return False  # what is wrong with it, the job will find out

@@ -78,46 +78,46 @@ class Control:
             raise StoppedEarly
 
 
-class Job:
+class Task:
     """What ``job.json`` says: ``kind``, ``settings``, ``root``, ``device``, ``run_dir``, ``attempt``."""
 
     def __init__(self, folder: JobFolder) -> None:
-        task = json.loads(folder.task.read_text(encoding="utf-8"))
+        given = json.loads(folder.task.read_text(encoding="utf-8"))
         self.folder = folder
-        self.kind: str = task["kind"]
-        self.settings: Fields = task["settings"]
-        self.workspace = Workspace(Path(task["root"]))
-        self.device: str = "" if task["device"] == _ANY_DEVICE else task["device"]
-        self.run_dir = Path(task["run_dir"]) if task["run_dir"] else None
-        self.attempt: int = task["attempt"]
+        self.kind: str = given["kind"]
+        self.settings: Fields = given["settings"]
+        self.workspace = Workspace(Path(given["root"]))
+        self.device: str = "" if given["device"] == _ANY_DEVICE else given["device"]
+        self.run_dir = Path(given["run_dir"]) if given["run_dir"] else None
+        self.attempt: int = given["attempt"]
 
 
-def train(job: Job, callbacks: Sequence[Callback], control: Control) -> tuple[bool, Fields]:
+def train(task: Task, callbacks: Sequence[Callback], control: Control) -> tuple[bool, Fields]:
     """Trains, or goes on with the run that the job began; returns whether it was stopped, and its result."""
-    if job.run_dir and (result := finished(job)):
+    if task.run_dir and (result := finished(task)):
         return False, result
     from tincture import recipe
     from tincture.settings.train import TrainSettings
 
     watchers = [*callbacks, control]
-    if job.run_dir and (job.run_dir / "run.json").is_file():
+    if task.run_dir and (task.run_dir / "run.json").is_file():
         try:
-            return _trained(recipe.resume(job.run_dir, device=job.device, callbacks=watchers, stop=control.stop))
+            return _trained(recipe.resume(task.run_dir, device=task.device, callbacks=watchers, stop=control.stop))
         except (DataError, FileFormatError, UsageError):
             # Pictures that changed, say: what has learned nothing yet may begin anew.
-            if _steps_saved(job.run_dir):
+            if _steps_saved(task.run_dir):
                 raise
-    settings = {**job.settings, **({"device": job.device} if job.device else {})}
-    return _trained(recipe.train(TrainSettings.from_dict(settings), job.workspace, watchers, control.stop))
+    settings = {**task.settings, **({"device": task.device} if task.device else {})}
+    return _trained(recipe.train(TrainSettings.from_dict(settings), task.workspace, watchers, control.stop))
 
 
-def preprocess(job: Job, callbacks: Sequence[Callback], control: Control) -> tuple[bool, Fields]:
+def preprocess(task: Task, callbacks: Sequence[Callback], control: Control) -> tuple[bool, Fields]:
     """Makes crops, those that are not there yet; returns whether it was stopped, and its result."""
     from tincture.preprocessing import pipeline
 
-    settings = {**job.settings, **({"device": job.device} if job.device else {})}
+    settings = {**task.settings, **({"device": task.device} if task.device else {})}
     # What an earlier attempt began anew is gone on with, and not begun anew again.
-    begun = any(event["type"] == "stage" for event in job.folder.events())
+    begun = any(event["type"] == "stage" for event in task.folder.events())
     overwrite = settings.pop("overwrite", False) and not begun
     made = pipeline.preprocess(**settings, overwrite=overwrite, callbacks=callbacks, stop=control.stop)
     result = {
@@ -131,38 +131,38 @@ def preprocess(job: Job, callbacks: Sequence[Callback], control: Control) -> tup
     return made.interrupted, result
 
 
-PERFORM: Mapping[str, Callable[[Job, Sequence[Callback], Control], tuple[bool, Fields]]] = {
+PERFORM: Mapping[str, Callable[[Task, Sequence[Callback], Control], tuple[bool, Fields]]] = {
     "train": train,
     "preprocess": preprocess,
 }
 
 
-def finished(job: Job) -> Fields | None:
+def finished(task: Task) -> Fields | None:
     """The result of a run that came to its end before the server could note it; None of one that did not."""
     from tincture.run.components import load_adapter
     from tincture.run.folder import RunFolder, read_record
     from tincture.settings.train import TrainSettings
     from tincture.training.checkpoint import list_states
 
-    assert job.run_dir
+    assert task.run_dir
     try:
-        record = read_record(job.run_dir)
+        record = read_record(task.run_dir)
         settings = TrainSettings.from_dict(record["settings"])
         path = Path(record["adapter_path"])
-        states = list_states(RunFolder(job.run_dir, settings.kind).states)
+        states = list_states(RunFolder(task.run_dir, settings.kind).states)
         end = settings.last_step
         if not states or states[0][0] < end or load_adapter(settings.kind, path, path.stem).step < end:
             return None
     except TinctureError:
         return None
-    events = job.folder.events()
-    told = [event for event in events if event["type"] == "steps"]
+    events = task.folder.events()
+    steps = [event for event in events if event["type"] == "steps"]
     times = [event["time"] for event in events if event["type"] in ("started", "steps", "saved")]
     return {
         "adapter_path": str(path),
-        "run_dir": str(job.run_dir),
+        "run_dir": str(task.run_dir),
         "global_step": end,
-        "loss": told[-1]["loss_mean"] if told else None,
+        "loss": steps[-1]["loss_mean"] if steps else None,
         "interrupted": False,
         "seconds": round(times[-1] - times[0], 3) if times else None,
     }
@@ -177,7 +177,7 @@ def _steps_saved(run_dir: Path) -> bool:
 
 
 def _trained(result: RunResult) -> tuple[bool, Fields]:
-    told = {
+    fields = {
         "adapter_path": str(result.adapter_path),
         "run_dir": str(result.run_dir),
         "global_step": result.global_step,
@@ -185,13 +185,13 @@ def _trained(result: RunResult) -> tuple[bool, Fields]:
         "interrupted": result.interrupted,
         "seconds": round(result.seconds, 3),
     }
-    return result.interrupted, told
+    return result.interrupted, fields
 
 
-def perform(job: Job, reporter: Reporter, control: Control) -> Fields:
+def perform(task: Task, reporter: Reporter, control: Control) -> Fields:
     """Does the job and returns how it ended, as the event ``ended`` says it."""
     try:
-        stopped, result = PERFORM[job.kind](job, [reporter, load_extensions().callback()], control)
+        stopped, result = PERFORM[task.kind](task, [reporter, load_extensions().callback()], control)
         return {"state": "stopped" if stopped else "done", "result": result}
     except StoppedEarly:
         return {"state": "stopped", "result": {}}
@@ -216,13 +216,13 @@ def _unexpected(error: Exception) -> str:
 
 def run(folder: JobFolder, control: Control) -> int:
     """Does the job in ``folder``; returns the exit status."""
-    job = Job(folder)
+    task = Task(folder)
     with contextlib.suppress(OSError):
-        print(f"--- attempt {job.attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
+        print(f"--- attempt {task.attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
     reporter = Reporter(folder)
     with _remarks(reporter):
-        ended = perform(job, reporter, control)
-    reporter.end({**ended, "attempt": job.attempt})
+        ended = perform(task, reporter, control)
+    reporter.end({**ended, "attempt": task.attempt})
     return {"done": 0, "stopped": STOPPED}.get(ended["state"], 1)
 
 
@@ -231,13 +231,13 @@ def _remarks(reporter: Reporter) -> Any:
     """Warnings that are meant for users become remarks."""
     show = warnings.showwarning
 
-    def tell(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+    def as_remark(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
         if issubclass(category, UserWarning):
             reporter.remark(str(message))
         else:
             show(message, category, *args, **kwargs)
 
-    warnings.showwarning = tell
+    warnings.showwarning = as_remark
     try:
         yield
     finally:

@@ -28,7 +28,7 @@ class WorkerProcess:
 
     Args:
         folder: where ``task`` is written, and the worker's output goes.
-        task: what to do; see ``worker.Job``.
+        task: what to do; see ``worker.Task``.
         where: the folder that it works in.
         command: the program, to which the job's folder is added; None: ours.
         allow_hub: whether it may ask the Hugging Face hub for models.
@@ -62,7 +62,7 @@ class WorkerProcess:
         lock.leave()  # the worker holds it too, from its birth
 
     def order(self, text: str) -> None:
-        """Tells the worker something; one that has ended does not hear it."""
+        """Gives the worker an order; one that has ended does not hear it."""
         assert self._process.stdin
         with contextlib.suppress(OSError):
             self._process.stdin.write(text.encode() + b"\n")

@@ -49,7 +49,7 @@ class WatchedService:
     def add(self, job_id: str = JOB, state: JobState = JobState.RUNNING) -> None:
         self.store.add(Job(id=job_id, kind="train", name="cat", settings={"steps": 9}, state=state, created_at=1.0))
 
-    def tell(self, *numbers: int, ending: str = "\n", blow: int = 0) -> None:
+    def write(self, *numbers: int, ending: str = "\n", blow: int = 0) -> None:
         """Writes events as a worker does; ``blow``: bytes that each has besides."""
         with self.kept.event_file.open("a") as file:
             for number in numbers:
@@ -104,12 +104,12 @@ def numbers(events: list[tuple[str, str, dict[str, Any]]]) -> list[int]:
 def test_a_watcher_gets_every_event_once_and_at_last_how_the_job_ended(service: WatchedService) -> None:
     async def body() -> None:
         service.add()
-        service.tell(1, 2)
+        service.write(1, 2)
         stream = service.streams().job(JOB)
         first = await until(stream, lambda content: b"event: state" in content)
-        service.tell(3)
+        service.write(3)
         second = await until(stream, lambda content: b"id: 3" in content)
-        service.tell(4)
+        service.write(4)
         service.store.update(JOB, state=JobState.DONE)
         last = await whole(stream)
         events = parsed(first) + parsed(second) + last
@@ -147,7 +147,7 @@ def test_a_watcher_goes_on_behind_the_number_that_it_names(
 
     async def body() -> None:
         service.add(state=JobState.DONE)
-        service.tell(*range(1, 1001))
+        service.write(*range(1, 1001))
         events = await whole(service.streams().job(JOB, since))
         assert numbers(events) == list(range(since + 1, 1001))
         assert events[-1][0] == "1000-end"
@@ -161,7 +161,7 @@ def test_many_watchers_cost_one_reader(service: WatchedService) -> None:
         watched = service.streams()
         watchers = [asyncio.create_task(whole(watched.job(JOB))) for _ in range(50)]
         for number in range(1, 41):
-            service.tell(number)
+            service.write(number)
             await asyncio.sleep(0.005)
         service.store.update(JOB, state=JobState.DONE)
         told = await asyncio.gather(*watchers)
@@ -186,7 +186,7 @@ def test_a_slow_watcher_misses_nothing_and_keeps_nothing_in_memory(
         quick = asyncio.create_task(whole(watched.job(JOB)))
         largest = 0
         for first in range(1, 1001, 100):
-            service.tell(*range(first, first + 100), blow=200)
+            service.write(*range(first, first + 100), blow=200)
             await asyncio.sleep(0.02)
             largest = max(largest, watched._followers[JOB]._recent_bytes)
         service.store.update(JOB, state=JobState.DONE)
@@ -208,7 +208,7 @@ def test_the_end_is_told_after_all_events_also_to_one_who_reads_from_the_disk(
 
     async def body() -> None:
         service.add()
-        service.tell(*range(1, 301))
+        service.write(*range(1, 301))
         stream = service.streams().job(JOB)
         content = await anext(stream)
         service.store.update(JOB, state=JobState.DONE)
@@ -223,12 +223,12 @@ def test_the_end_is_told_after_all_events_also_to_one_who_reads_from_the_disk(
 def test_a_half_written_event_waits_for_its_other_half(service: WatchedService) -> None:
     async def body() -> None:
         service.add()
-        service.tell(1)
-        service.tell(2, ending="")
+        service.write(1)
+        service.write(2, ending="")
         stream = service.streams(heartbeat_s=0.2).job(JOB)
         content = await until(stream, lambda content: content.endswith(b": here\n\n"))
         assert numbers(parsed(content)) == [1]
-        service.tell(ending="")
+        service.write(ending="")
         with service.kept.event_file.open("a") as file:
             file.write("\n")
         content = await until(stream, lambda content: b"id: 2" in content)
@@ -263,7 +263,7 @@ def test_nobody_is_followed_after_the_last_watcher_left(service: WatchedService)
         assert watched.watchers == 0 and not watched._followers
         assert follower._task is not None
         await asyncio.wait([follower._task])
-        service.tell(1)
+        service.write(1)
         third = watched.job(JOB)
         assert numbers(parsed(await until(third, lambda content: b"id: 1" in content))) == [1]
         await third.aclose()
@@ -299,13 +299,13 @@ def test_a_paused_job_is_watched_until_it_goes_on_and_ends(service: WatchedServi
 def test_a_job_that_is_tried_again_can_be_watched_again(service: WatchedService) -> None:
     async def body() -> None:
         service.add(state=JobState.FAILED)
-        service.tell(1)
+        service.write(1)
         watched = service.streams()
         assert numbers(await whole(watched.job(JOB))) == [1]
         service.store.update(JOB, state=JobState.RUNNING)
         stream = watched.job(JOB, since=1)
         await anext(stream)
-        service.tell(2)
+        service.write(2)
         service.store.update(JOB, state=JobState.DONE)
         events = await whole(stream)
         assert numbers(events) == [2] and events[-1][0] == "2-end"

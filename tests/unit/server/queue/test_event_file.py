@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -79,17 +80,27 @@ def test_every_event_becomes_the_line_that_is_documented(folder: JobFolder) -> N
 
 
 def test_people_read_the_same_in_the_log(folder: JobFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    events = [RunStarted(0, 20, 5, 3), losses(1), CheckpointSaved(2, Path("cat-2.pt")), PreviewReady(2, (Path("a"),))]
-    report(folder, *events, state="failed", error="The disk is full.")
+    reporter = Reporter(folder)
+    reporter.remark("a picture is odd")
+    paths = Path("images/a.png"), Path("images/b.png")
+    for event in (
+        RunStarted(0, 20, 5, 3),
+        losses(19, 20),
+        CheckpointSaved(2, Path("cat-2.pt")),
+        PreviewReady(2, paths),
+    ):
+        reporter.on_event(event)
+    reporter.end({"attempt": 1, "state": "failed", "error": "The disk is full.", "error_type": "StorageError"})
     log = capsys.readouterr().out
-    told = [
+    lines = [
+        "a picture is odd",
         "training from step 0 to 20 on 5 pictures",
-        "step 1/20  loss 0.5000±0.1000  rate 0.01",
+        "step 20/20  loss 0.5000±0.1000  rate 0.01  epoch 0",
         "saved cat-2.pt",
-        "drew a",
+        "2 previews in images",
         "failed: The disk is full.",
     ]
-    assert [line.split(" ", 1)[1] for line in log.splitlines()] == told
+    assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in log.splitlines()] == lines
 
 
 def test_the_run_never_waits_for_the_disk_and_what_comes_together_is_joined(

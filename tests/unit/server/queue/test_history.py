@@ -7,7 +7,7 @@ from typing import Any
 
 from tincture.server.queue.folder import JobFolder
 from tincture.server.queue.store import JobStore
-from tincture.server.queue.supervisor import _KEPT_FOLDERS, Supervisor
+from tincture.server.queue.supervisor import MOST_FOLDERS, Supervisor
 from tincture.workspace import Workspace
 
 
@@ -57,7 +57,7 @@ def test_the_speed_is_that_of_late(tmp_path: Path) -> None:
 def test_only_the_latest_jobs_are_kept_and_others_are_read_again(tmp_path: Path) -> None:
     supervisor = Supervisor(JobStore(tmp_path / "jobs.sqlite3"), tmp_path, Workspace(tmp_path), ["auto"])
     first = supervisor.folder("0")
-    for number in range(_KEPT_FOLDERS + 3):
+    for number in range(MOST_FOLDERS + 3):
         tell(tmp_path / str(number), steps(1, 2))
         assert len(supervisor.folder(str(number)).trace().loss) == 2
     assert supervisor.folder("0") is not first

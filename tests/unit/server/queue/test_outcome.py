@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tincture.server.queue.attempt import reflected
+from tincture.server.queue.attempt import changes_by
 from tincture.server.queue.jobs import Job, JobState, Wanted
 from tincture.server.queue.outcome import Ending, outcome
 
@@ -85,8 +85,8 @@ def test_an_unknown_signal_is_named_by_its_number() -> None:
 
 def test_what_an_event_changes_in_its_job() -> None:
     looking = {"type": "stage", "stage": "looking", "done": 2, "total": 5}
-    assert reflected(job(), looking) == reflected(job(kind="preprocess"), looking) == {"stage": "looking 2/5"}
+    assert changes_by(job(), looking) == changes_by(job(kind="preprocess"), looking) == {"stage": "looking 2/5"}
     cutting = {**looking, "stage": "cutting"}
-    assert reflected(job(kind="preprocess"), cutting) == {"stage": "cutting 2/5", "global_step": 2, "steps": 5}
-    assert reflected(job(), {"type": "remark", "text": "odd"}) == {}
-    assert reflected(job(), {"type": "of a later version"}) == {}
+    assert changes_by(job(kind="preprocess"), cutting) == {"stage": "cutting 2/5", "global_step": 2, "steps": 5}
+    assert changes_by(job(), {"type": "remark", "text": "odd"}) == {}
+    assert changes_by(job(), {"type": "of a later version"}) == {}

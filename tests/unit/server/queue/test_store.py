@@ -157,18 +157,18 @@ def test_a_paused_job_that_has_begun_holds_its_adapter(store: JobStore) -> None:
     store.add(trains("begun", state=JobState.PAUSED, run_dir="run", attempts=1, position=1.0))
     store.add(trains("second", position=2.0, priority=9))
     store.add(trains("other", name="dog", position=3.0))
-    store.tell_what_waits()
+    store.note_what_waits()
     assert store.get("second").stage == "waits for job begun, which is paused"
     assert claims(store) == ["other"]
     store.update("begun", state=JobState.QUEUED)  # it goes on before what would spoil its run, whatever the priority
     assert claims(store) == ["begun"]
-    store.tell_what_waits()
+    store.note_what_waits()
     assert store.get("second").stage == "waits for job begun, which is running"
     version = store.version()
-    store.tell_what_waits()
+    store.note_what_waits()
     assert store.version() == version  # nothing is written, and no watcher is told, where nothing is new
     store.update("begun", state=JobState.DONE)
-    store.tell_what_waits()
+    store.note_what_waits()
     assert store.get("second").stage == ""
     assert claims(store) == ["second"]
 
@@ -176,7 +176,7 @@ def test_a_paused_job_that_has_begun_holds_its_adapter(store: JobStore) -> None:
 def test_a_paused_job_that_never_began_holds_nothing(store: JobStore) -> None:
     store.add(trains("paused", state=JobState.PAUSED, position=1.0))
     store.add(trains("second", position=2.0))
-    store.tell_what_waits()
+    store.note_what_waits()
     assert store.get("second").stage == ""
     assert claims(store) == ["second"]
 
@@ -184,7 +184,7 @@ def test_a_paused_job_that_never_began_holds_nothing(store: JobStore) -> None:
 def test_what_else_a_job_waits_for_stays_told(store: JobStore) -> None:
     store.add(trains("begun", state=JobState.PAUSED, run_dir="run", position=1.0))
     store.add(trains("far", stage="waits for cuda:7, which this server was not given by --device"))
-    store.tell_what_waits()
+    store.note_what_waits()
     assert "cuda:7" in store.get("far").stage
 
 
