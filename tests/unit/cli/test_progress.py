@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from tincture.cli.progress import progress
@@ -19,7 +18,6 @@ from tincture.events import (
     StepRecord,
     StepsDone,
 )
-from tincture.run import lines as lines_module
 
 
 def steps_done(global_step: int, steps: int) -> StepsDone:
@@ -60,24 +58,10 @@ def test_a_terminal_sees_a_bar_with_loss_rate_and_epoch() -> None:
     assert "1 previews in images" in text
 
 
-def test_a_log_file_gets_few_plain_lines() -> None:
-    lines = shown(RUN, terminal=False).splitlines()
-    assert lines == [
-        "tiny [0123456789]: Stable Diffusion 1, predicts noise",
-        "memory: about 3.00 of 3.50 GiB, by offload yes, weight storage same",
-        "training from step 10 to 20 on 5 pictures",
-        "saved copies/cat-15.pt",
-        "1 previews in images",
-        "step 20/20  loss 0.1234±0.0100  rate 0.005  epoch 3",
-    ]
-
-
-def test_a_long_run_tells_a_log_file_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(0, 1000, 20))
-    monkeypatch.setattr(lines_module.time, "monotonic", lambda: float(next(clock)))
-    lines = shown([RUN[4], steps_done(12, 20)], terminal=False).splitlines()
-    assert lines[1].startswith("step 12/20")
-    assert lines[1].endswith(" s left")
+def test_a_log_file_gets_lines() -> None:
+    text = shown(RUN, terminal=False)
+    assert "tiny [0123456789]: Stable Diffusion 1, predicts noise\n" in text  # not [0123456789] as a colour
+    assert text.splitlines()[-1] == "step 20/20  loss 0.1234±0.0100  rate 0.005  epoch 3"
 
 
 def test_a_second_run_starts_a_new_bar() -> None:

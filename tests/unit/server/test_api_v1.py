@@ -94,6 +94,7 @@ def test_every_wrong_setting_is_told_in_one_answer(client: TestClient) -> None:
         ({"kind": "dance", "settings": {}}, 422, "kind"),
         ({**training(), "colour": "red"}, 422, "colour"),
         ({**training(), "priority": 1001}, 422, "priority"),
+        ({**training(), "priority": -1001}, 422, "priority"),
         ({**training(), "timeout_s": 0}, 422, "timeout_s"),
         ({**training(), "device": "cuda:7"}, 422, "no device"),
         (training(name="dog"), 422, "dog"),
@@ -137,6 +138,8 @@ def test_a_waiting_job_gets_another_turn(client: TestClient) -> None:
     assert client.patch(f"{V1}/jobs/{third}", json={"before": second}).status_code == 200
     assert client.patch(f"{V1}/jobs/{second}", json={"priority": 5}).json()["priority"] == 5
     assert [job["id"] for job in client.get(f"{V1}/jobs").json()["jobs"]] == [second, first, third]
+    for priority, status in ((1000, 200), (-1000, 200), (1001, 422), (-1001, 422)):
+        assert client.patch(f"{V1}/jobs/{third}", json={"priority": priority}).status_code == status
     assert client.patch(f"{V1}/jobs/{second}", json={}).status_code == 422
     assert client.patch(f"{V1}/jobs/{second}", json={"before": "nobody"}).status_code == 404
 

@@ -62,6 +62,7 @@ def test_a_job_waits_with_all_that_it_needs(service: Service, tmp_path: Path) ->
     [
         ({"kind": "dance"}, UsageError),
         ({"priority": 1001}, UsageError),
+        ({"priority": -1001}, UsageError),
         ({"timeout_s": 0}, UsageError),
         ({"timeout_s": float("nan")}, UsageError),
         ({"timeout_s": 1e12}, UsageError),
@@ -75,6 +76,11 @@ def test_jobs_that_are_refused(service: Service, arguments: dict[str, Any], erro
     with pytest.raises(error):
         service.queue.submit(**{"kind": "train", "settings": training()["settings"], **arguments})
     assert service.queue.jobs() == []
+
+
+@pytest.mark.parametrize("priority", [1000, -1000])
+def test_the_outermost_priorities_are_taken(service: Service, priority: int) -> None:
+    assert service.queue.submit("train", training()["settings"], priority=priority).priority == priority
 
 
 def test_a_training_may_wait_for_pictures_that_another_job_makes(service: Service, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tincture.server.api_v1.request_models import limits_of, with_fields
-from tincture.server.queue.jobs import JobKind, JobState, Wanted
+from tincture.server.queue.jobs import HIGHEST_PRIORITY, JobKind, JobState, Wanted
 from tincture.settings.conversion import CONVERSION_FIELDS, INSPECTION_FIELDS
 from tincture.settings.drawing import REQUEST_FIELDS
 from tincture.settings.fields import FieldSpec
@@ -38,7 +38,7 @@ class JobRequest(Request):
         "workspace. What is left out has its default.",
         examples=[{"kind": "embedding", "name": "rex", "data": "datasets/rex", "steps": 500}],
     )
-    priority: int = Field(0, ge=-1000, le=1000, description="The higher, the sooner.")
+    priority: int = Field(0, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY, description="The higher, the sooner.")
     timeout_s: float | None = Field(
         None,
         gt=0,
@@ -52,7 +52,7 @@ class JobRequest(Request):
 class JobMove(Request):
     """A waiting job's new turn."""
 
-    priority: int | None = Field(None, ge=-1000, le=1000, description="Its new priority.")
+    priority: int | None = Field(None, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY, description="Its new priority.")
     before: str | None = Field(None, max_length=100, description="Id of a waiting job that it shall run before.")
 
 

@@ -200,6 +200,8 @@ def _entry(name: str) -> zipfile.ZipInfo:
         ("a.png", "a.png"),
         ("a.png", "A.png"),
         ("ä.png", "a\u0308.png"),
+        ("straße.png", "STRASSE.png"),
+        ("straße/a.png", "strasse/b.png"),
         ("in/a.png", "IN/b.png"),
         ("a.png/b.png", "a.png"),
         ("a.png", "a.png/b.png"),

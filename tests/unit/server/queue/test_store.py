@@ -11,7 +11,7 @@ import pytest
 
 from tincture.errors import StorageError, UsageError
 from tincture.server.errors import ConflictError, NotFoundError
-from tincture.server.queue.jobs import FINISHED, Job, JobState, Wanted
+from tincture.server.queue.jobs import FINISHED, HIGHEST_PRIORITY, Job, JobState, Wanted
 from tincture.server.queue.store import JobStore
 
 
@@ -295,6 +295,13 @@ def test_moving(store: JobStore) -> None:
     assert ids(store) == ["j0", "j1", "j2", "j3"]
 
 
+@pytest.mark.parametrize("priority", [HIGHEST_PRIORITY, -HIGHEST_PRIORITY])
+def test_the_outermost_priorities_are_taken(store: JobStore, priority: int) -> None:
+    fill(store, 2)
+    assert store.move("j1", priority=priority).priority == priority
+    assert ids(store) == (["j1", "j0"] if priority > 0 else ["j0", "j1"])
+
+
 def test_moving_many_times_keeps_the_order_exact(store: JobStore) -> None:
     for number in range(3):
         store.add(job(f"j{number}", position=1e9))  # at the very same moment
@@ -304,7 +311,9 @@ def test_moving_many_times_keeps_the_order_exact(store: JobStore) -> None:
     assert ids(store) == ["j0", "j1", "j2"]
 
 
-@pytest.mark.parametrize("wrong", [{}, {"priority": 1, "before": "j1"}, {"before": "j0"}, {"priority": 1001}])
+@pytest.mark.parametrize(
+    "wrong", [{}, {"priority": 1, "before": "j1"}, {"before": "j0"}, {"priority": 1001}, {"priority": -1001}]
+)
 def test_moves_that_make_no_sense(store: JobStore, wrong: dict[str, Any]) -> None:
     fill(store, 2)
     with pytest.raises(UsageError):

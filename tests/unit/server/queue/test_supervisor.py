@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -311,13 +312,26 @@ def test_a_worker_that_lost_its_server_is_waited_for(queue: Queue) -> None:
     assert supervisor.wait("one", PATIENCE).state is JobState.DONE
 
 
-def test_a_worker_that_lost_its_server_and_hangs_is_killed(queue: Queue) -> None:
-    left_running(queue, "one")
+def lost_worker(queue: Queue, *command: str) -> subprocess.Popen[bytes]:
+    """A process that holds the lock of the job ``one``, as a worker does whose server died."""
     lock = FileLock(queue.folder / "one" / "lock")
     assert lock.take()
-    hanging = subprocess.Popen(["sleep", "1000"], start_new_session=True, pass_fds=lock.files)
-    lock.name_holder(hanging.pid)
+    process = subprocess.Popen(command, start_new_session=True, pass_fds=lock.files)
+    lock.name_holder(process.pid)
     lock.leave()
+    return process
+
+
+def test_a_worker_that_lost_its_server_gets_its_grace(queue: Queue) -> None:
+    left_running(queue, "one")
+    saving = lost_worker(queue, "sh", "-c", "sleep 1; exit 7")
+    assert queue.start(grace_s=PATIENCE).wait("one", PATIENCE).state is JobState.DONE
+    assert saving.wait(PATIENCE) == 7  # it was let end by itself
+
+
+def test_a_worker_that_lost_its_server_and_hangs_is_killed(queue: Queue) -> None:
+    left_running(queue, "one")
+    hanging = lost_worker(queue, "sleep", "1000")
     assert queue.start(grace_s=0.2).wait("one", PATIENCE).state is JobState.DONE
     assert hanging.wait(PATIENCE) == -signal.SIGKILL
 
@@ -398,6 +412,26 @@ def test_no_job_begins_while_the_disk_is_full(
     monkeypatch.undo()
     assert supervisor.wait("one", PATIENCE).state is JobState.DONE
     assert caplog.text.count("no job begins") == 1
+
+
+def test_a_disk_that_cannot_be_read_does_not_stop_the_queue(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, no_delay: None
+) -> None:
+    claim, tries = queue.store.claim, []
+
+    def unreadable(folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def unreadable_at_first(device: str) -> Job | None:
+        tries.append(device)
+        if len(tries) < 3:
+            raise StorageError("The queue could not be read.")
+        return claim(device)
+
+    monkeypatch.setattr(supervisor_module.shutil, "disk_usage", unreadable)
+    monkeypatch.setattr(queue.store, "claim", unreadable_at_first)
+    queue.add("one")
+    assert queue.start().wait("one", 30).state is JobState.DONE
 
 
 def test_room_is_made_before_a_job_begins(queue: Queue) -> None:

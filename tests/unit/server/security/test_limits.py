@@ -117,6 +117,10 @@ def test_requests_come_back_with_time_and_the_table_stays_bounded(monkeypatch: p
     for _ in range(3):
         asyncio.run(ask("192.0.2.1"))
     assert (len(passed), statuses) == (62, [429, 429])
+    now[0] += 3600  # an hour's worth is not saved up
+    for _ in range(61):
+        asyncio.run(ask("192.0.2.1"))
+    assert (len(passed), statuses) == (122, [429, 429, 429])
     for number in range(50):
         asyncio.run(ask(f"198.51.100.{number}"))
     assert len(gate._left) == 10
