@@ -101,16 +101,13 @@ class QuickFileProcess(QuickProcess):
         super().__init__()
         self.workspace = workspace
 
-    def _create_embedding(self, name: str, **_: Any) -> Path:
-        return write(self.workspace.adapter_path("embedding", name))
+    def _create(self, kind: str, name: str, **_: Any) -> Path:
+        return write(self.workspace.adapter_path(kind, name))
 
     def _list_embeddings(self, model: str) -> dict[str, list[dict[str, Any]]]:
         about = {"step": 3, "sd_checkpoint": None, "sd_checkpoint_name": model, "shape": 64, "vectors": 1}
         paths = self.workspace.list_adapters("embedding")
         return {"loaded": [{"name": path.stem, "path": str(path), **about} for path in paths], "skipped": []}
-
-    def _create_hypernetwork(self, name: str, **_: Any) -> Path:
-        return write(self.workspace.adapter_path("hypernetwork", name))
 
 
 def write(path: Path) -> Path:

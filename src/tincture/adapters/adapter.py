@@ -138,10 +138,6 @@ class Adapter(Protocol):
         """What the webui's settings file of a run says of it, by the webui's names."""
         return {}
 
-    def picture_settings(self) -> dict[str, Any]:
-        """What the text in pictures drawn with it says of it, by the webui's names."""
-        return {}
-
     # --- files -------------------------------------------------------------------------------------------------------
 
     @property

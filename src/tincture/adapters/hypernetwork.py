@@ -251,10 +251,6 @@ class Hypernetwork(Adapter):
             "use_dropout": any(self.dropout_structure),
         }
 
-    def picture_settings(self) -> dict[str, Any]:
-        """Its name."""
-        return {"Hypernet": self.name}
-
     # --- files -------------------------------------------------------------------------------------------------------
 
     def save(

@@ -8,7 +8,7 @@ from typing import Any
 
 from tincture.adapters.kinds import AdapterKind, FileFormat, Option
 from tincture.formats.layer_structure import layer_widths
-from tincture.randomness import LARGEST_SEED
+from tincture.randomness import LARGEST_REQUESTED_SEED, LARGEST_SEED
 
 _WIDTHS = (320, 640, 1280, 2048)  # of SD's models, where no width is named
 
@@ -40,6 +40,7 @@ HYPERNETWORK = AdapterKind(
             request_bounds={"ge": 1, "le": 8192},
             several=int,
             or_word=True,
+            item="width",
         ),
         Option(
             name="layer_structure",
@@ -91,10 +92,13 @@ HYPERNETWORK = AdapterKind(
             help="Seed of the first weights.",
             described=None,
             flag_bounds={"min": 0, "max": LARGEST_SEED},
+            largest=LARGEST_REQUESTED_SEED,
             request_bounds={"ge": 0, "lt": 2**63},
         ),
     ),
     tag="hypernet",
+    picture_key="Hypernet",
+    model_use="whose widths it gets",
     formats=(
         FileFormat("webui (.pt)", "pt", ".pt"),
         FileFormat("safetensors", "safetensors", ".safetensors"),

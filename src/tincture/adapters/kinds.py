@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SHIPPED = ("tincture.adapters.embedding_kind:EMBEDDING", "tincture.adapters.hypernetwork_kind:HYPERNETWORK")
 _UNIQUE = ("name", "plural", "folder", "losses", "tag")
+_TAKEN = frozenset({"kind", "name", "model", "workspace", "overwrite"})  # what all are made with
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -42,6 +43,8 @@ class Option:
         several: the type of its numbers where it is a list of them; None can be given too if it is the default.
         most: items of a list in a request.
         or_word: of a list: a word may be given instead.
+        item: what one of the numbers of a list is.
+        largest: what a server takes of a number in a request at most; None: as of any number.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Option:
     several: type[int] | type[float] | None = None
     most: int | None = None
     or_word: bool = False
+    item: str = "number"
+    largest: int | None = None
 
     @property
     def flag(self) -> str:
@@ -86,6 +91,8 @@ class AdapterKind:
         options: what can be chosen when one is made.
         tag: prompts name it by ``<TAG:NAME:0.8>``; empty: by its name as a word, and by ``(NAME:0.8)``.
         strength: what the number in the prompt is called.
+        picture_key: what the text in pictures calls it, where other programs know a name for it.
+        model_use: what the base model is needed for when one is made.
         has_word: its name stands in prompts as a word, so that the attention to it can be held to masks.
         has_card: a picture can hold it.
         formats: that its files can be converted to.
@@ -109,6 +116,8 @@ class AdapterKind:
     options: tuple[Option, ...] = ()
     tag: str = ""
     strength: str = "multiplier"
+    picture_key: str = ""
+    model_use: str = "it is for"
     has_word: bool = False
     has_card: bool = False
     formats: tuple[FileFormat, ...] = ()
@@ -158,10 +167,12 @@ def register(kind: AdapterKind) -> AdapterKind:
     """Makes ``kind`` known to all parts, which ask for the kinds when they are made; returns it.
 
     Raises:
-        UsageError: its name cannot be one, or it has something that tells another kind apart.
+        UsageError: its name, or that of an option, cannot be one, or something that tells it apart is another kind's.
     """
     if not _NAME.fullmatch(kind.name):
         raise UsageError(f"The kind of adapter {kind.name!r} must be named by small letters, digits and hyphens.")
+    if taken := _TAKEN & {option.name for option in kind.options}:
+        raise UsageError(f"The kind of adapter {kind.name!r} cannot have an option called {min(taken)}.")
     for other in kinds():
         same = [part for part in _UNIQUE if getattr(kind, part) and getattr(kind, part) == getattr(other, part)]
         if same:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.embedding_database import EmbeddingDatabase
-from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.adapters.kinds import tagged_kinds
 from tincture.drawing.model_cache import KeptModel
 from tincture.drawing.sheets import save_sheet
 from tincture.errors import UsageError
@@ -125,7 +125,7 @@ def generate_pictures(
     paths: list[Path] = [] if finished is None else finished
     parsed = [parse_extra_networks(prompt) for prompt in prompts]
     for network in (network for _, networks in parsed for network in networks):
-        workspace.find_adapter("hypernetwork", network.name)  # before anything is drawn
+        workspace.find_adapter(tagged_kinds()[network.tag].name, network.name)  # before anything is drawn
     batches = [seeds[first : first + batch_size] for first in range(0, len(seeds), batch_size)]
     progress = _Progress(watch, len(prompts) * len(batches), drawing.steps)
     for prompt, (text, networks) in zip(prompts, parsed, strict=True):
@@ -134,7 +134,7 @@ def generate_pictures(
                 pictures = generate(base, [text] * len(batch), drawing, seeds=batch, on_step=progress.on_step).numpy()
                 for seed, picture in zip(batch, pictures, strict=True):
                     path = out / f"{next(numbers):05}-{seed}.png"
-                    save_png(picture, path, _text(base, prompt, seed, drawing, _strength(networks)))
+                    save_png(picture, path, _text(base, prompt, seed, drawing, _shown(networks)))
                     paths.append(path)
                 progress.latest = paths[-1]
     return paths
@@ -190,7 +190,7 @@ def generate_grid(
     path = out / f"grid-{next(_free_numbers(out)):05}-{seed}.png"
     labels = [f"{strength:g}" for strength in columns] if networks else []
     told = {"Sheet columns": ", ".join(labels), "Sheet rows": ", ".join(rows) if checkpoints else ""}
-    extra = {"Hypernet": networks[0].name if networks else "", **told}
+    extra = {**_shown(networks, strength=False), **told}
     save_sheet(path, rows, labels, parameters=_text(base, prompt, seed, drawing, extra))
     return path
 
@@ -212,14 +212,15 @@ def _acting(
     texts: Sequence[str],
     instead: Mapping[str, Path] | None = None,
 ) -> Iterator[None]:
-    """Attaches the hypernetworks and every embedding of the workspace whose name stands in ``texts``."""
+    """Attaches the adapters of tags and every embedding of the workspace whose name stands in ``texts``."""
     replaced = dict(instead or {})
     for entry in database.left_out_in(texts):
         warnings.warn(f"{entry.reason} It is left out.", stacklevel=3)
     with ExitStack() as stack:
         for network in networks:
-            path = replaced.get(network.name) or workspace.find_adapter("hypernetwork", network.name)
-            stack.enter_context(Hypernetwork.load(path).train(False).attach(model, network.multiplier))
+            kind = tagged_kinds()[network.tag]
+            path = replaced.get(network.name) or workspace.find_adapter(kind.name, network.name)
+            stack.enter_context(kind.adapter_class().load(path).train(False).attach(model, network.multiplier))
         for network in networks:
             replaced.pop(network.name, None)
         named = {entry.name: entry.embedding for entry in database.named_in(texts)}
@@ -249,8 +250,14 @@ def _free_numbers(out: Path) -> Iterator[int]:
         yield number
 
 
-def _strength(networks: Sequence[ExtraNetwork]) -> dict[str, object]:
-    return {"Hypernet": networks[0].name, "Hypernet strength": networks[0].multiplier} if networks else {}
+def _shown(networks: Sequence[ExtraNetwork], *, strength: bool = True) -> dict[str, object]:
+    """What a picture's text says of the first adapter that it has a word for."""
+    keys = {kind.tag: kind.picture_key for kind in tagged_kinds().values() if kind.picture_key}
+    first = next((network for network in networks if network.tag in keys), None)
+    if first is None:
+        return {}
+    key = keys[first.tag]
+    return {key: first.name, **({f"{key} strength": first.multiplier} if strength else {})}
 
 
 def _text(model: DiffusionModel, prompt: str, seed: int, drawing: CompleteDrawing, extra: Mapping[str, object]) -> str:

@@ -11,6 +11,7 @@ import warnings
 from itertools import groupby
 from typing import NamedTuple
 
+from tincture.adapters.kinds import AdapterKind, any_of, tagged_kinds
 from tincture.errors import UsageError
 
 EXTRA_NETWORK = re.compile(r"<(\w+):([^:<>]+)(?::([^<>]*))?>")
@@ -30,9 +31,9 @@ _OPENED_BY = {")": "(", "]": "["}
 
 
 class ExtraNetwork(NamedTuple):
-    """One ``<kind:name:multiplier>`` of a prompt."""
+    """One ``<tag:name:multiplier>`` of a prompt; ``tag`` is that of a kind of adapters."""
 
-    kind: str
+    tag: str
     name: str
     multiplier: float
 
@@ -49,26 +50,27 @@ BREAK = Segment("BREAK", -1.0)
 
 
 def parse_extra_networks(text: str) -> tuple[str, list[ExtraNetwork]]:
-    """Takes the ``<hypernet:NAME:MULTIPLIER>`` tags out of ``text``; a multiplier left out is 1.
+    """Takes the tags of adapters, such as ``<hypernet:NAME:MULTIPLIER>``, out of ``text``; without multiplier it is 1.
 
-    The syntax is the webui's. Tags of other kinds, such as ``<lora:NAME:1>``, are taken out too, with a
-    ``UserWarning``. Returns the text without tags and the hypernetworks in their order.
+    The syntax is the webui's. Tags of no kind of adapters, such as ``<lora:NAME:1>``, are taken out too, with a
+    ``UserWarning``. Returns the text without tags and those of adapters in their order.
 
     Raises:
         UsageError: a multiplier that is not a number.
     """
-    networks = []
-    for tag in EXTRA_NETWORK.finditer(text):
-        kind, name, multiplier = tag.groups(default="")
-        if kind.lower() == "hypernet":
-            networks.append(ExtraNetwork("hypernet", name.strip(), _multiplier(name, multiplier)))
+    networks, known = [], tagged_kinds()
+    for found in EXTRA_NETWORK.finditer(text):
+        tag, name, multiplier = found.groups(default="")
+        if kind := known.get(tag.lower()):
+            networks.append(ExtraNetwork(kind.tag, name.strip(), _multiplier(kind, name, multiplier)))
         else:
-            warnings.warn(f"{tag[0]} is left out: only <hypernet:NAME:MULTIPLIER> is known.", stacklevel=2)
-    rest, tags = EXTRA_NETWORK.subn("", text)
-    return (re.sub(r" {2,}", " ", rest).strip() if tags else text), networks
+            tags = any_of([f"<{tag}:NAME:MULTIPLIER>" for tag in known])
+            warnings.warn(f"{found[0]} is left out: only {tags} is known.", stacklevel=2)
+    rest, count = EXTRA_NETWORK.subn("", text)
+    return (re.sub(r" {2,}", " ", rest).strip() if count else text), networks
 
 
-def _multiplier(name: str, text: str) -> float:
+def _multiplier(kind: AdapterKind, name: str, text: str) -> float:
     if not text.strip():
         return 1.0
     try:
@@ -77,7 +79,7 @@ def _multiplier(name: str, text: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise UsageError(
-            f"The multiplier {text!r} of hypernetwork {name!r} is not a number; write <hypernet:{name}:0.8>."
+            f"The multiplier {text!r} of {kind.name} {name!r} is not a number; write {kind.in_prompt(name, 0.8)}."
         )
     return value
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tincture.adapters.adapter import Adapter
+from tincture.adapters.kinds import find_kind
 from tincture.drawing.sheets import save_sheet
 from tincture.events import Event, PreviewReady, RunStarted, StepEnd
 from tincture.formats.picture_text import parameters_text, save_png
@@ -87,7 +88,8 @@ class Previewer:
 
     def _text(self, prompt: str, told: Mapping[str, object]) -> str:
         name, short_hash = self.model.name, self.model.hash
-        extra = {**self.adapter.published().picture_settings(), **told}
+        key = find_kind(self.adapter.published().kind).picture_key
+        extra = {key: self.adapter.name, **told} if key else told
         return parameters_text(
             prompt, self.drawing, seed=self.seed, model_name=name, model_hash=short_hash, extra=extra
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tincture
+from tincture.adapters.kinds import kind_names
 from tincture.data.captions import template_names
 from tincture.errors import UsageError
 from tincture.extensions import Extensions
@@ -103,7 +104,7 @@ class Service:
 
     def adapters(self) -> list[dict[str, Any]]:
         """Files of adapters that can be trained: ``kind``, ``name``, ``path``, ``size`` in bytes, ``mtime``."""
-        return [*self._listed("embedding"), *self._listed("hypernetwork")]
+        return [adapter for kind in kind_names() for adapter in self._listed(kind)]
 
     def adapter_file(self, kind: str, name: str) -> Path:
         """The file of an adapter by its name; NotFoundError."""

@@ -95,13 +95,9 @@ class FakeService:
     def stop_drawing(self) -> None:
         self.stopped.append("drawing")
 
-    def create_embedding(self, name: str, **options: Any) -> Path:
+    def create_adapter(self, kind: str, name: str, **options: Any) -> Path:
         self.made.append((name, options))
-        return self.workspace.adapter_path("embedding", name)
-
-    def create_hypernetwork(self, name: str, **options: Any) -> Path:
-        self.made.append((name, options))
-        return self.workspace.adapter_path("hypernetwork", name)
+        return self.workspace.adapter_path(kind, name)
 
     def default_model(self) -> str:
         return self.workspace.default_model()

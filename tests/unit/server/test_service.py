@@ -273,19 +273,18 @@ def test_a_plan_is_made_of_checked_settings_for_the_servers_device(service: Serv
 
 
 def test_adapters_are_made_where_none_of_that_name_is(service: Service) -> None:
-    path = service.model_work.create_embedding(" rex ", num_vectors=2)
+    path = service.model_work.create_adapter("embedding", " rex ", num_vectors=2)
     assert path == service.adapter_file("embedding", "rex")
     assert asked(service)[1] == {
+        "kind": "embedding",
         "name": "rex",
         "model": "picto",
         "num_vectors": 2,
-        "init_text": "*",
-        "overwrite": False,
     }
     with pytest.raises(ConflictError):
-        service.model_work.create_embedding("rex")
-    service.model_work.create_embedding("rex", overwrite=True)
-    service.model_work.create_hypernetwork("ink", layer_structure=[1, 2, 1], sizes=[320])
+        service.model_work.create_adapter("embedding", "rex")
+    service.model_work.create_adapter("embedding", "rex", overwrite=True)
+    service.model_work.create_adapter("hypernetwork", "ink", layer_structure=[1, 2, 1], sizes=[320])
     with pytest.raises(NotFoundError):
         service.adapter_file("embedding", "max")
     assert {adapter["name"] for adapter in service.adapters()} >= {"rex", "ink"}
@@ -296,16 +295,16 @@ def test_no_new_adapter_takes_the_place_of_one_that_a_job_trains(service: Servic
     job = submit(service)
     service.queue.store.update(job, state=state)
     for ask in (
-        lambda: service.model_work.create_embedding(" cat ", overwrite=True),
+        lambda: service.model_work.create_adapter("embedding", " cat ", overwrite=True),
         lambda: service.model_work.convert("embeddings/cat.pt", "embeddings/cat.pt", overwrite=True),
         lambda: service.model_work.convert("embeddings/cat.pt", "embeddings/cat.safetensors"),
     ):
         with pytest.raises(ConflictError, match=f"{job}, which is {state}, trains the embedding .*cancel it"):
             ask()
     assert not service.model_work.file_process.asked  # type: ignore[attr-defined]
-    service.model_work.create_hypernetwork("cat", overwrite=True)  # another kind
+    service.model_work.create_adapter("hypernetwork", "cat", overwrite=True)  # another kind
     service.queue.store.update(job, state=JobState.CANCELLED)
-    service.model_work.create_embedding("cat", overwrite=True)
+    service.model_work.create_adapter("embedding", "cat", overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -332,14 +331,16 @@ def test_hypernetworks_that_no_process_is_asked_for(
     service: Service, options: dict[str, Any], error: type[TinctureError]
 ) -> None:
     with pytest.raises(error) as told:
-        service.model_work.create_hypernetwork("ink", **options)
+        service.model_work.create_adapter("hypernetwork", "ink", **options)
     assert len(str(told.value)) < 600
     assert not service.model_work.file_process.asked  # type: ignore[attr-defined]
 
 
 def test_the_largest_hypernetworks_in_use_are_made(service: Service) -> None:
-    service.model_work.create_hypernetwork("ink", layer_structure=[1, 4, 4, 1])
-    service.model_work.create_hypernetwork("wash", sizes="sd2", layer_structure=[1, 2, 2, 2, 1], dropout_structure=None)
+    service.model_work.create_adapter("hypernetwork", "ink", layer_structure=[1, 4, 4, 1])
+    service.model_work.create_adapter(
+        "hypernetwork", "wash", sizes="sd2", layer_structure=[1, 2, 2, 2, 1], dropout_structure=None
+    )
     assert MOST_NUMBERS > 10**9
 
 

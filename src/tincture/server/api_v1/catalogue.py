@@ -11,8 +11,9 @@ from tincture.server.api_v1.schemas import About, BaseModelAnswer, BaseModels, N
 from tincture.server.service import Service
 from tincture.settings.conversion import CONVERSION_FIELDS
 from tincture.settings.drawing import REQUEST_FIELDS
+from tincture.settings.fields import specs_of
 from tincture.settings.preprocess import PREPROCESS_FIELDS
-from tincture.settings.train import FIELDS
+from tincture.settings.train import TrainSettings
 
 
 class CatalogueEndpoints:
@@ -49,7 +50,7 @@ class CatalogueEndpoints:
 
     def train_settings(self) -> Settings:
         """Every setting of a training, so that a client can build its form."""
-        return Settings.of(FIELDS)
+        return Settings.of(specs_of(TrainSettings))
 
     def preprocess_settings(self) -> Settings:
         """Every setting of preprocessing."""

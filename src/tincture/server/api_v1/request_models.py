@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 
+from tincture.adapters.kinds import Option
 from tincture.server.requests.sizes import LARGEST_NUMBER, LONGEST_TEXT, MOST_ITEMS
 from tincture.settings.fields import FieldSpec
 
 NONE_OPEN: Mapping[str, str] = types.MappingProxyType({})
+LONGEST_WORD = 200
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -66,3 +68,17 @@ def _field(spec: FieldSpec, description: str, *, required: bool) -> tuple[Any, A
 
 def _as_json(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def option_field(option: Option) -> tuple[Any, Any]:
+    """The field of an option that a new adapter is made with, as ``create_model`` takes it."""
+    told: dict[str, Any] = {} if option.described is None else {"description": option.described or option.help}
+    if option.several is None:
+        return Annotated[type(option.default), Field(**option.request_bounds)], Field(option.default, **told)
+    limits = {**option.request_bounds, **({"allow_inf_nan": False} if option.several is float else {})}
+    listed: Any = types.GenericAlias(list, (Annotated[option.several, Field(**limits)],))
+    listed = Annotated[listed, Field(max_length=option.most)] if option.most else listed
+    if option.or_word:
+        listed = listed | Annotated[str, Field(max_length=LONGEST_WORD)]
+    default = None if option.default is None else list(option.default)
+    return (listed | None if default is None else listed), Field(default, **told)

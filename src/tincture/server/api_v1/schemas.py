@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from tincture.server.api_v1.request_models import limits_of, with_fields
+from tincture.adapters.kinds import AdapterKind, kind_names
+from tincture.server.api_v1.request_models import limits_of, option_field, with_fields
 from tincture.server.queue.jobs import HIGHEST_PRIORITY, JobKind, JobState, Wanted
 from tincture.settings.conversion import CONVERSION_FIELDS, INSPECTION_FIELDS
 from tincture.settings.drawing import REQUEST_FIELDS
@@ -17,7 +18,10 @@ Text = Annotated[str, Field(max_length=10_000)]
 Name = Annotated[str, Field(max_length=200)]
 Seed = Annotated[int, Field(ge=-1, lt=2**63)]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
-AdapterKind = Literal["embedding", "hypernetwork"]
+if TYPE_CHECKING:
+    KindName = str
+else:
+    KindName = Literal[kind_names()]
 
 
 class Request(BaseModel):
@@ -182,42 +186,26 @@ class Plan(BaseModel):
 # --- adapters, pictures, data sets -----------------------------------------------------------------------------------
 
 
-class EmbeddingRequest(Request):
-    """A new embedding."""
-
-    name: Name
-    model: Name = Field("", description="Base model it is for; empty: the first of the workspace, or picto.")
-    num_vectors: int = Field(1, ge=1, le=75, description="How many vectors it has.")
-    init_text: Text = Field("*", description="Words whose vectors it begins with; empty: zeros.")
-    overwrite: bool = Field(False, description="Replace one of the same name.")
-
-
-class HypernetworkRequest(Request):
-    """A new hypernetwork."""
-
-    name: Name
-    model: Name = Field("", description="Base model whose widths it gets; empty: the first of the workspace, or picto.")
-    sizes: list[Annotated[int, Field(ge=1, le=8192)]] | Name | None = Field(
-        None, description="Widths to have modules for, or a family: sd1, sd2, sdxl; not given: all of the model."
+def adapter_request(kind: AdapterKind) -> type[Request]:
+    """The body that asks for a new adapter of this kind."""
+    model = f"Base model {kind.model_use}; empty: the first of the workspace, or picto."
+    fields: dict[str, Any] = {
+        "name": (Name, ...),
+        "model": (Name, Field("", description=model)),
+        **{option.name: option_field(option) for option in kind.options},
+        "overwrite": (bool, Field(False, description="Replace one of the same name.")),
+    }
+    words = "".join(word.capitalize() for word in kind.name.split("-"))
+    made: type[Request] = create_model(
+        f"{words}Request", __base__=Request, __module__=__name__, __doc__=f"A new {kind.name}.", **fields
     )
-    layer_structure: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(
-        [1, 2, 1], max_length=32, description="Widths of the layers, relative to the context's."
-    )
-    activation_func: Name = Field("linear", description="Activation between the layers.")
-    weight_init: Name = Field("Normal", description="How weights begin.")
-    add_layer_norm: bool = False
-    activate_output: bool = False
-    dropout_structure: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(
-        None, max_length=32, description="Drop-out behind each layer."
-    )
-    seed: int = Field(0, ge=0, lt=2**63)
-    overwrite: bool = Field(False, description="Replace one of the same name.")
+    return made
 
 
 class Adapter(BaseModel):
     """A file of an embedding or hypernetwork."""
 
-    kind: AdapterKind
+    kind: KindName
     name: str
     path: str = Field(description="From the workspace.")
     size: int = Field(description="Bytes.")

@@ -63,7 +63,9 @@ class CreationEndpoints:
         name, remarks = reference_name(arguments.name)
         refuse_existing(self._service.workspace.adapter_path("embedding", name), arguments.overwrite_old)
         options = embedding_options(arguments)
-        return self._service.model_work.create_embedding(name, model=self._session.model(), **options), remarks
+        return self._service.model_work.create_adapter(
+            "embedding", name, model=self._session.model(), **options
+        ), remarks
 
     def _hypernetwork(self, body: Mapping[str, Any]) -> tuple[Path, list[str]]:
         check_sizes(body)
@@ -71,4 +73,6 @@ class CreationEndpoints:
         name, remarks = reference_name(arguments.name)
         refuse_existing(self._service.workspace.adapter_path("hypernetwork", name), arguments.overwrite_old)
         options = hypernetwork_options(arguments)
-        return self._service.model_work.create_hypernetwork(name, model=self._session.model(), **options), remarks
+        return self._service.model_work.create_adapter(
+            "hypernetwork", name, model=self._session.model(), **options
+        ), remarks

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tincture.adapters.kinds import kind_names, kinds
 from tincture.errors import StorageError
 from tincture.formats.files import write_text
 from tincture.workspace import TRAINABLE_SUFFIXES, Workspace, adapter_files, parse_copy_name
@@ -18,13 +19,12 @@ CONVERTED = "converted"
 """Folder of the workspace for files of other formats, away from those that programs load."""
 FILE_SUFFIXES = TRAINABLE_SUFFIXES | {".bin", ".png", ".webp"}
 _CHOICE = "default-model.txt"
-_KINDS = {"embeddings": "embedding", "hypernetworks": "hypernetwork"}
 
 
 def served_folders(workspace: Workspace, state_dir: Path) -> list[Path]:
     """Folders whose files the page shows or offers for download; the queue and the models are not among them."""
-    adapters = [workspace.embeddings, workspace.hypernetworks, workspace.root / CONVERTED]
-    return [workspace.logs, workspace.datasets, *adapters, state_dir / PICTURES]
+    adapters = [workspace.adapter_folder(kind) for kind in kind_names()]
+    return [workspace.logs, workspace.datasets, *adapters, workspace.root / CONVERTED, state_dir / PICTURES]
 
 
 def list_copies(workspace: Workspace) -> list[dict[str, Any]]:
@@ -32,13 +32,17 @@ def list_copies(workspace: Workspace) -> list[dict[str, Any]]:
 
     By run, and in a run by step.
     """
-    found = [copy for folder in workspace.logs.glob("*/*/*s") for copy in _copies_in(folder, workspace)]
+    found = [
+        copy
+        for kind in kinds()
+        for folder in workspace.logs.glob(f"*/*/{kind.plural}")
+        for copy in _copies_in(folder, kind.name, workspace)
+    ]
     return sorted(found, key=lambda copy: (copy["run"], copy["name"], copy["step"]))
 
 
-def _copies_in(folder: Path, workspace: Workspace) -> Iterator[dict[str, Any]]:
-    kind = _KINDS.get(folder.name)
-    for path in folder.iterdir() if kind and folder.is_dir() else ():
+def _copies_in(folder: Path, kind: str, workspace: Workspace) -> Iterator[dict[str, Any]]:
+    for path in folder.iterdir() if folder.is_dir() else ():
         copy = parse_copy_name(path.stem)
         if copy and path.suffix in TRAINABLE_SUFFIXES:
             run = folder.parent.relative_to(workspace.logs).as_posix()
@@ -48,13 +52,10 @@ def _copies_in(folder: Path, workspace: Workspace) -> Iterator[dict[str, Any]]:
 def list_files(workspace: Workspace) -> list[dict[str, Any]]:
     """Files of adapters in every format: ``kind``, ``name`` (with suffix), ``path``, ``size``, ``mtime``; latest first.
 
-    ``kind`` is ``embedding``, ``hypernetwork`` or ``converted``, by the folder.
+    ``kind`` is that of an adapter or ``converted``, by the folder.
     """
-    folders = {
-        "embedding": workspace.embeddings,
-        "hypernetwork": workspace.hypernetworks,
-        "converted": workspace.root / CONVERTED,
-    }
+    folders = {kind: workspace.adapter_folder(kind) for kind in kind_names()}
+    folders["converted"] = workspace.root / CONVERTED
     found = [
         {"kind": kind, "name": path.name, "path": str(path), "size": state.st_size, "mtime": state.st_mtime}
         for kind, folder in folders.items()

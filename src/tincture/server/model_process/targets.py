@@ -16,6 +16,7 @@ from tincture import recipe
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.files import conversion
 from tincture.adapters.files.inspection import inspect_file
+from tincture.adapters.kinds import kind_names, kinds
 from tincture.drawing.pictures import BATCH_SIZE, Studio, generate_grid, generate_pictures
 from tincture.errors import OutOfMemoryError, TinctureError, UsageError
 from tincture.formats.files import write_atomically
@@ -68,14 +69,9 @@ def plan(resources: Resources, *, settings: Mapping[str, Any]) -> dict[str, Any]
     return recipe.plan(TrainSettings.from_dict(settings), resources.workspace)
 
 
-def create_embedding(resources: Resources, *, name: str, **options: Any) -> Path:
-    """See ``recipe.create_embedding``."""
-    return recipe.create_embedding(name, workspace=resources.workspace, **options)
-
-
-def create_hypernetwork(resources: Resources, *, name: str, **options: Any) -> Path:
-    """See ``recipe.create_hypernetwork``."""
-    return recipe.create_hypernetwork(name, workspace=resources.workspace, **options)
+def create(resources: Resources, *, kind: str, name: str, **options: Any) -> Path:
+    """See ``recipe.create``."""
+    return recipe.create(kind, name, workspace=resources.workspace, **options)
 
 
 def list_embeddings(resources: Resources, *, model: str) -> dict[str, list[dict[str, Any]]]:
@@ -189,12 +185,12 @@ def file_steps(resources: Resources, *, paths: Mapping[str, Path]) -> dict[str, 
 def add_adapter(resources: Resources, *, path: Path, name: str) -> Path:
     """See ``Service.add_adapter``. A format that cannot be trained on is converted."""
     kind = inspect_file(path)["kind"]
-    folders = {"embedding": resources.workspace.embeddings, "hypernetwork": resources.workspace.hypernetworks}
-    if kind not in folders:
-        raise UsageError(f"{name} holds {kind}, but only embeddings and hypernetworks can be added.")
+    if kind not in kind_names():
+        known = " and ".join(each.plural for each in kinds())
+        raise UsageError(f"{name} holds {kind}, but only {known} can be added.")
     stem, suffix = clean_name(Path(name).stem), Path(name).suffix.lower()
     as_is = suffix in TRAINABLE_SUFFIXES
-    target = folders[kind] / f"{stem}{suffix if as_is else ADAPTER_SUFFIX}"
+    target = resources.workspace.adapter_folder(kind) / f"{stem}{suffix if as_is else ADAPTER_SUFFIX}"
     if target.exists():
         raise ConflictError(f"There is a file {target.name} already; rename the new one, and add it again.")
     if not as_is:
@@ -213,8 +209,7 @@ def examine(resources: Resources) -> dict[str, Any]:
 TARGETS: Mapping[str, Callable[..., Any]] = types.MappingProxyType(
     {
         "plan": plan,
-        "create_embedding": create_embedding,
-        "create_hypernetwork": create_hypernetwork,
+        "create": create,
         "list_embeddings": list_embeddings,
         "draw": draw,
         "inspect": inspect,

@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from tincture.adapters.kinds import find_kind, kind_names
 from tincture.errors import UsageError
 from tincture.server.errors import ConflictError
 from tincture.server.model_process.client import ModelProcess
 from tincture.server.queue.jobs import JobKind, held_adapter
 from tincture.server.queue.queue import AUTO, JobQueue
-from tincture.server.requests.adapters import checked_network
+from tincture.server.requests.adapters import checked_options
 from tincture.server.requests.conversion import checked_conversion, checked_inspection
 from tincture.server.requests.places import Places
-from tincture.server.requests.sizes import check_sizes
 from tincture.settings.server import ServerSettings
 from tincture.workspace import TRAINABLE_SUFFIXES, clean_name
 
@@ -77,27 +77,19 @@ class ModelWork:
             checked["device"] = self._settings.device[0]
         return cast(dict[str, Any], self.file_process.call("plan", settings=checked))
 
-    def create_embedding(
-        self, name: str, *, model: str = "", num_vectors: int = 1, init_text: str = "*", overwrite: bool = False
-    ) -> Path:
-        """A new embedding; see ``recipe.create_embedding``. ``model`` empty: the workspace's first, or picto.
+    def create_adapter(self, kind: str, name: str, *, model: str = "", **options: Any) -> Path:
+        """A new adapter; see ``recipe.create``. ``model`` empty: the workspace's first, or picto.
 
         Raises:
+            UsageError: there is no such kind, or an option is not allowed.
             ConflictError: there is one of that name and it is not to be overwritten, or a job that has not ended
                 trains it.
+            TooMuchError: it would be larger than memory should be filled with.
         """
-        arguments = {"num_vectors": num_vectors, "init_text": init_text, "overwrite": overwrite}
-        check_sizes(arguments)
-        self._refuse_taken("embedding", name, overwrite)
+        checked = checked_options(find_kind(kind), options)
+        self._refuse_taken(kind, name, bool(options.get("overwrite")))
         chosen = self._places.model(model or self._default_model())
-        return cast(Path, self.file_process.call("create_embedding", name=clean_name(name), model=chosen, **arguments))
-
-    def create_hypernetwork(self, name: str, *, model: str = "", **options: Any) -> Path:
-        """A new hypernetwork; ``options`` as of ``recipe.create_hypernetwork``, errors as of ``create_embedding``."""
-        checked = checked_network(options)
-        self._refuse_taken("hypernetwork", name, bool(options.get("overwrite")))
-        chosen = self._places.model(model or self._default_model())
-        return cast(Path, self.file_process.call("create_hypernetwork", name=clean_name(name), model=chosen, **checked))
+        return cast(Path, self.file_process.call("create", kind=kind, name=clean_name(name), model=chosen, **checked))
 
     def embeddings(self, model: str = "") -> dict[str, list[dict[str, Any]]]:
         """``loaded``: those that ``model`` can use; ``skipped``: the others, each with its ``reason``.
@@ -176,7 +168,7 @@ class ModelWork:
 
         Raises:
             ConflictError: there is an adapter of that name.
-            FileFormatError, UsageError: it is no embedding or hypernetwork.
+            FileFormatError, UsageError: it is of no kind of adapters.
         """
         return cast(Path, self.file_process.call("add_adapter", path=path, name=name))
 
@@ -201,7 +193,7 @@ class ModelWork:
 
     def _refuse_trained_file(self, path: Path) -> None:
         """The same for a file that is to be written, if it is one that a name stands for."""
-        for kind in ("embedding", "hypernetwork"):
-            folder = Path(os.path.realpath(self._workspace.adapter_path(kind, "x").parent))
+        for kind in kind_names():
+            folder = Path(os.path.realpath(self._workspace.adapter_folder(kind)))
             if path.suffix.lower() in TRAINABLE_SUFFIXES and path.is_relative_to(folder):
                 self._refuse_trained(kind, path.name)

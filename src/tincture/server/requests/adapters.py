@@ -2,59 +2,63 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tincture.adapters.kinds import AdapterKind, Option
 from tincture.errors import UsageError
-from tincture.formats.layer_structure import layer_widths
-from tincture.randomness import LARGEST_REQUESTED_SEED
 from tincture.server.errors import TooMuchError
 from tincture.server.requests.sizes import check_size, check_sizes, shortened
 
-NETWORK_OPTIONS = (
-    *("sizes", "layer_structure", "activation_func", "weight_init", "add_layer_norm", "activate_output"),
-    *("dropout_structure", "seed", "overwrite"),
-)
-WIDEST_CONTEXT = 8192
 MOST_LAYERS = 64
 MOST_NUMBERS = 2**30
-"""Of a hypernetwork: 4 GiB, where the largest in use have a tenth."""
-_WIDTHS = (320, 640, 1280, 2048)  # of SD's models, where a request names none
+"""Of a new adapter: 4 GiB, where the largest hypernetworks in use have a tenth."""
 
 
-def checked_network(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of ``recipe.create_hypernetwork`` as a request gives them.
+def checked_options(kind: AdapterKind, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of ``recipe.create`` for this kind as a request gives them, ``overwrite`` among them.
 
     Raises:
         UsageError: there is no such option, or its value is not allowed.
-        TooMuchError: the network would be larger than memory should be filled with.
+        TooMuchError: the adapter would be larger than memory should be filled with.
     """
-    _refuse_unknown("hypernetwork", options, NETWORK_OPTIONS)
-    check_size("seed", options.get("seed"), LARGEST_REQUESTED_SEED)
-    check_sizes({name: value for name, value in options.items() if name != "seed"})
-    sizes = options.get("sizes") or ()
-    structure = options.get("layer_structure", (1, 2, 1))
-    for name, value in (("layer_structure", structure), ("dropout_structure", options.get("dropout_structure") or ())):
-        _check_numbers(name, value)
-    if not isinstance(sizes, str):
-        _check_numbers("sizes", sizes, whole=True)
-        if any(not 1 <= size <= WIDEST_CONTEXT for size in sizes):
-            raise UsageError(f"sizes has {shortened(list(sizes))}; a width is from 1 to {WIDEST_CONTEXT}.")
-    widths = [layer_widths(size, structure) for size in (_WIDTHS if isinstance(sizes, str) or not sizes else sizes)]
-    count = sum(2 * one * other for row in widths for one, other in itertools.pairwise(row))
-    if count > MOST_NUMBERS:
-        raise TooMuchError(
-            f"The layer structure {shortened(list(structure))} gives a hypernetwork of {count:,} numbers; this server "
-            f"makes them up to {MOST_NUMBERS:,}."
-        )
+    _refuse_unknown(kind, options, (*(option.name for option in kind.options), "overwrite"))
+    limited = {option.name: option.largest for option in kind.options if option.largest}
+    for name, largest in limited.items():
+        check_size(name, options.get(name), largest)
+    check_sizes({name: value for name, value in options.items() if name not in limited})
+    for option in kind.options:
+        if option.several:
+            _check_list(option, options.get(option.name, option.default))
+    if kind.size is not None:
+        _refuse_large(kind, *kind.size(options), options)
     return dict(options)
 
 
-def _refuse_unknown(what: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+def _check_list(option: Option, value: Any) -> None:
+    if (option.default is None and not value) or (option.or_word and isinstance(value, str)):
+        return
+    _check_numbers(option.name, value, whole=option.several is int)
+    least, most = (option.request_bounds.get(bound) for bound in ("ge", "le"))
+    if least is not None and most is not None and any(not least <= number <= most for number in value):
+        raise UsageError(f"{option.name} has {shortened(list(value))}; a {option.item} is from {least} to {most}.")
+
+
+def _refuse_large(kind: AdapterKind, count: int, decisive: str, options: Mapping[str, Any]) -> None:
+    if count <= MOST_NUMBERS:
+        return
+    value = options.get(decisive, kind.option(decisive).default)
+    told = shortened(list(value) if isinstance(value, tuple) else value)
+    raise TooMuchError(
+        f"The {decisive.replace('_', ' ')} {told} gives {kind.one} of {count:,} numbers; this server makes them up to "
+        f"{MOST_NUMBERS:,}."
+    )
+
+
+def _refuse_unknown(kind: AdapterKind, options: Mapping[str, Any], known: Sequence[str]) -> None:
     unknown = [name for name in options if name not in known]
     if unknown:
-        raise UsageError(f"A {what} has no option {shortened(unknown[0])}; it has {', '.join(known)}.")
+        raise UsageError(f"{kind.one.capitalize()} has no option {shortened(unknown[0])}; it has {', '.join(known)}.")
 
 
 def _check_numbers(name: str, values: Any, *, whole: bool = False) -> None:

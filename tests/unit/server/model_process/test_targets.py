@@ -150,9 +150,13 @@ def test_plans_and_new_adapters(resources: Resources, bench: Bench) -> None:
         TARGETS["plan"](
             resources, settings=bench.settings("embedding", data=str(bench.workspace.root / "no")).to_dict()
         )
-    made = TARGETS["create_embedding"](resources, name="rex", model=str(bench.model), num_vectors=3, init_text="moon")
+    made = TARGETS["create"](
+        resources, kind="embedding", name="rex", model=str(bench.model), num_vectors=3, init_text="moon"
+    )
     assert Embedding.load(made).num_vectors == 3
-    network = TARGETS["create_hypernetwork"](resources, name="wash", model=str(bench.model), layer_structure=[1, 3, 1])
+    network = TARGETS["create"](
+        resources, kind="hypernetwork", name="wash", model=str(bench.model), layer_structure=[1, 3, 1]
+    )
     assert TARGETS["inspect"](resources, path=network)["layer_structure"] == [1, 3, 1]
     card = TARGETS["convert"](resources, path=made, out=bench.workspace.root / "rex.png", name="rex")
     assert card["format"] == "png" and Path(card["path"]).is_file()
@@ -168,7 +172,7 @@ def calls(tmp_path: Path) -> Iterator[ModelProcess]:
 @pytest.mark.slow
 def test_in_a_process_of_its_own(calls: ModelProcess, tmp_path: Path) -> None:
     made: Callable[..., Any] = calls.call
-    assert made("create_embedding", name="rex", model="picto", num_vectors=2).is_file()
+    assert made("create", kind="embedding", name="rex", model="picto", num_vectors=2).is_file()
     assert made("list_embeddings", model="picto")["loaded"][0]["name"] == "rex"
     Embedding("dog", {"clip_l": torch.ones(2, 768)}).save(tmp_path / "embeddings" / "dog.pt")
     places = Places(calls.workspace, tmp_path / "state")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
+from tincture.adapters.embedding_kind import EMBEDDING
+from tincture.adapters.hypernetwork_kind import HYPERNETWORK
 from tincture.errors import TinctureError, UsageError
 from tincture.server.page.parts.answers import done, failed
 from tincture.server.page.parts.choices import PRIVATE
@@ -61,7 +63,11 @@ def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
 
     def make(name: str, text: str, vectors: int, overwrite: bool, model: str) -> Made:
         options: dict[str, Any] = {"num_vectors": int(vectors), "init_text": text, "overwrite": overwrite}
-        return _made(service, "embedding", lambda: service.model_work.create_embedding(name, model=model, **options))
+        return _made(
+            service,
+            EMBEDDING.name,
+            lambda: service.model_work.create_adapter(EMBEDDING.name, name, model=model, **options),
+        )
 
     inputs = [name, text, vectors, overwrite, model]
     return gr.on([button.click, name.submit, text.submit], make, inputs, [said, made], **PRIVATE)
@@ -76,7 +82,7 @@ def hypernetwork(service: Service, model: Component, made: gr.State) -> Dependen
 
     def make(given: dict[Component, Any]) -> Made:
         values = {key: given[component] for key, component in inputs.items()}
-        return _made(service, "hypernetwork", lambda: _make_hypernetwork(service, given[model], **values))
+        return _made(service, HYPERNETWORK.name, lambda: _make_hypernetwork(service, given[model], **values))
 
     return gr.on([button.click, inputs["name"].submit], make, {*inputs.values(), model}, [said, made], **PRIVATE)
 
@@ -145,7 +151,8 @@ def _make_hypernetwork(
     **options: Any,
 ) -> Path:
     layers = number_list("The layer structure", structure)
-    return service.model_work.create_hypernetwork(
+    return service.model_work.create_adapter(
+        HYPERNETWORK.name,
         name,
         model=model,
         sizes=[int(width) for width in widths] or None,
