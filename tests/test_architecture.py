@@ -73,6 +73,35 @@ INSIDE_MODELS = tuple(
     f"tincture.models.{name}" for name in ("stable_diffusion", "clip_text", "text_encoder", "tokens", "float8")
 )
 ANATOMY = ("unet", "noise_scheduler", "num_train_timesteps", "text_encoders", "tokenizer", "tokenize", "input_ids")
+# Where an import may stand inside a function: what starts fast loads torch or gradio only once it needs them.
+LAZY = (
+    "tincture.adapters.adapter",
+    "tincture.cli",
+    "tincture.preprocessing.captioning",
+    "tincture.preprocessing.tagging",
+    "tincture.server.app",
+    "tincture.server.page",
+    "tincture.server.queue.worker",
+    "tincture.webui",
+)
+# Modules of one name that their folders tell apart: a command and what it runs, a tab and its fellows, two APIs.
+SAME_NAMES = frozenset(
+    {"adapters", "app", "catalogue", "components", "conversion", "create", "datasets", "demo", "doctor", "drawing"}
+    | {
+        "errors",
+        "fields",
+        "files",
+        "folder",
+        "inspection",
+        "jobs",
+        "pictures",
+        "preprocess",
+        "progress",
+        "request",
+        "schemas",
+    }
+    | {"session", "tab", "train", "trainer", "view"}
+)
 # written in pieces, so that this file may be searched too
 UNWANTED_TEXTS = ("/" + "work/", "/" + "tmp/", "/" + "root/", "/" + "home/")
 
@@ -82,7 +111,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path) -> Iterator[str]:
+def imports(path: Path, *, inside_functions: bool = True) -> Iterator[str]:
     """Names of modules that `path` imports when it runs, at any depth; what only type checkers see is left out."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     skipped = {
@@ -92,8 +121,10 @@ def imports(path: Path) -> Iterator[str]:
         for statement in node.body
         for inner in ast.walk(statement)
     }
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    late = {id(inner) for function in functions for inner in ast.walk(function)}
     for node in ast.walk(tree):
-        if id(node) in skipped:
+        if id(node) in skipped or (id(node) in late and not inside_functions):
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -141,6 +172,44 @@ def test_few_files_lie_loose() -> None:
     assert len(list((PACKAGE / "server").glob("*.py"))) <= 6
 
 
+def own_imports(module: str, *, inside_functions: bool) -> set[str]:
+    found = set(imports(MODULES[module], inside_functions=inside_functions))
+    return {name for name in found if within(name, ROOT) and name != ROOT and name in MODULES}
+
+
+def late_imports(module: str) -> set[str]:
+    return own_imports(module, inside_functions=True) - own_imports(module, inside_functions=False)
+
+
+@pytest.mark.parametrize("module", [module for module in LAYERED if not within(module, LAZY)])
+def test_imports_stand_at_the_top(module: str) -> None:
+    assert not late_imports(module)
+
+
+def test_no_import_inside_a_function_dodges_a_cycle() -> None:
+    """What is imported late may not need, in any number of steps, the module that does so."""
+    graph = {module: own_imports(module, inside_functions=True) for module in LAYERED}
+    for module in LAYERED:
+        for late in late_imports(module):
+            reached, waiting = set(), [late]
+            while waiting:
+                name = waiting.pop()
+                if name not in reached:
+                    reached.add(name)
+                    waiting += graph.get(name, ())
+            assert module not in reached, f"{module} imports {late} late, which imports it"
+
+
+def test_what_may_be_imported_late_is_still_needed() -> None:
+    for name in LAZY:
+        assert any(within(module, name) and late_imports(module) for module in LAYERED), name
+
+
+def test_modules_of_one_name_are_told_apart_by_their_folders() -> None:
+    stems = [module.rpartition(".")[2] for module in LAYERED if MODULES[module].stem not in ("__init__", "__main__")]
+    assert {stem for stem in stems if stems.count(stem) > 1} <= SAME_NAMES
+
+
 @pytest.mark.parametrize("module", [module for module in LAYERED if not within(module, EDGE)])
 def test_settings_stay_at_the_edge(module: str) -> None:
     assert not set(SETTINGS) & set(imports(MODULES[module]))
@@ -173,4 +242,5 @@ def test_the_check_itself_sees_an_upward_import(tmp_path: Path) -> None:
         "def late():\n    from tincture import recipe\n    import tincture.cli.app\n"
     )
     assert set(imports(source)) == {"typing", "tincture.recipe", "tincture.cli.app"}
+    assert set(imports(source, inside_functions=False)) == {"typing"}
     assert layer("tincture.cli.app") > layer("tincture.recipe") > layer("tincture.models.picto.world")

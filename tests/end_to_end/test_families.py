@@ -18,7 +18,7 @@ from tests.runs import OnStep, write_pictures
 from tincture import recipe
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
-from tincture.drawing.pictures import generate_pictures
+from tincture.drawing.generation import generate_pictures
 from tincture.errors import ModelError
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings.drawing import Drawing

@@ -37,7 +37,7 @@ def generate(
         raise UsageError("Missing argument 'PROMPT...'. See tincture generate --help.")
     settings = _settings({"prompts": prompts or None, **flags}, config)
     workspace = session.workspace()
-    from tincture.drawing import pictures as generation
+    from tincture.drawing import generation
 
     shared: dict[str, Any] = {
         "workspace": workspace,

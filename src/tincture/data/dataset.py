@@ -15,9 +15,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from tincture.data.decoded import DecodedPictures
+from tincture.data.fitting import Fit
 from tincture.data.masks import read_mask
-from tincture.data.pictures import UnreadablePictureError, read_picture
-from tincture.data.sizes import Fit
+from tincture.data.picture_files import UnreadablePictureError, read_picture
 from tincture.errors import DataError
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tincture.data.sizes import Fit
+from tincture.data.fitting import Fit
 
 KEPT_PIXELS = 2**30
 """Bytes of pixels that a run keeps until they are encoded: some 1,300 pictures of 512 × 512.

@@ -11,11 +11,11 @@ from pathlib import Path
 from tincture.data.captions import caption_for
 from tincture.data.dataset import PictureDataset, Sample
 from tincture.data.decoded import DecodedPictures
+from tincture.data.fitting import Buckets, Fit, Size, fitting
+from tincture.data.listing import PictureFile, Source, list_pictures, name_some
 from tincture.data.masks import MaskFinder, checked_mask, read_mask
 from tincture.data.picture_check import PictureCheck, check_picture
-from tincture.data.pictures import UnreadablePictureError, read_picture
-from tincture.data.sizes import Buckets, Fit, Size, fitting
-from tincture.data.sources import PictureFile, Source, list_pictures, name_some
+from tincture.data.picture_files import UnreadablePictureError, read_picture
 from tincture.errors import DataError
 
 MOST_REASONS = 20

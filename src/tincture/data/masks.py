@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageChops
 
-from tincture.data.pictures import UnreadablePictureError, read_picture
-from tincture.data.sizes import Fit, Size
+from tincture.data.fitting import Fit, Size
+from tincture.data.picture_files import UnreadablePictureError, read_picture
 from tincture.errors import DataError
 
 # torch is imported where it is needed: processes that only cut masks start without it.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tincture.data.pictures import read_picture
+from tincture.data.picture_files import read_picture
 
 
 @dataclass(frozen=True)

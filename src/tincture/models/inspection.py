@@ -22,6 +22,7 @@ from tincture.models.loading.checkpoint_kind import (
     vae_prefix,
 )
 from tincture.models.loading.configs import PUBLISHED, ShapeError, latent_channels
+from tincture.models.loading.folder_family import family_of
 from tincture.models.loading.prediction import Prediction, find_prediction
 
 # Torch files of adapters are smaller; what reads them has limits of its own.
@@ -54,8 +55,6 @@ def inspect_model(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 def describe_model(path: Path) -> str:
     """The model in the file or folder ``path`` in a few words, such as ``Stable Diffusion XL``, or why it is none."""
-    from tincture.models.loading.diffusers_folder import family_of
-
     try:
         if path.is_dir():
             return f"{family_of(path).title}, a diffusers folder"

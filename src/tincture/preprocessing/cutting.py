@@ -12,11 +12,12 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from tincture.data.fitting import stretch
 from tincture.data.masks import MASK_FOLDER, checked_mask
-from tincture.data.pictures import PictureFacts, UnreadablePictureError, picture_facts, read_picture
-from tincture.data.sizes import stretch
+from tincture.data.picture_files import PictureFacts, UnreadablePictureError, picture_facts, read_picture
 from tincture.formats.files import write_atomically
 from tincture.preprocessing.crop_files import mask_path, remove_crop, write_caption, write_picture
+from tincture.preprocessing.cut_jobs import Cut, CutFile, CutRules, Job, Looked, Skipped, Unchanged
 from tincture.preprocessing.duplicates import thumbnail
 from tincture.preprocessing.faces import load_detector
 from tincture.preprocessing.focal import FocalWeights, draw_interest, find_interest, small_copy
@@ -29,7 +30,6 @@ from tincture.preprocessing.geometry import (
     multicrop,
     split_crops,
 )
-from tincture.preprocessing.jobs import Cut, CutFile, CutRules, Job, Looked, Skipped, Unchanged
 
 SHARP_ENOUGH = 2.0
 """A JPEG decoded at this many times the size of a crop gives the same crop as the whole picture, to the eye."""

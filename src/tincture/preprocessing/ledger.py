@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tincture.errors import UsageError
 from tincture.preprocessing.crop_files import caption_path, remove_crop
-from tincture.preprocessing.jobs import Cut, CutFile
-from tincture.preprocessing.places import check_emptiness, leftovers, stem_of
-from tincture.preprocessing.records import CropRecord, Report, SourceRecord, read_report
+from tincture.preprocessing.crop_places import check_emptiness, leftovers, stem_of
+from tincture.preprocessing.cut_jobs import Cut, CutFile
+from tincture.preprocessing.report import CropRecord, Report, SourceRecord, read_report
 from tincture.settings.preprocess import PreprocessSettings
 
 SAVE_EVERY_SECONDS = 10.0

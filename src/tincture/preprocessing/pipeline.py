@@ -15,22 +15,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tincture.data.listing import Listing, PictureFile, name_some
 from tincture.data.masks import MaskFinder
-from tincture.data.sources import Listing, PictureFile, name_some
 from tincture.errors import DataError, StorageError
 from tincture.events import Callback, Progressed
 from tincture.preprocessing.captioning import Captioner
 from tincture.preprocessing.crop_files import write_caption
+from tincture.preprocessing.crop_places import check_places, list_sources, relative_name, stem_of
+from tincture.preprocessing.cut_jobs import Cut, CutRules, Job, Looked, Skipped, Unchanged
 from tincture.preprocessing.cutting import cut, look
 from tincture.preprocessing.describing import Describer, find_models, load_models
 from tincture.preprocessing.duplicates import Pair, groups, near_duplicates
 from tincture.preprocessing.faces import choose_detector, opencv
-from tincture.preprocessing.jobs import Cut, CutRules, Job, Looked, Skipped, Unchanged
 from tincture.preprocessing.ledger import Ledger, open_report
 from tincture.preprocessing.lock import sole_use
-from tincture.preprocessing.places import check_places, list_sources, relative_name, stem_of
 from tincture.preprocessing.processes import Crashed, process_count, run_jobs
-from tincture.preprocessing.records import DEBUG, REPORT, SourceRecord
+from tincture.preprocessing.report import DEBUG, REPORT, SourceRecord
 from tincture.preprocessing.rules import cut_rules
 from tincture.preprocessing.sides import choose_sides
 from tincture.preprocessing.texts import compose, existing_caption, needs_words

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from tincture.preprocessing.cut_jobs import CutRules, SplitRules
 from tincture.preprocessing.faces import Detector
 from tincture.preprocessing.focal import FocalWeights
 from tincture.preprocessing.geometry import MulticropRules
-from tincture.preprocessing.jobs import CutRules, SplitRules
 from tincture.settings.preprocess import PreprocessSettings
 
 

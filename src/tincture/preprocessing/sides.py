@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tincture.preprocessing.records import Side
+from tincture.preprocessing.report import Side
 from tincture.randomness import generator
 
 

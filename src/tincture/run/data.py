@@ -15,12 +15,12 @@ from tincture.adapters.attention_mask import latent_mask
 from tincture.data import captions
 from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset, Sample
+from tincture.data.fitting import Buckets
 from tincture.data.folders import load_dataset
 from tincture.data.latent_files import LatentFiles
 from tincture.data.latents import LatentCache
 from tincture.data.masks import mask_weights
 from tincture.data.picture_check import check_picture
-from tincture.data.sizes import Buckets
 from tincture.errors import UsageError
 from tincture.events import Callback, Progressed
 from tincture.models.diffusion_model import DiffusionModel

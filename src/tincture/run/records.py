@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tincture import version
-from tincture.data.sources import Source
+from tincture.data.listing import Source
 from tincture.models.loading.load import find_vae
 from tincture.models.loading.sources import find_source
 from tincture.models.sampling import complete

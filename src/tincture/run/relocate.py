@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tincture.adapters.adapter import Adapter
-from tincture.data.sources import Source
+from tincture.data.listing import Source
 from tincture.errors import UsageError
 from tincture.run.folder import RunFolder, read_record, write_json
 from tincture.workspace import Workspace

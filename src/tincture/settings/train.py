@@ -31,6 +31,7 @@ from tincture.settings.checks import (
 from tincture.settings.drawing import Drawing
 from tincture.settings.fields import CheckedSettings, FieldSpec, same_as, setting, specs_of
 from tincture.settings.model_overrides import ModelChoice, ModelOverrides
+from tincture.settings.schedule import Schedule
 from tincture.workspace import MAX_NAME_LENGTH, clean_name
 
 
@@ -286,8 +287,6 @@ class TrainSettings(CheckedSettings):
     @property
     def last_step(self) -> int:
         """The step that ends the run: as in the webui, it may be the end of the learning rate's schedule."""
-        from tincture.settings.schedule import Schedule
-
         rate = self.learning_rate or find_kind(self.kind).learning_rate
         return min(self.steps, Schedule.parse(rate, self.steps).end_step)
 
@@ -334,8 +333,6 @@ def _schedule_faults(values: Mapping[str, Any]) -> list[str]:
 
 
 def _schedule_fault(name: str, text: str, steps: int) -> str | None:
-    from tincture.settings.schedule import Schedule
-
     try:
         Schedule.parse(text, steps)
     except UsageError as error:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tincture.data.sources import Source, list_pictures
+from tincture.data.listing import Source, list_pictures
 from tincture.errors import UsageError
 from tincture.formats.layer_structure import legacy_dropout_structure, numbers
 from tincture.webui.arguments import CreateEmbedding, CreateHypernetwork, Preprocess, TrainArguments, TrainEmbedding

@@ -15,10 +15,10 @@ from tincture.workspace import Workspace
 
 @pytest.fixture
 def generation(recipe: FakeRecipe, monkeypatch: pytest.MonkeyPatch) -> FakeRecipe:
-    """A fake `tincture.drawing.pictures`, in an empty workspace as current directory."""
+    """A fake `tincture.drawing.generation`, in an empty workspace as current directory."""
     fake = FakeRecipe(answers={"generate_pictures": [Path("o/1.png")], "generate_grid": Path("o/grid.png")})
     content: dict[str, Any] = {name: fake.function(name) for name in fake.answers}
-    replace_module(monkeypatch, "drawing.pictures", content)
+    replace_module(monkeypatch, "drawing.generation", content)
     return fake
 
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from tincture.data.dataset import PictureDataset
+from tincture.data.fitting import Buckets
 from tincture.data.folders import load_dataset
-from tincture.data.sizes import Buckets
 from tincture.errors import DataError, UsageError
 
 

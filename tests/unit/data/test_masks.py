@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from tincture.data.fitting import Fit, cover, stretch
 from tincture.data.folders import load_dataset
 from tincture.data.masks import MaskFinder, checked_mask, mask_weights, read_mask
-from tincture.data.pictures import UnreadablePictureError
-from tincture.data.sizes import Fit, cover, stretch
+from tincture.data.picture_files import UnreadablePictureError
 from tincture.errors import DataError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from tincture.data.pictures import read_picture
+from tincture.data.picture_files import read_picture
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 # Primaries with the names of red and blue exchanged: what such a picture calls red is blue.

@@ -12,10 +12,10 @@ from PIL import ExifTags, Image, ImageOps
 from tests.unit.preprocessing.pictures import portrait, texture
 from tincture.errors import StorageError
 from tincture.preprocessing import cutting
+from tincture.preprocessing.cut_jobs import Cut, CutRules, Job, Looked, Skipped, SplitRules, Unchanged
 from tincture.preprocessing.cutting import cut, look, plan_crops
 from tincture.preprocessing.focal import FocalWeights
 from tincture.preprocessing.geometry import MulticropRules, centre_box
-from tincture.preprocessing.jobs import Cut, CutRules, Job, Looked, Skipped, SplitRules, Unchanged
 
 SQUARE = CutRules((64, 64))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tincture.preprocessing.records import Side
+from tincture.preprocessing.report import Side
 from tincture.preprocessing.sides import choose_sides
 
 

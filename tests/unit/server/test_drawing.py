@@ -18,7 +18,7 @@ from tincture.cli import generate as cli_generate
 from tincture.cli import inspect as cli_inspect
 from tincture.cli.app import build_app
 from tincture.drawing import model_cache
-from tincture.drawing.pictures import generate_grid, generate_pictures
+from tincture.drawing.generation import generate_grid, generate_pictures
 from tincture.server import api_v1
 from tincture.server.api_v1.schemas import ConversionBody, InspectionBody, PictureRequest
 from tincture.server.http import errors as http_errors

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tincture.data import captions
+from tincture.data.caption_lists import LONGEST_LINE, MOST_FAULTS, MOST_READ_FAULTS, read_metadata
 from tincture.data.captions import caption_for
-from tincture.data.metadata import LONGEST_LINE, MOST_FAULTS, MOST_READ_FAULTS, read_metadata
 from tincture.errors import UsageError
 from tincture.formats.picture_text import parse_parameters
 from tincture.models.prompt import parse_weights

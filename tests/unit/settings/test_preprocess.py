@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tincture.errors import UsageError
+from tincture.preprocessing.cut_jobs import SplitRules
 from tincture.preprocessing.geometry import MulticropRules
-from tincture.preprocessing.jobs import SplitRules
 from tincture.preprocessing.rules import cut_rules
 from tincture.settings.preprocess import PREPROCESS_FIELDS, PreprocessSettings
 

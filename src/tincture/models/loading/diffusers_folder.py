@@ -12,21 +12,20 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
 from tincture.errors import ModelError
-from tincture.models.families import FAMILIES, Family, TextEncoderSpec
+from tincture.models.families import Family, TextEncoderSpec
 from tincture.models.loading.building import build, cannot_be_loaded, clip_text_config
 from tincture.models.loading.clip_tokenizer import load_tokenizer
 from tincture.models.loading.config_files import read_config
 from tincture.models.loading.configs import SCHEDULER
+from tincture.models.loading.folder_family import KNOWN, family_of
 from tincture.models.loading.parts import Parts, Wishes
 from tincture.models.loading.prediction import EPSILON, PREDICTION_TYPES, Prediction, override
 from tincture.models.loading.silence import quiet_libraries
 from tincture.models.loading.weight_files import open_weights
 from tincture.models.text_encoder import TextEncoder
 
-INDEX = "model_index.json"
 # Schedulers of Karras et al. 2022 (EDM), and of flow matching: what the U-Net is given and predicts is something else.
 _OTHER_NOISE = ("EDM", "FlowMatch")
-_KNOWN = "only Stable Diffusion 1, 2 and XL models can be used"
 
 
 def load_folder(folder: Path, wishes: Wishes, load_other_vae: Callable[[Family], Any] | None = None) -> Parts:
@@ -54,45 +53,12 @@ def load_folder(folder: Path, wishes: Wishes, load_other_vae: Callable[[Family],
     )
 
 
-def family_of(folder: Path, wished: str | None = None) -> Family:
-    """The family of the model in ``folder``, told by its configurations; all its parts are there.
-
-    Raises:
-        ModelError: a part is missing, or it is of a family that is not known.
-    """
-    index = read_config(folder / INDEX)
-    kind = index.get("_class_name", "model of another kind")
-    if (index.get("unet") or [None, None])[1] != "UNet2DConditionModel":
-        raise ModelError(f"The model folder {folder} holds a {kind}; {_KNOWN}.")
-    # A null entry, or [null, null], stands for a part that is left out.
-    encoders = [part for part in ("text_encoder", "text_encoder_2") if (index.get(part) or [None])[0]]
-    if encoders == ["text_encoder_2"]:
-        raise ModelError(f"The model folder {folder} holds the refiner of Stable Diffusion XL; {_KNOWN}.")
-    first = ["unet", "vae", "scheduler", "text_encoder", "tokenizer"]
-    _require(folder, first)
-    unet, text = (read_config(folder / part / "config.json") for part in ("unet", "text_encoder"))
-    if unet.get("addition_embed_type") == "text_time" or len(encoders) == 2:
-        found = "sdxl"
-    else:
-        found = "sd2" if unet.get("use_linear_projection") or text.get("hidden_act") == "gelu" else "sd1"
-    family = FAMILIES[wished or found]
-    parts = [name for spec in family.text_encoders for name in (spec.component, spec.tokenizer)]
-    _require(folder, [*first[:3], *parts])
-    return family
-
-
-def _require(folder: Path, parts: list[str]) -> None:
-    missing = [part for part in parts if not (folder / part).is_dir()]
-    if missing:
-        raise ModelError(f"The model folder {folder} has no {', '.join(missing)}; it needs {', '.join(parts)}.")
-
-
 def _prediction(folder: Path, scheduler: Mapping[str, Any]) -> Prediction:
     kind = str(scheduler.get("_class_name", ""))
     if kind.startswith(_OTHER_NOISE):
         raise ModelError(
             f"The model folder {folder} has a scheduler of the kind {kind}, whose noise is not that of Stable "
-            f"Diffusion (as Playground 2.5 and CosXL have it); {_KNOWN}."
+            f"Diffusion (as Playground 2.5 and CosXL have it); {KNOWN}."
         )
     stated = scheduler.get("prediction_type", EPSILON)
     if stated not in PREDICTION_TYPES:

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from tincture.errors import ModelError
-from tincture.models.loading.diffusers_folder import INDEX, family_of
+from tincture.models.loading.folder_family import INDEX, family_of
 from tincture.models.loading.weight_files import choose_weight_files, weight_files
 
 PARTS = ("unet", "vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")

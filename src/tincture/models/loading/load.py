@@ -13,6 +13,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from tincture.errors import ModelError, UsageError
 from tincture.models.families import FAMILIES
+from tincture.models.loading import hub
 from tincture.models.loading.building import cannot_be_loaded
 from tincture.models.loading.diffusers_folder import load_folder
 from tincture.models.loading.parts import Parts, Wishes
@@ -71,9 +72,7 @@ def _local(source: Source) -> Source:
     """``source`` with a path."""
     if source.path is not None:
         return source
-    from tincture.models.loading.hub import fetch  # the library for it takes long to import
-
-    return dataclasses.replace(source, path=fetch(source.hub_id))
+    return dataclasses.replace(source, path=hub.fetch(source.hub_id))
 
 
 def load_parts(source: Source, wishes: Wishes, vae: Path | None = None) -> Parts:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tincture.errors import FileFormatError, ModelError, TinctureError
+from tincture.formats.contents import look_into
+from tincture.formats.embedding_file import read_embedding_file
 from tincture.formats.tensor_file import TensorFile, open_tensors
 from tincture.models.loading.checkpoint_kind import Checkpoint, describe_other, find_checkpoint
 
@@ -41,9 +43,6 @@ def describe_file(file: TensorFile) -> str | None:
 
 
 def _adapter(path: Path) -> str | None:
-    from tincture.formats.contents import look_into  # only where a file is not what it should be
-    from tincture.formats.embedding_file import read_embedding_file
-
     words = {"hypernetwork": "a hypernetwork", "lora": "a LoRA", "optimizer": "the state of an optimizer"}
     try:
         if path.stat().st_size > _LARGEST_ADAPTER:

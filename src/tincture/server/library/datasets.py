@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from tincture.data.captions import CAPTION_ENDINGS, caption_for
+from tincture.data.listing import NO_PICTURES, PictureFile, Source, list_pictures
 from tincture.data.masks import MASK_FOLDER, MaskFinder
-from tincture.data.pictures import UnreadablePictureError, read_picture
-from tincture.data.sources import NO_PICTURES, PictureFile, Source, list_pictures
+from tincture.data.picture_files import UnreadablePictureError, read_picture
 from tincture.errors import DataError, StorageError, UsageError
 from tincture.formats.files import write_text
 from tincture.server.errors import ConflictError, ForbiddenPathError, NotFoundError

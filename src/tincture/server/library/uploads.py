@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from tincture.data.captions import CAPTION_ENDINGS
 from tincture.data.masks import MASK_FOLDER
-from tincture.data.pictures import UnreadablePictureError
+from tincture.data.picture_files import UnreadablePictureError
 from tincture.errors import DataError, StorageError, UsageError
 from tincture.server.errors import TooMuchError
 from tincture.server.requests.pictures import facts_of

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tincture.data.pictures import UnreadablePictureError
+from tincture.data.picture_files import UnreadablePictureError
 from tincture.errors import DataError, UsageError, shortened
 from tincture.server.requests.pictures import facts_of
 from tincture.server.requests.places import Places

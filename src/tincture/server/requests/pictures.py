@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from tincture.data.pictures import HEIF_BRANDS, PictureFacts, UnreadablePictureError, picture_facts
+from tincture.data.picture_files import HEIF_BRANDS, PictureFacts, UnreadablePictureError, picture_facts
 
 PICTURE_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 """By Pillow's names. It knows many more, some of which it reads by calling other programs."""

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tincture.data.captions import SHIPPED, template_names
-from tincture.data.sources import MAX_REPEATS, Source
+from tincture.data.listing import MAX_REPEATS, Source
 from tincture.errors import UsageError
-from tincture.preprocessing.places import check_places
+from tincture.preprocessing.crop_places import check_places
 from tincture.server.errors import ForbiddenPathError
 from tincture.server.requests.drawing import checked_drawing
 from tincture.server.requests.sizes import check_size, check_sizes, shortened

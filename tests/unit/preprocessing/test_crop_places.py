@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tincture.data.sources import PictureFile
+from tincture.data.listing import PictureFile
 from tincture.errors import DataError, UsageError
-from tincture.preprocessing.places import (
+from tincture.preprocessing.crop_places import (
     check_emptiness,
     check_places,
     leftovers,
@@ -15,7 +15,7 @@ from tincture.preprocessing.places import (
     relative_name,
     stem_of,
 )
-from tincture.preprocessing.records import REPORT
+from tincture.preprocessing.report import REPORT
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pillow_heif
 import pytest
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from tincture.data.pictures import PictureFacts, UnreadablePictureError, picture_facts, read_picture
+from tincture.data.picture_files import PictureFacts, UnreadablePictureError, picture_facts, read_picture
 
 LOSSLESS = ["png", "bmp", "tiff", "tga", "ppm", "gif"]
 LOSSY = ["jpg", "webp", "avif", "jp2"]
@@ -372,7 +372,7 @@ def test_memory_is_bounded_by_the_number_of_pixels(tmp_path: Path, kind: str) ->
     Image.new("I;16" if kind == "deep" else "RGB" if kind == "jpg" else "RGBA", (side, side), 9).save(path)
     code = (
         "import resource, sys, pathlib\n"
-        "from tincture.data.pictures import read_picture\n"
+        "from tincture.data.picture_files import read_picture\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak(); read_picture(pathlib.Path(sys.argv[1])); print(peak() - before)"
     )

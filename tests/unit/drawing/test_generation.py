@@ -14,7 +14,7 @@ from PIL import Image
 from tests.runs import Bench
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
-from tincture.drawing.pictures import Studio, generate_grid, generate_pictures
+from tincture.drawing.generation import Studio, generate_grid, generate_pictures
 from tincture.drawing.sheets import LABEL_HEIGHT, LABEL_WIDTH
 from tincture.errors import UsageError
 from tincture.formats.picture_text import PictureParameters, parse_parameters

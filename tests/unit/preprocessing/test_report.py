@@ -8,7 +8,7 @@ import pytest
 
 from tincture.errors import StorageError, UsageError
 from tincture.preprocessing.duplicates import Pair
-from tincture.preprocessing.records import REPORT, CropRecord, Report, SourceRecord, read_report
+from tincture.preprocessing.report import REPORT, CropRecord, Report, SourceRecord, read_report
 
 
 def crop(path: str = "train/00000-0-fox.png", caption: str | None = "a fox") -> CropRecord:

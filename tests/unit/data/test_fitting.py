@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tincture.data.sizes import Buckets, Fit, cover, fitting, own, stretch
+from tincture.data.fitting import Buckets, Fit, cover, fitting, own, stretch
 from tincture.errors import UsageError
 
 sides = st.integers(1, 5000)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tincture.data.metadata import read_metadata
+from tincture.data.caption_lists import read_metadata
 
 
 @pytest.fixture

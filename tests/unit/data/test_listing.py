@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tincture.data.sources import Source, list_pictures, name_some
+from tincture.data.listing import Source, list_pictures, name_some
 from tincture.errors import DataError, UsageError
 
 

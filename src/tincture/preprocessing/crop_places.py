@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tincture.data.listing import Listing, PictureFile, Source, list_pictures, name_some
 from tincture.data.masks import MASK_FOLDER
-from tincture.data.sources import Listing, PictureFile, Source, list_pictures, name_some
 from tincture.errors import UsageError
-from tincture.preprocessing.records import DEBUG, REPORT, TRAIN, VALIDATION
+from tincture.preprocessing.report import DEBUG, REPORT, TRAIN, VALIDATION
 
 FOLDERS = ("", TRAIN, VALIDATION, DEBUG)
 LONGEST_STEM = 180

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tincture.data.caption_lists import read_metadata
 from tincture.data.masks import MASK_FOLDER
-from tincture.data.metadata import read_metadata
 from tincture.errors import DataError, UsageError
 
 MAX_REPEATS = 10_000
