@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
@@ -54,7 +53,7 @@ def build_app(service: Service, *, page: bool = True) -> FastAPI:
         docs_url="/docs",
         redoc_url=None,
         swagger_ui_parameters={"validatorUrl": None},  # else it asks another machine
-        lifespan=_lifespan(service, monitor),
+        lifespan=_lifespan(service),
     )
     http_errors.register(app)
     for router in (api_webui.router(service), api_v1.router(service), monitoring.router(service, monitor)):
@@ -69,7 +68,7 @@ def build_app(service: Service, *, page: bool = True) -> FastAPI:
     return app
 
 
-def _lifespan(service: Service, monitor: Monitor) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
@@ -77,13 +76,9 @@ def _lifespan(service: Service, monitor: Monitor) -> Callable[[FastAPI], Abstrac
         except Exception as error:
             app.state.start_error = error  # what runs the app tells it as a sentence
             raise
-        watching = asyncio.create_task(monitor.watch())
         try:
             yield
         finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
             await run_in_threadpool(service.close)
 
     return lifespan

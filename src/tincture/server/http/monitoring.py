@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,28 +23,21 @@ from tincture.server.queue.jobs import FINISHED, Job, JobState
 if TYPE_CHECKING:
     from tincture.server.service import Service
 
-logger = logging.getLogger("tincture.server")
-
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 JOB_SECONDS = (1, 10, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 ANSWER_SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60)
-WATCH_EVERY_S = 5.0
-LATEST = 200  # jobs that are looked at: all that run, and those that ended last
-MOST_KNOWN = 2000
 READY_WITHIN_S = 5.0
 
 
 class Monitor:
     """Counts what happens, in a registry of its own.
 
-    Requests and uploads are counted as they come. Jobs are watched from outside, every few seconds: nothing in the
-    queue has to know of it.
+    Requests, uploads and what becomes of jobs are counted as they come; the rest is read when it is asked for.
     """
 
     def __init__(self, service: Service) -> None:
         self.registry = CollectorRegistry()
-        self._service = service
         registry = self.registry
         self.requests = Counter(
             "tincture_http_requests", "Requests by route and status.", ["method", "route", "status"], registry=registry
@@ -60,26 +50,12 @@ class Monitor:
             registry=registry,
         )
         self.uploaded = Counter("tincture_upload_bytes", "Bytes of uploads that came in.", registry=registry)
-        self._watch = _JobWatch(registry)
+        service.queue.store.on_change.append(_JobCounts(registry).count)
         registry.register(_State(service))
         ProcessCollector(registry=registry)
 
-    def look(self) -> None:
-        """Counts what jobs did since the last look; from any thread."""
-        self._watch.look(self._service)
-
-    async def watch(self) -> None:
-        """Looks every few seconds, until cancelled."""
-        while True:
-            try:
-                await run_in_threadpool(self.look)
-            except Exception:
-                logger.exception("Jobs could not be counted")  # the next look counts what this one missed
-            await asyncio.sleep(WATCH_EVERY_S)
-
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""
-        self.look()
         return generate_latest(self.registry)
 
 
@@ -158,13 +134,11 @@ class _State(Collector):
         yield GaugeMetricFamily("tincture_uptime_seconds", "Since it began.", value=time.time() - service.started_at)
 
 
-class _JobWatch:
-    """Compares jobs with what they were at the last look. What happened before the first one is not counted."""
+class _JobCounts:
+    """Counts what jobs do, as the queue's changes say it. What they did before this server began is not counted."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._lock = threading.Lock()
-        self._known: OrderedDict[str, Job] = OrderedDict()
-        self._began = time.time()
+        self._known: dict[str, Job] = {}  # those that have begun and not ended, as they last stood
         self._ended = Counter("tincture_jobs_ended", "Jobs that ended, by how.", ["kind", "state"], registry=registry)
         self._seconds = Histogram(
             "tincture_job_seconds",
@@ -182,26 +156,24 @@ class _JobWatch:
         )
         self._steps = Counter("tincture_train_steps", "Steps that trainings made.", registry=registry)
 
-    def look(self, service: Service) -> None:
-        with self._lock:
-            for job in service.queue.jobs(limit=LATEST):
-                self._count(self._known.pop(job.id, None), job)
-                self._known[job.id] = job
-            while len(self._known) > MOST_KNOWN:
-                self._known.popitem(last=False)
-
-    def _count(self, before: Job | None, now: Job) -> None:
-        began, ended = now.started_at, now.ended_at
-        if began is None or (before is None and began < self._began):
-            return  # it has not begun, or what it did was done before this server began
-        if now.attempts == 1 and not (before and before.attempts):
-            self._waited.labels(now.kind).observe(max(0.0, began - now.created_at))
-        if now.kind == "train":
-            first = 0 if now.attempts == 1 else now.global_step  # what it did before it stopped does not count
-            self._steps.inc(max(0, now.global_step - (before.global_step if before else first)))
-        if now.state in FINISHED and ended is not None and (before is None or before.ended_at != ended):
-            self._ended.labels(now.kind, str(now.state)).inc()
-            self._seconds.labels(now.kind, str(now.state)).observe(max(0.0, ended - began))
+    def count(self, job: Job) -> None:
+        """Takes a job as it stands after a change; the queue calls it once for each change, one at a time."""
+        before, began = self._known.pop(job.id, None), job.started_at
+        if began is None:
+            return
+        done = before.global_step if before else job.global_step  # what it did before counts no more
+        if job.state is JobState.RUNNING and job.attempts == 1 and before is None:
+            self._waited.labels(job.kind).observe(max(0.0, began - job.created_at))
+            done = 0
+        if job.kind == "train":
+            self._steps.inc(max(0, job.global_step - done))
+        if job.state not in FINISHED:
+            self._known[job.id] = job
+            return
+        self._ended.labels(job.kind, str(job.state)).inc()
+        if before is not None:
+            stopped = before.ended_at or job.ended_at  # what was paused, or waited to go on, had stopped before
+            self._seconds.labels(job.kind, str(job.state)).observe(max(0.0, (stopped or began) - began))
 
 
 def _route(scope: Scope) -> str:

@@ -13,7 +13,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,10 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class JobStore:
     """All jobs, in one SQLite file. Threads and processes may use it at the same time.
 
+    Attributes:
+        on_change: called with a job as it stands after each change that this process makes to it but its making and
+            its end in `delete`, one at a time; they are quick and raise nothing.
+
     Raises:
         StorageError: the file cannot be opened, is damaged, or is of a later version; so does every method when the
             disk is full or the file cannot be read.
@@ -87,6 +91,7 @@ class JobStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.on_change: list[Callable[[Job], object]] = []
         self._lock = threading.RLock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +152,7 @@ class JobStore:
         """
         with self._lock:
             claimed = self._write(_CLAIM, {"device": device, "now": time.time()})
-        return _job(claimed[0]) if claimed else None
+            return self._changed(claimed[0]) if claimed else None
 
     def holding(self, held: str) -> builtins.list[Job]:
         """Running, waiting and paused jobs that hold this (see ``Job.holds``), in the order of ``list``."""
@@ -258,10 +263,17 @@ class JobStore:
             assigned.append("device = asked_device")
         states = tuple(JobState) if only_from is None else tuple(only_from)
         query = f"UPDATE jobs SET {', '.join(assigned)} WHERE id = ? AND state IN ({_marks(states)}) RETURNING *"
-        changed = self._write(query, [*values.values(), checked_id(job_id), *states], connection)
-        if not changed:
-            raise _refused(self.get(job_id), states)
-        return _job(changed[0])
+        with self._lock:
+            changed = self._write(query, [*values.values(), checked_id(job_id), *states], connection)
+            if not changed:
+                raise _refused(self.get(job_id), states)
+            return self._changed(changed[0])
+
+    def _changed(self, row: sqlite3.Row) -> Job:
+        job = _job(row)
+        for each in self.on_change:
+            each(job)
+        return job
 
     def _waiting(self, job_id: str) -> sqlite3.Row:
         """The row of a job that waits."""

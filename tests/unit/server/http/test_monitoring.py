@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +18,7 @@ from tincture.errors import StorageError
 from tincture.server.http import monitoring
 from tincture.server.http.monitoring import CountRequests, Monitor
 from tincture.server.queue.jobs import Job, JobKind, JobState
+from tincture.server.queue.store import JobStore
 from tincture.server.security.gate import protect
 from tincture.settings.server import ServerSettings
 
@@ -32,9 +32,7 @@ class FakeService:
         self.queue = self.store = self
         self.started_at = time.time() - 5
         self.broken = False
-
-    def jobs(self, states: Any = (), limit: int = 100, offset: int = 0) -> list[Job]:
-        return list(self.all.values())[:limit]
+        self.on_change: list[Callable[[Job], object]] = []
 
     def counts(self) -> dict[JobState, int]:
         if self.broken:
@@ -45,6 +43,8 @@ class FakeService:
         now = time.time() + 1
         before = self.all.get(job_id) or Job(id=job_id, kind=kind, name="cat", settings={}, created_at=now)
         self.all[job_id] = dataclasses.replace(before, **changes)
+        for each in self.on_change:
+            each(self.all[job_id])
 
     def start(self, job_id: str, **changes: Any) -> None:
         job = self.all[job_id]
@@ -171,9 +171,11 @@ def test_a_job_that_goes_on_waited_once_and_its_old_steps_do_not_count(
 
 
 def test_what_was_done_before_the_server_began_does_not_count(server: TestClient, service: FakeService) -> None:
+    told, service.on_change[:] = service.on_change[:], []
     service.put("old", created_at=5.0)
     service.start("old", global_step=100)
     service.end("old", JobState.DONE, after=3)
+    service.on_change[:] = told
     found = figures(server)
     assert (found["tincture_jobs done"], found["tincture_train_steps_total"]) == (1, 0)
     assert not [name for name in found if name.startswith("tincture_jobs_ended_total")]
@@ -184,27 +186,38 @@ def test_a_queue_that_cannot_be_read_is_an_error_and_no_figure(server: TestClien
     assert server.get("/metrics").status_code == 507
 
 
-def test_a_queue_that_cannot_be_read_for_a_while_is_looked_at_again(
-    service: FakeService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks: list[int] = []
-
-    def jobs(*_: Any, **__: Any) -> list[Job]:
-        looks.append(1)
-        raise StorageError("The disk is full.")
-
-    async def watch() -> None:
-        task = asyncio.create_task(Monitor(service).watch())  # type: ignore[arg-type]
-        while len(looks) < 3:
-            assert not task.done()
-            await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):  # so that the server ends in order
-            await task
-
-    monkeypatch.setattr(service, "jobs", jobs)
-    monkeypatch.setattr(monitoring, "WATCH_EVERY_S", 0.01)
-    asyncio.run(watch())
+def test_nothing_is_missed_between_two_answers(tmp_path: Path) -> None:
+    """Of the queue itself: a job that ends, is retried, ends again and is forgotten; and more jobs than a list has."""
+    store = JobStore(tmp_path / "jobs.sqlite3")
+    service = FakeService(tmp_path)
+    service.queue = SimpleNamespace(store=store)  # type: ignore[assignment]
+    service.store = store  # type: ignore[assignment]
+    server, now = _client(service), time.time()
+    figures(server)
+    store.add(Job(id="a", kind="train", name="cat", settings={"kind": "embedding"}, created_at=now - 7))
+    for step in (4, 9):
+        assert store.claim("cpu")
+        store.note("a", global_step=step)
+        store.update("a", state=JobState.FAILED, ended_at=time.time() + 30)
+        store.update("a", state=JobState.QUEUED)
+    assert store.claim("cpu")
+    store.update("a", [JobState.RUNNING], state=JobState.PAUSED, ended_at=time.time() + 30)
+    store.update("a", state=JobState.CANCELLED, ended_at=time.time() + 5000)
+    store.delete("a", [JobState.CANCELLED])
+    for number in range(250):
+        store.add(Job(id=f"p{number}", kind="preprocess", name="crops", settings={"destination": f"{number}"}))
+        store.claim("cpu")
+        store.update(f"p{number}", state=JobState.DONE, ended_at=time.time())
+    found = figures(server)
+    assert found["tincture_jobs_ended_total train failed"] == 2
+    assert found["tincture_jobs_ended_total train cancelled"] == 1
+    assert found["tincture_jobs_ended_total preprocess done"] == 250
+    assert found["tincture_train_steps_total"] == 9
+    assert found["tincture_job_wait_seconds_count train"] == 1
+    assert found["tincture_job_wait_seconds_sum train"] == pytest.approx(7, abs=5)
+    # it was paused after half a minute, and cancelled much later
+    assert found["tincture_job_seconds_sum train cancelled"] == pytest.approx(30, abs=5)
+    store.close()
 
 
 def test_requests_are_counted_by_route_refusals_too(server: TestClient) -> None:
