@@ -11,7 +11,7 @@ from typing import Any, cast
 from PIL import Image
 
 from tests import quick_worker
-from tincture.errors import UsageError
+from tincture.errors import FileFormatError, StorageError, UsageError
 from tincture.server.model_process.client import ModelProcess
 from tincture.server.queue.supervisor import Supervisor
 from tincture.server.service import Service
@@ -63,19 +63,26 @@ class QuickProcess:
         }
 
     def _inspect(self, path: Path) -> dict[str, Any]:
+        if not path.is_file():
+            raise FileFormatError(f"There is no file {path}.")
         size, name = path.stat().st_size, path.stem
         return {"path": str(path), "kind": "embedding", "name": name, "size": size, "notes": ["It is <odd>."]}
 
     def _file_steps(self, paths: dict[str, Path]) -> dict[str, int | None]:
         return {name: path.stat().st_size for name, path in paths.items()}
 
-    def _convert(self, path: Path, out: Path, to: str, name: str, **_: Any) -> dict[str, Any]:
+    def _convert(self, path: Path, out: Path, to: str | None, name: str, **_: Any) -> dict[str, Any]:
+        if not path.is_file():
+            raise FileFormatError(f"There is no file {path}.")
         if out.exists():
             raise UsageError(f"There is a file {out} already; choose another name, or allow overwriting it.")
-        write(out)
+        try:
+            write(out)
+        except OSError as error:
+            raise StorageError(f"The file {out} cannot be written: {error.strerror}.") from error
         if to == "png":
             Image.new("RGB", (8, 8)).save(out)
-        return {"path": str(out), "kind": "embedding", "format": to, "name": name, "lost": ["The <step>."]}
+        return {"path": str(out), "kind": "embedding", "format": to or "pt", "name": name, "lost": ["The <step>."]}
 
     def _add_adapter(self, path: Path, name: str) -> Path:
         raise UsageError(f"{name} holds nothing that can be added.")
