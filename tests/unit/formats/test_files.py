@@ -19,7 +19,16 @@ import torch
 
 from tests.unit.formats.webui_gate import refusals
 from tincture.errors import FileFormatError, StorageError
-from tincture.formats.files import atomic_torch_save, safe_torch_load, sha256_file, short_hash, write_atomically
+from tincture.formats.files import (
+    atomic_torch_save,
+    parse_torch,
+    read_bytes,
+    require_own_values,
+    safe_torch_load,
+    sha256_file,
+    short_hash,
+    write_atomically,
+)
 
 VALUES = {
     "tensor": torch.arange(6.0).reshape(2, 3),
@@ -365,3 +374,43 @@ def test_hashes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert sha256_file(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()
     assert short_hash(tmp_path / "file") == "ba7816bf8f"
+
+
+# --- limits at their edges --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [1, 7, 2**20])
+def test_a_file_may_have_as_many_bytes_as_are_allowed(tmp_path: Path, most: int) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(bytes(most))
+    assert read_bytes(path, most) == read_bytes(path) == bytes(most)
+    path.write_bytes(bytes(most + 1))
+    with pytest.raises(FileFormatError, match=r"more than .* MiB, far more than a file of this kind needs"):
+        read_bytes(path, most)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int8])
+def test_a_tensor_may_claim_as_many_numbers_as_its_storage_has(dtype: torch.dtype) -> None:
+    there = torch.zeros(6, dtype=dtype)
+    require_own_values("x", "a", there)
+    require_own_values("x", "a", there.as_strided((2, 3), (1, 2)))
+    with pytest.raises(FileFormatError, match=r"x: a claims the shape \(7,\), but the file holds fewer numbers"):
+        require_own_values("x", "a", there.as_strided((7,), (0,)))
+
+
+def test_a_torch_file_may_unpack_to_four_times_its_size() -> None:
+    saved = io.BytesIO()
+    torch.save({"step": 1}, saved)
+    unpacked = sum(entry.file_size for entry in zipfile.ZipFile(saved).infolist())
+    size = next(size for size in range(1, 10**5) if unpacked + size > 4 * len(filled(saved, size)))
+    assert parse_torch("x", filled(saved, size - 1)) == {"step": 1}
+    with pytest.raises(FileFormatError, match=r"would unpack to \d+, more than 4 times as many"):
+        parse_torch("x", filled(saved, size))
+
+
+def filled(saved: io.BytesIO, size: int) -> bytes:
+    """The torch file with ``size`` zeros in it, packed."""
+    content = io.BytesIO(saved.getvalue())
+    with zipfile.ZipFile(content, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/filling", bytes(size))
+    return content.getvalue()
