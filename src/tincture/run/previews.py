@@ -37,14 +37,22 @@ class Previewer:
         prompts: one picture each, all with ``seed``.
         drawing: how.
         folder: pictures go to ``folder/NAME-STEP-N.png``, the sheet to ``folder/contact-sheet.png``.
+        cards: get the first picture of each preview.
     """
 
     def __init__(
-        self, trainer: Trainer, prompts: Sequence[str], drawing: Drawing, seed: int, folder: Path, every: int
+        self,
+        trainer: Trainer,
+        prompts: Sequence[str],
+        drawing: Drawing,
+        seed: int,
+        folder: Path,
+        every: int,
+        cards: Cards | None = None,
     ) -> None:
         self.trainer, self.model, self.adapter = trainer, trainer.model, trainer.adapter
         self.prompts, self.drawing, self.seed = tuple(prompts), complete(drawing, trainer.model), seed
-        self.folder, self.every = folder, every
+        self.folder, self.every, self.cards = folder, every, cards
         self._rows: dict[int, list[NDArray[np.uint8]]] | None = None
 
     def on_event(self, event: Event) -> None:
@@ -61,7 +69,7 @@ class Previewer:
             if due or not any(map(self._is_drawn, self._steps_on_disk())):
                 self.draw(event.global_step)
         elif due:
-            self._write_sheet()  # the pictures come before it
+            self._write_sheet_and_card(event.global_step)  # the pictures come before them
 
     def _due(self, event: RunStarted | StepEnd) -> bool:
         return event.global_step % self.every == 0 or event.global_step == event.steps
@@ -75,7 +83,7 @@ class Previewer:
         for path, prompt, picture in zip(paths, self.prompts, pictures, strict=True):
             save_png(picture, path, self._text(prompt, {}))
         self._rows = {**self._earlier_rows(global_step), global_step: list(pictures)}
-        self._write_sheet()
+        self._write_sheet_and_card(global_step)
         self.trainer.emit(PreviewReady(global_step, paths))
 
     @property
@@ -86,18 +94,21 @@ class Previewer:
         name = self.adapter.name
         return tuple(self.folder / f"{name}-{global_step}-{n}.png" for n in range(len(self.prompts)))
 
-    def _text(self, prompt: str, told: Mapping[str, object]) -> str:
+    def _text(self, prompt: str, more: Mapping[str, object]) -> str:
         name, short_hash = self.model.name, self.model.hash
         key = find_kind(self.adapter.published().kind).picture_key
-        extra = {key: self.adapter.name, **told} if key else told
+        extra = {key: self.adapter.name, **more} if key else more
         return parameters_text(
             prompt, self.drawing, seed=self.seed, model_name=name, model_hash=short_hash, extra=extra
         )
 
-    def _write_sheet(self) -> None:
-        rows = {f"step {step}": row for step, row in sorted(self._earlier_rows().items())}
-        told = {"Sheet rows": ", ".join(rows)}
-        save_sheet(self._sheet, rows, parameters=self._text("\n".join(self.prompts), told))
+    def _write_sheet_and_card(self, global_step: int) -> None:
+        by_step = self._earlier_rows()
+        rows = {f"step {step}": row for step, row in sorted(by_step.items())}
+        text = self._text("\n".join(self.prompts), {"Sheet rows": ", ".join(rows)})
+        save_sheet(self._sheet, rows, parameters=text)
+        if self.cards is not None:
+            self.cards.save(global_step, by_step[global_step][0])
 
     def _earlier_rows(self, but: int | None = None) -> dict[int, list[NDArray[np.uint8]]]:
         """The rows of the sheet by their steps; the first time from the pictures on disk, without those of ``but``.
@@ -134,9 +145,7 @@ class Cards:
     def __init__(self, model: DiffusionModel, adapter: Adapter, folder: Path) -> None:
         self.model, self.adapter, self.folder = model, adapter, folder
 
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, PreviewReady):
-            path = self.folder / f"{self.adapter.name}-{event.global_step}.png"
-            with Image.open(event.paths[0]) as picture:
-                shown = self.adapter.published()
-                shown.save_card(path, picture, model_name=self.model.name, model_hash=self.model.hash)
+    def save(self, global_step: int, picture: NDArray[np.uint8]) -> None:
+        """Draws the card of ``global_step`` on ``picture`` (H, W, 3)."""
+        path, shown = self.folder / f"{self.adapter.name}-{global_step}.png", self.adapter.published()
+        shown.save_card(path, Image.fromarray(picture), model_name=self.model.name, model_hash=self.model.hash)

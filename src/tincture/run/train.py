@@ -164,9 +164,7 @@ def _run(
         watchers.append(TensorBoardLog(folder.tensorboard, trainer.global_step))
     watchers.append(Checkpointer(trainer, folder, path, settings.save_every, lambda to: _save(run, folder, to, path)))
     if settings.preview_every:
-        watchers.append(_previewer(run, folder.images))
-    if settings.preview_with_embedding:
-        watchers.append(Cards(run.model, run.adapter, folder.image_embeddings))
+        watchers.append(_previewer(run, folder))
     watchers.extend(callbacks)
     with shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)):
         interrupted = trainer.run(watchers, stop)
@@ -198,11 +196,12 @@ def _save(run: Components, folder: RunFolder, path: Path, adapter_path: Path) ->
         save_optimizer(run.trainer.optimizer, run.adapter, path)
 
 
-def _previewer(run: Components, folder: Path) -> Previewer:
+def _previewer(run: Components, folder: RunFolder) -> Previewer:
     settings = run.settings
     prompts = preview_prompts(settings, run.dataset, run.trainer.data.prompt)
     seed, every = settings.preview_seed, settings.preview_every
-    return Previewer(run.trainer, prompts, preview_drawing(settings), seed, folder, every)
+    cards = Cards(run.model, run.adapter, folder.image_embeddings) if settings.preview_with_embedding else None
+    return Previewer(run.trainer, prompts, preview_drawing(settings), seed, folder.images, every, cards)
 
 
 def _logs(settings: TrainSettings, workspace: Workspace) -> Path:

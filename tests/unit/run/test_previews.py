@@ -136,11 +136,12 @@ def opened_previews(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return times
 
 
-def test_the_sheet_grows_without_opening_a_preview(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sheet_and_cards_are_made_without_opening_a_preview(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = opened_previews(monkeypatch)
-    result = bench.train("embedding", **{**PREVIEWS, "steps": 7})
+    result = bench.train("embedding", **{**PREVIEWS, "steps": 7}, preview_with_embedding=True)
     assert not opened
     assert sheet_rows(result.run_dir) == 5
+    assert len(list((result.run_dir / "image_embeddings").iterdir())) == 5
 
 
 @pytest.mark.parametrize("lost", ["nothing", "the sheet", "the sheet's newest rows", "half of the next preview"])
@@ -179,7 +180,7 @@ def kill(*_: object, **__: object) -> None:
 def test_a_sheet_that_a_kill_prevented_is_made_by_the_resume(
     new_bench: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    settings = {**PREVIEWS, "steps": 5, "save_every": 1}
+    settings = {**PREVIEWS, "steps": 5, "save_every": 1, "preview_with_embedding": True}
     whole = new_bench("whole").train("embedding", **settings)
     bench = new_bench("killed")
 
@@ -194,8 +195,9 @@ def test_a_sheet_that_a_kill_prevented_is_made_by_the_resume(
     (run_dir,) = bench.workspace.logs.glob("*/*")
     bench.resume(run_dir)
     assert steps_of(run_dir) == [0, 2, 4, 5]
-    names = ("images", "contact-sheet.png")
-    assert run_dir.joinpath(*names).read_bytes() == whole.run_dir.joinpath(*names).read_bytes()
+    for folder in ("images", "image_embeddings"):
+        made = {path.name: path.read_bytes() for path in (whole.run_dir / folder).iterdir()}
+        assert {path.name: path.read_bytes() for path in (run_dir / folder).iterdir()} == made
 
 
 def test_a_preview_that_a_kill_prevented_is_drawn_by_the_resume(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
