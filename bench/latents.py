@@ -28,7 +28,7 @@ from PIL import Image  # noqa: E402
 from tools.make_checkpoint import anatomy  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from tincture.data.decoded import KEPT_PIXELS  # noqa: E402
+from tincture.data.decoded import PIXEL_MEMORY  # noqa: E402
 from tincture.data.folders import load_dataset  # noqa: E402
 from tincture.data.latent_files import LatentFiles  # noqa: E402
 from tincture.data.latents import LatentCache  # noqa: E402
@@ -79,7 +79,7 @@ def seconds_to_latents(encoder: Encoder, pictures: Path, cache: Path | None) -> 
     started = time.perf_counter()
     files = None if cache is None else LatentFiles(cache, vae_hash(encoder.vae))
     check = check_picture if files is None else files.check
-    dataset = load_dataset(pictures, width=encoder.size, height=encoder.size, check=check, keep_pixels=KEPT_PIXELS)
+    dataset = load_dataset(pictures, width=encoder.size, height=encoder.size, check=check, keep_pixels=PIXEL_MEMORY)
     LatentCache.encode(encoder, dataset, files=files)
     seconds = time.perf_counter() - started
     if files is not None and files.remarks():

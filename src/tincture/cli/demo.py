@@ -34,7 +34,7 @@ def demo(
     from tincture.run import demo as job
 
     with progress() as callback:
-        report = job.run(out, seed=seed, callbacks=[callback], tell=session.say, **chosen)
+        report = job.run(out, seed=seed, callbacks=[callback], on_stage=session.say, **chosen)
     session.show(report, table(report))
 
 

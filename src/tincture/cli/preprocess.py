@@ -16,8 +16,8 @@ from tincture.settings.preprocess import PREPROCESS_FIELDS, PreprocessSettings
 if TYPE_CHECKING:
     from tincture.preprocessing.pipeline import PreprocessResult
 
-MOST_TOLD = 10
-"""So many skipped pictures are told on the screen; the report has all."""
+MOST_SHOWN = 10
+"""So many skipped pictures are shown on the screen; the report has all."""
 
 
 def register(app: typer.Typer) -> None:
@@ -42,9 +42,9 @@ def preprocess(
     Without flags, each picture is resized to cover 512×512 and cut around its middle. Call it again with the same flags
     to go on after an interruption, or when pictures were added. DST/preprocess-report.json tells what became of each.
     """
-    told = given({"source": source, "destination": destination, **flags})
+    from_flags = given({"source": source, "destination": destination, **flags})
     from_file = read_toml(config) if config else {}
-    settings = PreprocessSettings.from_dict({**from_file, **told}, source=str(config or ""))
+    settings = PreprocessSettings.from_dict({**from_file, **from_flags}, source=str(config or ""))
     from tincture.cli.progress import progress
     from tincture.preprocessing import pipeline
 
@@ -54,10 +54,10 @@ def preprocess(
 
 
 def _finish(session: Session, result: PreprocessResult) -> None:
-    for source, reason in result.skipped[:MOST_TOLD]:
+    for source, reason in result.skipped[:MOST_SHOWN]:
         session.say(f"skipped {source}: {reason}")
-    if len(result.skipped) > MOST_TOLD:
-        session.say(f"skipped {len(result.skipped) - MOST_TOLD} more; see {result.report}")
+    if len(result.skipped) > MOST_SHOWN:
+        session.say(f"skipped {len(result.skipped) - MOST_SHOWN} more; see {result.report}")
     shown = {
         "destination": str(result.destination),
         "report": str(result.report),

@@ -43,9 +43,9 @@ def serve(session: Session, config: Config = None, **flags: Any) -> None:
             "or 'tincture[server]' for a server without the page."
         ) from None
 
-    def listening(told: Mapping[str, Any]) -> None:
+    def listening(address: Mapping[str, Any]) -> None:
         if session.json:
-            session.show(told, "")
+            session.show(address, "")
             sys.stdout.flush()  # who started the server waits for it
 
     code = serve_workspace(workspace, settings, session.say, listening)

@@ -91,12 +91,12 @@ def resume(
 
 
 def _train(session: Session, config: Path | None, dry_run: bool, flags: Mapping[str, Any]) -> None:
-    told = given(flags)
+    from_flags = given(flags)
     from_file = read_toml(config) if config else {}
-    kind = told.get("kind")
+    kind = from_flags.get("kind")
     if kind and from_file.get("kind", kind) != kind:
         raise UsageError(f"The run file {str(config)!r} is for {from_file['kind']!r}, but {kind!r} was asked for.")
-    settings = TrainSettings.from_dict({**from_file, **told}, source=str(config or ""))
+    settings = TrainSettings.from_dict({**from_file, **from_flags}, source=str(config or ""))
     workspace = session.workspace()
     from tincture import recipe
 
@@ -116,12 +116,12 @@ def _show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any
     """As text: a run file that can be used as it is, with the plan as comments."""
     resolved = settings.resolved().replace(**plan.get("settings", {}))
     shown = {"settings": resolved.to_dict(), **plan}
-    told = dict(plan)
+    lines = dict(plan)
     if "buckets" in plan:
-        told["buckets"] = [_bucket(**bucket) for bucket in plan["buckets"]]
+        lines["buckets"] = [_bucket(**bucket) for bucket in plan["buckets"]]
     if "remarks" in plan:
-        told["remarks"] = " ".join(plan["remarks"]) or "none"
-    remarks = [line for key, value in told.items() if key != "settings" for line in _plan_lines(key, value)]
+        lines["remarks"] = " ".join(plan["remarks"]) or "none"
+    remarks = [line for key, value in lines.items() if key != "settings" for line in _plan_lines(key, value)]
     session.show(shown, "\n".join([*remarks, "", resolved.to_toml().rstrip()]))
 
 

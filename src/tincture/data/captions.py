@@ -124,9 +124,9 @@ def prompt_for(
     if shuffle_tags or tag_drop_out > 0:
         tags = _tags(caption)
         first, tags = tags[:keep_tags], tags[keep_tags:]
-        kept = rng.random(len(tags)) >= tag_drop_out
+        stays = rng.random(len(tags)) >= tag_drop_out
         order = rng.permutation(len(tags)) if shuffle_tags else range(len(tags))
-        caption = ", ".join([*first, *(tags[i] for i in order if kept[i] or NAME in tags[i])])
+        caption = ", ".join([*first, *(tags[i] for i in order if stays[i] or NAME in tags[i])])
     if caption_drop_out > 0 and rng.random() < caption_drop_out and NAME not in caption:
         caption = ", ".join(_tags(caption)[:keep_tags])
     return _fill(line, caption, name)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tincture.data.fitting import Fit
 
-KEPT_PIXELS = 2**30
+PIXEL_MEMORY = 2**30
 """Bytes of pixels that a run keeps until they are encoded: some 1,300 pictures of 512 × 512.
 
 Pictures that come after are decoded once more when it is their turn, so that a large data set takes no more memory.

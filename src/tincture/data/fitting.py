@@ -145,8 +145,8 @@ class Buckets:
     def fit(self, original: Size) -> Fit:
         """How a picture of the size `original` gets into its bucket. Of buckets that crop alike, the largest counts."""
 
-        def kept(size: Size) -> tuple[float, int, Size]:
+        def share_that_stays(size: Size) -> tuple[float, int, Size]:
             one, other = original[0] * size[1], original[1] * size[0]
             return min(one, other) / max(one, other), size[0] * size[1], size
 
-        return cover(original, max(self.sizes, key=kept))
+        return cover(original, max(self.sizes, key=share_that_stays))

@@ -55,7 +55,7 @@ class LatentCache:
             on_progress: Is told how many pictures are done, and how many there are.
             files: Holds latents of earlier runs, which are not encoded again, and keeps the others.
         """
-        encoded = {} if files is None else _kept(files, dataset, model.device)
+        encoded = {} if files is None else _stored(files, dataset, model.device)
         if encoded and on_progress:
             on_progress(len(encoded), len(dataset))
         missing = [index for index in range(len(dataset)) if index not in encoded]
@@ -111,9 +111,9 @@ class LatentCache:
         return self._once[index]
 
 
-def _kept(files: LatentFiles, dataset: PictureDataset, device: torch.device) -> dict[int, Moments]:
-    kept = {index: files.read(sample) for index, sample in enumerate(dataset)}
-    return {index: (latents[0].to(device), latents[1].to(device)) for index, latents in kept.items() if latents}
+def _stored(files: LatentFiles, dataset: PictureDataset, device: torch.device) -> dict[int, Moments]:
+    stored = {index: files.read(sample) for index, sample in enumerate(dataset)}
+    return {index: (latents[0].to(device), latents[1].to(device)) for index, latents in stored.items() if latents}
 
 
 def pictures_at_once(width: int, height: int, device_type: str) -> int:

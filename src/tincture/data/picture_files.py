@@ -54,7 +54,7 @@ def read_picture(path: Path, enough: tuple[int, int] | None = None) -> tuple[Ima
     Raises:
         UnreadablePictureError: the file is missing, not a picture, damaged, cut off or unreasonably large.
     """
-    with _faults_told(), _open(path) as image:
+    with _faults_in_words(), _open(path) as image:
         if enough:
             image.draft(None, enough[::-1] if _is_lying(image) else enough)
         image.load()
@@ -70,14 +70,14 @@ def picture_facts(path: Path) -> PictureFacts:
     Raises:
         UnreadablePictureError: as `read_picture`.
     """
-    with _faults_told(), _open(path) as image:
+    with _faults_in_words(), _open(path) as image:
         # A MPO's further frames are previews and depth maps, which phones put into what is a JPEG otherwise.
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         return PictureFacts(image.size[::-1] if _is_lying(image) else image.size, frames)
 
 
 @contextlib.contextmanager
-def _faults_told() -> Iterator[None]:
+def _faults_in_words() -> Iterator[None]:
     # Pillow warns of odd metadata and of more than 89 million pixels, which cameras do make. What is twice as large it
     # refuses with an error.
     with warnings.catch_warnings():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.embedding_database import EmbeddingDatabase
 from tincture.adapters.kinds import tagged_kinds
-from tincture.drawing.model_cache import KeptModel
+from tincture.drawing.model_cache import ModelCache
 from tincture.drawing.sheets import save_sheet
 from tincture.errors import UsageError
 from tincture.formats.picture_text import parameters_text, save_png
@@ -39,14 +39,14 @@ class Studio:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.kept = KeptModel()
+        self.model_cache = ModelCache()
         self._embeddings = EmbeddingDatabase([workspace.embeddings])
 
     def model(
         self, name: str, overrides: ModelOverrides | None, device: str, precision: str, *, text_only: bool = False
     ) -> DiffusionModel:
         """The model, loaded if it is not the one that was asked for last; see ``load_model``."""
-        return self.kept.load(
+        return self.model_cache.load(
             name,
             workspace=self.workspace,
             device=resolve_device(device),
@@ -189,8 +189,8 @@ def generate_grid(
         rows[checkpoint.stem if checkpoint else "now"] = pictures
     path = out / f"grid-{next(_free_numbers(out)):05}-{seed}.png"
     labels = [f"{strength:g}" for strength in columns] if networks else []
-    told = {"Sheet columns": ", ".join(labels), "Sheet rows": ", ".join(rows) if checkpoints else ""}
-    extra = {**_shown(networks, strength=False), **told}
+    labelled = {"Sheet columns": ", ".join(labels), "Sheet rows": ", ".join(rows) if checkpoints else ""}
+    extra = {**_shown(networks, strength=False), **labelled}
     save_sheet(path, rows, labels, parameters=_text(base, prompt, seed, drawing, extra))
     return path
 
@@ -262,5 +262,5 @@ def _shown(networks: Sequence[ExtraNetwork], *, strength: bool = True) -> dict[s
 
 def _text(model: DiffusionModel, prompt: str, seed: int, drawing: CompleteDrawing, extra: Mapping[str, object]) -> str:
     """What is empty of ``extra`` is left out."""
-    told = {name: value for name, value in extra.items() if value != ""}
-    return parameters_text(prompt, drawing, seed=seed, model_name=model.name, model_hash=model.hash, extra=told)
+    settings = {name: value for name, value in extra.items() if value != ""}
+    return parameters_text(prompt, drawing, seed=seed, model_name=model.name, model_hash=model.hash, extra=settings)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tincture.workspace import Workspace
 
 
-class KeptModel:
+class ModelCache:
     """Loads models as ``load_model`` does, and keeps the last one.
 
     It is given again while the same is asked for and its files have not changed. Before another one is loaded it is let

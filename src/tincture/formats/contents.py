@@ -49,7 +49,7 @@ class Contents:
         return _tensors(self.values)
 
 
-def look_into(path: str | os.PathLike[str]) -> Contents:
+def read_contents(path: str | os.PathLike[str]) -> Contents:
     """Tells what the file ``path`` holds. No more is checked than that needs; code in it is never run.
 
     Raises:

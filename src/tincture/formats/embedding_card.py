@@ -91,11 +91,11 @@ def _fitting(text: str, size: int, width: int) -> tuple[str, ImageFont.FreeTypeF
     font = _font(size)
     if font.getlength(text) > width:
         font = _font(max(smallest, int(size * width / font.getlength(text))))
-    kept = len(text)
+    letters = len(text)
     shown = text
-    while font.getlength(shown) > width and kept > 2:
-        kept -= 1
-        shown = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+    while font.getlength(shown) > width and letters > 2:
+        letters -= 1
+        shown = f"{text[: letters - letters // 2]}…{text[len(text) - letters // 2 :]}"
     return shown, font
 
 

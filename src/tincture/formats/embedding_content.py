@@ -118,8 +118,8 @@ def webui_content(file: EmbeddingFile) -> dict[str, Any]:
         "sd_checkpoint": file.model_hash or None,
         "sd_checkpoint_name": file.model_name or None,
     }
-    if told := untold_encoder(file.vectors):
-        content[_ENCODER_KEY] = told
+    if encoder := unclear_encoder(file.vectors):
+        content[_ENCODER_KEY] = encoder
     if file.provenance:
         content[_PROVENANCE_KEY] = json.dumps(file.provenance, sort_keys=True)
     return content
@@ -140,15 +140,15 @@ def only_vectors(file: EmbeddingFile, format_name: str) -> Tensor:
     return vectors.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
-def untold_encoder(vectors: Mapping[str, Tensor]) -> str:
+def unclear_encoder(vectors: Mapping[str, Tensor]) -> str:
     """The name of the only text encoder of ``vectors`` if readers could not tell it from the width, else ""."""
-    told = [name for name, rows in vectors.items() if encoder_of(rows) != name]
-    return told[0] if len(vectors) == 1 and told else ""
+    unclear = [name for name, rows in vectors.items() if encoder_of(rows) != name]
+    return unclear[0] if len(vectors) == 1 and unclear else ""
 
 
-def encoder_of(vectors: Tensor, told: object = None) -> str:
-    """The text encoder that ``vectors`` (num_vectors, width) are for; ``told`` counts where the width says nothing."""
-    named = told if isinstance(told, str) and told in _ENCODER_OF_WIDTH.values() else "clip_l"
+def encoder_of(vectors: Tensor, stated: object = None) -> str:
+    """The text encoder that ``vectors`` (num_vectors, width) are for; ``stated`` where the width says nothing."""
+    named = stated if isinstance(stated, str) and stated in _ENCODER_OF_WIDTH.values() else "clip_l"
     return _ENCODER_OF_WIDTH.get(vectors.shape[1], named)
 
 

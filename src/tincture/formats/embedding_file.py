@@ -22,7 +22,7 @@ from tincture.formats.embedding_content import (
     encoder_of,
     only_vectors,
     placeholder,
-    untold_encoder,
+    unclear_encoder,
     webui_content,
 )
 from tincture.formats.embedding_picture import is_picture, parse_picture, write_embedding_png, write_embedding_webp
@@ -176,6 +176,6 @@ def _write_safetensors(
         "sd_checkpoint": file.model_hash or None,
         "sd_checkpoint_name": file.model_name or None,
     }
-    if told := untold_encoder(file.vectors):
-        description["text_encoder"] = told
+    if encoder := unclear_encoder(file.vectors):
+        description["text_encoder"] = encoder
     write_safetensors(path, tensors, {**metadata, _METADATA_DESCRIPTION: json.dumps(description)})

@@ -37,13 +37,15 @@ def metadata_of(
         usage_hint: how a prompt calls the adapter.
     """
     foreign = provenance.get("metadata")
-    kept = {key: text for key, text in foreign.items() if isinstance(text, str)} if isinstance(foreign, dict) else {}
+    foreign_texts = (
+        {key: text for key, text in foreign.items() if isinstance(text, str)} if isinstance(foreign, dict) else {}
+    )
     shared = {key: text for key in _SHARED_KEYS if isinstance(text := provenance.get(key), str)}
     spec = modelspec(
         architecture=architecture, implementation=implementation, title=title, usage_hint=usage_hint, **shared
     )
     own = {_PROVENANCE: json.dumps(provenance, sort_keys=True)} if provenance else {}
-    return {**kept, **spec, **own}
+    return {**foreign_texts, **spec, **own}
 
 
 def provenance_of(metadata: Mapping[str, str], known: Iterable[str] = ()) -> dict[str, Any]:

@@ -149,5 +149,5 @@ def without_module_source(content: bytes) -> bytes:
     mark, name, named, file, _, _, persistent = steps[naming - 2 : naming + 5]
     if name[1] != "module" or persistent[0].name != "BINPERSID":
         return content
-    start, kept_from, kept_to, end = (step[2] or 0 for step in (mark, named, file, persistent))
-    return content[:start] + content[kept_from:kept_to] + content[end + 1 :]
+    start, first, stop, end = (step[2] or 0 for step in (mark, named, file, persistent))
+    return content[:start] + content[first:stop] + content[end + 1 :]

@@ -15,7 +15,7 @@ from transformers.models.blip.modeling_blip import BlipForConditionalGeneration
 
 from tincture.errors import ModelError, UsageError
 from tincture.models.devices import PRECISIONS, resolve_device
-from tincture.models.loading.silence import quiet_libraries
+from tincture.models.loading.silence import silenced_libraries
 from tincture.preprocessing.batching import Batches
 from tincture.preprocessing.blip_files import PROCESSOR_FILES, find_blip
 
@@ -60,7 +60,7 @@ class BlipCaptioner:
         pixels = self._image_processor(list(pictures), return_tensors="pt")["pixel_values"]
         # The model exchanges the first token for its own sign of a beginning, and drops the last one, a sign of an end.
         prompts = torch.tensor([self._prompt_ids] * len(pictures), device=parameter.device)
-        with torch.inference_mode(), quiet_libraries():
+        with torch.inference_mode(), silenced_libraries():
             tokens = self._model.generate(
                 pixel_values=pixels.to(parameter.device, parameter.dtype),
                 input_ids=prompts,
@@ -127,7 +127,7 @@ def _check_length(positions: int, prompt_length: int, max_new_tokens: int) -> No
 
 def _load_model(folder: Path, dtype: torch.dtype) -> Any:
     try:
-        with quiet_libraries():
+        with silenced_libraries():
             model, report = BlipForConditionalGeneration.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, output_loading_info=True
             )
@@ -144,7 +144,7 @@ def _load_model(folder: Path, dtype: torch.dtype) -> Any:
 
 def _load_tokenizer(folder: Path) -> Any:
     try:
-        with quiet_libraries():
+        with silenced_libraries():
             return BertTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise ModelError(f"The tokenizer of the BLIP model in {folder} is broken; copy it again.") from error

@@ -54,14 +54,14 @@ def list_sources(source: Path, destination: Path, *, recursive: bool) -> Listing
     """
     listing = list_pictures(Source(source), recursive=recursive)
     made = {folder for found in listing.files if (folder := _made_by_us(found.path.parent, source))}
-    kept = [found for found in listing.files if not _made_by_us(found.path.parent, source)]
+    sources = [found for found in listing.files if not _made_by_us(found.path.parent, source)]
     remarks = [
         *listing.remarks,
         *_within(source, destination),
         *(f"The folder {folder} holds crops, not sources; passed over." for folder in made),
     ]
-    _refuse_mixing({found.path.parent for found in kept}, destination)
-    return Listing(kept, remarks)
+    _refuse_mixing({found.path.parent for found in sources}, destination)
+    return Listing(sources, remarks)
 
 
 def _within(source: Path, destination: Path) -> Iterator[str]:

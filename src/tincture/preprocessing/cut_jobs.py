@@ -34,7 +34,7 @@ class CutRules:
 
 
 @dataclass(frozen=True)
-class Job:
+class CutJob:
     """One source picture.
 
     Attributes:
@@ -99,7 +99,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Looked:
+class Probed:
     """What is known of a picture without cutting it; `digest` is the sha256 of its file."""
 
     digest: str

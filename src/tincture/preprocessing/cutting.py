@@ -17,7 +17,7 @@ from tincture.data.masks import MASK_FOLDER, checked_mask
 from tincture.data.picture_files import PictureFacts, UnreadablePictureError, picture_facts, read_picture
 from tincture.formats.files import write_atomically
 from tincture.preprocessing.crop_files import mask_path, remove_crop, write_caption, write_picture
-from tincture.preprocessing.cut_jobs import Cut, CutFile, CutRules, Job, Looked, Skipped, Unchanged
+from tincture.preprocessing.cut_jobs import Cut, CutFile, CutJob, CutRules, Probed, Skipped, Unchanged
 from tincture.preprocessing.duplicates import thumbnail
 from tincture.preprocessing.faces import load_detector
 from tincture.preprocessing.focal import FocalWeights, draw_interest, find_interest, small_copy
@@ -37,19 +37,19 @@ THUMBNAIL_SOURCE = 64
 """Pixels that are enough to take a thumbnail of."""
 
 
-def look(path: Path) -> Looked | Skipped:
+def probe(path: Path) -> Probed | Skipped:
     """Whether a picture can be read, and what near-duplicates and the split for validation need of it."""
     try:
         digest = _digest(path)
         facts = picture_facts(path)
         shrink = min(1.0, THUMBNAIL_SOURCE / min(facts.size))
         picture, _ = read_picture(path, _scaled(facts.size, shrink))
-        return Looked(digest, thumbnail(picture))
+        return Probed(digest, thumbnail(picture))
     except UnreadablePictureError as error:
         return Skipped(str(error))
 
 
-def cut(job: Job) -> Cut | Unchanged | Skipped:
+def cut(job: CutJob) -> Cut | Unchanged | Skipped:
     """Cut one source and write its crops, each with its mirrored copy, caption and mask; all of them or none.
 
     Raises:
@@ -83,7 +83,7 @@ def plan_crops(original: Size, rules: CutRules) -> list[Crop]:
     return crops or ([] if rules.multicrop else [middle])
 
 
-def _cut(job: Job, fingerprint: str) -> Cut | Skipped:
+def _cut(job: CutJob, fingerprint: str) -> Cut | Skipped:
     facts = picture_facts(job.path)
     crops = plan_crops(facts.size, job.rules)
     if not crops:
@@ -100,7 +100,7 @@ def _cut(job: Job, fingerprint: str) -> Cut | Skipped:
     return Cut(fingerprint, facts.size, thumbnail(picture), tuple(files), (*_notes(facts, crops), *notes))
 
 
-def _aimed(job: Job, picture: Image.Image, original: Size, crops: list[Crop]) -> list[Crop]:
+def _aimed(job: CutJob, picture: Image.Image, original: Size, crops: list[Crop]) -> list[Crop]:
     """The crops, the focal one at its place; with a debug picture where one is wanted."""
     rules = job.rules
     copy = small_copy(picture, rules.size)
@@ -137,7 +137,7 @@ def _part(image: Image.Image, original: Size, crop: Crop) -> Image.Image:
     return image.resize(crop.size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
 
 
-def _write_crops(job: Job, layers: Layers, crops: list[Crop]) -> tuple[list[CutFile], list[str]]:
+def _write_crops(job: CutJob, layers: Layers, crops: list[Crop]) -> tuple[list[CutFile], list[str]]:
     files: list[CutFile] = []
     notes: list[str] = []
     with _none_left_behind(files):
@@ -187,7 +187,7 @@ def _scaled(size: Size, scale: float) -> Size:
     return math.ceil(size[0] * scale), math.ceil(size[1] * scale)
 
 
-def _fingerprint(job: Job) -> str:
+def _fingerprint(job: CutJob) -> str:
     # An empty caption is not none; the blank is no other one's, since captions have none around them.
     caption = "" if job.existing is None else job.existing or " "
     parts = [_digest(job.path), _digest(job.mask) if job.mask else "", caption]

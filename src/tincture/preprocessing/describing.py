@@ -97,9 +97,9 @@ class Describer(Generic[KeyT]):
         if not waiting:
             return
         self.prepare()
-        said = self._describe([crop for _, crops in waiting for crop in crops])
+        texts = self._describe([crop for _, crops in waiting for crop in crops])
         for key, crops in waiting:
-            yield key, [next(said) for _ in crops]
+            yield key, [next(texts) for _ in crops]
 
     def _describe(self, paths: Sequence[Path]) -> Iterator[list[str]]:
         for start in range(0, len(paths), self.batch_size):

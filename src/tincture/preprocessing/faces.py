@@ -85,10 +85,10 @@ def choose_detector(wanted: Literal["auto", "yunet", "haar", "none"], yunet_mode
         try:
             load_detector(detector, yunet_model)
         except UnavailableError as error:
-            told = f"The face detector {NAMES[detector]} {error}."
+            remark = f"The face detector {NAMES[detector]} {error}."
             if wanted != "auto":
-                raise UsageError(told) from None
-            remarks.append(told)
+                raise UsageError(remark) from None
+            remarks.append(remark)
         else:
             return Chosen(detector, (*remarks, f"Faces are found by {NAMES[detector]} instead.") if remarks else ())
     return Chosen("none", (*remarks, "No face detector is left, so faces do not count for the crops."))

@@ -22,8 +22,8 @@ from tincture.events import Callback, Progressed
 from tincture.preprocessing.captioning import Captioner
 from tincture.preprocessing.crop_files import write_caption
 from tincture.preprocessing.crop_places import check_places, list_sources, relative_name, stem_of
-from tincture.preprocessing.cut_jobs import Cut, CutRules, Job, Looked, Skipped, Unchanged
-from tincture.preprocessing.cutting import cut, look
+from tincture.preprocessing.cut_jobs import Cut, CutJob, CutRules, Probed, Skipped, Unchanged
+from tincture.preprocessing.cutting import cut, probe
 from tincture.preprocessing.describing import Describer, find_models, load_models
 from tincture.preprocessing.duplicates import Pair, groups, near_duplicates
 from tincture.preprocessing.faces import choose_detector, opencv
@@ -197,12 +197,12 @@ class _Run:
             return
         paths = {found.path: self.ledger.records[name] for name, found in self.found.items()}
         contents: dict[str, str] = {}
-        for done, (path, outcome) in enumerate(self._spread(look, list(paths)), 1):
-            if isinstance(outcome, Looked):
+        for done, (path, outcome) in enumerate(self._spread(probe, list(paths)), 1):
+            if isinstance(outcome, Probed):
                 contents[paths[path].source], paths[path].thumbnail = outcome.digest, outcome.thumbnail
             else:
                 self.ledger.skip(paths[path], _reason(outcome))
-            self._tell("looking", done, len(paths))
+            self._report("looking", done, len(paths))
         if self.stop.is_set():
             return
         names = [name for name in self.found if name in contents]
@@ -233,7 +233,7 @@ class _Run:
         if not self.stop.is_set():
             self._caption(describer.flush(), jobs)
 
-    def _job(self, name: str, masks: MaskFinder) -> Job | None:
+    def _job(self, name: str, masks: MaskFinder) -> CutJob | None:
         """What is to be done with a source; None when it is known already that it cannot be used."""
         record, found = self.ledger.records[name], self.found[name]
         if record.skipped:
@@ -245,7 +245,7 @@ class _Run:
             return None
         prefix, stem = f"{record.index:05}", stem_of(found.path)
         debug = self.settings.focal_crop and self.settings.focal_debug
-        return Job(
+        return CutJob(
             path=found.path,
             folder=self.ledger.destination / record.side,
             prefix=prefix,
@@ -268,7 +268,7 @@ class _Run:
         models = self.settings.captioner or self.settings.tagger if self.captioners is None else self.captioners
         return bool(models) and needs_words(existing, self.settings.existing_captions)
 
-    def _settle(self, record: SourceRecord, job: Job, outcome: Cut | Unchanged | Skipped | Crashed) -> None:
+    def _settle(self, record: SourceRecord, job: CutJob, outcome: Cut | Unchanged | Skipped | Crashed) -> None:
         """Note what became of a source that is not described."""
         if isinstance(outcome, Cut):
             self.ledger.take(record, outcome, [job.existing] * len(outcome.files))
@@ -277,12 +277,12 @@ class _Run:
             self.ledger.skip(record, _reason(outcome))
         self._count()
 
-    def _caption(self, described: Iterable[tuple[str, list[list[str]]]], jobs: dict[Path, tuple[str, Job]]) -> None:
+    def _caption(self, described: Iterable[tuple[str, list[list[str]]]], jobs: dict[Path, tuple[str, CutJob]]) -> None:
         """Write captions for sources whose crops were described, which are done then."""
-        for name, said in described:
+        for name, texts_of_crops in described:
             outcome, record = self.undescribed[name], self.ledger.records[name]
             existing = jobs[self.found[name].path][1].existing
-            captions = [compose(existing, texts, self.settings.existing_captions) for texts in said]
+            captions = [compose(existing, texts, self.settings.existing_captions) for texts in texts_of_crops]
             for file, caption in zip(outcome.files, captions, strict=True):
                 if caption is not None:
                     write_caption(file.path, caption)
@@ -294,7 +294,7 @@ class _Run:
     def _count(self) -> None:
         self.settled += 1
         self.ledger.save_at_times()
-        self._tell("cutting", self.settled, len(self.found))
+        self._report("cutting", self.settled, len(self.found))
 
     def _report_duplicates(self) -> None:
         records = sorted(self.ledger.records.values(), key=lambda record: record.index)
@@ -317,7 +317,7 @@ class _Run:
     ) -> Iterator[tuple[JobT, ResultT | Crashed]]:
         return run_jobs(function, jobs, process_count(self.settings.workers, len(jobs)), self.stop.is_set)
 
-    def _tell(self, stage: str, done: int, total: int) -> None:
+    def _report(self, stage: str, done: int, total: int) -> None:
         for callback in self.callbacks:
             callback.on_event(Progressed(stage, done, total))
 

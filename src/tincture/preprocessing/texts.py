@@ -30,16 +30,16 @@ def needs_words(existing: str | None, action: Existing) -> bool:
     return action != "copy" or existing is None
 
 
-def compose(existing: str | None, said: Sequence[str], action: Existing) -> str | None:
+def compose(existing: str | None, texts: Sequence[str], action: Existing) -> str | None:
     """One caption of an existing one and of what models say; None for none.
 
     The action `copy` takes the existing one where there is one; `prepend` and `append` put it before or behind what
     models say; `ignore` leaves it out.
     """
-    kept = None if action == "ignore" else existing
-    if action == "copy" and kept is not None:
-        return kept
-    words = [text.strip() for text in said if text.strip()]
-    whole = [*words, kept] if action == "append" else [kept, *words]
+    written = None if action == "ignore" else existing
+    if action == "copy" and written is not None:
+        return written
+    words = [text.strip() for text in texts if text.strip()]
+    whole = [*words, written] if action == "append" else [written, *words]
     composed = JOIN.join(text for text in whole if text)
-    return composed if composed or kept is not None else None
+    return composed if composed or written is not None else None

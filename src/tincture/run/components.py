@@ -16,7 +16,7 @@ import torch
 from tincture.adapters.adapter import Adapter
 from tincture.adapters.kinds import find_kind
 from tincture.data.dataset import PictureDataset
-from tincture.data.decoded import KEPT_PIXELS
+from tincture.data.decoded import PIXEL_MEMORY
 from tincture.errors import AlreadyTrainedError, DataError, ModelError, UsageError
 from tincture.events import Callback, Event, MemoryFitted, ModelLoaded
 from tincture.models.devices import PRECISIONS, half_precision, resolve_device
@@ -76,9 +76,9 @@ def prepare(
     make_optimizer(settings, adapter)  # refuses what cannot be used before anything heavy is loaded
     device = resolve_device(settings.device)
     model = load_base(settings, workspace)
-    _tell(callbacks, ModelLoaded(model.describe(), model))
+    _emit(callbacks, ModelLoaded(model.describe(), model))
     files = open_latents(settings, model, device)
-    dataset = load_data(settings, model, files, keep_pixels=KEPT_PIXELS)
+    dataset = load_data(settings, model, files, keep_pixels=PIXEL_MEMORY)
     if record is not None:
         _check_unchanged(settings, model, dataset, record)
     check(settings, model, adapter, lines, dataset)
@@ -88,7 +88,7 @@ def prepare(
     estimator = MemoryEstimator(model, adapter, dataset, lines, device.type)
     settings, fitted = fit_memory(settings, estimator, device)
     if fitted is not None:
-        _tell(callbacks, fitted)
+        _emit(callbacks, fitted)
     with shortage_explained(settings, device, lambda: estimator):
         estimator.model = model = place(model, settings, workspace, device)
         adapter.to(model.device)
@@ -102,7 +102,7 @@ def prepare(
     return Components(settings, model, adapter, dataset, lines, trainer, estimator)
 
 
-def _tell(callbacks: Sequence[Callback], event: Event) -> None:
+def _emit(callbacks: Sequence[Callback], event: Event) -> None:
     for callback in callbacks:
         callback.on_event(event)
 

@@ -108,14 +108,14 @@ def training_data(
         files: hold latents of earlier runs, and keep these.
     """
 
-    def told(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         for callback in callbacks:
             callback.on_event(Progressed("latents", done, total))
 
     if files is not None and model.slicing:  # which changes larger pictures' latents a little
         files.encoder += ", in slices"
     with model.placement.acting(VAE, alone=True):
-        latents = LatentCache.encode(model, dataset, seed=settings.seed, on_progress=told, files=files)
+        latents = LatentCache.encode(model, dataset, seed=settings.seed, on_progress=report, files=files)
     for remark in files.remarks() if files else ():
         warnings.warn(remark, stacklevel=2)
     return TrainingData(

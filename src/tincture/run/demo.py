@@ -67,7 +67,7 @@ def run(
     seed: int = 0,
     pairs: int = 120,
     callbacks: Sequence[Callback] = (),
-    tell: Callable[[str], None] = lambda text: None,
+    on_stage: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Runs the main job into the folder ``out`` (a workspace) and returns the report, also in ``out/report.json``.
 
@@ -76,7 +76,7 @@ def run(
         style: what the hypernetwork is taught: outline, frame or sunset.
         seed: of the pictures, of training and of the previews.
         pairs: previews per measurement, each another pair of prompt and seed, none of whose prompts was trained on.
-        tell: told in a sentence what happens next.
+        on_stage: gets a sentence on what happens next.
 
     Raises:
         UsageError: subject or style is not of picto's world, or ``out`` holds something else.
@@ -84,7 +84,7 @@ def run(
     randomness.require_seeds([seed])
     taught, workspace = _checked(out, subject, style)
     model = load_model("picto", workspace=workspace)
-    tell("Reading rendered pictures with the oracle, and pictures that picto draws for random prompts.")
+    on_stage("Reading rendered pictures with the oracle, and pictures that picto draws for random prompts.")
     scenes = random_scenes(pairs, seed, "prompts")
     rendered = judge(scenes, [world.render(scene) for scene in scenes])
     base = draw(model, scenes, [scene.caption() for scene in scenes], seed)
@@ -96,9 +96,9 @@ def run(
         "oracle": {"accuracy": rendered.share(oracle.ATTRIBUTES)},
         "picto": {"prompt_accuracy": base.share(oracle.ATTRIBUTES)},
     }
-    tell(f"Teaching an embedding the {taught} from {SUBJECT_PICTURES} pictures.")
+    on_stage(f"Teaching an embedding the {taught} from {SUBJECT_PICTURES} pictures.")
     report["embedding"], embedding_seconds = teach_subject(model, workspace, taught, seed, pairs, callbacks)
-    tell(f"Teaching a hypernetwork the style {style!r} from {STYLE_PICTURES} pictures.")
+    on_stage(f"Teaching a hypernetwork the style {style!r} from {STYLE_PICTURES} pictures.")
     report["hypernetwork"], style_seconds = teach_style(model, workspace, style, seed, base, callbacks)
     report["seconds"] = {"embedding": embedding_seconds, "hypernetwork": style_seconds}
     write_json(out / "report.json", report)

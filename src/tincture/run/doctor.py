@@ -98,11 +98,11 @@ def _devices() -> Iterator[torch.device]:
 
 
 def _device(device: torch.device) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": str(device)}
+    facts: dict[str, Any] = {"name": str(device)}
     if device.type in ("cuda", "xpu"):
         properties = getattr(torch, device.type).get_device_properties(device)
-        told |= {"model": properties.name, "memory": properties.total_memory}
-    return told | {"precisions": [name for name, dtype in PRECISIONS.items() if _works(device, dtype)]}
+        facts |= {"model": properties.name, "memory": properties.total_memory}
+    return facts | {"precisions": [name for name, dtype in PRECISIONS.items() if _works(device, dtype)]}
 
 
 def _works(device: torch.device, dtype: torch.dtype) -> bool:

@@ -52,8 +52,8 @@ def _fits(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> bool:
     if not isinstance(saved, dict) or set(saved) != set(range(len(parameters))):
         return False
     return all(
-        isinstance(kept, dict) and all(_like(value, parameters[index]) for value in kept.values())
-        for index, kept in saved.items()
+        isinstance(values, dict) and all(_like(value, parameters[index]) for value in values.values())
+        for index, values in saved.items()
     )
 
 

@@ -72,7 +72,7 @@ def train(
     load_optimizer(run.trainer.optimizer, adapter, path)
     folder = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name, path.suffix)
     write_records(run, folder, path, workspace)
-    _tell_prepared(run, folder, callbacks)
+    _emit_prepared(run, folder, callbacks)
     return _run(run, folder, path, callbacks, stop)
 
 
@@ -126,7 +126,7 @@ def resume(
         record["settings"] = run.settings.to_dict()
     if record != began:
         write_json(folder.record, record)
-    _tell_prepared(run, folder, callbacks)
+    _emit_prepared(run, folder, callbacks)
     return _run(run, folder, path, callbacks, stop)
 
 
@@ -172,7 +172,7 @@ def _run(
     return RunResult(path, folder.path, trainer.global_step, loss, interrupted, seconds.value)
 
 
-def _tell_prepared(run: Components, folder: RunFolder, callbacks: Sequence[Callback]) -> None:
+def _emit_prepared(run: Components, folder: RunFolder, callbacks: Sequence[Callback]) -> None:
     for callback in callbacks:
         callback.on_event(RunPrepared(folder.path, run.settings.to_dict()))
 

@@ -16,7 +16,7 @@ from tincture.training.conditioning import Conditioning
 from tincture.training.optimizer import create_optimizer
 from tincture.training.trainer import Clipping, Trainer, TrainingData
 
-_KEPT_TEXT = 256 * 2**20
+_PROMPT_MEMORY = 256 * 2**20
 """Bytes of encoded prompts that stay on the device: 1,100 prompts of Stable Diffusion 1, 400 of XL."""
 
 
@@ -54,7 +54,7 @@ def make_trainer(
             model,
             trains_text=adapter.trains_text,
             clip_skip=settings.clip_skip,
-            capacity=prompts_kept(model),
+            capacity=prompts_in_memory(model),
             known=known_prompts,
         ),
         optimizer,
@@ -81,9 +81,9 @@ def known_prompts(
     if not settings.offload or adapter.trains_text:
         return []
     prompts = possible_prompts(settings, adapter.name, dataset, lines)
-    return prompts if prompts is not None and len(prompts) < prompts_kept(model) else []
+    return prompts if prompts is not None and len(prompts) < prompts_in_memory(model) else []
 
 
-def prompts_kept(model: DiffusionModel) -> int:
+def prompts_in_memory(model: DiffusionModel) -> int:
     """How many encoded prompts, as short as the empty one, stay on the device."""
-    return _KEPT_TEXT // model.bytes_of_prompt()
+    return _PROMPT_MEMORY // model.bytes_of_prompt()

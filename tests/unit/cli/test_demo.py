@@ -18,9 +18,9 @@ REPORT = {"oracle": {"accuracy": 0.9951}, "embedding": {"after": {"fidelity": 0.
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
     made: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
-    def run(*arguments: Any, callbacks: list[Any], tell: Callable[[str], None], **keywords: Any) -> dict[str, Any]:
+    def run(*arguments: Any, callbacks: list[Any], on_stage: Callable[[str], None], **keywords: Any) -> dict[str, Any]:
         assert len(callbacks) == 1
-        tell("Teaching.")
+        on_stage("Teaching.")
         made.append((arguments, keywords))
         return REPORT
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from tests.unit.formats.webui_gate import ENTRY
 from tincture.errors import FileFormatError
-from tincture.formats.contents import look_into
+from tincture.formats.contents import read_contents
 from tincture.formats.files import atomic_torch_save
 from tincture.formats.hypernetwork_file import read_hypernetwork_file, write_hypernetwork_safetensors
 
@@ -33,7 +33,7 @@ GOLDEN = Path(__file__).parents[2] / "golden"
     ],
 )
 def test_golden_files(name: str, kind: str, container: str, tensors: int) -> None:
-    found = look_into(GOLDEN / name)
+    found = read_contents(GOLDEN / name)
     assert (found.kind, found.container, len(list(found.tensors()))) == (kind, container, tensors)
 
 
@@ -54,26 +54,26 @@ def test_containers(values: dict[str, torch.Tensor], kind: str, container: str, 
         save_file(values, path)
     else:
         torch.save(values, path, _use_new_zipfile_serialization=container == "torch")
-    found = look_into(path)
+    found = read_contents(path)
     assert (found.kind, found.container) == (kind, container)
 
 
 def test_a_hypernetwork_as_safetensors(tmp_path: Path) -> None:
     write_hypernetwork_safetensors(tmp_path / "x", read_hypernetwork_file(GOLDEN / "plain-121.pt"))
-    assert look_into(tmp_path / "x").kind == "hypernetwork"
+    assert read_contents(tmp_path / "x").kind == "hypernetwork"
 
 
 def test_a_webp_is_one(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "x", "WEBP")
-    assert look_into(tmp_path / "x").container == "webp"
+    assert read_contents(tmp_path / "x").container == "webp"
 
 
 def test_what_the_webui_refuses_is_told(tmp_path: Path) -> None:
     torch.save({"cat": torch.ones(2, 8)}, tmp_path / "a")
-    refused = look_into(tmp_path / "a").refused_entries
+    refused = read_contents(tmp_path / "a").refused_entries
     assert refused and not any(ENTRY.fullmatch(name) for name in refused)
     atomic_torch_save({"cat": torch.ones(2, 8)}, tmp_path / "b")
-    assert look_into(tmp_path / "b").refused_entries == ()
+    assert read_contents(tmp_path / "b").refused_entries == ()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_what_the_webui_refuses_is_told(tmp_path: Path) -> None:
 def test_what_is_no_adapter_is_refused(value: Any, told: str, tmp_path: Path) -> None:
     torch.save(value, tmp_path / "x")
     with pytest.raises(FileFormatError, match=told):
-        look_into(tmp_path / "x")
+        read_contents(tmp_path / "x")
 
 
 def test_values_that_hold_one_another_many_times_are_walked_once(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_values_that_hold_one_another_many_times_are_walked_once(tmp_path: Path)
         values = [values] * 100
     torch.save({"string_to_param": values}, tmp_path / "x")
     start = time.process_time()
-    assert len(list(look_into(tmp_path / "x").tensors())) == 1
+    assert len(list(read_contents(tmp_path / "x").tensors())) == 1
     assert time.process_time() - start < 1
 
 
@@ -100,7 +100,7 @@ def test_values_that_hold_one_another_many_times_are_walked_once(tmp_path: Path)
 def test_other_files_are_called_so(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(FileFormatError, match="neither a torch nor a safetensors file, nor a PNG or WebP"):
-        look_into(tmp_path / "x")
+        read_contents(tmp_path / "x")
 
 
 @pytest.mark.parametrize("start", [b"hello", b"\x89PNG\r\n\x1a\n"])
@@ -109,7 +109,7 @@ def test_of_other_files_and_pictures_only_the_beginning_is_read(start: bytes, tm
     tracemalloc.start()
     try:
         with contextlib.suppress(FileFormatError):
-            look_into(tmp_path / "x")
+            read_contents(tmp_path / "x")
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
         tracemalloc.stop()

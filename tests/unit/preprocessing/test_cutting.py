@@ -12,8 +12,8 @@ from PIL import ExifTags, Image, ImageOps
 from tests.unit.preprocessing.pictures import portrait, texture
 from tincture.errors import StorageError
 from tincture.preprocessing import cutting
-from tincture.preprocessing.cut_jobs import Cut, CutRules, Job, Looked, Skipped, SplitRules, Unchanged
-from tincture.preprocessing.cutting import cut, look, plan_crops
+from tincture.preprocessing.cut_jobs import Cut, CutJob, CutRules, Probed, Skipped, SplitRules, Unchanged
+from tincture.preprocessing.cutting import cut, plan_crops, probe
 from tincture.preprocessing.focal import FocalWeights
 from tincture.preprocessing.geometry import MulticropRules, centre_box
 
@@ -26,11 +26,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def job(folder: Path, picture: Image.Image | None = None, rules: CutRules = SQUARE, name: str = "fox.png") -> Job:
+def job(folder: Path, picture: Image.Image | None = None, rules: CutRules = SQUARE, name: str = "fox.png") -> CutJob:
     path = folder / "in" / name
     if picture:
         picture.save(path)
-    return Job(path, folder / "out", "00007", path.stem, rules)
+    return CutJob(path, folder / "out", "00007", path.stem, rules)
 
 
 def made(outcome: object) -> Cut:
@@ -239,7 +239,7 @@ def test_what_is_no_picture_is_skipped_with_the_reason(folder: Path, kind: str) 
         "missing": "No such file",
         "folder": "Is a directory",
     }[kind]
-    for outcome in (cut(job(folder)), look(path)):
+    for outcome in (cut(job(folder)), probe(path)):
         assert isinstance(outcome, Skipped)
         assert told in outcome.reason
     assert not (folder / "out").exists()
@@ -286,7 +286,7 @@ def test_a_full_disk_leaves_nothing_half_done(folder: Path, monkeypatch: pytest.
 
 def test_looking_tells_content_and_likeness(folder: Path) -> None:
     wanted = job(folder, texture(80, 64))
-    looked = look(wanted.path)
-    assert isinstance(looked, Looked)
-    assert looked.thumbnail == made(cut(wanted)).thumbnail
-    assert len(looked.digest) == 64
+    probed = probe(wanted.path)
+    assert isinstance(probed, Probed)
+    assert probed.thumbnail == made(cut(wanted)).thumbnail
+    assert len(probed.digest) == 64

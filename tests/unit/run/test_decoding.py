@@ -168,7 +168,7 @@ def test_what_has_no_room_is_opened_a_second_time_and_trains_alike(
     for bench in (wide, tight):
         add_alpha(bench.data)
     before = wide.train("embedding", **settings)
-    monkeypatch.setattr("tincture.run.components.KEPT_PIXELS", room)
+    monkeypatch.setattr("tincture.run.components.PIXEL_MEMORY", room)
     opened.clear()
     after = tight.train("embedding", **settings)
     kept = room // (3 * 16 * 16)

@@ -14,7 +14,7 @@ from PIL import Image
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.adapters.lora import LoraReport, export_lora
 from tincture.errors import DataError, UsageError
-from tincture.formats.contents import look_into
+from tincture.formats.contents import read_contents
 from tincture.formats.embedding_content import EmbeddingFile, only_vectors
 from tincture.formats.embedding_file import EMBEDDING_WRITERS, read_embedding_file
 from tincture.formats.embedding_picture import write_embedding_png, write_embedding_webp
@@ -140,7 +140,7 @@ def plan_conversion(
     target = Path(target)
     if target.exists() and not overwrite:
         raise UsageError(f"There is a file {target} already; choose another name, or allow overwriting it.")
-    kind = look_into(source).kind
+    kind = read_contents(source).kind
     if kind not in _FORMATS:
         raise UsageError(
             f"{os.fspath(source)} holds {'a LoRA' if kind == 'lora' else 'the state of an optimizer'}, which no other "

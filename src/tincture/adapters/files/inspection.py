@@ -10,9 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tincture.adapters.files import warnings as oddities
+from tincture.adapters.files.warnings import (
+    COMFYUI_ACTIVATIONS,
+    container_warnings,
+    embedding_warnings,
+    hypernetwork_warnings,
+)
 from tincture.errors import FileFormatError
-from tincture.formats.contents import Contents, look_into
+from tincture.formats.contents import Contents, read_contents
 from tincture.formats.embedding_file import read_embedding_file
 from tincture.formats.embedding_optimizer import checksum
 from tincture.formats.files import sha256_file
@@ -59,10 +64,10 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     model = inspect_model(path)
     if model is not None:
         return _report(path, model, sha256_of([Path(path)]))
-    found = look_into(path)
+    found = read_contents(path)
     describe = {"embedding": _embedding, "hypernetwork": _hypernetwork, "lora": _lora, "optimizer": _optimizer}
     own = describe[found.kind](Path(path), found)
-    own["notes"] = [*own.get("notes", ()), *oddities.of_container(Path(path), found)]
+    own["notes"] = [*own.get("notes", ()), *container_warnings(Path(path), found)]
     if found.refused_entries:
         own["read_by"] = [program for program in own["read_by"] if program not in ("webui", "Forge")]
     return _report(path, {**own, "container": found.container}, sha256_file(path))
@@ -112,7 +117,7 @@ def _embedding(path: Path, found: Contents) -> dict[str, Any]:
         "read_by": [*_READERS[layout], "Tincture"],
         "provenance": file.provenance,
         "lost": list(file.lost),
-        "notes": list(oddities.of_embedding(path, found, file)),
+        "notes": list(embedding_warnings(path, found, file)),
     }
 
 
@@ -150,7 +155,7 @@ def _hypernetwork(path: Path, found: Contents) -> dict[str, Any]:
     dropout = file.dropout_structure
     if dropout is None and file.use_dropout:
         dropout = legacy_dropout_structure(file.layer_structure, file.last_layer_dropout)
-    portable = (file.activation_func or "linear") in oddities.COMFYUI_ACTIVATIONS
+    portable = (file.activation_func or "linear") in COMFYUI_ACTIVATIONS
     readers = ["webui", "Forge", *(["ComfyUI"] if portable else [])] if found.container != "safetensors" else []
     return {
         "kind": "hypernetwork",
@@ -173,7 +178,7 @@ def _hypernetwork(path: Path, found: Contents) -> dict[str, Any]:
         "optional_info": file.optional_info,
         "read_by": [*readers, "Tincture"],
         "provenance": file.provenance,
-        "notes": list(oddities.of_hypernetwork(path, file)),
+        "notes": list(hypernetwork_warnings(path, file)),
     }
 
 

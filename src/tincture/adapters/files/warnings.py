@@ -19,7 +19,7 @@ _SUFFIXES = {"safetensors": (".safetensors", ".sft"), "png": (".png",), "webp": 
 _TORCH_SUFFIXES = (".pt", ".bin", ".pth", ".ckpt", ".optim")
 
 
-def of_container(path: Path, found: Contents) -> Iterator[str]:
+def container_warnings(path: Path, found: Contents) -> Iterator[str]:
     """Of any file: a name that does not fit the content, and what the webui's check refuses."""
     allowed = _SUFFIXES.get(found.container, _TORCH_SUFFIXES)
     if path.suffix.lower() not in allowed:
@@ -34,10 +34,10 @@ def of_container(path: Path, found: Contents) -> Iterator[str]:
         )
 
 
-def of_embedding(path: Path, found: Contents, file: EmbeddingFile) -> Iterator[str]:
+def embedding_warnings(path: Path, found: Contents, file: EmbeddingFile) -> Iterator[str]:
     """Of an embedding's name and vectors."""
     if found.container not in _PICTURES:
-        yield from _of_name(path, file.name)
+        yield from _name_warnings(path, file.name)
     for encoder, vectors in file.vectors.items():
         if not vectors.any():
             yield f"All numbers for {encoder} are 0."
@@ -49,9 +49,9 @@ def of_embedding(path: Path, found: Contents, file: EmbeddingFile) -> Iterator[s
         yield f"It has more vectors than the {MAX_VECTORS} that a prompt has room for in a row."
 
 
-def of_hypernetwork(path: Path, file: HypernetworkFile) -> Iterator[str]:
+def hypernetwork_warnings(path: Path, file: HypernetworkFile) -> Iterator[str]:
     """Of a hypernetwork's name, activation and weights, and why it cannot be used if it cannot."""
-    yield from _of_name(path, file.name)
+    yield from _name_warnings(path, file.name)
     if not any(bool(tensor.any()) for pair in file.states.values() for state in pair for tensor in state.values()):
         yield "All its weights are 0, so it changes nothing."
     if file.activation_func and file.activation_func not in COMFYUI_ACTIVATIONS:
@@ -62,6 +62,6 @@ def of_hypernetwork(path: Path, file: HypernetworkFile) -> Iterator[str]:
         yield str(error)
 
 
-def _of_name(path: Path, name: str) -> Iterator[str]:
+def _name_warnings(path: Path, name: str) -> Iterator[str]:
     if name != path.stem:
         yield f"It calls itself {name!r}, but the webui, ComfyUI and Tincture go by the file's name, {path.stem!r}."

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers.models.clip.configuration_clip import CLIPTextConfig
 
 from tincture.errors import ModelError
-from tincture.models.loading.silence import quiet_libraries
+from tincture.models.loading.silence import silenced_libraries
 
 
 def build(
@@ -32,7 +32,7 @@ def build(
         ModelError: weights are missing, or not of the module's shapes.
     """
     try:
-        with quiet_libraries(), torch.device("meta"):
+        with silenced_libraries(), torch.device("meta"):
             module = make()
     except Exception as error:  # the libraries raise errors of many families for configurations that make no sense
         raise cannot_be_loaded(place, error) from error
@@ -51,7 +51,7 @@ def build(
 def clip_text_config(values: Mapping[str, Any], place: str) -> Any:
     """transformers' CLIPTextConfig; ModelError where ``values`` make no sense."""
     try:
-        with quiet_libraries():
+        with silenced_libraries():
             return CLIPTextConfig.from_dict(dict(values))
     except Exception as error:  # whatever the library finds wrong with it
         raise cannot_be_loaded(place, error) from error

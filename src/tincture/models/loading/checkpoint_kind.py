@@ -21,7 +21,7 @@ _EMA_PREFIX = "model_ema.diffusion_model"
 _VAE_PREFIXES = ("first_stage_model.", "vae.", "")
 _VAE_MARK = "encoder.down.0.block.0.norm1.weight"
 _FIRST_LAYER = "input_blocks.0.0.weight"
-_SIZES_TOLD = "label_emb.0.0.weight"
+_SIZE_EMBEDDING = "label_emb.0.0.weight"
 _CLIP_MARK, _CLIP_TABLE = "embeddings.position_embedding.weight", "embeddings.token_embedding.weight"
 _OPEN_CLIP_MARK, _OPEN_CLIP_TABLE = "positional_embedding", "token_embedding.weight"
 
@@ -99,7 +99,7 @@ def find_checkpoint(shapes: Shapes) -> Checkpoint | None:
     if not _is_convolution(unet.get(_FIRST_LAYER)) or describe_other(shapes) is not None:
         return None
     return Checkpoint(
-        family="sdxl" if _SIZES_TOLD in unet else "sd2" if has_linear_projection(unet) else "sd1",
+        family="sdxl" if _SIZE_EMBEDDING in unet else "sd2" if has_linear_projection(unet) else "sd1",
         in_channels=unet[_FIRST_LAYER][1],
         uses_ema=not any(name.startswith(UNET_PREFIX) for name in shapes),
         text_encoders=tuple(sorted(_text_encoders(shapes), key=lambda found: (found.width, found.prefix))),
@@ -139,9 +139,9 @@ def _special_unet(unet: Sizes) -> str | None:
     if channels not in (4, 9):
         return _CHANNELS.get(channels, f"a model whose U-Net takes {channels} channels")
     contexts = {size[1] for name, size in unet.items() if name.endswith("attn2.to_k.weight") and len(size) == 2}
-    if _SIZES_TOLD in unet and contexts == {1280}:
+    if _SIZE_EMBEDDING in unet and contexts == {1280}:
         return "the refiner of Stable Diffusion XL"
-    if _SIZES_TOLD in unet and contexts == {1024}:
+    if _SIZE_EMBEDDING in unet and contexts == {1024}:
         return "a Stable Diffusion 2 unCLIP model"
     return "an upscaler" if "label_emb.weight" in unet else None
 

@@ -120,11 +120,11 @@ def unet_config(sizes: Sizes, family: str, pooled_width: int | None) -> dict[str
         **attention,
     }
     if pooled_width is not None:
-        told = _size(sizes, "label_emb.0.0.weight")[1]
+        embedded = _size(sizes, "label_emb.0.0.weight")[1]
         config |= {
             "addition_embed_type": "text_time",
-            "addition_time_embed_dim": (told - pooled_width) // 6,
-            "projection_class_embeddings_input_dim": told,
+            "addition_time_embed_dim": (embedded - pooled_width) // 6,
+            "projection_class_embeddings_input_dim": embedded,
         }
     return config
 

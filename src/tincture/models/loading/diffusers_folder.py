@@ -18,9 +18,9 @@ from tincture.models.loading.clip_tokenizer import load_tokenizer
 from tincture.models.loading.config_files import read_config
 from tincture.models.loading.configs import SCHEDULER
 from tincture.models.loading.folder_family import KNOWN, family_of
-from tincture.models.loading.parts import Parts, Wishes
+from tincture.models.loading.parts import LoadOptions, Parts
 from tincture.models.loading.prediction import EPSILON, PREDICTION_TYPES, Prediction, override
-from tincture.models.loading.silence import quiet_libraries
+from tincture.models.loading.silence import silenced_libraries
 from tincture.models.loading.weight_files import open_weights
 from tincture.models.text_encoder import TextEncoder
 
@@ -28,26 +28,26 @@ from tincture.models.text_encoder import TextEncoder
 _OTHER_NOISE = ("EDM", "FlowMatch")
 
 
-def load_folder(folder: Path, wishes: Wishes, load_other_vae: Callable[[Family], Any] | None = None) -> Parts:
+def load_folder(folder: Path, options: LoadOptions, load_other_vae: Callable[[Family], Any] | None = None) -> Parts:
     """The parts of the model in ``folder``.
 
     Args:
         folder: the diffusers folder.
-        wishes: see ``Wishes``.
+        options: see ``LoadOptions``.
         load_other_vae: gives the VAE to take instead of the folder's own, for a family.
 
     Raises:
         ModelError: a part is missing or broken, or the model is of a family that is not known.
-        UsageError: what is wished for does not go together.
+        UsageError: the options do not go together.
     """
-    family = family_of(folder, wishes.family)
+    family = family_of(folder, options.family)
     scheduler = read_config(folder / "scheduler" / "scheduler_config.json")
-    prediction = override(_prediction(folder, scheduler), wishes.prediction_type, wishes.zero_terminal_snr)
+    prediction = override(_prediction(folder, scheduler), options.prediction_type, options.zero_terminal_snr)
     return Parts(
         family=family,
-        text_encoders=tuple(_text_encoder(folder, spec, wishes) for spec in family.text_encoders),
-        vae=load_other_vae(family) if load_other_vae else load_vae_folder(folder / "vae", wishes.picture_device),
-        unet=_unet(folder / "unet", wishes),
+        text_encoders=tuple(_text_encoder(folder, spec, options) for spec in family.text_encoders),
+        vae=load_other_vae(family) if load_other_vae else load_vae_folder(folder / "vae", options.picture_device),
+        unet=_unet(folder / "unet", options),
         scheduler_config=prediction.scheduler_config({**SCHEDULER, **scheduler}),
         prediction=prediction,
     )
@@ -68,7 +68,7 @@ def _prediction(folder: Path, scheduler: Mapping[str, Any]) -> Prediction:
     return Prediction(stated, bool(scheduler.get("rescale_betas_zero_snr")), "its scheduler's configuration")
 
 
-def _unet(folder: Path, wishes: Wishes) -> Any:
+def _unet(folder: Path, options: LoadOptions) -> Any:
     config = read_config(folder / "config.json")
     if not isinstance(config.get("sample_size"), int):
         raise ModelError(
@@ -79,8 +79,8 @@ def _unet(folder: Path, wishes: Wishes) -> Any:
         lambda: UNet2DConditionModel.from_config(config),
         open_weights(folder),
         place,
-        wishes.picture_device,
-        wishes.dtype,
+        options.picture_device,
+        options.dtype,
     )
 
 
@@ -93,7 +93,7 @@ def load_vae_folder(folder: Path, device: torch.device | str) -> Any:
     return build(lambda: AutoencoderKL.from_config(config), open_weights(folder), place, device, torch.float32)
 
 
-def _text_encoder(folder: Path, spec: TextEncoderSpec, wishes: Wishes) -> TextEncoder:
+def _text_encoder(folder: Path, spec: TextEncoderSpec, options: LoadOptions) -> TextEncoder:
     path = folder / spec.component
     place = f"The {spec.component} in {path}"
     config = clip_text_config(read_config(path / "config.json"), place)
@@ -104,13 +104,13 @@ def _text_encoder(folder: Path, spec: TextEncoderSpec, wishes: Wishes) -> TextEn
         for name, weight in open_weights(path).items()
     }
     kind = CLIPTextModelWithProjection if spec.projected else CLIPTextModel
-    module = build(lambda: kind(config), weights, place, wishes.device, wishes.dtype)
+    module = build(lambda: kind(config), weights, place, options.device, options.dtype)
     return TextEncoder(spec, _tokenizer(folder / spec.tokenizer, config.max_position_embeddings), module)
 
 
 def _tokenizer(folder: Path, positions: int) -> Any:
     try:
-        with quiet_libraries():
+        with silenced_libraries():
             return load_tokenizer(folder, positions)
     except ModelError:
         raise

@@ -12,7 +12,7 @@ INDEX = "model_index.json"
 KNOWN = "only Stable Diffusion 1, 2 and XL models can be used"
 
 
-def family_of(folder: Path, wished: str | None = None) -> Family:
+def family_of(folder: Path, chosen: str | None = None) -> Family:
     """The family of the model in ``folder``, told by its configurations; all its parts are there.
 
     Raises:
@@ -33,7 +33,7 @@ def family_of(folder: Path, wished: str | None = None) -> Family:
         found = "sdxl"
     else:
         found = "sd2" if unet.get("use_linear_projection") or text.get("hidden_act") == "gelu" else "sd1"
-    family = FAMILIES[wished or found]
+    family = FAMILIES[chosen or found]
     parts = [name for spec in family.text_encoders for name in (spec.component, spec.tokenizer)]
     _require(folder, [*first[:3], *parts])
     return family

@@ -16,8 +16,8 @@ from tincture.models.families import FAMILIES
 from tincture.models.loading import hub
 from tincture.models.loading.building import cannot_be_loaded
 from tincture.models.loading.diffusers_folder import load_folder
-from tincture.models.loading.parts import Parts, Wishes
-from tincture.models.loading.silence import quiet_libraries
+from tincture.models.loading.parts import LoadOptions, Parts
+from tincture.models.loading.silence import silenced_libraries
 from tincture.models.loading.single_file import load_single_file
 from tincture.models.loading.sources import PICTO, Source, find_source, short_hash
 from tincture.models.loading.vae_file import load_vae
@@ -62,10 +62,10 @@ def load_model(
     """
     if family not in (None, *FAMILIES):
         raise UsageError(f"The family {family!r} is not known; give {', '.join(FAMILIES)}.")
-    wishes = Wishes(device, dtype, family, prediction_type, zero_terminal_snr, text_only)
+    options = LoadOptions(device, dtype, family, prediction_type, zero_terminal_snr, text_only)
     source = _local(find_source(name, workspace))
-    parts = load_parts(source, wishes, find_vae(vae, workspace) if vae else None)
-    return assemble(source, parts, wishes)
+    parts = load_parts(source, options, find_vae(vae, workspace) if vae else None)
+    return assemble(source, parts, options)
 
 
 def _local(source: Source) -> Source:
@@ -75,7 +75,7 @@ def _local(source: Source) -> Source:
     return dataclasses.replace(source, path=hub.fetch(source.hub_id))
 
 
-def load_parts(source: Source, wishes: Wishes, vae: Path | None = None) -> Parts:
+def load_parts(source: Source, options: LoadOptions, vae: Path | None = None) -> Parts:
     """The parts of the model at ``source``.
 
     Args:
@@ -85,16 +85,16 @@ def load_parts(source: Source, wishes: Wishes, vae: Path | None = None) -> Parts
         ModelError: see ``load_model``, as UsageError.
     """
     assert source.path is not None
-    load_other_vae = partial(load_vae, vae, device=wishes.picture_device) if vae else None
+    load_other_vae = partial(load_vae, vae, device=options.picture_device) if vae else None
     if source.path.is_dir():
-        return load_folder(source.path, wishes, load_other_vae)
-    return load_single_file(source.path, wishes, load_other_vae)
+        return load_folder(source.path, options, load_other_vae)
+    return load_single_file(source.path, options, load_other_vae)
 
 
-def assemble(source: Source, parts: Parts, wishes: Wishes) -> StableDiffusion:
+def assemble(source: Source, parts: Parts, options: LoadOptions) -> StableDiffusion:
     """The model made of ``parts``; ModelError when they do not fit each other."""
     try:
-        with quiet_libraries():
+        with silenced_libraries():
             scheduler = DDPMScheduler.from_config(parts.scheduler_config)
     except Exception as error:  # whatever the library finds wrong with it
         raise cannot_be_loaded(f"The scheduler of {source}", error) from error

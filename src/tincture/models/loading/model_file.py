@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tincture.errors import FileFormatError, ModelError, TinctureError
-from tincture.formats.contents import look_into
+from tincture.formats.contents import read_contents
 from tincture.formats.embedding_file import read_embedding_file
 from tincture.formats.tensor_file import TensorFile, open_tensors
 from tincture.models.loading.checkpoint_kind import Checkpoint, describe_other, find_checkpoint
@@ -47,7 +47,7 @@ def _adapter(path: Path) -> str | None:
     try:
         if path.stat().st_size > _LARGEST_ADAPTER:
             return None
-        kind = look_into(path).kind
+        kind = read_contents(path).kind
         if kind == "embedding":
             read_embedding_file(path)
             return "an embedding"

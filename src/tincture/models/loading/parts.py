@@ -14,7 +14,7 @@ from tincture.models.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True)
-class Wishes:
+class LoadOptions:
     """What the user says of a model, instead of what its files say, and where it shall go.
 
     Attributes:

@@ -10,7 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 
 @contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
+def silenced_libraries() -> Iterator[None]:
     """Holds back the reports and progress bars of diffusers and transformers; afterwards all is as before."""
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [logger.level for logger in loggers]

@@ -34,7 +34,7 @@ from tincture.models.loading.clip_tokenizer import clip_tokenizer, load_tokenize
 from tincture.models.loading.config_files import config_of, read_config
 from tincture.models.loading.configs import PUBLISHED, SCHEDULER, Published, clip_config, unet_config
 from tincture.models.loading.model_file import open_model_file, require_checkpoint
-from tincture.models.loading.parts import Parts, Wishes
+from tincture.models.loading.parts import LoadOptions, Parts
 from tincture.models.loading.prediction import EPSILON, Prediction, find_prediction, override, probe
 from tincture.models.loading.vae_file import original_vae
 from tincture.models.text_encoder import TextEncoder
@@ -46,35 +46,35 @@ _NO_SHAPE = Shape((), None)
 _CLIP_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
 
 
-def load_single_file(path: Path, wishes: Wishes, load_other_vae: Callable[[Family], Any] | None = None) -> Parts:
+def load_single_file(path: Path, options: LoadOptions, load_other_vae: Callable[[Family], Any] | None = None) -> Parts:
     """The parts of the checkpoint ``path``, a .safetensors or .ckpt file.
 
     Args:
         path: the file.
-        wishes: see ``Wishes``.
+        options: see ``LoadOptions``.
         load_other_vae: gives the VAE to take instead of the checkpoint's own, for a family.
 
     Raises:
         ModelError: the file is no checkpoint, of a family that is not known, or lacks something.
-        UsageError: what is wished for does not go together.
+        UsageError: the options do not go together.
     """
     file = open_model_file(path)
     found = require_checkpoint(file)
-    family = FAMILIES[wishes.family or found.family]
+    family = FAMILIES[options.family or found.family]
     _require_text_encoders(file, found, family)
     if load_other_vae is None and found.vae_prefix is None:
         raise ModelError(f"{path} has no VAE; give the file of one for {family.title} by --vae.")
     stated = find_prediction(path, file.shapes, file.metadata)
-    encoders = _text_encoders(file, found, family, wishes)
+    encoders = _text_encoders(file, found, family, options)
     if load_other_vae:
         vae = load_other_vae(family)
     else:
-        vae = original_vae(file, found.vae_prefix or "", family, wishes.picture_device, wishes.configs)
-    unet, unused = _unet(file, family, encoders, wishes)
+        vae = original_vae(file, found.vae_prefix or "", family, options.picture_device, options.configs)
+    unet, unused = _unet(file, family, encoders, options)
     prediction = override(
-        stated or _unstated(family, unet, encoders, wishes), wishes.prediction_type, wishes.zero_terminal_snr
+        stated or _unstated(family, unet, encoders, options), options.prediction_type, options.zero_terminal_snr
     )
-    if wishes.configs is None:
+    if options.configs is None:
         side = PUBLISHED[family.name].sides[prediction.prediction_type]
         unet.register_to_config(sample_size=side // _PIXELS_PER_LATENT)
     return Parts(
@@ -82,14 +82,14 @@ def load_single_file(path: Path, wishes: Wishes, load_other_vae: Callable[[Famil
         text_encoders=tuple(encoders),
         vae=vae,
         unet=unet,
-        scheduler_config=prediction.scheduler_config(_scheduler(wishes)),
+        scheduler_config=prediction.scheduler_config(_scheduler(options)),
         prediction=prediction,
         notes=tuple(_notes(found, unused)),
     )
 
 
-def _scheduler(wishes: Wishes) -> Mapping[str, Any]:
-    return SCHEDULER if wishes.configs is None else read_config(wishes.configs / "scheduler/scheduler_config.json")
+def _scheduler(options: LoadOptions) -> Mapping[str, Any]:
+    return SCHEDULER if options.configs is None else read_config(options.configs / "scheduler/scheduler_config.json")
 
 
 def _notes(found: Checkpoint, unused: list[str]) -> list[str]:
@@ -101,16 +101,16 @@ def _notes(found: Checkpoint, unused: list[str]) -> list[str]:
     return notes
 
 
-def _unstated(family: Family, unet: Any, encoders: list[TextEncoder], wishes: Wishes) -> Prediction:
+def _unstated(family: Family, unet: Any, encoders: list[TextEncoder], options: LoadOptions) -> Prediction:
     """What a model predicts that says nothing of it."""
-    usual = wishes.prediction_type or PUBLISHED[family.name].usual_prediction
+    usual = options.prediction_type or PUBLISHED[family.name].usual_prediction
     if usual is not None:
         return Prediction(usual, False, "usual for its family")
-    if wishes.text_only:
+    if options.text_only:
         return Prediction(EPSILON, False, "not tried")
     tokenizer = encoders[0].tokenizer
     padding = [tokenizer.pad_token_id] * (tokenizer.model_max_length - 2)
-    ids = torch.tensor([[tokenizer.bos_token_id, tokenizer.eos_token_id, *padding]], device=wishes.device)
+    ids = torch.tensor([[tokenizer.bos_token_id, tokenizer.eos_token_id, *padding]], device=options.device)
     with torch.no_grad():
         hidden_states, _ = encoders[0].encode(ids)
     return probe(unet, hidden_states)
@@ -119,19 +119,21 @@ def _unstated(family: Family, unet: Any, encoders: list[TextEncoder], wishes: Wi
 # --- U-Net ------------------------------------------------------------------------------------------------------------
 
 
-def _unet(file: TensorFile, family: Family, encoders: list[TextEncoder], wishes: Wishes) -> tuple[Any, list[str]]:
+def _unet(file: TensorFile, family: Family, encoders: list[TextEncoder], options: LoadOptions) -> tuple[Any, list[str]]:
     """The U-Net, and the names of weights that it has no place for."""
     names = unet_names(file.shapes)
     place = f"The unet in {file.path}"
     pooled = encoders[-1].module.config.projection_dim if family.knows_sizes else None
     sizes = sizes_under(file.shapes, names)
-    config = config_of("unet", wishes.configs, place, lambda: unet_config(sizes, family.name, pooled))
+    config = config_of("unet", options.configs, place, lambda: unet_config(sizes, family.name, pooled))
     originals = {f"{UNET_PREFIX}{inner}": file.tensor(name) for inner, name in names.items()}
     try:
         weights: dict[str, Tensor] = convert_ldm_unet_checkpoint(originals, config)
     except (KeyError, ValueError) as error:
         raise cannot_be_loaded(place, error) from error
-    unet = build(lambda: UNet2DConditionModel.from_config(config), weights, place, wishes.picture_device, wishes.dtype)
+    unet = build(
+        lambda: UNet2DConditionModel.from_config(config), weights, place, options.picture_device, options.dtype
+    )
     return unet, list(weights)
 
 
@@ -149,16 +151,21 @@ def _require_text_encoders(file: TensorFile, found: Checkpoint, family: Family) 
         )
 
 
-def _text_encoders(file: TensorFile, found: Checkpoint, family: Family, wishes: Wishes) -> list[TextEncoder]:
+def _text_encoders(file: TensorFile, found: Checkpoint, family: Family, options: LoadOptions) -> list[TextEncoder]:
     activations = PUBLISHED[family.name].text_activations
     return [
-        _text_encoder(file, encoder, spec, activation, family, wishes)
+        _text_encoder(file, encoder, spec, activation, family, options)
         for encoder, spec, activation in zip(found.text_encoders, family.text_encoders, activations, strict=False)
     ]
 
 
 def _text_encoder(
-    file: TensorFile, found: FoundTextEncoder, spec: TextEncoderSpec, activation: str, family: Family, wishes: Wishes
+    file: TensorFile,
+    found: FoundTextEncoder,
+    spec: TextEncoderSpec,
+    activation: str,
+    family: Family,
+    options: LoadOptions,
 ) -> TextEncoder:
     place = f"The {spec.component} in {file.path}"
     if found.layout == "clip":
@@ -166,16 +173,16 @@ def _text_encoder(
     else:
         weights = _open_clip_weights(file, found.prefix, PUBLISHED[family.name])
     sizes = {name: tuple(weight.shape) for name, weight in weights.items()}
-    values = config_of(spec.component, wishes.configs, place, lambda: clip_config(sizes, activation))
+    values = config_of(spec.component, options.configs, place, lambda: clip_config(sizes, activation))
     config = clip_text_config(values, place)
     if spec.projected:
         weights = {name if name == _PROJECTION else f"text_model.{name}": weight for name, weight in weights.items()}
     kind = CLIPTextModelWithProjection if spec.projected else CLIPTextModel
-    module = build(lambda: kind(config), weights, place, wishes.device, wishes.dtype)
+    module = build(lambda: kind(config), weights, place, options.device, options.dtype)
     positions = config.max_position_embeddings
-    if wishes.configs is None:
+    if options.configs is None:
         return TextEncoder(spec, clip_tokenizer(spec.pad_token, positions), module)
-    return TextEncoder(spec, load_tokenizer(wishes.configs / spec.tokenizer, positions), module)
+    return TextEncoder(spec, load_tokenizer(options.configs / spec.tokenizer, positions), module)
 
 
 def _clip_weights(file: TensorFile, prefix: str) -> dict[str, Tensor]:
@@ -199,10 +206,10 @@ def _open_clip_weights(file: TensorFile, prefix: str, published: Published) -> d
     blocks = sorted({int(match[1]) for inner in names if (match := _RESBLOCK.match(inner))})
     unused = 0 if len(blocks) == published.text_layers else published.last_layers_unused
     dropped = tuple(f"transformer.resblocks.{block}." for block in blocks[len(blocks) - unused :])
-    kept = {inner: file.tensor(name) for inner, name in names.items() if not inner.startswith(dropped)}
-    kept.pop("text_projection", None)
+    weights = {inner: file.tensor(name) for inner, name in names.items() if not inner.startswith(dropped)}
+    weights.pop("text_projection", None)
     # Of the text model it wants to know the width only.
-    sized = SimpleNamespace(config=SimpleNamespace(hidden_size=kept["positional_embedding"].shape[1]))
-    converted = convert_open_clip_checkpoint(sized, kept, prefix="")
+    sized = SimpleNamespace(config=SimpleNamespace(hidden_size=weights["positional_embedding"].shape[1]))
+    converted = convert_open_clip_checkpoint(sized, weights, prefix="")
     weights = {name.removeprefix("text_model."): weight for name, weight in converted.items()}
     return {**weights, **_projection(file, prefix)}

@@ -31,7 +31,7 @@ def original_vae(
     """The AutoencoderKL whose tensors stand in ``file`` under ``prefix`` in the original layout, in float32.
 
     Args:
-        configs: see ``Wishes``.
+        configs: see ``LoadOptions``.
 
     Raises:
         ModelError: weights are missing, do not fit each other, or are of another family.

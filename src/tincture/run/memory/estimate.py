@@ -25,7 +25,7 @@ from tincture.models.placement import DENOISER, TEXT_ENCODERS, VAE
 from tincture.models.sampling import pictures_decoded_at_once
 from tincture.run.data import possible_prompts, preview_prompts, prompt_draw
 from tincture.run.memory.rehearsal import Rehearsal, StepMemory
-from tincture.run.trainer import known_prompts, make_optimizer, make_trainer, prompts_kept
+from tincture.run.trainer import known_prompts, make_optimizer, make_trainer, prompts_in_memory
 from tincture.settings.train import TrainSettings
 from tincture.training.trainer import Trainer, TrainingData
 
@@ -224,6 +224,6 @@ class MemoryEstimator:
         if self.adapter.trains_text:
             return 0
         prompts = possible_prompts(settings, self.adapter.name, self.dataset, self.lines)
-        kept = prompts_kept(self.model)
+        most = prompts_in_memory(self.model)
         each = max(self.model.bytes_of_prompt(prompt) for prompt in self._longest_prompts(1))
-        return min(kept, kept if prompts is None else len(prompts) + 1) * each
+        return min(most, most if prompts is None else len(prompts) + 1) * each

@@ -143,32 +143,36 @@ def shortage_text(
     begin = f"The memory of the device {device} ran out."
     changes = _savings(settings, device)
     if not saved:
-        told = _told(settings, [*changes, *_smaller(settings, estimator)], estimator, _SMALLER_PICTURES)
-        return f"{begin} {told} --vram auto chooses among them by itself."
+        advice = _advice(settings, [*changes, *_smaller(settings, estimator)], estimator, _SMALLER_PICTURES)
+        return f"{begin} {advice} --vram auto chooses among them by itself."
     whole = f"What was saved is whole: go on with tincture resume {saved!r} and"
     if not changes:
         return f"{begin} {whole} more memory, or begin a new run with smaller pictures or batches."
-    return f"{begin} {_told(settings, changes, estimator)} {whole} such an option."
+    return f"{begin} {_advice(settings, changes, estimator)} {whole} such an option."
 
 
 def _too_large(settings: TrainSettings, estimator: MemoryEstimator, available: int, device: torch.device) -> str:
     given = "is free" if settings.vram == "auto" else f"is to be used of {settings.vram} (--vram)"
     return (
         f"The run does not fit into the memory of the device {device}, of which {_gib(available)} {given}. "
-        f"{_told(settings, _smaller(settings, estimator), estimator, _SMALLER_PICTURES)}"
+        f"{_advice(settings, _smaller(settings, estimator), estimator, _SMALLER_PICTURES)}"
     )
 
 
-def _told(settings: TrainSettings, changes: list[Change], estimator: MemoryEstimator | None, besides: str = "") -> str:
+def _advice(
+    settings: TrainSettings, changes: list[Change], estimator: MemoryEstimator | None, besides: str = ""
+) -> str:
     """What the run takes, and what it would take after each of the changes and after all; ``besides`` always helps."""
     if estimator is None:
         return f"Give {_either([*map(_flags, changes), *([besides] if besides else [])])}."
     now = estimator.estimate(settings)
     if len(changes) > 1:
         changes = [*changes, {name: value for change in changes for name, value in change.items()}]
-    told = [f"{_gib(estimator.estimate(settings.replace(**change)).peak)} with {_flags(change)}" for change in changes]
-    told += [f"less with {besides}"] if besides else []
-    return f"The run takes about {_gib(now.peak)} ({now.fullest}), and {_either(told)}."
+    options = [
+        f"{_gib(estimator.estimate(settings.replace(**change)).peak)} with {_flags(change)}" for change in changes
+    ]
+    options += [f"less with {besides}"] if besides else []
+    return f"The run takes about {_gib(now.peak)} ({now.fullest}), and {_either(options)}."
 
 
 def _savings(settings: TrainSettings, device: torch.device) -> list[Change]:

@@ -133,11 +133,11 @@ class Rehearsal:
                 parameter.grad = torch.zeros_like(parameter)
             trainer.optimizer.step()
             trainer.optimizer.zero_grad(set_to_none=True)
-            kept = memory.now
-            memory.peak = kept
+            between_steps = memory.now
+            memory.peak = between_steps
             with self._acting(training=True):
                 trainer.make_step(0.1)
-        return StepMemory(trained + kept, memory.peak - kept)
+        return StepMemory(trained + between_steps, memory.peak - between_steps)
 
     def cached_latents(self, count: int, width: int, height: int) -> LatentCache:
         """A cache of ``count`` pictures."""

@@ -140,7 +140,8 @@ def draw(
         return finished
     except Exception as error:
         if not isinstance(error, TinctureError):
-            resources.studio.kept.forget()  # whatever it left behind, the next drawing begins with the model's files
+            # Whatever it left behind, the next drawing begins with the model's files.
+            resources.studio.model_cache.forget()
         if not is_shortage(error):
             raise
     raise OutOfMemoryError(

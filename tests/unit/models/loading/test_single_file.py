@@ -18,7 +18,7 @@ from tests.checkpoints import Checkpoints, Edit, adding, modules, renamed, witho
 from tests.support import save_folder, weights
 from tincture.errors import ModelError, UsageError
 from tincture.models.loading.load import PICTO, load_model, load_parts
-from tincture.models.loading.parts import Wishes
+from tincture.models.loading.parts import LoadOptions
 from tincture.models.loading.sources import find_source
 from tincture.models.stable_diffusion import StableDiffusion
 
@@ -124,7 +124,7 @@ def test_picto_as_one_file_predicts_the_same(tmp_path: Path) -> None:
     model = load_model("picto")
     write_single_file(model, tmp_path / "picto.safetensors")
 
-    parts = load_parts(find_source(str(tmp_path / "picto.safetensors")), Wishes(configs=PICTO))
+    parts = load_parts(find_source(str(tmp_path / "picto.safetensors")), LoadOptions(configs=PICTO))
 
     latents, timesteps = torch.randn(1, 4, 8, 8), torch.tensor([500])
     hidden_states, _ = parts.text_encoders[0].encode(model.text.tokenize(["red moon"]))
@@ -279,9 +279,9 @@ def test_the_running_mean_is_used_where_nothing_else_is_there(
 
     path = checkpoints.edited(kind, tmp_path / "model.safetensors", only_ema)
 
-    parts = load_parts(find_source(str(path)), Wishes())
+    parts = load_parts(find_source(str(path)), LoadOptions())
 
-    plain = load_parts(find_source(str(checkpoints.path(kind))), Wishes())
+    plain = load_parts(find_source(str(checkpoints.path(kind))), LoadOptions())
     assert all(torch.equal(value, plain.unet.state_dict()[name]) for name, value in parts.unet.state_dict().items())
     assert parts.notes == ("The plain weights of its U-Net are missing; the running mean of them (EMA) is used.",)
     assert plain.notes == ()
@@ -293,7 +293,7 @@ def test_weights_without_a_place_are_told(checkpoints: Checkpoints, tmp_path: Pa
     extra = {"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.fuser.weight": torch.zeros(2)}
     path = checkpoints.edited("sd1", tmp_path / "model.safetensors", adding(**extra))
 
-    (note,) = load_parts(find_source(str(path)), Wishes()).notes
+    (note,) = load_parts(find_source(str(path)), LoadOptions()).notes
 
     assert note.startswith("Its U-Net has 1 weights that are not used, for example down_blocks.0.attentions.0.")
 
@@ -351,7 +351,7 @@ def test_a_model_that_says_nothing(checkpoints: Checkpoints, tmp_path: Path) -> 
     """Random weights do not give back the noise they are shown, so that a trial takes them for v."""
     for kind, told_by in (("sd1", "usual for its family"), ("sd2", "a trial of its U-Net")):
         path = checkpoints.edited(kind, tmp_path / f"{kind}.safetensors", dict, metadata={})
-        prediction = load_parts(find_source(str(path)), Wishes()).prediction
+        prediction = load_parts(find_source(str(path)), LoadOptions()).prediction
         assert (prediction.prediction_type, prediction.told_by) == (
             "epsilon" if kind == "sd1" else "v_prediction",
             told_by,

@@ -56,9 +56,9 @@ def test_pictures_are_drawn_by_the_kept_model_and_progress_is_reported(
     parameters = read_parameters(paths[0])
     assert parameters is not None
     assert (parameters.prompt, parameters.settings["Seed"], parameters.settings["Steps"]) == ("a cat", "3", "2")
-    kept = resources.studio.kept._model
+    kept = resources.studio.model_cache._model
     draw(resources, bench)
-    assert resources.studio.kept._model is kept is not None
+    assert resources.studio.model_cache._model is kept is not None
 
 
 def test_a_sheet_where_strengths_or_copies_are_asked_for(resources: Resources, bench: Bench) -> None:
@@ -72,7 +72,7 @@ def test_a_sheet_where_strengths_or_copies_are_asked_for(resources: Resources, b
 
 def test_a_stopped_drawing_ends_and_the_model_stays(resources: Resources, bench: Bench) -> None:
     draw(resources, bench)
-    kept = resources.studio.kept._model
+    kept = resources.studio.model_cache._model
 
     def stop(**progress: Any) -> None:
         if progress["done"] == 1:
@@ -81,7 +81,7 @@ def test_a_stopped_drawing_ends_and_the_model_stays(resources: Resources, bench:
     resources.report = stop
     with pytest.raises(StoppedError):
         draw(resources, bench, prompts=["a cat <hypernet:ink:1>"])
-    assert resources.studio.kept._model is kept
+    assert resources.studio.model_cache._model is kept
     assert kept is not None and not kept.text.attached
 
 
@@ -116,7 +116,7 @@ def test_memory_that_runs_out_is_told_as_what_to_change(
     monkeypatch.setattr(call_targets, "generate_pictures", full)
     with pytest.raises(OutOfMemoryError, match="draw smaller ones"):
         draw(resources, bench)
-    assert resources.studio.kept._model is None
+    assert resources.studio.model_cache._model is None
 
 
 def test_an_adapter_that_is_not_there_is_named(resources: Resources, bench: Bench) -> None:
