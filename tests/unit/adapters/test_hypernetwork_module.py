@@ -300,3 +300,31 @@ def test_half_precision_contexts_meet_float32_weights(dtype: torch.dtype, traini
     torch.testing.assert_close(actual.float(), expected, atol=0.1, rtol=0.05)
     actual.float().sum().backward()
     assert {p.grad.dtype for p in module.parameters() if p.grad is not None} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_pass_without_gradients_leaves_later_ones_theirs(dtype: torch.dtype) -> None:
+    """Under autocast too, whose cache would hand on the weights that were cast without gradients."""
+    module = shaken(HypernetworkModule(16)).train()
+    x = context().to(dtype)
+    with torch.autocast("cpu", dtype):
+        with torch.no_grad():
+            module(x)
+        module(x).float().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_of_many_uses_are_summed_in_full_precision(dtype: torch.dtype) -> None:
+    """Under autocast too, whose cache would have all attentions of a width add up theirs in half precision."""
+    module = shaken(HypernetworkModule(16)).train()
+    contexts = [torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in range(40)]
+
+    def gradients(given: list[Tensor]) -> list[Tensor]:
+        with torch.autocast("cpu", dtype):
+            total = sum((module(x).float().square().sum() for x in given), torch.zeros(()))
+        return list(torch.autograd.grad(total, list(module.parameters())))
+
+    expected = [torch.stack(each).sum(0) for each in zip(*(gradients([x]) for x in contexts), strict=True)]
+    for found, wanted in zip(gradients(contexts), expected, strict=True):
+        assert (found - wanted).norm() < 1e-5 * wanted.norm()

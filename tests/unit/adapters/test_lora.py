@@ -10,8 +10,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.support import tiny_model, weights
+from tincture.adapters.affine import Affine, Moments
 from tincture.adapters.hypernetwork import Hypernetwork
-from tincture.adapters.lora import LoraReport, export_lora, factor
+from tincture.adapters.hypernetwork_module import HypernetworkModule
+from tincture.adapters.lora import LoraReport, _convert, export_lora, factor
+from tincture.adapters.lora_probe import Projection
 from tincture.errors import ModelError, UsageError
 from tincture.formats.safetensors_file import read_safetensors
 from tincture.models.stable_diffusion import StableDiffusion
@@ -202,6 +205,31 @@ def test_what_cannot_be_exported_is_refused(base: StableDiffusion, tmp_path: Pat
     with pytest.raises(ModelError, match="NaN or infinite; take a lower multiplier"):
         export_lora(wild, base, tmp_path / "l.safetensors", rank=4, captions=CAPTIONS[:1])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("which", ["to_k", "to_v"])
+def test_the_rank_goes_to_what_attention_can_see(which: str) -> None:
+    """A constant in every key changes no softmax, so keys count by how they differ; a constant in values is seen."""
+    generator = torch.Generator().manual_seed(0)
+    contexts = torch.randn(4000, 8, generator=generator) * 0.1
+    contexts[:, :4] *= 5  # keys differ most along these
+    contexts[:, 7] += 20  # all have this in common
+    moments = Moments(8)
+    added = Affine(torch.randn(8, 8, generator=generator, dtype=torch.float64), torch.zeros(8, dtype=torch.float64))
+    moments.add(contexts, contexts @ added.matrix.float().T)
+    layer = nn.Linear(8, 6)
+    projection = Projection(f"attn.{which}", layer, HypernetworkModule(8), "attn.to_out.0", nn.Linear(6, 6))
+    part = _convert(projection, added, moments, rank=2, output_bias=False)
+    matrix = layer.weight.detach().double() @ added.matrix
+    seen = contexts.double() - (contexts.double().mean(0) if which == "to_k" else 0)
+
+    def missed(product: torch.Tensor) -> float:
+        return float((seen @ (product - matrix).T).square().sum() / len(seen))
+
+    best, kept, energy = factor(matrix, 2, seen.T @ seen / len(seen))
+    # The fit adds a little to every direction, so that it is the best almost.
+    assert missed(part.change.up @ part.change.down) == pytest.approx(missed(best.up @ best.down), rel=0.05)
+    assert part.kept / part.energy == pytest.approx(kept / energy, rel=0.01)
 
 
 def test_the_product_is_the_nearest_of_its_rank() -> None:

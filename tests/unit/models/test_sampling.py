@@ -13,6 +13,7 @@ from tests.support import tiny_model, weights
 from tincture.errors import UsageError
 from tincture.models import sampling
 from tincture.models.conditions import Conditions
+from tincture.models.noise_process import Diffusion
 from tincture.models.samplers import SAMPLERS
 from tincture.models.sampling import complete
 from tincture.models.stable_diffusion import StableDiffusion
@@ -101,6 +102,61 @@ def test_guidance_doubles_the_batch_and_one_leaves_it_out(
     assert (len(guided), len(plain)) == (4, 2)
     assert torch.equal(hidden_states[:2], model.encode_prompts(["blue"]).hidden_states.expand(2, -1, -1))
     assert torch.equal(hidden_states[2:], plain_states)
+
+
+class OneLevel:
+    """A sampler of one step that begins at noise of a level of its own, and keeps what it is given."""
+
+    init_noise_sigma = 3.5
+
+    def __init__(self) -> None:
+        self.latents, self.noise_pred = torch.empty(0), torch.empty(0)
+
+    def set_timesteps(self, steps: int, device: torch.device) -> None:
+        self.timesteps = torch.arange(steps, device=device)
+
+    def scale_model_input(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return latents / 7
+
+    def step(self, noise_pred: torch.Tensor, timestep: torch.Tensor, latents: torch.Tensor, return_dict: bool) -> Any:
+        self.noise_pred, self.latents = noise_pred, latents
+        return (latents,)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 0.0, 2.0, 7.5])
+def test_the_step_is_given_the_guided_prediction_and_noise_of_the_first_level(
+    guidance_scale: float, model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ho & Salimans 2022, equation 6, written from the negative prompt: negative + scale * (positive - negative)."""
+    sampler, given = OneLevel(), []
+
+    def predict(latents: torch.Tensor, timestep: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        given.append(latents)
+        return latents + conditions.hidden_states[:, 1, :1, None, None]
+
+    monkeypatch.setattr(Diffusion, "make_scheduler", lambda process, name: sampler)
+    monkeypatch.setattr(model, "predict_noise", predict)
+    generate(model, ["moon"], negative_prompt="blue", seeds=[4], steps=1, guidance_scale=guidance_scale)
+
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(sampler.latents, noise * 3.5)
+    assert all(torch.equal(row, noise[0] * 3.5 / 7) for row in given[0])
+    positive, negative = (model.encode_prompts([text]).hidden_states[0, 1, 0] for text in ("moon", "blue"))
+    torch.testing.assert_close(
+        sampler.noise_pred, noise / 2 + negative + guidance_scale * (positive - negative), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_sampler_over_noise_levels_begins_at_the_highest(
+    model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Euler's latents have the last timestep's noise; the U-Net sees them scaled to a variance of 1."""
+    calls = record(model, monkeypatch)
+    generate(model, ["moon"], seeds=[4], sampler="Euler", steps=2, guidance_scale=1)
+    alpha = model.noise_scheduler.alphas_cumprod[999]
+    sigma = ((1 - alpha) / alpha).sqrt()
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(calls[0][0], noise * sigma / (sigma**2 + 1).sqrt())
 
 
 def test_prompt_negative_prompt_guidance_and_clip_skip_matter(shared_model: StableDiffusion) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from tincture.data.batches import BatchPlan
 from tincture.data.latents import LatentCache
 from tincture.errors import DivergedError
 from tincture.events import Event, RunEnded, RunStarted, StepEnd, StepRecord, StepsDone
+from tincture.models.devices import PRECISIONS
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings.schedule import Schedule
 from tincture.training.conditioning import Conditioning
@@ -168,6 +170,28 @@ def test_network_dropout_is_on_and_differs_from_step_to_step(model: StableDiffus
     assert first != plain
 
 
+def test_network_dropout_is_of_step_and_slot(model: StableDiffusion) -> None:
+    """What it leaves out of the same context differs from step to step and within one, and comes again in a rerun."""
+
+    def left_out() -> list[Tensor]:
+        adapter = make_adapter("hypernetwork", model, dropout=0.5)
+        assert isinstance(adapter, Hypernetwork)
+        masks: list[Tensor] = []
+        text_keys = adapter.pairs[32][0]
+        (dropout,) = [layer for layer in text_keys.modules() if isinstance(layer, nn.Dropout)]
+        dropout.register_forward_pre_hook(lambda layer, args: (torch.ones_like(args[0]),))
+        dropout.register_forward_hook(lambda layer, args, output: masks.append(output == 0))
+        still = Schedule.parse("0", 100)
+        batches = [(0,), (0,)]
+        make_trainer(model, adapter, batches, learning_rate=still, gradient_accumulation_steps=2, steps=3).run()
+        return masks[:: len(masks) // 6]
+
+    masks, again = left_out(), left_out()
+    assert len(masks) == 6 and masks[0].any() and not masks[0].all()
+    assert all(torch.equal(mask, other) for mask, other in zip(masks, again, strict=True))
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(masks, 2))
+
+
 def test_noise_timesteps_and_latents_are_those_of_seed_step_and_slot(
     model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,17 +302,23 @@ def test_learning_rate_follows_its_schedule_also_in_a_run_that_goes_on(model: St
     assert [(record.global_step, record.learning_rate) for record in records] == [(3, 0.2), (4, 0.1), (5, 0.1)]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradient_checkpointing_changes_nothing(kind: str) -> None:
+def test_gradient_checkpointing_changes_nothing(kind: str, precision: str) -> None:
+    """In half precision it makes weights anew that autocast had cast, and must not find them in its cache."""
     adapters = []
     for checkpointing in (False, True):
-        model = tiny_model()
+        model = tiny_model().to("cpu", PRECISIONS[precision])
         if checkpointing:
             model.enable_gradient_checkpointing()
         adapter = make_adapter(kind, model, dropout=0.4)
-        make_trainer(model, adapter, [(0, 1)]).run()
+        make_trainer(model, adapter, [(0, 1)], precision=precision).run()
         adapters.append(adapter)
-    assert_trained_alike(adapters[0], adapters[1], dropout=0.4)
+    if precision == "bf16":
+        assert equal(result(adapters[0]), result(adapters[1]))
+        assert change(adapters[0], make_adapter(kind, tiny_model(), 0.4).state_dict()).norm() > 0
+    else:
+        assert_trained_alike(adapters[0], adapters[1], dropout=0.4)
 
 
 def test_loss_weights_count_for_their_own_sample_and_cell(
