@@ -74,7 +74,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
         try:
             await run_in_threadpool(service.start)
         except Exception as error:
-            app.state.start_error = error  # what runs the app tells it as a sentence
+            app.state.start_error = error  # what runs the app reports it as a sentence
             raise
         try:
             yield

@@ -10,7 +10,7 @@ SECRETS = ("TINCTURE_AUTH", "TINCTURE_TOKEN")
 def child_environment(*, allow_hub: bool) -> dict[str, str]:
     """For ``subprocess``: extensions and libraries that run in a child need no password of the server.
 
-    Unless ``allow_hub``, the libraries are told that there is no Hugging Face hub, whatever a file or name says.
+    Unless ``allow_hub``, the libraries find that there is no Hugging Face hub, whatever a file or name says.
     """
     inherited = {name: value for name, value in os.environ.items() if name not in SECRETS}
     return inherited if allow_hub else {**inherited, "HF_HUB_OFFLINE": "1"}

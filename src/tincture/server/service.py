@@ -114,7 +114,7 @@ class Service:
             raise NotFoundError(str(error)) from None
 
     def copies(self) -> list[dict[str, Any]]:
-        """Copies of adapters that trainings kept: ``kind``, ``name``, ``step``, ``path``, ``run`` (DATE/NAME)."""
+        """Copies of adapters that trainings saved: ``kind``, ``name``, ``step``, ``path``, ``run`` (DATE/NAME)."""
         return storage.list_copies(self.workspace)
 
     def delete_dataset(self, name: str) -> None:
@@ -170,8 +170,8 @@ class Service:
                 found = path.stat()
             except OSError:
                 continue  # deleted in between
-            told = {"size": found.st_size, "mtime": found.st_mtime}
-            yield {"kind": kind, "name": path.stem, "path": str(path), **told}
+            size, mtime = found.st_size, found.st_mtime
+            yield {"kind": kind, "name": path.stem, "path": str(path), "size": size, "mtime": mtime}
 
 
 def _uses(job: Job, folder: Path) -> bool:

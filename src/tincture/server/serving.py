@@ -27,20 +27,22 @@ from tincture.workspace import Workspace
 INTERRUPTED = 130
 OPEN_FILES = 2**15
 
-Say = Callable[[str], None]
-Told = Mapping[str, Any]
+Report = Callable[[str], None]
 
 
 def serve(
-    workspace: Workspace, settings: ServerSettings, say: Say, listening: Callable[[Told], None] = lambda told: None
+    workspace: Workspace,
+    settings: ServerSettings,
+    report: Report,
+    listening: Callable[[Mapping[str, Any]], None] = lambda facts: None,
 ) -> int:
     """Serves until SIGINT or SIGTERM; running jobs then finish their step, save, and go on at the next start.
 
     Args:
         workspace: where models and adapters lie.
         settings: of the server.
-        say: told remarks for people.
-        listening: told ``url``, ``root``, ``state_dir``, ``page`` and ``pid`` once requests are answered.
+        report: called with remarks for people.
+        listening: called with ``url``, ``root``, ``state_dir``, ``page`` and ``pid`` once requests are answered.
 
     Returns:
         The exit code: 130 after SIGINT, 0 after SIGTERM.
@@ -54,18 +56,18 @@ def serve(
         service = Service(workspace, settings, load_extensions())
         page = has_page()
         if not page:
-            say("remark: the page is left out, since Gradio is not installed: pip install 'tincture[ui]'")
+            report("remark: the page is left out, since Gradio is not installed: pip install 'tincture[ui]'")
         app = build_app(service, page=page)
-        server = _Server(uvicorn_config(app, settings), say, service.stopping)
+        server = _Server(uvicorn_config(app, settings), report, service.stopping)
         url = _url(settings.host, listener.getsockname()[1])
-        told = {"url": url, "root": str(workspace.root), "state_dir": str(service.state_dir), "page": page}
+        facts = {"url": url, "root": str(workspace.root), "state_dir": str(service.state_dir), "page": page}
 
         def ready() -> None:
-            say(f"serving {workspace.root} at {url} (Ctrl-C ends it)")
-            listening({**told, "pid": os.getpid()})
+            report(f"serving {workspace.root} at {url} (Ctrl-C ends it)")
+            listening({**facts, "pid": os.getpid()})
 
         server.ready = ready
-        with _quiet_logs():
+        with _only_faults_logged():
             try:
                 _run(server, app, listener)
             finally:
@@ -74,13 +76,13 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Tells when it listens; a signal asks for an orderly end, a second one ends the process at once."""
+    """Calls ``ready`` when it listens; a signal asks for an orderly end, a second one ends the process at once."""
 
-    def __init__(self, config: uvicorn.Config, say: Say, stopping: threading.Event) -> None:
+    def __init__(self, config: uvicorn.Config, report: Report, stopping: threading.Event) -> None:
         super().__init__(config)
         self.ready: Callable[[], None] = lambda: None
         self.ended_by: int | None = None
-        self._say, self._stopping = say, stopping
+        self._report, self._stopping = report, stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -90,11 +92,11 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             # Jobs find that their server is gone, save by themselves, and go on at the next start.
-            self._say("leaving at once; running jobs save by themselves")
+            self._report("leaving at once; running jobs save by themselves")
             os._exit(128 + sig)
         self.ended_by, self.should_exit = sig, True
         self._stopping.set()
-        self._say("stopping: running jobs finish their step and save; once more to leave at once")
+        self._report("stopping: running jobs finish their step and save; once more to leave at once")
 
 
 def _run(server: _Server, app: FastAPI, listener: socket.socket) -> None:
@@ -149,8 +151,8 @@ def _url(host: str, port: int) -> str:
 
 
 @contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """uvicorn's own log says nothing that is not said already, except what goes wrong in a request."""
+def _only_faults_logged() -> Iterator[None]:
+    """Of uvicorn's own log, only what goes wrong in a request: the rest is reported already."""
     log = logging.getLogger("uvicorn.error")
     before = log.level
     log.addFilter(_is_fault)

@@ -69,8 +69,8 @@ class AdapterEndpoints:
     async def show_adapter(self, kind: KindName, name: str) -> AdapterDetails:
         """What the file of an adapter says: format, step, model, vectors or layers, provenance, oddities."""
         path = self._service.adapter_file(kind, name)
-        told = await self._patient.call(lambda: self._service.model_work.inspect(str(path)))
-        return AdapterDetails(adapter=self._adapter(kind, path), file=told)
+        file = await self._patient.call(lambda: self._service.model_work.inspect(str(path)))
+        return AdapterDetails(adapter=self._adapter(kind, path), file=file)
 
     def download(self, kind: KindName, name: str, request: Request) -> Response:
         """The file as it lies in the workspace."""

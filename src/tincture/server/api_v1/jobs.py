@@ -185,8 +185,8 @@ class JobEndpoints:
     ) -> Metrics:
         """Loss and rate of the steps after `since_step`: of each `every` steps the last, and the latest of all."""
         found = self._service.queue.folder(job_id).metrics(since_step, every=every, most=limit + 1)
-        told = [Metric(**entry) for entry in found[:limit]]
-        return Metrics(metrics=told, next=told[-1].global_step if len(found) > limit else None)
+        metrics = [Metric(**entry) for entry in found[:limit]]
+        return Metrics(metrics=metrics, next=metrics[-1].global_step if len(found) > limit else None)
 
     async def events(self, job_id: str, since: Since = 0, last_event_id: LastEventId = None) -> Response:
         """Server-sent events until the job has ended: those behind number `since`, or behind Last-Event-ID.

@@ -44,8 +44,8 @@ class PictureEndpoints:
 
     def progress(self) -> DrawingProgress:
         """Sampling steps of the drawing at hand."""
-        told = self._service.model_work.drawing() or {"done": 0, "total": 0}
-        return DrawingProgress(done=told["done"], total=told["total"])
+        progress = self._service.model_work.drawing() or {"done": 0, "total": 0}
+        return DrawingProgress(done=progress["done"], total=progress["total"])
 
     def picture(self, day: str, name: str, request: Request) -> Response:
         """A picture that was drawn, as PNG."""

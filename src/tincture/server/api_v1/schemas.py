@@ -16,8 +16,6 @@ from tincture.settings.fields import FieldSpec
 
 Text = Annotated[str, Field(max_length=10_000)]
 Name = Annotated[str, Field(max_length=200)]
-Seed = Annotated[int, Field(ge=-1, lt=2**63)]
-Seconds = Annotated[float, Field(allow_inf_nan=False)]
 if TYPE_CHECKING:
     KindName = str
 else:

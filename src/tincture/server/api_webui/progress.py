@@ -91,10 +91,10 @@ class ProgressEndpoints:
 def _text(job: Job) -> str:
     if job.stage:
         return f"{job.name}: {job.stage}"
-    told = [f"{job.name}: step {job.global_step} of {job.steps}"]
-    told += [f"loss {job.loss:.4f}"] if job.loss is not None else []
-    told += [f"learning rate {job.learning_rate:g}"] if job.learning_rate is not None else []
-    return ", ".join(told)
+    facts = [f"{job.name}: step {job.global_step} of {job.steps}"]
+    facts += [f"loss {job.loss:.4f}"] if job.loss is not None else []
+    facts += [f"learning rate {job.learning_rate:g}"] if job.learning_rate is not None else []
+    return ", ".join(facts)
 
 
 def _timestamp(seconds: float | None) -> str:

@@ -27,12 +27,12 @@ def body_of(arguments: type[WebuiArguments]) -> dict[str, Any]:
 
 def _property(spec: FieldSpec) -> dict[str, Any]:
     default = list(spec.default) if spec.repeated else spec.default
-    told = {"description": spec.help, **({} if spec.required else {"default": default})}
+    common = {"description": spec.help, **({} if spec.required else {"default": default})}
     if spec.repeated:
-        return {"type": "array", "items": {"type": ["string", "integer"]}, **told}
+        return {"type": "array", "items": {"type": ["string", "integer"]}, **common}
     kinds = [_TYPES[spec.type], *(["number"] if spec.number else []), *([] if spec.required else ["null"])]
     choices = {"enum": [*spec.choices, None]} if spec.choices else {}
-    return {"type": kinds, **choices, **told}
+    return {"type": kinds, **choices, **common}
 
 
 class Told(BaseModel):

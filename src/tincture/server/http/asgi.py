@@ -15,7 +15,7 @@ API_PATHS = ("/api/", "/sdapi/")
 HEAD_BYTES = 16 * 2**10
 """Of a request's first line and headers, at most."""
 ALLOWED = "tincture.allowed"
-"""Key of the scope: whether this request may be told everything."""
+"""Key of the scope: whether the answer to this request may say everything."""
 
 
 def headers_of(scope: Scope, name: bytes) -> list[str]:
@@ -29,7 +29,7 @@ def header_of(scope: Scope, name: bytes) -> str:
 
 
 def media_type(scope: Scope) -> str:
-    """The body's type without parameters, in lower case; empty where it is not told."""
+    """The body's type without parameters, in lower case; empty where it is not given."""
     return header_of(scope, b"content-type").partition(";")[0].strip().lower()
 
 

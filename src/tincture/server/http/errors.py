@@ -81,14 +81,14 @@ def status_of(error: TinctureError) -> int:
 
 def error_response(status: int, error: str, sentence: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An answer in the common shape; what cannot be written as UTF-8, such as half a surrogate pair, is replaced."""
-    told = sentence.encode("utf-8", "replace").decode("utf-8")
-    told = told if len(told) <= MAX_SENTENCE else told[: MAX_SENTENCE - 3] + "..."
-    content = ErrorAnswer(error=error, detail=told, errors=told).model_dump()
+    detail = sentence.encode("utf-8", "replace").decode("utf-8")
+    detail = detail if len(detail) <= MAX_SENTENCE else detail[: MAX_SENTENCE - 3] + "..."
+    content = ErrorAnswer(error=error, detail=detail, errors=detail).model_dump()
     return JSONResponse(content, status, dict(headers) if headers else None)
 
 
 def answer_of(error: Exception) -> JSONResponse:
-    """The answer to any error; an unforeseen one is told by its class only, and logged with its traceback."""
+    """The answer to any error; an unforeseen one is named by its class only, and logged with its traceback."""
     if isinstance(error, TinctureError):
         return error_response(status_of(error), type(error).__name__, str(error))
     if isinstance(error, HTTPException):
@@ -156,9 +156,9 @@ class AnswerFaults:
 
 def _sentence(faults: Sequence[Mapping[str, Any]]) -> str:
     """All that pydantic found wrong, as one sentence per value; values themselves are not repeated."""
-    told = [_fault(fault) for fault in faults[:MAX_FAULTS]]
+    sentences = [_fault(fault) for fault in faults[:MAX_FAULTS]]
     more = f" and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
-    return f"The request is not allowed: {'; '.join(told)}{more}."
+    return f"The request is not allowed: {'; '.join(sentences)}{more}."
 
 
 def _fault(fault: Mapping[str, Any]) -> str:

@@ -54,7 +54,7 @@ class PatientProtocol(H11Protocol):
 
 
 def uvicorn_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
-    """How the app is served: with limits, and nothing told of what serves it."""
+    """How the app is served: with limits, and no word of what serves it."""
     return uvicorn.Config(
         app,
         http=PatientProtocol,

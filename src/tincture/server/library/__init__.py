@@ -1,1 +1,1 @@
-"""Files that the server keeps: data sets, uploads, adapters, pictures."""
+"""Files that the server holds: data sets, uploads, adapters, pictures."""

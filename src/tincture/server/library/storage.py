@@ -1,4 +1,4 @@
-"""What lies in the folders that a server fills: copies that trainings kept, drawn pictures, the room that they take."""
+"""What lies in the folders that a server fills: copies that trainings saved, drawn pictures, the room they take."""
 
 from __future__ import annotations
 

@@ -76,26 +76,26 @@ class Intake:
         else:
             self._store(name, shortened(name), file)
 
-    def _store(self, name: str, told: str, file: BinaryIO) -> None:
-        parts = parts_of(name, told)
+    def _store(self, name: str, label: str, file: BinaryIO) -> None:
+        parts = parts_of(name, label)
         if is_junk(parts):
             return
         self._files += 1
         if self._files > self.max_files:
             raise TooMuchError(f"The upload has more than {self.max_files:,} files, which this server allows.")
-        is_picture = _is_picture(parts[-1], told)
-        self._claim(parts, told)
+        is_picture = _is_picture(parts[-1], label)
+        self._claim(parts, label)
         path = self.folder.joinpath(*parts)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(path, file, told, None if is_picture else _largest_text(parts[-1]))
+            self._write(path, file, label, None if is_picture else _largest_text(parts[-1]))
         except OSError as error:
-            raise StorageError(f"{told} could not be stored: {(error.strerror or str(error)).lower()}.") from error
+            raise StorageError(f"{label} could not be stored: {(error.strerror or str(error)).lower()}.") from error
         if is_picture:
-            _check_picture(path, told)
+            _check_picture(path, label)
             self.pictures += MASK_FOLDER not in parts[:-1]
 
-    def _write(self, path: Path, file: BinaryIO, told: str, most: int | None) -> None:
+    def _write(self, path: Path, file: BinaryIO, label: str, most: int | None) -> None:
         size = 0
         with path.open("xb") as target:
             while chunk := file.read(CHUNK):
@@ -104,53 +104,55 @@ class Intake:
                 if self._bytes > self.max_bytes:
                     raise TooMuchError(
                         f"The upload has more than {self.max_bytes / 2**20:,.0f} MiB unpacked, which this server "
-                        f"allows; {told} goes beyond."
+                        f"allows; {label} goes beyond."
                     )
                 if most is not None and size > most:
-                    raise TooMuchError(f"{told} has more than {most:,} bytes, far more than captions need.")
+                    raise TooMuchError(f"{label} has more than {most:,} bytes, far more than captions need.")
                 target.write(chunk)
 
-    def _claim(self, parts: tuple[str, ...], told: str) -> None:
+    def _claim(self, parts: tuple[str, ...], label: str) -> None:
         """Refuses a name that some file system takes for another one that came before."""
         for depth in range(1, len(parts)):
             folder = "/".join(parts[:depth])
             before = self._taken.setdefault(folded(folder), f"{folder}/")
             if before != f"{folder}/":
-                raise UsageError(f"{told} and {before} cannot lie beside each other on every disk; rename one of them.")
+                raise UsageError(
+                    f"{label} and {before} cannot lie beside each other on every disk; rename one of them."
+                )
         name = "/".join(parts)
         if (before := self._taken.setdefault(folded(name), name)) != name or self.folder.joinpath(*parts).exists():
-            raise UsageError(f"{told} is there twice (as {before}); rename one of them.")
+            raise UsageError(f"{label} is there twice (as {before}); rename one of them.")
 
     # --- zip files ---------------------------------------------------------------------------------------------------
 
     def _unpack(self, name: str, file: BinaryIO) -> None:
-        told = shortened(name)
+        label = shortened(name)
         try:
             with zipfile.ZipFile(_Bounded(file, max(CHUNK, self.max_files * _BYTES_OF_A_NAME))) as archive:
                 for entry in archive.infolist():
-                    self._unpack_entry(archive, entry, told)
+                    self._unpack_entry(archive, entry, label)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, struct.error, NotImplementedError) as error:
-            raise DataError(f"The zip file {told} cannot be read ({error}); pack it again.") from error
+            raise DataError(f"The zip file {label} cannot be read ({error}); pack it again.") from error
         except (ValueError, IndexError, KeyError, RuntimeError) as error:
             if isinstance(error, UsageError):
                 raise
-            raise DataError(f"The zip file {told} is damaged ({error}); pack it again.") from error
+            raise DataError(f"The zip file {label} is damaged ({error}); pack it again.") from error
 
-    def _unpack_entry(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, zip_told: str) -> None:
+    def _unpack_entry(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, zip_label: str) -> None:
         name = _name_of(entry)
-        told = f"{shortened(name)} in {zip_told}"
+        label = f"{shortened(name)} in {zip_label}"
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise UsageError(f"{told} is a link or a device; pack the files themselves.")
+            raise UsageError(f"{label} is a link or a device; pack the files themselves.")
         if name.endswith(("/", "\\")):
-            parts_of(name.rstrip("/\\"), told)
+            parts_of(name.rstrip("/\\"), label)
             return
         if entry.flag_bits & 0x1:
-            raise UsageError(f"{told} is encrypted; pack the files without a password.")
+            raise UsageError(f"{label} is encrypted; pack the files without a password.")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise UsageError(f"{told} is packed by an unusual method; pack the files by the usual one (deflate).")
+            raise UsageError(f"{label} is packed by an unusual method; pack the files by the usual one (deflate).")
         with archive.open(entry) as file:
-            self._store(name, told, file)  # type: ignore[arg-type]
+            self._store(name, label, file)  # type: ignore[arg-type]
 
 
 class _Bounded:
@@ -186,30 +188,30 @@ def _name_of(entry: zipfile.ZipInfo) -> str:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def parts_of(name: str, told: str = "") -> tuple[str, ...]:
+def parts_of(name: str, label: str = "") -> tuple[str, ...]:
     r"""The parts of a relative path, between / or \\, that any system can hold.
 
     Args:
         name: as the upload gives it.
-        told: what errors call it.
+        label: what errors call it.
 
     Raises:
         UsageError: it is absolute, leads upwards, is too long or too deep, or a part of it is not allowed.
     """
-    told = told or shortened(name)
+    label = label or shortened(name)
     text = name.replace("\\", "/")
     if not text.strip() or any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise UsageError(f"{shortened(name)} is no name for a file.")
     if text.startswith("/") or re.match(r"[A-Za-z]:", text):
-        raise UsageError(f"{told} is an absolute path; pack files by relative ones.")
+        raise UsageError(f"{label} is an absolute path; pack files by relative ones.")
     parts = tuple(part for part in text.split("/") if part != ".")
     if not parts or "" in parts or ".." in parts:
-        raise UsageError(f"{told} leads out of its folder, or has an empty part; rename it.")
+        raise UsageError(f"{label} leads out of its folder, or has an empty part; rename it.")
     if len(parts) > DEEPEST:
-        raise UsageError(f"{told} lies in {len(parts) - 1} folders; at most {DEEPEST - 1} are allowed.")
+        raise UsageError(f"{label} lies in {len(parts) - 1} folders; at most {DEEPEST - 1} are allowed.")
     for part in parts:
         if fault := _fault_of(part):
-            raise UsageError(f"{told} {fault}; rename it.")
+            raise UsageError(f"{label} {fault}; rename it.")
     return parts
 
 
@@ -238,13 +240,13 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def _is_picture(file_name: str, told: str) -> bool:
+def _is_picture(file_name: str, label: str) -> bool:
     suffix = os.path.splitext(file_name)[1].lower()
     if suffix in PICTURE_SUFFIXES:
         return True
     if suffix in CAPTION_ENDINGS or file_name.lower() in METADATA:
         return False
-    raise UsageError(f"{told} is none of what a data set has: {_KINDS}. Leave it out.")
+    raise UsageError(f"{label} is none of what a data set has: {_KINDS}. Leave it out.")
 
 
 def _largest_text(file_name: str) -> int:
@@ -254,8 +256,8 @@ def _largest_text(file_name: str) -> int:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _check_picture(path: Path, told: str) -> None:
+def _check_picture(path: Path, label: str) -> None:
     try:
         facts_of(path)
     except UnreadablePictureError as error:
-        raise DataError(f"{told} {str(error).rstrip('.')}; leave it out, and upload the others again.") from error
+        raise DataError(f"{label} {str(error).rstrip('.')}; leave it out, and upload the others again.") from error

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from tincture.errors import UsageError
 
 if TYPE_CHECKING:
-    import gradio as gr
     from fastapi import FastAPI
 
     from tincture.server.service import Service
@@ -20,14 +19,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # Else it sorts its last ten thousand events into a table after each one, and an open page has an event a second.
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**12))
-
-
-def build_page(service: Service) -> gr.Blocks:
-    """The page with all its tabs, to be mounted by ``mount_page``; UsageError where Gradio is not installed."""
-    _require_gradio()
-    from tincture.server.page.shell import build
-
-    return build(service)
 
 
 def mount_page(app: FastAPI, service: Service, path: str = "/") -> FastAPI:

@@ -24,7 +24,7 @@ CHALLENGE = {"WWW-Authenticate": 'Basic realm="Tincture", charset="UTF-8"'}
 
 
 class Credentials:
-    """User, password and token; compared as digests of equal length, in a time that tells nothing of them.
+    """User, password and token; compared as digests of equal length, in a time that gives nothing away.
 
     Args:
         auth: ``USER:PASSWORD``; empty: none.
@@ -56,7 +56,7 @@ class Credentials:
 class Throttle:
     """How long an address has to wait after wrong tries: from the sixth on 1 s, 2 s, 4 s, at most a minute.
 
-    At most ``MOST_ADDRESSES`` are kept; of more, the one that has been quiet longest is forgotten.
+    At most ``MOST_ADDRESSES`` are kept; of more, the one that was idle longest is forgotten.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -27,7 +27,7 @@ from tincture.settings.server import ServerSettings
 
 
 def protect(app: FastAPI, settings: ServerSettings, received: Callable[[int], None] = lambda count: None) -> None:
-    """Put the gate before an app; ``received`` is told the bytes of uploads as they come."""
+    """Put the gate before an app; ``received`` is called with the bytes of uploads as they come."""
     # what is added last is asked first
     most, most_upload = settings.max_body_kb * 2**10, settings.max_upload_mb * 2**20
     app.add_middleware(CheckBody, most=most, most_upload=most_upload, received=received)

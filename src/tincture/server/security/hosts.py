@@ -75,9 +75,9 @@ class CheckHost:
             return await self._app(scope, receive, send)
         given = headers_of(scope, b"host")
         if len(given) != 1 or given[0] not in self._names:
-            told = repr(given[0][:100]) if given else "no name"
+            named = repr(given[0][:100]) if given else "no name"
             sentence = (
-                f"The request is for {told}, which is none of this server's names; "
+                f"The request is for {named}, which is none of this server's names; "
                 "start it with --allow-host NAME, if that is how it is reached."
             )
             return await refuse(scope, receive, send, 403, "ForbiddenHostError", sentence)

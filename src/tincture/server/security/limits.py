@@ -96,7 +96,7 @@ class CheckBody:
     Args:
         most: bytes of a body.
         most_upload: bytes of an upload.
-        received: told how many bytes of an upload came, piece by piece.
+        received: called with how many bytes of an upload came, piece by piece.
         patience_s: seconds that a client may take for a piece.
     """
 
@@ -189,7 +189,7 @@ def _is_deep(body: bytes) -> bool:
 
 
 def _check_announced(scope: Scope, upload: bool, most: int) -> None:
-    """What the headers say of the body."""
+    """Checks what the headers announce."""
     length = header_of(scope, b"content-length")
     if length.isdecimal() and int(length[:20]) > most:
         raise HTTPException(413, _too_large(most))
@@ -197,8 +197,8 @@ def _check_announced(scope: Scope, upload: bool, most: int) -> None:
         return
     given = media_type(scope)
     if given != "application/json" and scope["method"] in UNSAFE_METHODS:
-        told = repr(given[:100]) if given else "not told"
-        raise HTTPException(415, f"The body's type is {told}; this address takes application/json.")
+        named = repr(given[:100]) if given else "not told"
+        raise HTTPException(415, f"The body's type is {named}; this address takes application/json.")
 
 
 def _too_large(most: int) -> str:

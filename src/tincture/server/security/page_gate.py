@@ -87,13 +87,13 @@ def named_files(body: bytes) -> list[str]:
     """The ``path`` of every object in the JSON that has one; none for what is no JSON, which Gradio does not read."""
     found: list[str] = []
 
-    def look(value: dict[str, Any]) -> dict[str, Any]:
+    def note(value: dict[str, Any]) -> dict[str, Any]:
         if isinstance(path := value.get("path"), str):
             found.append(path)
         return value
 
     try:
-        json.loads(body, object_hook=look)
+        json.loads(body, object_hook=note)
     except (ValueError, RecursionError):
         return []
     return found

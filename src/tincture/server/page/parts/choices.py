@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import gradio as gr
-
 if TYPE_CHECKING:
     from tincture.server.service import Service
 
@@ -32,11 +30,6 @@ def models(service: Service) -> list[tuple[str, str]]:
 def templates(service: Service) -> list[str]:
     """Names of prompt templates."""
     return service.templates()
-
-
-def refresh_button(what: str, elem_id: str) -> gr.Button:
-    """A small button that reads a list anew."""
-    return gr.Button("Refresh", elem_id=elem_id, elem_classes="refresh", size="sm", min_width=44, scale=0)
 
 
 def _pictures(count: int) -> str:
