@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from tincture.errors import FileFormatError
-from tincture.formats.files import write_atomically
+from tincture.formats.files import read_bytes, write_atomically
 
 MODELSPEC_VERSION = "1.0.1"
 # safetensors itself allows no longer header; one of that length takes seconds and a gigabyte to read.
@@ -66,6 +66,16 @@ def parse_safetensors(path: str | os.PathLike[str], content: bytes) -> tuple[dic
         ) from error
     header = json.loads(content[8 : 8 + length])
     return tensors, header.get("__metadata__") or {}
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors, on the CPU, and the metadata of the file ``path``.
+
+    Raises:
+        FileFormatError: no such file, damaged or truncated, or with a header beyond 4 MiB.
+        StorageError: the system refuses to read it.
+    """
+    return parse_safetensors(path, read_bytes(path))
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

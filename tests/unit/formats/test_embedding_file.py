@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tests.support import tiny_model
-from tests.unit.formats.reading import read_safetensors
 from tests.unit.formats.webui_gate import refusals
 from tincture.adapters.embedding import Embedding
 from tincture.errors import FileFormatError, TinctureError, UsageError
 from tincture.formats.embedding_content import EmbeddingFile
 from tincture.formats.embedding_file import EMBEDDING_WRITERS, read_embedding_file, write_embedding_file
+from tincture.formats.safetensors_file import read_safetensors
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CASES: list[dict[str, Any]] = json.loads((GOLDEN / "embeddings.json").read_text())

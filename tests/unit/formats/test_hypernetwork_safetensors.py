@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tests.unit.formats.reading import read_safetensors
 from tests.unit.formats.webui_gate import refusals
 from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
 from tincture.errors import FileFormatError
@@ -26,7 +25,7 @@ from tincture.formats.hypernetwork_file import (
     write_hypernetwork_pt,
     write_hypernetwork_safetensors,
 )
-from tincture.formats.safetensors_file import write_safetensors
+from tincture.formats.safetensors_file import read_safetensors, write_safetensors
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 NAMES = ("plain-121", "relu-optim", "swish-ln-dropout")

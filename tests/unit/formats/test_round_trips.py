@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.runs import equal
-from tests.unit.formats.reading import read_safetensors
 from tests.unit.formats.webui_gate import refusals
 from tincture.formats.checked_file import write_checked
 from tincture.formats.embedding_content import EmbeddingFile
@@ -32,7 +31,7 @@ from tincture.formats.hypernetwork_file import (
 )
 from tincture.formats.hypernetwork_optimizer import read_hypernetwork_optimizer, write_hypernetwork_optimizer
 from tincture.formats.lora_file import LowRank, describe_lora, write_lora_file
-from tincture.formats.safetensors_file import write_safetensors
+from tincture.formats.safetensors_file import read_safetensors, write_safetensors
 
 NUMBERS = st.floats(allow_nan=False, width=32)
 SIDES = st.integers(1, 5)

@@ -8,9 +8,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.unit.formats.reading import read_safetensors
 from tincture.errors import FileFormatError
-from tincture.formats.safetensors_file import is_safetensors, modelspec, write_safetensors
+from tincture.formats.safetensors_file import is_safetensors, modelspec, read_safetensors, write_safetensors
 
 SPEC = modelspec(architecture="a", implementation="i", title="t", author="", license="CC0-1.0")
 
