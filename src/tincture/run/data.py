@@ -104,7 +104,7 @@ def training_data(
     Args:
         name: of the adapter, which takes the place of [name].
         lines: of the prompt template.
-        callbacks: are told how far the encoding is.
+        callbacks: get how far the encoding is.
         files: hold latents of earlier runs, and keep these.
     """
 
@@ -186,7 +186,7 @@ def _loss_weights(
 
 
 def mask_remarks(settings: TrainSettings, dataset: PictureDataset) -> Iterator[str]:
-    """What is to be told when the loss is to be weighed by masks, and there are none."""
+    """A sentence for when the loss is to be weighed by masks, and there are none."""
     if settings.use_weight and all(dataset.mask(index) is None for index in range(len(dataset))):
         yield "use_weight is on, but no picture has a mask or an alpha channel; all count wholly."
 
