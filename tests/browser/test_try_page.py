@@ -77,10 +77,24 @@ def test_pictures_are_drawn_with_what_was_asked_for(trying: Any, served: Served)
     trying.locator("#try-pictures img").first.wait_for()
     request = asked(served)
     assert (request["prompts"], request["seeds"], request["model"]) == (["a cat"], [7], "picto")
-    drawing = request["drawing"]
-    assert (drawing["negative_prompt"], drawing["steps"], drawing["sampler"]) == ("blurry", 20, "Euler a")
-    assert not {"guidance_scale", "width", "height"} & drawing.keys()
+    assert (request["negative_prompt"], request["steps"], request["sampler"]) == ("blurry", 20, "Euler a")
+    assert (request["guidance_scale"], request["width"], request["height"]) == (None, None, None)
+    assert (request["prediction_type"], request["zero_terminal_snr"], request["clip_skip"]) == ("auto", None, 1)
     trying.wait_for_function("document.querySelector('#try-pictures img').naturalWidth === 8")
+
+
+def test_a_model_is_drawn_as_it_was_trained(trying: Any, served: Served) -> None:
+    prompt_of(trying).fill("a cat")
+    trying.get_by_role("button", name="Model and precision").click()
+    trying.locator("#try-prediction_type").get_by_label("v_prediction").check()
+    trying.locator("#try-family").get_by_label("sd2").check()
+    trying.locator("#try-zero_terminal_snr").get_by_label("Yes").check()
+    trying.locator("#try-clip_skip input").fill("2")
+    trying.locator("#try-draw").click()
+    trying.locator("#try-pictures img").first.wait_for()
+    request = asked(served)
+    assert (request["family"], request["prediction_type"]) == ("sd2", "v_prediction")
+    assert (request["zero_terminal_snr"], request["clip_skip"], request["precision"]) == (True, 2, "fp32")
 
 
 def test_before_and_after_have_the_same_seed(trying: Any, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

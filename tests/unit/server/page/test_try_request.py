@@ -15,6 +15,7 @@ from tincture.server.page.try_it.prompt_edit import Named
 from tincture.server.page.try_it.request import COMPARED, GRID, PICTURES, Wish
 from tincture.server.requests.drawing import checked_drawing
 from tincture.settings.drawing import CompleteDrawing
+from tincture.settings.model_overrides import ModelOverrides
 
 WISH = Wish(
     mode=PICTURES,
@@ -48,6 +49,14 @@ def test_what_is_left_to_the_model_is_not_asked_for() -> None:
     assert not {"guidance_scale", "width", "height"} & request().keys()
     assert request(guidance_scale=3.5, width=64.0)["width"] == 64
     assert request(guidance_scale=0.0)["guidance_scale"] == 0
+
+
+def test_what_is_said_of_the_model_is_asked_for() -> None:
+    further = {"family": "sd2", "prediction_type": "v_prediction", "zero_terminal_snr": True, "vae": "", "clip_skip": 2}
+    made = request(further=further)
+    assert made.items() >= further.items()
+    assert checked_drawing(made, most=64, side=2048).overrides() == ModelOverrides("", "sd2", "v_prediction", True)
+    assert "zero_terminal_snr" not in request(further={"zero_terminal_snr": None})
 
 
 def test_before_and_after_differ_by_the_adapters_alone() -> None:

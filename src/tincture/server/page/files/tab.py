@@ -17,8 +17,10 @@ from tincture.server.page.parts import choices
 from tincture.server.page.parts.answers import done
 from tincture.server.page.parts.choices import PRIVATE
 from tincture.server.page.parts.components import TELL_CLICKS, panel
+from tincture.server.page.parts.fields import range_of
 from tincture.server.page.parts.markup import fault, quiet
 from tincture.server.requests.sizes import shortened
+from tincture.settings.conversion import CONVERSION_FIELDS
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
@@ -105,7 +107,10 @@ class _Tab:
                 choices.models(service), value=None, label="Base model", info="The LoRA acts with this model only."
             )
             with gr.Row():
-                self.rank = gr.Number(64, label="Rank", info="64 is usual.", precision=0, minimum=1, min_width=110)
+                rank = range_of(CONVERSION_FIELDS["rank"])
+                self.rank = gr.Number(
+                    64, label="Rank", info="64 is usual.", precision=0, min_width=110, elem_id="file-rank", **rank
+                )
                 self.strength = gr.Slider(0, 2, 1, step=0.05, label="Strength", info="Worked in.", min_width=140)
         self.convert = gr.Button("Convert", variant="primary", elem_id="file-do-convert")
         self.written = panel(elem_id="file-written")
@@ -222,5 +227,5 @@ def _options(
     if chosen in CARDS and picture:
         given["picture"] = Path(picture)  # a copy that the page made of an upload
     if chosen == "lora":
-        given["lora"] = {"model": model or "", "rank": int(rank) if rank else None, "multiplier": strength}
-    return {key: value for key, value in given.items() if value}
+        given |= {"model": model, "rank": int(rank) if rank else None, "strength": strength}
+    return {key: value for key, value in given.items() if value or key == "strength"}

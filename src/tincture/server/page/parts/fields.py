@@ -45,6 +45,13 @@ def without_flags(text: str) -> str:
     return _FLAG.sub(lambda flag: f"“{label_of(flag[1].replace('-', '_'))}”", text)
 
 
+def range_of(spec: FieldSpec) -> dict[str, float]:
+    """What a number's input takes: ``minimum`` and ``maximum``, as far as the setting has bounds."""
+    bounds = spec.bounds
+    limits = {} if bounds is None else {"minimum": bounds.minimum, "maximum": spec.largest or bounds.maximum}
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
 class Form:
     """Inputs by the names of settings, and what a person gave as values of settings.
 

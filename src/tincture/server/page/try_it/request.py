@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tincture.errors import UsageError
@@ -25,6 +25,7 @@ class Wish:
         instead: what stands for embeddings in the pictures without them.
         strengths: of a grid's columns, as typed.
         copies: adapter files of a grid's rows.
+        further: fields of ``DrawingRequest`` as they are.
     """
 
     mode: str
@@ -42,6 +43,7 @@ class Wish:
     instead: str = ""
     strengths: str = ""
     copies: Sequence[str] = ()
+    further: Mapping[str, Any] = field(default_factory=dict)
 
 
 def request(wish: Wish) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def request(wish: Wish) -> dict[str, Any]:
     if not (wish.prompt or "").strip():
         raise UsageError("The prompt is empty; say what the picture is to show.")
     drawing: dict[str, Any] = {
+        **wish.further,
         "negative_prompt": wish.negative_prompt,
         "model": wish.model,
         "sampler": wish.sampler,

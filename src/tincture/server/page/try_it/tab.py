@@ -15,11 +15,13 @@ from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.choices import PRIVATE
 from tincture.server.page.parts.components import TELL_CLICKS, number, panel
+from tincture.server.page.parts.fields import Form, range_of
 from tincture.server.page.parts.markup import fault, quiet
 from tincture.server.page.try_it import prompt_edit, request, view
 from tincture.server.page.try_it.prompt_edit import Named
 from tincture.server.page.try_it.request import COMPARED, GRID, MODES, PICTURES, Wish
 from tincture.server.requests.sizes import LONGEST_TEXT
+from tincture.settings.drawing import REQUEST_FIELDS
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
@@ -28,12 +30,21 @@ MOST_SLIDERS = 6
 """Adapters of one prompt whose strength has a slider; more can be typed."""
 NOTHING_YET = "Pictures are shown here, with the settings that are kept in their files."
 MOST_AT_ONCE = 16
+REACH_OF_STEPS = 150
+"""The slider's; more would be hard to set."""
+FURTHER = ("vae", "family", "prediction_type", "zero_terminal_snr", "clip_skip", "precision")
+"""Fields of a drawing with inputs that are rarely needed."""
 LOOK_EVERY_S = 0.3
 KINDS = ("embedding", "hypernetwork")
 SHOW_ANSWER = """() => {
   if (window.innerWidth < 800) document.querySelector("#try-answer").scrollIntoView({ behavior: "smooth" });
 }"""
 QUIETLY: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+
+
+def limits(name: str) -> dict[str, float]:
+    """Of the input of a drawing's field."""
+    return range_of(REQUEST_FIELDS[name])
 
 
 def build(service: Service) -> None:
@@ -85,7 +96,8 @@ class _Tab:
             self.sampler = gr.Dropdown(
                 list(SAMPLERS), value="Euler a", label="Sampling method", min_width=150, elem_id="try-sampler"
             )
-        self.steps = gr.Slider(1, 150, 20, step=1, label="Sampling steps", elem_id="try-steps")
+        steps = {**limits("steps"), "maximum": REACH_OF_STEPS}
+        self.steps = gr.Slider(value=20, step=1, label="Sampling steps", elem_id="try-steps", **steps)
         with gr.Row():
             self.guidance_scale = number(
                 None,
@@ -93,18 +105,39 @@ class _Tab:
                 info="Empty: the model's own.",
                 min_width=110,
                 elem_id="try-guidance-scale",
+                **limits("guidance_scale"),
             )
-            self.width, self.height = self._side("Width"), self._side("Height")
+            self.width, self.height = self._side("width"), self._side("height")
         with gr.Row():
             self.seed = gr.Number(
                 -1, label="Seed", info="-1: another each time.", precision=0, min_width=110, elem_id="try-seed"
             )
             most = min(MOST_AT_ONCE, service.settings.max_pictures)
-            self.count = gr.Slider(1, most, 1, step=1, label="Pictures", info="Seeds count up.", min_width=150)
+            self.count = gr.Slider(
+                value=1,
+                step=1,
+                label="Pictures",
+                info="Seeds count up.",
+                min_width=150,
+                elem_id="try-count",
+                **{**limits("count"), "maximum": most},
+            )
+        with gr.Accordion("Model and precision", open=False, elem_id="try-model"):
+            self.further = Form(REQUEST_FIELDS, "try")
+            self.further.add_all(FURTHER)
 
     @staticmethod
-    def _side(label: str) -> gr.Number:
-        return gr.Number(0, label=label, info="0: the model's own.", precision=0, minimum=0, step=8, min_width=90)
+    def _side(name: str) -> gr.Number:
+        return gr.Number(
+            0,
+            label=name.capitalize(),
+            info="0: the model's own.",
+            precision=0,
+            step=8,
+            min_width=90,
+            elem_id=f"try-{name}",
+            **limits(name),
+        )
 
     def _compared_inputs(self) -> None:
         self.instead = gr.Textbox(
@@ -143,10 +176,11 @@ class _Tab:
 
     @property
     def wishes(self) -> list[Any]:
-        """In the order of the fields of ``Wish``."""
+        """In the order of the fields of ``Wish``, of whose ``further`` each has its own."""
         prompts = [self.mode, self.prompt, self.negative_prompt, self.model, self.sampler, self.steps]
         sizes = [self.guidance_scale, self.width, self.height, self.seed, self.count]
-        return [*prompts, *sizes, self.named, self.instead, self.strengths, self.copies]
+        further = self.further.inputs.values()
+        return [*prompts, *sizes, self.named, self.instead, self.strengths, self.copies, *further]
 
 
 # --- adapters in the prompt -------------------------------------------------------------------------------------------
@@ -271,9 +305,11 @@ def _runs(service: Service) -> list[tuple[str, str]]:
 
 def _draw(service: Service, tab: _Tab) -> None:
     def draw(*given: Any) -> Iterator[tuple[Any, Any]]:
-        wish = Wish(*given)
+        inputs = tab.further.inputs.values()
+        own, further = given[: -len(inputs)], dict(zip(inputs, given[-len(inputs) :], strict=True))
         with ThreadPoolExecutor(1) as pool:
             try:
+                wish = Wish(*[*own, tab.further.read(further)])
                 drawn = pool.submit(service.model_work.draw, request.request(wish))
                 while not drawn.done():
                     yield view.progress(service.model_work.drawing()), gr.skip()
