@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tincture.models.attention import KeyValue, cross_attentions, projections
+from tincture.models.autoencoder import Autoencoder
 from tincture.models.clip_text import ClipText
 from tincture.models.conditions import Conditions
 from tincture.models.families import Family
@@ -40,13 +41,7 @@ class StableDiffusion:
         told_by: where it was found out what the U-Net predicts, in words.
 
     Attributes:
-        placement: which parts lie on the device.
-        text: what knows of tokens: reads prompts and places the vectors of embeddings.
-        default_size: side in pixels of the pictures the model was made for, 512 for SD 1.
-        vae_scale_factor: pixels per latent cell along a side, 8.
-        latent_channels: 4.
-        slicing: see ``enable_slicing``.
-        is_inpainting: whether the U-Net also wants a mask and a masked picture.
+        autoencoder: ``vae``, as the model uses it.
         prediction_type: what the U-Net predicts: ``epsilon`` or ``v_prediction``.
     """
 
@@ -65,7 +60,7 @@ class StableDiffusion:
     ) -> None:
         self.family = family
         self.text = ClipText(text_encoders)
-        self.vae = vae
+        self.autoencoder = Autoencoder(vae)
         self.unet = unet
         self.noise_scheduler = noise_scheduler
         self.name = name
@@ -73,14 +68,13 @@ class StableDiffusion:
         self.guidance_scale = guidance_scale
         self.told_by = told_by
         self.prediction_type: str = noise_scheduler.config.prediction_type
-        self.vae_scale_factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.latent_channels: int = self.vae.config.latent_channels
+        self.vae_scale_factor = self.autoencoder.scale_factor
+        self.latent_channels = self.autoencoder.latent_channels
         self.default_size: int = unet.config.sample_size * self.vae_scale_factor
         self.is_inpainting: bool = unet.config.in_channels > self.latent_channels
         self.placement = Placement(
             {TEXT_ENCODERS: [encoder.module for encoder in self.text_encoders], VAE: [vae], DENOISER: [unet]}
         )
-        self.slicing = False
         self._blank_pictures: dict[tuple[int, ...], Tensor] = {}
         for part in self._parts():
             part.requires_grad_(False).eval()
@@ -89,6 +83,16 @@ class StableDiffusion:
     def predicts(self) -> str:
         """What the U-Net predicts and who says so, in words: "v with zero terminal SNR (its metadata)"."""
         return f"{self.noise_process.predicts}{f' ({self.told_by})' if self.told_by else ''}"
+
+    @property
+    def vae(self) -> Any:
+        """diffusers' AutoencoderKL."""
+        return self.autoencoder.vae
+
+    @property
+    def slicing(self) -> bool:
+        """See ``enable_slicing``."""
+        return self.autoencoder.slicing
 
     @property
     def denoiser(self) -> Any:
@@ -225,26 +229,18 @@ class StableDiffusion:
 
     # --- pictures ----------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def encode_pictures(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents of ``pixels`` (B, 3, H, W) in -1..1.
 
         Both (B, 4, h, w) float32, in the U-Net's scale (times the VAE's scaling factor).
         """
-        self._choose_tiles(pixels.shape[-2] * pixels.shape[-1])
         with self.placement.acting(VAE, alone=True):
-            posterior = self.vae.encode(pixels.to(self.device, torch.float32)).latent_dist
-        scaling_factor: float = self.vae.config.scaling_factor
-        return posterior.mean * scaling_factor, posterior.std * scaling_factor
+            return self.autoencoder.encode(pixels.to(self.device, torch.float32))
 
-    @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) float32 in -1..1 from latents (B, 4, h, w) in the U-Net's scale."""
-        latents = latents.to(self.device, torch.float32) / self.vae.config.scaling_factor
-        self._choose_tiles(latents.shape[-2] * latents.shape[-1] * self.vae_scale_factor**2)
         with self.placement.acting(VAE, alone=True):
-            pixels: Tensor = self.vae.decode(latents).sample
-        return pixels.clamp(-1, 1)
+            return self.autoencoder.decode(latents.to(self.device, torch.float32))
 
     def latents_hash(self) -> str:
         """What tells apart models that give a picture different latents: see ``vae_hash``."""
@@ -253,16 +249,9 @@ class StableDiffusion:
     def enable_slicing(self) -> None:
         """Sends pictures through the VAE one at a time, and larger ones than the model was made for in tiles.
 
-        Less memory. Tiles overlap and are blended: what is larger than ``default_size`` squared differs a little.
+        Less memory. What is larger than ``default_size`` squared differs a little.
         """
-        self.slicing = True
-        self.vae.enable_slicing()
-        self.vae.tile_sample_min_size = self.default_size
-        self.vae.tile_latent_min_size = self.default_size // self.vae_scale_factor
-
-    def _choose_tiles(self, pixels_each: int) -> None:
-        if self.slicing:
-            self.vae.use_tiling = pixels_each > self.default_size**2
+        self.autoencoder.enable_slicing(self.default_size)
 
     # --- noise -------------------------------------------------------------------------------------------------------
 
