@@ -91,7 +91,13 @@ class Bench:
 
     def settings(self, kind: str, **changes: Any) -> TrainSettings:
         small = {"width": 16, "height": 16, "steps": 4, "preview_every": 0, "save_every": 0, "learning_rate": "1e-2"}
-        own = {"kind": kind, "name": NAMES[kind], "data": str(self.data), "model": str(self.model), "device": "cpu"}
+        own = {
+            "kind": kind,
+            "name": NAMES.get(kind, ""),
+            "data": str(self.data),
+            "model": str(self.model),
+            "device": "cpu",
+        }
         return TrainSettings.from_dict({**own, **small, **changes})
 
     def train(

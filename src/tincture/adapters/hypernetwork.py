@@ -222,8 +222,10 @@ class Hypernetwork(Adapter):
         return self
 
     def to(self, device: torch.device | str) -> Self:
-        """Moves the parameters, which stay the same objects."""
-        self._network.to(device)
+        """Moves the parameters, which stay the same objects; what is there already is not touched."""
+        # modules cannot be moved in a rehearsal, where tensors hold nothing
+        if any(parameter.device != torch.device(device) for parameter in self._network.parameters()):
+            self._network.to(device)
         return self
 
     def state_dict(self) -> dict[str, Tensor]:

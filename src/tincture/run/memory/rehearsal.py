@@ -71,8 +71,6 @@ class Rehearsal:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.model = model.rebuilt(self._emptied, dtype)
         self.adapter = self._copied(adapter, {weight: weight.dtype for weight in adapter.parameters()})
-        # Its parameters lie where they shall, and torch cannot move what holds nothing.
-        self.adapter.to = lambda device: self.adapter  # type: ignore[method-assign]
         if float8:
             with self._mode:
                 self.model.store_in_float8()
