@@ -14,13 +14,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tincture.drawing.pictures import generate_pictures
 
 from tests.runs import RANDOM, Bench, Recorder, equal, last_state
 from tests.unit.adapters.context_offset import CONTEXT_OFFSET, ContextOffset
 from tincture import recipe
 from tincture.adapters.kinds import AdapterKind, find_kind, kind_names, register, unregister
 from tincture.cli import main
+from tincture.drawing.generation import generate_pictures
 from tincture.errors import AlreadyTrainedError, UsageError
 from tincture.events import CheckpointSaved, PreviewReady
 from tincture.run.doctor import as_text, examine
