@@ -72,13 +72,13 @@ def _as_json(value: Any) -> str:
 
 def option_field(option: Option) -> tuple[Any, Any]:
     """The field of an option that a new adapter is made with, as ``create_model`` takes it."""
-    told: dict[str, Any] = {} if option.described is None else {"description": option.described or option.help}
+    described: dict[str, Any] = {} if option.described is None else {"description": option.described or option.help}
     if option.several is None:
-        return Annotated[type(option.default), Field(**option.request_bounds)], Field(option.default, **told)
+        return Annotated[type(option.default), Field(**option.request_bounds)], Field(option.default, **described)
     limits = {**option.request_bounds, **({"allow_inf_nan": False} if option.several is float else {})}
     listed: Any = types.GenericAlias(list, (Annotated[option.several, Field(**limits)],))
     listed = Annotated[listed, Field(max_length=option.most)] if option.most else listed
     if option.or_word:
         listed = listed | Annotated[str, Field(max_length=LONGEST_WORD)]
     default = None if option.default is None else list(option.default)
-    return (listed | None if default is None else listed), Field(default, **told)
+    return (listed | None if default is None else listed), Field(default, **described)

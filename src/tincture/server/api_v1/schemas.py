@@ -1,4 +1,4 @@
-"""What requests hold and answers tell, as OpenAPI describes it."""
+"""What requests and answers hold, as OpenAPI describes it."""
 
 from __future__ import annotations
 

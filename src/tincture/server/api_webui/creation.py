@@ -10,7 +10,7 @@ from fastapi import APIRouter, Body
 
 from tincture.errors import TinctureError
 from tincture.server.api_v1.common import Patient
-from tincture.server.api_webui.schemas import Told, body_of
+from tincture.server.api_webui.schemas import InfoAnswer, body_of
 from tincture.server.api_webui.session import Session
 from tincture.server.http.errors import documented
 from tincture.server.requests.sizes import check_sizes
@@ -40,22 +40,22 @@ class CreationEndpoints:
             )
         return router
 
-    async def create_embedding(self, body: Arguments) -> Told:
+    async def create_embedding(self, body: Arguments) -> InfoAnswer:
         """Makes a new embedding, and answers with its path."""
         return await self._create("embedding", lambda: self._embedding(body))
 
-    async def create_hypernetwork(self, body: Arguments) -> Told:
+    async def create_hypernetwork(self, body: Arguments) -> InfoAnswer:
         """Makes a new hypernetwork, and answers with its path."""
         return await self._create("hypernetwork", lambda: self._hypernetwork(body))
 
-    async def _create(self, kind: str, make: Callable[[], tuple[Path, list[str]]]) -> Told:
+    async def _create(self, kind: str, make: Callable[[], tuple[Path, list[str]]]) -> InfoAnswer:
         try:
             path, remarks = await self._patient.call(make)
         except TinctureError as error:
             if not self._service.settings.webui_errors:
                 raise
-            return Told(info=f"create {kind} error: {error}")
-        return Told(info=f"create {kind} filename: {path}", remarks=remarks)
+            return InfoAnswer(info=f"create {kind} error: {error}")
+        return InfoAnswer(info=f"create {kind} filename: {path}", remarks=remarks)
 
     def _embedding(self, body: Mapping[str, Any]) -> tuple[Path, list[str]]:
         check_sizes(body)

@@ -35,7 +35,7 @@ def _property(spec: FieldSpec) -> dict[str, Any]:
     return {"type": kinds, **choices, **common}
 
 
-class Told(BaseModel):
+class InfoAnswer(BaseModel):
     """How something ended."""
 
     info: str = Field(description="As the webui words it.")

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from tincture import errors
 from tincture.errors import AlreadyTrainedError, TinctureError, TrainingError
-from tincture.server.api_webui.schemas import Told, body_of
+from tincture.server.api_webui.schemas import InfoAnswer, body_of
 from tincture.server.api_webui.session import Session
 from tincture.server.errors import ConflictError
 from tincture.server.http.errors import documented
@@ -58,15 +58,15 @@ class TrainingEndpoints:
             )
         return router
 
-    async def train_embedding(self, body: Arguments) -> Told:
+    async def train_embedding(self, body: Arguments) -> InfoAnswer:
         """Trains an embedding, and answers when that is done. It waits for its turn behind other jobs."""
         return await self._train(TrainEmbedding, body)
 
-    async def train_hypernetwork(self, body: Arguments) -> Told:
+    async def train_hypernetwork(self, body: Arguments) -> InfoAnswer:
         """Trains a hypernetwork, and answers when that is done. It waits for its turn behind other jobs."""
         return await self._train(TrainHypernetwork, body)
 
-    async def preprocess(self, body: Arguments) -> Told:
+    async def preprocess(self, body: Arguments) -> InfoAnswer:
         """Crops a folder of pictures, and answers when that is done. It waits for its turn behind other jobs."""
         try:
             submitted = await run_in_threadpool(self._submit_preprocessing, body)
@@ -74,16 +74,16 @@ class TrainingEndpoints:
         except TinctureError as error:
             if not self._service.settings.webui_errors:
                 raise
-            return Told(info=f"preprocess error: {error}")
-        return Told(info="preprocess complete")
+            return InfoAnswer(info=f"preprocess error: {error}")
+        return InfoAnswer(info="preprocess complete")
 
-    async def _train(self, kind: type[TrainArguments], body: Mapping[str, Any]) -> Told:
+    async def _train(self, kind: type[TrainArguments], body: Mapping[str, Any]) -> InfoAnswer:
         try:
             submitted, remarks = await run_in_threadpool(self._submit_training, kind, body)
         except TinctureError as error:
             if not self._service.settings.webui_errors:
                 raise
-            return Told(info=f"train {kind.KIND} error: {error}")
+            return InfoAnswer(info=f"train {kind.KIND} error: {error}")
         try:
             path = _finished(await self._ended(submitted.id)).result["adapter_path"]
         except AlreadyTrainedError as error:
@@ -91,8 +91,8 @@ class TrainingEndpoints:
         except TinctureError as error:
             if not self._service.settings.webui_errors:
                 raise
-            return Told(info=f"train {kind.KIND} complete: filename: None error: {error}", remarks=remarks)
-        return Told(info=f"train {kind.KIND} complete: filename: {path} error: None", remarks=remarks)
+            return InfoAnswer(info=f"train {kind.KIND} complete: filename: None error: {error}", remarks=remarks)
+        return InfoAnswer(info=f"train {kind.KIND} complete: filename: {path} error: None", remarks=remarks)
 
     def _submit_training(self, kind: type[TrainArguments], body: Mapping[str, Any]) -> tuple[Job, list[str]]:
         check_sizes(body, specs_of(kind))

@@ -89,10 +89,10 @@ def router(service: Service, monitor: Monitor) -> APIRouter:
     async def health(request: Request) -> JSONResponse:
         """Without credentials, where they are needed, no more than ``status``."""
         faults = await _faults(service)
-        told: dict[str, Any] = {"status": "failed" if faults else "ok"}
+        answer: dict[str, Any] = {"status": "failed" if faults else "ok"}
         if request.scope.get(ALLOWED, True):
-            told |= {"live": True, "ready": not faults, "faults": faults, "version": tincture.version()}
-        return JSONResponse(told, 503 if faults else 200)
+            answer |= {"live": True, "ready": not faults, "faults": faults, "version": tincture.version()}
+        return JSONResponse(answer, 503 if faults else 200)
 
     @routes.get("/metrics", summary="Figures for Prometheus", response_class=Response)
     def metrics() -> Response:

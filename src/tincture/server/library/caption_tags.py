@@ -20,7 +20,7 @@ class Captioned(Protocol):
 
 
 class CaptionStore(Protocol):
-    """Where captions are kept."""
+    """Where captions lie."""
 
     def set_caption(self, folder: str, file: str, text: str) -> None: ...
 

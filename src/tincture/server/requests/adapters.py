@@ -48,9 +48,9 @@ def _refuse_large(kind: AdapterKind, count: int, decisive: str, options: Mapping
     if count <= MOST_NUMBERS:
         return
     value = options.get(decisive, kind.option(decisive).default)
-    told = shortened(list(value) if isinstance(value, tuple) else value)
+    shown = shortened(list(value) if isinstance(value, tuple) else value)
     raise TooMuchError(
-        f"The {decisive.replace('_', ' ')} {told} gives {kind.one} of {count:,} numbers; this server makes them up to "
+        f"The {decisive.replace('_', ' ')} {shown} gives {kind.one} of {count:,} numbers; this server makes them up to "
         f"{MOST_NUMBERS:,}."
     )
 
