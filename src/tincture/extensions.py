@@ -107,7 +107,7 @@ class Extensions:
         When it fails, nothing of it is kept and ``faults`` has a sentence more.
         """
         if name in self._included:
-            self._tell(f"A second extension {name!r} is left out: the first one keeps the name.")
+            self._warn(f"A second extension {name!r} is left out: the first one keeps the name.")
             return
         self._included.append(name)
         self._try(name, register, self._view(name))
@@ -118,7 +118,7 @@ class Extensions:
             if name in self._broken:
                 return
             self._broken.add(name)
-        self._tell(f"The extension {name!r} is left out: {fault}.")
+        self._warn(f"The extension {name!r} is left out: {fault}.")
 
     def build_train_tabs(self, service: Any) -> list[gradio.Blocks]:
         """What extensions add to the page: ``render()`` each within the ``gradio.Tabs`` where it shall stand.
@@ -153,7 +153,7 @@ class Extensions:
         except BaseException as error:  # SystemExit too: an extension does not end a run
             self.report(origin, explained(error))
 
-    def _tell(self, sentence: str) -> None:
+    def _warn(self, sentence: str) -> None:
         self.faults.append(sentence)
         with suppress(Warning):  # where warnings are errors: a run shall go on all the same
             warnings.warn(sentence, stacklevel=3)

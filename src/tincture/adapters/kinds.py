@@ -217,9 +217,9 @@ def any_of(words: Sequence[str]) -> str:
     return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
-def for_each(told: Callable[[AdapterKind], str]) -> str:
-    """What ``told`` says of each kind, with the kind behind it where it is not the same word."""
-    each = [(told(kind), kind.name) for kind in kinds()]
+def for_each(text_of: Callable[[AdapterKind], str]) -> str:
+    """``text_of`` each kind, with the kind behind it where it is not the same word."""
+    each = [(text_of(kind), kind.name) for kind in kinds()]
     return any_of([text if text == name else f"{text} ({name})" for text, name in each])
 
 

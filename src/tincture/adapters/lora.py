@@ -149,14 +149,14 @@ class _Part:
     Attributes:
         shift: (outputs,), the constant that is added to its output, where a bias behind it is to carry that.
         constant: see ``LoraReport.constants``.
-        kept: energy, absolute.
+        held: energy, absolute.
         energy: of the whole change.
     """
 
     change: LowRank
     shift: Tensor | None
     constant: str
-    kept: float
+    held: float
     energy: float
 
 
@@ -175,21 +175,21 @@ def _convert(
     power = None
     if moments is not None:
         power = moments.power() if projection.makes_values else moments.covariance()
-    change, kept, energy = factor(matrix, rank, power)
-    return _Part(change, shift if constant == "bias" else None, constant, kept, energy)
+    change, held, energy = factor(matrix, rank, power)
+    return _Part(change, shift if constant == "bias" else None, constant, held, energy)
 
 
 def _report(path: Path, exact: bool, parts: Mapping[Projection, _Part], errors: Errors | None) -> LoraReport:
     layers = [
         LoraLayer(
-            at.name, len(part.change.down), _share(part.kept, part.energy), errors.layers[at.name] if errors else None
+            at.name, len(part.change.down), _share(part.held, part.energy), errors.layers[at.name] if errors else None
         )
         for at, part in parts.items()
     ]
     return LoraReport(
         path=path,
         exact=exact,
-        kept_energy=_share(sum(part.kept for part in parts.values()), sum(part.energy for part in parts.values())),
+        kept_energy=_share(sum(part.held for part in parts.values()), sum(part.energy for part in parts.values())),
         layers=tuple(layers),
         constants=next((part.constant for part in parts.values() if part.constant != "none"), "none"),
         noise_error=errors.noise_error if errors else None,

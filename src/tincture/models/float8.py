@@ -18,7 +18,7 @@ from torch.nn.grad import conv2d_input
 
 from tincture.errors import UsageError
 
-KEPT_WHOLE = ("conv_in", "conv_out", "time_embedding", "add_embedding", "class_embedding")
+FULL_PRECISION_LAYERS = ("conv_in", "conv_out", "time_embedding", "add_embedding", "class_embedding")
 """Parts of a U-Net that stay as they are: few weights, on which everything depends."""
 
 _GREATEST = torch.finfo(torch.float8_e4m3fn).max
@@ -28,8 +28,9 @@ _LEAST_EXPONENT = -24  # of the least number of half precision
 def store_in_float8(unet: nn.Module, by: torch.device | str | None = None) -> None:
     """Keeps the weights of the linear layers and convolutions of a U-Net in eight bits from now on.
 
-    Biases, norms and ``KEPT_WHOLE`` stay as they are. Layers compute in the precision they had; moving or casting the
-    U-Net afterwards moves the weights, and casts what they are made whole in. Hooks on layers go on working.
+    Biases, norms and ``FULL_PRECISION_LAYERS`` stay as they are. Layers compute in the precision they had; moving or
+    casting the U-Net afterwards moves the weights, and casts what they are made whole in. Hooks on layers
+    go on working.
 
     Args:
         unet: diffusers' UNet2DConditionModel, frozen; its weights stay where they are.
@@ -39,7 +40,7 @@ def store_in_float8(unet: nn.Module, by: torch.device | str | None = None) -> No
         UsageError: the device knows no such numbers.
     """
     for name, child in unet.named_children():
-        if name in KEPT_WHOLE:
+        if name in FULL_PRECISION_LAYERS:
             continue
         for layer in child.modules():
             if type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.padding_mode == "zeros"):

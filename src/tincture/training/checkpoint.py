@@ -14,8 +14,8 @@ from tincture.errors import FileFormatError, TinctureError
 from tincture.formats.files import atomic_torch_save, safe_torch_load
 from tincture.training.trainer import Trainer
 
-KEPT = 2
-"""States kept per run: should the newest be unreadable, the one before still is."""
+STATES_PER_RUN = 2
+"""Should the newest be unreadable, the one before still is."""
 
 _NAME = re.compile(r"step-(\d+)\.pt")
 
@@ -42,7 +42,7 @@ def save_state(trainer: Trainer, folder: Path) -> Path:
     }
     path = state_path(folder, trainer.global_step)
     atomic_torch_save(state, path)
-    for _, old in list_states(folder)[KEPT:]:
+    for _, old in list_states(folder)[STATES_PER_RUN:]:
         old.unlink(missing_ok=True)
     return path
 

@@ -38,7 +38,7 @@ class Conditioning:
         self.model, self.trains_text, self.clip_skip, self.capacity = model, trains_text, clip_skip, capacity
         self.encoded = 0
         self._known = list(known)
-        self._kept: OrderedDict[str, Conditions] = OrderedDict()
+        self._encoded: OrderedDict[str, Conditions] = OrderedDict()
 
     def __call__(self, prompts: Sequence[str]) -> Conditions:
         """What the denoiser is told of B prompts, which become equally long as the model has it."""
@@ -50,8 +50,8 @@ class Conditioning:
             self._encode_known()
         encodings = {prompt: self._keep(prompt) for prompt in distinct}
         conditions = self.model.text.join([encodings[prompt] for prompt in prompts], lambda: self._keep(""))
-        while len(self._kept) > self.capacity:
-            self._kept.popitem(last=False)
+        while len(self._encoded) > self.capacity:
+            self._encoded.popitem(last=False)
         return conditions
 
     def _encode_known(self) -> None:
@@ -61,11 +61,11 @@ class Conditioning:
         self._known.clear()
 
     def _keep(self, prompt: str) -> Conditions:
-        if prompt not in self._kept:
+        if prompt not in self._encoded:
             with torch.no_grad():
-                self._kept[prompt] = self._encode([prompt])
-        self._kept.move_to_end(prompt)
-        return self._kept[prompt]
+                self._encoded[prompt] = self._encode([prompt])
+        self._encoded.move_to_end(prompt)
+        return self._encoded[prompt]
 
     def _encode(self, prompts: list[str]) -> Conditions:
         self.encoded += len(prompts)

@@ -69,11 +69,11 @@ class CsvLog:
 
     def __init__(self, path: Path, global_step: int) -> None:
         self.path = path
-        kept = [row for row in read_csv(path) if int(row["step"]) <= global_step]
+        rows = [row for row in read_csv(path) if int(row["step"]) <= global_step]
         text = io.StringIO()
         writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(kept)
+        writer.writerows(rows)
         write_text(path, text.getvalue())
 
     def on_event(self, event: Event) -> None:

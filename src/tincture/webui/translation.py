@@ -23,9 +23,9 @@ _OBJECTIVES = {"Maximize area": "area", "Minimize error": "error"}
 
 def reference_name(name: str) -> tuple[str, list[str]]:
     """The name as the webui makes it, without characters that are not allowed, and a remark where it had some."""
-    kept = "".join(character for character in name if character.isalnum() or character in "._- ").strip()
-    dropped = kept != name.strip()
-    return kept, [f"The name {name!r} has characters that are not allowed; it is {kept!r}."] if dropped else []
+    allowed = "".join(character for character in name if character.isalnum() or character in "._- ").strip()
+    dropped = allowed != name.strip()
+    return allowed, [f"The name {name!r} has characters that are not allowed; it is {allowed!r}."] if dropped else []
 
 
 def embedding_options(arguments: CreateEmbedding) -> dict[str, Any]:

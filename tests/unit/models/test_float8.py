@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tests.support import tiny_model
 from tincture.models.conditions import Conditions
-from tincture.models.float8 import KEPT_WHOLE, pack, store_in_float8, unpack
+from tincture.models.float8 import FULL_PRECISION_LAYERS, pack, store_in_float8, unpack
 from tincture.models.stable_diffusion import StableDiffusion
 
 
@@ -16,7 +16,7 @@ def rounded_model(dtype: torch.dtype = torch.float32) -> StableDiffusion:
     """The tiny model with the weights that float8 leaves of them, kept whole: what storage must compute like."""
     model = tiny_model().to("cpu", dtype)
     for name, child in model.unet.named_children():
-        for layer in child.modules() if name not in KEPT_WHOLE else ():
+        for layer in child.modules() if name not in FULL_PRECISION_LAYERS else ():
             if type(layer) in (nn.Linear, nn.Conv2d):
                 layer.weight.data = unpack(*pack(layer.weight))
     return model
@@ -97,7 +97,7 @@ def test_only_matrices_and_convolutions_between_the_ends_change() -> None:
     plain, stored = tiny_model().unet, stored_model().unet
     changed = {name for name, weight in stored.named_parameters() if weight.dtype == torch.uint8}
     layers = {name for name, layer in plain.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
-    kept = {name for name in layers if name.split(".")[0] in KEPT_WHOLE}
+    kept = {name for name in layers if name.split(".")[0] in FULL_PRECISION_LAYERS}
     assert kept == {"conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2"}
     assert changed == {f"{name}.weight" for name in layers - kept}
     whole = dict(plain.named_parameters())
