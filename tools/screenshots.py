@@ -74,7 +74,7 @@ def train(page: Any) -> None:
     page.locator(".plan h3").wait_for()
     keep(page, "train")
     page.locator("#tr-start-embedding").click()
-    page.locator("#tr-said p").wait_for()
+    page.locator("#tr-message p").wait_for()
     open_tab(page, "tabs", "Runs")
     page.locator("#run-head .chip").get_by_text("done", exact=True).wait_for()
     keep(page, "runs", 1140)  # the log below names folders of the machine

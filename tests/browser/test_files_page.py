@@ -54,7 +54,7 @@ def test_an_upload_that_is_no_adapter_is_refused_with_a_sentence(page: Any, serv
     picture = next(write_pictures(served.root / "elsewhere").glob("*.png"))
     tab(page, "Files")
     page.locator("#file-add input[type=file], input[type=file]").first.set_input_files(str(picture))
-    page.locator("#file-said").get_by_text("holds nothing that can be added").wait_for()
+    page.locator("#file-message").get_by_text("holds nothing that can be added").wait_for()
 
 
 def test_a_path_outside_of_the_workspace_is_refused(page: Any) -> None:
@@ -78,7 +78,7 @@ def test_settings_say_what_the_server_was_told_and_what_the_machine_can_do(page:
     assert list(pictures.glob("*.png"))
     page.locator("#settings-clear").click()
     page.locator("#settings-really").click()
-    page.locator("#settings-storage-said").get_by_text("deleted").wait_for()
+    page.locator("#settings-storage-message").get_by_text("deleted").wait_for()
     assert not list(pictures.glob("*.png"))
 
 

@@ -24,7 +24,7 @@ def text_of(page: Any, elem_id: str) -> str:
 def test_create_plan_train_and_watch(page: Any, served: Served) -> None:
     page.locator("#ce-name").locator(TYPED).fill("moon")
     page.locator("#ce-create").click()
-    assert "Made the embedding moon, embeddings/moon.pt" in text_of(page, "ce-said")
+    assert "Made the embedding moon, embeddings/moon.pt" in text_of(page, "ce-message")
     sub_tab(page, "Train")
     assert page.locator("#tr-embedding input").input_value() == "moon"  # it was chosen by itself
     choose(page, "tr-data", "moons")
@@ -37,7 +37,7 @@ def test_create_plan_train_and_watch(page: Any, served: Served) -> None:
     page.locator("#tr-priority input").fill("7")
     page.locator("#tr-hours input").fill("0.5")
     page.locator("#tr-start-embedding").click()
-    assert "moon is in the queue as job" in text_of(page, "tr-said")
+    assert "moon is in the queue as job" in text_of(page, "tr-message")
     job = served.service.queue.jobs()[0]
     assert (job.priority, job.timeout_s) == (7, 1800)
     assert (job.name, job.source, job.settings["steps"]) == ("moon", "page", 12)
@@ -56,7 +56,7 @@ def test_preprocessing_is_a_job_too(page: Any, served: Served) -> None:
     page.locator("#pp-multicrop_max_dim input").fill("512")
     page.locator("#pp-overwrite input").check()
     page.locator("#pp-start").click()
-    assert "moons-crops is in the queue" in text_of(page, "pp-said")
+    assert "moons-crops is in the queue" in text_of(page, "pp-message")
     job = served.service.queue.jobs()[0]
     assert (job.kind, job.settings["multicrop"], job.settings["multicrop_max_dim"]) == ("preprocess", True, 512)
     assert job.settings["overwrite"] is True
@@ -66,17 +66,17 @@ def test_preprocessing_is_a_job_too(page: Any, served: Served) -> None:
 def test_what_is_wrong_is_a_sentence_and_nothing_typed_is_lost(page: Any, served: Served) -> None:
     sub_tab(page, "Train")
     page.locator("#tr-start-hypernetwork").click()
-    assert "No hypernetwork is chosen" in text_of(page, "tr-said")
+    assert "No hypernetwork is chosen" in text_of(page, "tr-message")
     choose(page, "tr-embedding", "cat")
     page.locator("#tr-start-embedding").click()
-    page.locator("#tr-said").get_by_text("No dataset directory is given").wait_for()
+    page.locator("#tr-message").get_by_text("No dataset directory is given").wait_for()
     page.locator("#tr-data input").fill("../elsewhere")
     page.locator("#tr-width input").fill("63")
     page.locator("#tr-start-embedding").click()
-    page.locator("#tr-said").get_by_text("width is 63").wait_for()
+    page.locator("#tr-message").get_by_text("width is 63").wait_for()
     page.locator("#tr-width input").fill("64")
     page.locator("#tr-start-embedding").click()
-    page.locator("#tr-said").get_by_text("leads out of the workspace").wait_for()
+    page.locator("#tr-message").get_by_text("leads out of the workspace").wait_for()
     assert page.locator("#tr-data input").input_value() == "../elsewhere"
     assert page.locator("#tr-embedding input").input_value() == "cat"
 
@@ -156,7 +156,7 @@ def test_the_keyboard_is_enough(page: Any, served: Served) -> None:
     tab_to("ce-name")
     page.keyboard.type("typed")
     page.keyboard.press("Enter")
-    assert "Made the embedding typed" in text_of(page, "ce-said")
+    assert "Made the embedding typed" in text_of(page, "ce-message")
     while page.evaluate("document.activeElement.textContent.trim()") != "Train" or page.evaluate(
         "document.activeElement.closest('#train-tabs') === null"
     ):
@@ -168,7 +168,7 @@ def test_the_keyboard_is_enough(page: Any, served: Served) -> None:
     tab_to("tr-start-embedding")
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     page.keyboard.press("Enter")
-    assert "typed is in the queue" in text_of(page, "tr-said")
+    assert "typed is in the queue" in text_of(page, "tr-message")
     assert outline == "solid"
     until(lambda: served.service.queue.jobs()[0].state is JobState.DONE)
 
@@ -254,11 +254,11 @@ def test_the_whole_way_on_picto(chromium: Any, real_server: str) -> None:
         page.set_default_timeout(240_000)
         page.locator("#ce-name").locator(TYPED).fill("moon")
         page.locator("#ce-create").click()
-        assert "Made the embedding moon" in text_of(page, "ce-said")
+        assert "Made the embedding moon" in text_of(page, "ce-message")
         sub_tab(page, "Preprocess images")
         choose(page, "pp-source", "moons")
         page.locator("#pp-start").click()
-        assert "is in the queue" in text_of(page, "pp-said")
+        assert "is in the queue" in text_of(page, "pp-message")
         tab(page, "Runs")
         page.locator("#tab-runs").get_by_text("done").first.wait_for()
 
@@ -272,7 +272,7 @@ def test_the_whole_way_on_picto(chromium: Any, real_server: str) -> None:
         page.locator(".plan h3").wait_for()
         assert "64 × 64" in page.locator("#tr-planned").inner_text()
         page.locator("#tr-start-embedding").click()
-        assert "moon is in the queue" in text_of(page, "tr-said")
+        assert "moon is in the queue" in text_of(page, "tr-message")
         tab(page, "Runs")
         page.locator("#run-head").get_by_text("done").first.wait_for()
         page.locator("#previews .frames img").first.wait_for()

@@ -11,6 +11,7 @@ from gradio.components import Component
 import tincture
 from tincture.server.library.storage import served_folders
 from tincture.server.page.files import tab as files
+from tincture.server.page.parts.requests import SCRIPT, watch_inputs
 from tincture.server.page.parts.theme import CSS_FILES, HEAD, calm_theme
 from tincture.server.page.runs import tab as runs
 from tincture.server.page.settings import tab as settings_tab
@@ -62,6 +63,7 @@ def build(service: Service) -> gr.Blocks:
         training.fill_from(watched, tabs)
         tabs.select(None, js=KEEP_TAB)
         page.load(None, js=OPEN_TAB)
+        watch_inputs(page)
     page.state_session_capacity = MOST_VISITS
     page.queue(max_size=MOST_WAITING, api_open=False)  # no way around the queue
     return page
@@ -77,7 +79,7 @@ def mount(app: FastAPI, service: Service, path: str) -> FastAPI:
         path=path,
         theme=calm_theme(),
         css_paths=list(CSS_FILES),
-        head=HEAD,
+        head=HEAD + SCRIPT,
         footer_links=[],
         run_history=False,
         ssr_mode=False,

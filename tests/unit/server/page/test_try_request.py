@@ -12,12 +12,12 @@ from tincture.formats.picture_text import parameters_text, save_png
 from tincture.server.page.try_it import request as try_request
 from tincture.server.page.try_it import view as try_view
 from tincture.server.page.try_it.prompt_edit import Named
-from tincture.server.page.try_it.request import COMPARED, GRID, PICTURES, Wish
+from tincture.server.page.try_it.request import COMPARED, GRID, PICTURES, DrawingInputs
 from tincture.server.requests.drawing import checked_drawing
 from tincture.settings.drawing import CompleteDrawing
 from tincture.settings.model_overrides import ModelOverrides
 
-WISH = Wish(
+INPUTS = DrawingInputs(
     mode=PICTURES,
     prompt="a gold ring",
     negative_prompt="",
@@ -34,7 +34,7 @@ WISH = Wish(
 
 
 def request(**changes: Any) -> dict[str, Any]:
-    made = try_request.request(dataclasses.replace(WISH, **changes))
+    made = try_request.request(dataclasses.replace(INPUTS, **changes))
     checked_drawing(made, most=64, side=2048)  # the service takes it
     return made
 

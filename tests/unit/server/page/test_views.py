@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from typing import Any
 
-import gradio as gr
 import pytest
 
 from tincture.server.page.train.datasets import A_PAGE, Shown, View
@@ -112,17 +111,16 @@ def test_a_picture_whose_caption_was_written_stays_listed_among_those_without() 
     assert [shown.file for shown in view.listed] == ["000.png", "002.png", "004.png"]
     written = view.at("002.png").captioned({"002.png": "a sun"})
     assert written.beside(1) == "004.png"
-    assert [shown.file for shown in replace(written, kept=frozenset()).listed] == ["000.png", "004.png"]
+    assert [shown.file for shown in replace(written, written=frozenset()).listed] == ["000.png", "004.png"]
 
 
 def test_an_empty_folder_has_one_page_and_no_next_picture() -> None:
     assert (View("moons").pages, View("moons").beside(1), View("moons").picture()) == (1, "", None)
 
 
-def test_only_sliders_whose_strength_is_new_are_moved() -> None:
+def test_every_adapter_of_the_prompt_has_a_slider_and_the_rest_are_not_seen() -> None:
     fox, ink = Named("embedding", "fox", 1.0), Named("hypernetwork", "ink", 0.5)
-    first, second, third, *_ = _sliders([fox, ink._replace(strength=0.6)], [fox, ink, fox])
-    assert first == gr.skip()
-    assert (second.value, second.visible) == (0.6, True)
+    first, second, third, *_ = _sliders([fox, ink])
+    assert (first.label, first.value, first.visible) == ("fox (prompt weight)", 1.0, True)
+    assert (second.label, second.value, second.visible) == ("ink (multiplier)", 0.5, True)
     assert third.visible is False
-    assert all(each == gr.skip() for each in _sliders([fox], [fox]))

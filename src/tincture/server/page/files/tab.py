@@ -14,18 +14,17 @@ from tincture.server.library.storage import CONVERTED, FILE_SUFFIXES, served_fol
 from tincture.server.library.uploads import parts_of
 from tincture.server.page.files import view
 from tincture.server.page.parts import choices
-from tincture.server.page.parts.answers import done
-from tincture.server.page.parts.choices import PRIVATE
-from tincture.server.page.parts.components import TELL_CLICKS, panel
+from tincture.server.page.parts.components import SEND_CLICKS, panel
 from tincture.server.page.parts.fields import range_of
 from tincture.server.page.parts.markup import fault, quiet
+from tincture.server.page.parts.messages import done
+from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED
 from tincture.server.requests.sizes import shortened
 from tincture.settings.conversion import CONVERSION_FIELDS
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
 
-QUIETLY: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
 # what is shown, what `conversion` calls it, the file's suffix
 FORMATS: Mapping[str, Sequence[tuple[str, str, str]]] = {
     "embedding": (
@@ -49,16 +48,16 @@ CARDS = ("png", "webp")
 def build(service: Service) -> None:
     """Fills the Files tab."""
     tab = _Tab(service)
-    _keep_list(service, tab)
+    _list_files(service, tab)
     _inspect(service, tab)
     _convert(service, tab)
 
 
 class _Tab:
-    """The tab's components; ``looked`` is the report of the file that is looked at, empty without one."""
+    """The tab's components; ``found`` is the report of the file that is shown, empty without one."""
 
     def __init__(self, service: Service) -> None:
-        self.steps, self.shown, self.looked = gr.State({}), gr.State(""), gr.State({})
+        self.steps, self.shown, self.found = gr.State({}), gr.State(""), gr.State({})
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320):
                 self._list()
@@ -76,15 +75,15 @@ class _Tab:
             self.add = gr.UploadButton(
                 "Add file", size="sm", scale=1, min_width=90, file_types=sorted(FILE_SUFFIXES), elem_id="file-add"
             )
-        self.said = panel(elem_id="file-said")
-        self.table = panel(script=TELL_CLICKS, elem_id="file-table")
+        self.message = panel(elem_id="file-message")
+        self.table = panel(script=SEND_CLICKS, elem_id="file-table")
         with gr.Accordion("Another file", open=False):
             self.path = gr.Textbox(
                 label="Path",
                 info="Of any file in the workspace: a copy of a run, a checkpoint, a LoRA, a picture.",
                 elem_id="file-path",
             )
-            self.look = gr.Button("Inspect", size="sm", elem_id="file-inspect")
+            self.inspect = gr.Button("Inspect", size="sm", elem_id="file-inspect")
 
     def _conversion(self, service: Service) -> None:
         self.format = gr.Dropdown(
@@ -119,7 +118,7 @@ class _Tab:
 # --- list -------------------------------------------------------------------------------------------------------------
 
 
-def _keep_list(service: Service, tab: _Tab) -> None:
+def _list_files(service: Service, tab: _Tab) -> None:
     def read(words: str | None, steps: Mapping[str, int | None], shown: str) -> str:
         return view.table(list(view.matching(service.files(), words or "")), steps, shown)
 
@@ -138,14 +137,15 @@ def _keep_list(service: Service, tab: _Tab) -> None:
 
     inside, page = Context.block, Context.root_block
     assert page is not None
-    asked = [tab.words, tab.steps, tab.shown]
-    come = [tab.refresh.click, *([inside.select] if isinstance(inside, gr.Tab) else [page.load])]
+    shown = [tab.words, tab.steps, tab.shown]
+    opened = [tab.refresh.click, *([inside.select] if isinstance(inside, gr.Tab) else [page.load])]
     # the list at once, then the steps, for which files are read
-    gr.on([*come, tab.words.change], read, asked, tab.table, **QUIETLY)
-    added = tab.add.upload(add, tab.add, tab.said, **PRIVATE)
-    counted = gr.on([*come, tab.written.change], read_steps, None, tab.steps, **QUIETLY)
-    for event in (counted, added.then(read_steps, None, tab.steps, **QUIETLY)):
-        event.then(read, asked, tab.table, **QUIETLY)
+    gr.on(opened, read, shown, tab.table, **STEP)
+    tab.words.change(read, shown, tab.table, **TYPED)
+    added = tab.add.upload(add, tab.add, tab.message, **COMMAND)
+    counted = gr.on([*opened, tab.written.change], read_steps, None, tab.steps, **STEP)
+    for event in (counted, added.then(read_steps, None, tab.steps, **STEP)):
+        event.then(read, shown, tab.table, **STEP)
 
 
 # --- one file ---------------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def _keep_list(service: Service, tab: _Tab) -> None:
 def _inspect(service: Service, tab: _Tab) -> None:
     served = served_folders(service.workspace, service.state_dir)
 
-    def look(path: str) -> tuple[Any, ...]:
+    def inspect(path: str) -> tuple[Any, ...]:
         try:
             found = service.model_work.inspect(path.strip())
         except TinctureError as error:
@@ -170,10 +170,10 @@ def _inspect(service: Service, tab: _Tab) -> None:
         files = list(view.matching(service.files(), words or ""))
         return path, view.table(files, steps, path), quiet("Reading …")
 
-    shown = [tab.report, tab.looked, tab.conversion, tab.format, tab.name]
-    chosen = tab.table.click(choose, [tab.words, tab.steps], [tab.shown, tab.table, tab.report], **QUIETLY)
-    chosen.then(look, tab.shown, shown, **QUIETLY)
-    gr.on([tab.look.click, tab.path.submit], look, tab.path, shown, **QUIETLY)
+    outputs = [tab.report, tab.found, tab.conversion, tab.format, tab.name]
+    chosen = tab.table.click(choose, [tab.words, tab.steps], [tab.shown, tab.table, tab.report], **STEP)
+    chosen.then(inspect, tab.shown, outputs, **STEP)
+    gr.on([tab.inspect.click, tab.path.submit], inspect, tab.path, outputs, **SILENT, **COMMAND)
 
 
 # --- conversion -------------------------------------------------------------------------------------------------------
@@ -185,18 +185,18 @@ def _convert(service: Service, tab: _Tab) -> None:
     def fit(chosen: str | None) -> tuple[Any, Any]:
         return gr.Image(visible=chosen in CARDS), gr.Group(visible=chosen == "lora")
 
-    def convert(looked: Mapping[str, Any], chosen: str | None, name: str, *told: Any) -> str:
+    def convert(found: Mapping[str, Any], chosen: str | None, name: str, *values: Any) -> str:
         try:
-            options = _options(chosen, name, *told)
-            target = _target(looked["kind"], str(chosen), name or Path(looked["path"]).stem)
-            written = service.model_work.convert(looked["path"], target, **options)
+            options = _options(chosen, name, *values)
+            target = _target(found["kind"], str(chosen), name or Path(found["path"]).stem)
+            written = service.model_work.convert(found["path"], target, **options)
         except TinctureError as error:
             return fault(str(error))
         return view.converted(written, view.address(written["path"], served))
 
-    tab.format.change(fit, tab.format, [tab.picture, tab.lora], **QUIETLY)
-    told = [tab.author, tab.license, tab.picture, tab.model, tab.rank, tab.strength]
-    tab.convert.click(convert, [tab.looked, tab.format, tab.name, *told], tab.written, **PRIVATE)
+    tab.format.change(fit, tab.format, [tab.picture, tab.lora], **STEP)
+    options = [tab.author, tab.license, tab.picture, tab.model, tab.rank, tab.strength]
+    tab.convert.click(convert, [tab.found, tab.format, tab.name, *options], tab.written, **COMMAND)
 
 
 def _target(kind: str, chosen: str, name: str) -> str:

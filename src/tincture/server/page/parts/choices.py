@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
-
-PRIVATE: dict[str, Any] = {"api_visibility": "private"}
-"""For every event: programs have the HTTP API; the page's own calls are no part of it."""
 
 
 def adapters(service: Service, kind: str) -> list[str]:

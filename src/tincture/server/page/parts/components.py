@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
-TELL_CLICKS = """element.addEventListener("click", (event) => {
+SEND_CLICKS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button) trigger("click", { ...button.dataset });
 });"""

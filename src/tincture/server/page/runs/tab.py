@@ -1,6 +1,6 @@
-"""The Runs tab: the queue, and the run that one looks at, live.
+"""The Runs tab: the queue, and the run that is shown, live.
 
-Every second each open page asks what changed, and only that is sent: see ``_News``.
+Every second each open page asks what changed, and only that is sent: see ``_Updates``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tincture.errors import TinctureError
 from tincture.server.errors import NotFoundError
 from tincture.server.page.parts.components import panel, script
 from tincture.server.page.parts.markup import escape, file_url, quiet
+from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED, hidden
 from tincture.server.page.runs import view
 from tincture.server.page.runs.film_strip import film_strip, frames
 from tincture.server.queue.history import Trace
@@ -66,11 +67,11 @@ ACTIONS: tuple[tuple[str, frozenset[JobState], Callable[[Service, Job], object]]
 def build(service: Service) -> RunsTab:
     """Fills the Runs tab."""
     tab = RunsTab()
-    shared: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": AT_ONCE}
-    asked = [tab.chosen, tab.which, tab.limit, tab.smoothing, tab.seen]
+    shared: dict[str, Any] = {**SILENT, "concurrency_limit": AT_ONCE}
+    inputs = [tab.chosen, tab.which, tab.limit, tab.smoothing, tab.seen]
 
     def refresh(chosen: str, which: str, limit: int, smoothing: float, seen: dict[str, int]) -> dict[Any, Any]:
-        return _answer(service, tab, _Wish(chosen, which, limit, smoothing), seen)
+        return _answer(service, tab, _Request(chosen, which, limit, smoothing), seen)
 
     def choose(event: gr.EventData, *given: Any) -> dict[Any, Any]:
         job_id = str(event._data["job"])
@@ -93,18 +94,23 @@ def build(service: Service) -> RunsTab:
     page, inside = Context.root_block, Context.block
     assert page is not None
     # One event for both: a page that was loaded again is filled at once.
-    gr.on([page.load, tab.timer.tick], refresh, asked, tab.outputs, trigger_mode="once", **shared)
+    gr.on([page.load, tab.timer.tick], refresh, inputs, tab.outputs, **{**COMMAND, **shared})
     if isinstance(inside, gr.Tab) and isinstance(inside.parent, gr.Tabs):
         # Nobody sees what changes in a tab that is not open.
-        inside.parent.select(wind, None, tab.timer, **shared)
-        inside.select(refresh, asked, tab.outputs, **shared)
-    gr.on([tab.which.change, tab.smoothing.input], refresh, asked, tab.outputs, **shared)
-    gr.on([tab.running.click, tab.others.click], choose, asked, tab.outputs, **shared)
-    tab.more.click(more, asked, tab.outputs, **shared)
+        inside.parent.select(wind, None, tab.timer, **{**STEP, **shared})
+        inside.select(refresh, inputs, tab.outputs, **{**STEP, **shared})
+    gr.on([tab.which.change, tab.smoothing.input], refresh, inputs, tab.outputs, **{**TYPED, **shared})
+    gr.on([tab.running.click, tab.others.click], choose, inputs, tab.outputs, **{**STEP, **shared})
+    tab.more.click(more, inputs, tab.outputs, **{**STEP, **shared})
     for label, button in tab.buttons.items():
-        # Not what would be shown now: another run may have begun since.
-        asking = [tab.shown, *asked]
-        button.click(lambda *given, label=label: act_and_refresh(label, *given), asking, tab.outputs, **shared)
+        # Not what would be shown now: another run may have begun since. A job moves up as often as that is pressed.
+        mode = STEP if label == "Move up" else COMMAND
+        button.click(
+            lambda *given, label=label: act_and_refresh(label, *given),
+            [tab.shown, *inputs],
+            tab.outputs,
+            **{**mode, **shared},
+        )
     return tab
 
 
@@ -129,7 +135,7 @@ class RunsTab:
     """
 
     def __init__(self) -> None:
-        self.chosen, self.shown = gr.State(""), gr.State("")
+        self.chosen, self.shown = gr.State(""), hidden()
         self.limit, self.seen = gr.State(PAGE_OF_JOBS), gr.State({})
         self.timer = gr.Timer(EVERY_S, active=not isinstance(Context.block, gr.Tab))
         with gr.Row(elem_classes="runs", equal_height=False):
@@ -178,8 +184,8 @@ class RunsTab:
 
 
 @dataclass(frozen=True)
-class _Wish:
-    """What a page wants to see."""
+class _Request:
+    """What a page shows: the job, the list and the curves that were chosen."""
 
     chosen: str
     which: str
@@ -187,33 +193,34 @@ class _Wish:
     smoothing: float
 
 
-class _News:
-    """Collects what changed since a page was last told, so that nothing is sent twice.
+class _Updates:
+    """Collects what changed since a page's last answer, so that nothing is sent twice.
 
     Args:
         seen: by the names of parts, what stands for that which the page shows.
     """
 
     def __init__(self, seen: Mapping[str, object]) -> None:
-        self.seen, self.updates = dict(seen), dict[Any, Any]()
+        self.seen, self.values = dict(seen), dict[Any, Any]()
 
-    def tell(self, component: Any, name: str, value: Any, **properties: Any) -> None:
+    def add(self, component: Any, name: str, value: Any, **properties: Any) -> None:
         """Sends ``value`` (and properties of the component) unless the page shows the same already."""
-        known = hash((repr(value), repr(properties)))
-        if self.seen.get(name) != known:
-            self.seen[name] = known
-            self.updates[component] = type(component)(value=value, **properties) if properties else value
+        digest = hash((repr(value), repr(properties)))
+        if self.seen.get(name) != digest:
+            self.seen[name] = digest
+            self.values[component] = type(component)(value=value, **properties) if properties else value
 
 
-def _answer(service: Service, tab: RunsTab, wish: _Wish, seen: Mapping[str, object]) -> dict[Any, Any]:
-    news = _News(seen)
-    shown = _shown(service, wish.chosen)
-    _tell_queue(service, tab, wish, news, shown)
+def _answer(service: Service, tab: RunsTab, request: _Request, seen: Mapping[str, object]) -> dict[Any, Any]:
+    updates = _Updates(seen)
+    shown = _shown(service, request.chosen)
+    _add_queue(service, tab, request, updates, shown)
     if shown is None:
-        _tell_nothing(tab, news)
+        _add_nothing(tab, updates)
     else:
-        _tell_run(service, tab, wish, news, shown, service.queue.folder(shown.id).trace())
-    return {**news.updates, tab.seen: news.seen, tab.shown: shown.id if shown else ""}
+        _add_run(service, tab, request, updates, shown, service.queue.folder(shown.id).trace())
+    updates.add(tab.shown, "shown", shown.id if shown else "")
+    return {**updates.values, tab.seen: updates.seen}
 
 
 def _shown(service: Service, chosen: str) -> Job | None:
@@ -226,45 +233,45 @@ def _shown(service: Service, chosen: str) -> Job | None:
     return next(iter(service.queue.jobs(limit=1)), None)
 
 
-def _tell_queue(service: Service, tab: RunsTab, wish: _Wish, news: _News, shown: Job | None) -> None:
-    jobs = service.queue.jobs(WHICH[wish.which], limit=wish.limit + 1)
+def _add_queue(service: Service, tab: RunsTab, request: _Request, updates: _Updates, shown: Job | None) -> None:
+    jobs = service.queue.jobs(WHICH[request.which], limit=request.limit + 1)
     marked = shown.id if shown else ""
-    running = [job for job in jobs[: wish.limit] if job.state is RUNNING]
-    others = [job for job in jobs[: wish.limit] if job.state is not RUNNING]
-    news.tell(tab.counts, "counts", view.summary(service.about()["jobs"]))
-    news.tell(tab.running, "running", view.cards(running, marked))
-    news.tell(tab.others, "others", view.cards(others, marked))
-    _tell_visible(tab.more, "more", len(jobs) > wish.limit, news)
+    running = [job for job in jobs[: request.limit] if job.state is RUNNING]
+    others = [job for job in jobs[: request.limit] if job.state is not RUNNING]
+    updates.add(tab.counts, "counts", view.summary(service.about()["jobs"]))
+    updates.add(tab.running, "running", view.cards(running, marked))
+    updates.add(tab.others, "others", view.cards(others, marked))
+    _add_visible(tab.more, "more", len(jobs) > request.limit, updates)
 
 
-def _tell_nothing(tab: RunsTab, news: _News) -> None:
-    news.tell(tab.head, "head", quiet("Runs are shown here, while they go on and afterwards."))
+def _add_nothing(tab: RunsTab, updates: _Updates) -> None:
+    updates.add(tab.head, "head", quiet("Runs are shown here, while they go on and afterwards."))
     for component, name in ((tab.charts, "charts"), (tab.log, "log"), (tab.details, "details")):
-        news.tell(component, name, "")
-    news.tell(tab.links, "links", "")
-    news.tell(tab.previews, "previews", {})
+        updates.add(component, name, "")
+    updates.add(tab.links, "links", "")
+    updates.add(tab.previews, "previews", {})
     for component in (tab.smoothing, tab.use, *tab.buttons.values()):
-        _tell_visible(component, component.label or component.value, False, news)
+        _add_visible(component, component.label or component.value, False, updates)
 
 
-def _tell_run(service: Service, tab: RunsTab, wish: _Wish, news: _News, job: Job, trace: Trace) -> None:
-    news.tell(tab.head, "head", view.head(job, trace))
+def _add_run(service: Service, tab: RunsTab, request: _Request, updates: _Updates, job: Job, trace: Trace) -> None:
+    updates.add(tab.head, "head", view.head(job, trace))
     for label, states, _ in ACTIONS:
         offered = job.state in states and job.wanted is None
-        _tell_visible(tab.buttons[label], label, offered, news)
-    _tell_visible(tab.use, "Use settings", job.kind == "train", news)
-    news.tell(tab.links, "links", _links(service, job))
-    news.tell(tab.charts, "charts", view.charts(trace, wish.smoothing))
-    _tell_visible(tab.smoothing, "Smoothing", len(trace.loss) > 0, news)
-    news.tell(tab.previews, "previews", frames(job.id, trace.previews, job.settings.get("preview_prompts", ())))
-    news.tell(tab.log, "log", view.log(service.queue.folder(job.id).log_tail(LONGEST_LOG)))
-    news.tell(tab.details, "details", view.details(job, trace))
+        _add_visible(tab.buttons[label], label, offered, updates)
+    _add_visible(tab.use, "Use settings", job.kind == "train", updates)
+    updates.add(tab.links, "links", _links(service, job))
+    updates.add(tab.charts, "charts", view.charts(trace, request.smoothing))
+    _add_visible(tab.smoothing, "Smoothing", len(trace.loss) > 0, updates)
+    updates.add(tab.previews, "previews", frames(job.id, trace.previews, job.settings.get("preview_prompts", ())))
+    updates.add(tab.log, "log", view.log(service.queue.folder(job.id).log_tail(LONGEST_LOG)))
+    updates.add(tab.details, "details", view.details(job, trace))
 
 
-def _tell_visible(component: Any, name: str, visible: bool, news: _News) -> None:
-    if news.seen.get(name) != visible:
-        news.seen[name] = visible
-        news.updates[component] = gr.update(visible=visible)
+def _add_visible(component: Any, name: str, visible: bool, updates: _Updates) -> None:
+    if updates.seen.get(name) != visible:
+        updates.seen[name] = visible
+        updates.values[component] = gr.update(visible=visible)
 
 
 def _links(service: Service, job: Job) -> str:

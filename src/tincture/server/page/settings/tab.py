@@ -1,4 +1,4 @@
-"""The Settings tab: what the server was told, what it can do, what takes room."""
+"""The Settings tab: how the server was started, what it can do, what takes room."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from gradio.context import Context
 
 from tincture.errors import TinctureError
 from tincture.server.page.parts import choices
-from tincture.server.page.parts.answers import done
-from tincture.server.page.parts.choices import PRIVATE
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.markup import duration, escape, facts, fault, plain, quiet, size
+from tincture.server.page.parts.messages import done
+from tincture.server.page.parts.requests import COMMAND, SILENT, STEP
 from tincture.settings.server import SERVER_FIELDS
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
 
-QUIETLY: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
 SECRET = ("auth", "token")
-LOOKS = (
+COLOURS = (
     "Light or dark follows your system. To choose one, add ?__theme=light or ?__theme=dark to the page's address, and "
     "keep that as a bookmark."
 )
@@ -34,7 +33,7 @@ def build(service: Service) -> None:
             about = panel(elem_id="settings-about")
             _model(service)
             _storage(service)
-            panel(f'<h3>Looks</h3><p class="quiet">{escape(LOOKS)}</p>', elem_id="settings-looks")
+            panel(f'<h3>Looks</h3><p class="quiet">{escape(COLOURS)}</p>', elem_id="settings-colours")
         with gr.Column(scale=1, min_width=320):
             _examination(service)
             panel(f"<h3>How the server was started</h3>{settings(service)}", elem_id="settings-server")
@@ -46,7 +45,7 @@ def _when_shown(read: Any, output: Any) -> None:
     while inside is not None and not isinstance(inside, gr.Tab):
         inside = inside.parent
     assert page is not None
-    gr.on([inside.select if isinstance(inside, gr.Tab) else page.load], read, None, output, **QUIETLY)
+    gr.on([inside.select if isinstance(inside, gr.Tab) else page.load], read, None, output, **STEP)
 
 
 def _model(service: Service) -> None:
@@ -57,7 +56,7 @@ def _model(service: Service) -> None:
         info="What counts where a request names none, and what the page begins with.",
         elem_id="settings-model",
     )
-    said = panel(elem_id="settings-model-said")
+    message = panel(elem_id="settings-model-message")
 
     def choose(name: str) -> str:
         try:
@@ -66,13 +65,13 @@ def _model(service: Service) -> None:
             return fault(str(error))
         return done(f"{name} is the default model now; a page that is open shows that after it is loaded again.")
 
-    model.input(choose, model, said, **QUIETLY)
+    model.input(choose, model, message, **SILENT, **COMMAND)
     _when_shown(lambda: gr.Dropdown(choices=choices.models(service), value=service.default_model()), model)
 
 
 def _storage(service: Service) -> None:
     room = panel(elem_id="settings-storage")
-    said = panel(elem_id="settings-storage-said")
+    message = panel(elem_id="settings-storage-message")
     clear = gr.Button("Delete drawn pictures", size="sm", elem_id="settings-clear")
     with gr.Row(visible=False) as sure:
         really = gr.Button("Delete for good", variant="stop", size="sm", min_width=80, elem_id="settings-really")
@@ -85,9 +84,9 @@ def _storage(service: Service) -> None:
             return fault(str(error)), storage(service)
         return done(f"{count} picture{'s' * (count != 1)} deleted."), storage(service)
 
-    clear.click(lambda: gr.Row(visible=True), None, sure, **QUIETLY)
-    gr.on([really.click, keep.click], lambda: gr.Row(visible=False), None, sure, **QUIETLY)
-    really.click(delete, None, [said, room], **QUIETLY)
+    clear.click(lambda: gr.Row(visible=True), None, sure, **STEP)
+    gr.on([really.click, keep.click], lambda: gr.Row(visible=False), None, sure, **STEP)
+    really.click(delete, None, [message, room], **SILENT, **COMMAND)
     _when_shown(lambda: storage(service), room)
 
 
@@ -95,29 +94,29 @@ def _examination(service: Service) -> None:
     found = panel(f"<h3>This machine</h3>{quiet('Examined when asked for: it takes some seconds.')}", elem_id="doctor")
     examine = gr.Button("Examine this machine", size="sm", elem_id="settings-examine")
 
-    def look() -> Iterator[str]:
+    def read() -> Iterator[str]:
         yield f"<h3>This machine</h3>{quiet('Examining …')}"
         try:
             yield f"<h3>This machine</h3>{examined(service.model_work.examine())}"
         except TinctureError as error:
             yield fault(str(error))
 
-    examine.click(look, None, found, **QUIETLY)
+    examine.click(read, None, found, **SILENT, **COMMAND)
 
 
 def about_server(service: Service) -> str:
     """Version, workspace, devices, queue, extensions."""
-    told = service.about()
+    about = service.about()
     faults = "".join(fault(sentence) for sentence in service.extensions.faults)
     rows = [
-        ("Version", told["version"]),
-        ("Workspace", told["root"]),
+        ("Version", about["version"]),
+        ("Workspace", about["root"]),
         ("Its own folder", str(service.state_dir)),
         ("Folders that requests may use", plain([str(folder) for folder in service.places.roots])),
-        ("Devices", plain(told["devices"])),
-        ("Running for", duration(told["uptime_s"])),
-        ("Jobs", ", ".join(f"{count} {state}" for state, count in told["jobs"].items() if count) or "none"),
-        ("Extensions", plain(told["extensions"]) or "none"),
+        ("Devices", plain(about["devices"])),
+        ("Running for", duration(about["uptime_s"])),
+        ("Jobs", ", ".join(f"{count} {state}" for state, count in about["jobs"].items() if count) or "none"),
+        ("Extensions", plain(about["extensions"]) or "none"),
         ("HTTP API", "/docs"),
     ]
     return f"<h3>This server</h3>{facts(rows)}{faults}"

@@ -12,9 +12,9 @@ from gradio.components import Component
 from tincture.adapters.embedding_kind import EMBEDDING
 from tincture.adapters.hypernetwork_kind import HYPERNETWORK
 from tincture.errors import TinctureError, UsageError
-from tincture.server.page.parts.answers import done, failed
-from tincture.server.page.parts.choices import PRIVATE
 from tincture.server.page.parts.components import panel
+from tincture.server.page.parts.messages import done, failed
+from tincture.server.page.parts.requests import COMMAND
 from tincture.settings.number_lists import number_list
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ ACTIVATIONS = (
 )
 WIDTHS = ("320", "640", "768", "1024", "1280", "2048")
 Made = tuple[str, str]
-"""What is said of it, and its name; empty when nothing was made."""
+"""A message, and the name of what was made; empty when nothing was."""
 
 
 def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
@@ -59,7 +59,7 @@ def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
             label="Overwrite Old Embedding", info="Replace an embedding of the same name.", elem_id="ce-overwrite"
         )
         button = gr.Button("Create embedding", variant="primary", elem_id="ce-create")
-        said = panel(elem_id="ce-said")
+        message = panel(elem_id="ce-message")
 
     def make(name: str, text: str, vectors: int, overwrite: bool, model: str) -> Made:
         options: dict[str, Any] = {"num_vectors": int(vectors), "init_text": text, "overwrite": overwrite}
@@ -70,7 +70,7 @@ def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
         )
 
     inputs = [name, text, vectors, overwrite, model]
-    return gr.on([button.click, name.submit, text.submit], make, inputs, [said, made], **PRIVATE)
+    return gr.on([button.click, name.submit, text.submit], make, inputs, [message, made], **COMMAND)
 
 
 def hypernetwork(service: Service, model: Component, made: gr.State) -> Dependency:
@@ -78,13 +78,13 @@ def hypernetwork(service: Service, model: Component, made: gr.State) -> Dependen
     with gr.Column(elem_classes="form-column"):
         inputs = _hypernetwork_inputs()
         button = gr.Button("Create hypernetwork", variant="primary", elem_id="ch-create")
-        said = panel(elem_id="ch-said")
+        message = panel(elem_id="ch-message")
 
     def make(given: dict[Component, Any]) -> Made:
         values = {key: given[component] for key, component in inputs.items()}
         return _made(service, HYPERNETWORK.name, lambda: _make_hypernetwork(service, given[model], **values))
 
-    return gr.on([button.click, inputs["name"].submit], make, {*inputs.values(), model}, [said, made], **PRIVATE)
+    return gr.on([button.click, inputs["name"].submit], make, {*inputs.values(), model}, [message, made], **COMMAND)
 
 
 def _hypernetwork_inputs() -> dict[str, Any]:

@@ -15,10 +15,10 @@ from PIL import Image
 from tincture.errors import TinctureError, UsageError
 from tincture.server.library.caption_tags import TagChange, change_tags
 from tincture.server.page.parts import choices
-from tincture.server.page.parts.answers import done, failed
-from tincture.server.page.parts.choices import PRIVATE
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.markup import escape
+from tincture.server.page.parts.messages import done, failed
+from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, hidden
 
 if TYPE_CHECKING:
     from tincture.server.library.datasets import PictureInfo
@@ -41,9 +41,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class View:
-    """What a visitor looks at: a folder, a page of its pictures, and the picture that is edited.
+    """A folder as a visitor sees it, a page of its pictures, and the picture that is edited.
 
-    ``current`` is a file's name, empty for none; ``missing``: only pictures without a caption are shown.
+    Attributes:
+        current: a file's name, empty for none.
+        missing: only pictures without a caption are shown.
+        written: files whose caption was written since; they stay among those without.
     """
 
     folder: str = ""
@@ -51,12 +54,12 @@ class View:
     page: int = 0
     current: str = ""
     missing: bool = False
-    kept: frozenset[str] = field(default_factory=frozenset)
+    written: frozenset[str] = field(default_factory=frozenset)
 
     @property
     def listed(self) -> list[Shown]:
         """The pictures that are shown; one whose caption was written just now stays among those without."""
-        return [shown for shown in self.pictures if not self.missing or not shown.caption or shown.file in self.kept]
+        return [one for one in self.pictures if not self.missing or not one.caption or one.file in self.written]
 
     @property
     def pages(self) -> int:
@@ -86,15 +89,20 @@ class View:
     def captioned(self, captions: dict[str, str]) -> View:
         """The same with new captions, by file."""
         pictures = tuple(replace(shown, caption=captions.get(shown.file, shown.caption)) for shown in self.pictures)
-        return replace(self, pictures=pictures, kept=self.kept | captions.keys())
+        return replace(self, pictures=pictures, written=self.written | captions.keys())
 
 
 class Gallery:
-    """The sub-tab; ``folder`` is the list of data sets, which is to be kept fresh."""
+    """The sub-tab; ``folder`` is the list of data sets, which others read anew.
+
+    The server knows the folder that is seen, the browser the page and the picture whose caption is in the editor:
+    what is typed there belongs to that one, whatever the server has gone on to.
+    """
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.view = gr.State(View())
+        self.view, self.uploaded = gr.State(View()), gr.State("")
+        self.page, self.file, self.doomed = hidden("0"), hidden(), hidden()
         with gr.Row(elem_classes="base-model"):
             self.folder = gr.Dropdown(
                 choices=choices.datasets(service),
@@ -131,6 +139,7 @@ class Gallery:
                 label="Add to a data set that is there", info="Otherwise the name must be new.", elem_id="ds-add"
             )
             self.send = gr.Button("Upload", variant="primary", elem_id="ds-send")
+            self.upload_message = panel(elem_id="ds-upload-message")
 
     def _pictures(self) -> None:
         self.missing = gr.Checkbox(
@@ -170,7 +179,7 @@ class Gallery:
         with gr.Row(visible=False) as self.sure:
             self.really = gr.Button("Delete for good", variant="stop", size="sm", min_width=80, elem_id="ds-really")
             self.keep = gr.Button("Keep it", size="sm", min_width=80, elem_id="ds-keep")
-        self.said = panel(elem_id="ds-said")
+        self.message = panel(elem_id="ds-message")
 
     def _tags(self) -> None:
         with gr.Accordion("Edit a tag of all pictures that are listed", open=False, elem_id="ds-tags"):
@@ -182,121 +191,142 @@ class Gallery:
                     change: gr.Button(TAG_BUTTONS[change], size="sm", min_width=100, elem_id=f"ds-tag-{change}")
                     for change in get_args(TagChange)
                 }
-            self.tags_said = panel(elem_id="ds-tags-said")
+            self.tags_message = panel(elem_id="ds-tags-message")
 
     def _connect(self) -> None:
-        quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
-        edited = [self.view, self.caption]
-        everything = [self.view, self.counts, self.all, self.gallery, self.pager, self.place, *self._editor_outputs()]
-        editor = [self.view, self.counts, *self._editor_outputs()]
+        edited = [self.view, self.page, self.file, self.caption]
+        everything = [self.view, self.page, self.counts, self.all, self.gallery, self.pager, self.place]
+        everything = [*everything, *self._editor_outputs()]
         opened = [*edited, self.folder, self.missing]
-        gr.on([self.folder.input, self.refresh.click], self._open, opened, everything, **PRIVATE)
         gr.on(
+            [self.folder.input, self.refresh.click], self._open, opened, everything, **{**STEP, "show_progress": "full"}
+        )
+        received = gr.on(
             [self.send.click, self.name.submit],
             self._receive,
-            [*edited, self.name, self.files, self.add],
-            [*everything, self.folder, self.files],
-            **PRIVATE,
+            [self.name, self.files, self.add],
+            [self.uploaded, self.upload_message, self.folder, self.files],
+            **COMMAND,
         )
-        self.missing.input(self._filter, [*edited, self.missing], everything, **quiet)
-        self.back.click(lambda view, text: self._turn(view, text, -1), edited, everything, **quiet)
-        self.forth.click(lambda view, text: self._turn(view, text, 1), edited, everything, **quiet)
-        self.gallery.select(self._pick, edited, editor, **quiet)
-        self.previous.click(lambda view, text: self._go(view, text, -1), edited, everything, **quiet)
-        self.next.click(lambda view, text: self._go(view, text, 1), edited, everything, **quiet)
-        gr.on([self.save.click, self.caption.submit], self._save, edited, editor, **quiet)
-        self.delete.click(lambda: gr.Row(visible=True), None, self.sure, **quiet)
-        self.keep.click(lambda: gr.Row(visible=False), None, self.sure, **quiet)
-        self.really.click(self._remove, self.view, everything, **quiet)
+        received.then(self._show_upload, [*edited, self.uploaded], everything, **STEP)
+        self.missing.input(self._filter, [*edited, self.missing], everything, **STEP)
+        self.back.click(lambda *given: self._turn(*given, by=-1), edited, everything, **STEP)
+        self.forth.click(lambda *given: self._turn(*given, by=1), edited, everything, **STEP)
+        self.gallery.select(self._pick, edited, everything, **STEP)
+        self.previous.click(lambda *given: self._go(*given, by=-1), edited, everything, **STEP)
+        self.next.click(lambda *given: self._go(*given, by=1), edited, everything, **STEP)
+        gr.on([self.save.click, self.caption.submit], self._save, edited, everything, **STEP)
+        self.delete.click(lambda file: (gr.Row(visible=True), file), self.file, [self.sure, self.doomed], **STEP)
+        self.keep.click(lambda: gr.Row(visible=False), None, self.sure, **STEP)
+        removed = self.really.click(
+            self._remove, [self.view, self.doomed], [self.view, self.sure, self.message], **SILENT, **COMMAND
+        )
+        removed.success(self._go_on, edited, everything, **STEP)
         for change, button in self.changes.items():
             button.click(
-                lambda view, text, tag, other, change=change: self._change_tags(view, text, change, tag, other),
+                lambda *given, change=change: self._change_tags(*given, change=change),
                 [*edited, self.tag, self.other],
-                [*everything, self.tags_said],
-                **quiet,
+                [*everything, self.tags_message],
+                **STEP,
             )
 
     def _editor_outputs(self) -> list[Any]:
-        return [self.editor, self.picture, self.caption, self.sure, self.said]
+        return [self.file, self.editor, self.picture, self.caption, self.sure, self.message]
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
-    def _open(self, view: View, text: str, folder: str | None, missing: bool) -> list[Any]:
-        view, said = self._kept(view, text)
-        if said:
-            return self._all(view, said)
+    def _open(self, view: View, page: str, file: str, text: str, folder: str | None, missing: bool) -> list[Any]:
+        view, fault = self._saved(_at(view, page, file), text)
+        if fault:
+            return self._all(view, fault)
         if not (folder or "").strip():
-            return self._all(View(), quiet_counts="Choose a data set, or upload one.")
-        try:
-            return self._all(self._read(str(folder).strip(), missing))
-        except TinctureError as error:
-            return self._all(View(), quiet_counts=failed(error))
+            return self._all(View(), counts="Choose a data set, or upload one.")
+        return self._opened(str(folder).strip(), missing)
 
-    def _receive(self, view: View, text: str, name: str, files: list[str] | None, add: bool) -> list[Any]:
-        view, said = self._kept(view, text)
-        if said:
-            return [*self._all(view, said), gr.skip(), gr.skip()]
+    def _opened(self, folder: str, missing: bool = False) -> list[Any]:
+        try:
+            return self._all(self._read(folder, missing))
+        except TinctureError as error:
+            return self._all(View(), counts=failed(error))
+
+    def _receive(self, name: str, files: list[str] | None, add: bool) -> tuple[Any, ...]:
         try:
             if not files:
                 raise UsageError("No files are chosen; choose pictures, or a zip of them.")
-            with _opened([Path(file) for file in files]) as streams:
+            with _Opened([Path(file) for file in files]) as streams:
                 info = self.service.datasets.upload(name, streams, add=add)
-            view = self._read(self.service.places.shown(info.path), False)
         except TinctureError as error:
-            # what was typed and chosen stays as it is
-            return [*self._all(View(), quiet_counts=failed(error)), gr.skip(), gr.skip()]
-        folder = gr.Dropdown(choices=choices.datasets(self.service), value=view.folder)
-        return [*self._all(view), folder, None]
+            return "", failed(error), gr.skip(), gr.skip()  # what was typed and chosen stays as it is
+        folder = self.service.places.shown(info.path)
+        return folder, "", gr.Dropdown(choices=choices.datasets(self.service), value=folder), None
 
-    def _filter(self, view: View, text: str, missing: bool) -> list[Any]:
-        view, said = self._kept(view, text)
-        return self._all(replace(view, missing=missing, page=0, kept=frozenset()), said)
+    def _show_upload(self, view: View, page: str, file: str, text: str, folder: str) -> list[Any]:
+        if not folder:
+            return [gr.skip()] * (7 + len(self._editor_outputs()))
+        view, fault = self._saved(_at(view, page, file), text)
+        return self._all(view, fault) if fault else self._opened(folder)
 
-    def _turn(self, view: View, text: str, by: int) -> list[Any]:
-        view, said = self._kept(view, text)
-        return self._all(replace(view, page=min(max(view.page + by, 0), view.pages - 1)), said)
+    def _filter(self, view: View, page: str, file: str, text: str, missing: bool) -> list[Any]:
+        view, fault = self._saved(_at(view, page, file), text)
+        return self._all(replace(view, missing=missing, page=0, written=frozenset()), fault)
 
-    def _pick(self, view: View, text: str, event: gr.SelectData) -> list[Any]:
+    def _turn(self, view: View, page: str, file: str, text: str, *, by: int) -> list[Any]:
+        view, fault = self._saved(_at(view, page, file), text)
+        return self._all(replace(view, page=min(max(view.page + by, 0), view.pages - 1)), fault)
+
+    def _pick(self, view: View, page: str, file: str, text: str, event: gr.SelectData) -> list[Any]:
+        view = _at(view, page, file)
         picked = view.on_page[int(event.index)].file
-        view, said = self._kept(view, text)
-        return self._edited(view.at(picked) if not said else view, said)
+        view, fault = self._saved(view, text)
+        return self._all(view.at(picked) if not fault else view, fault, pictures_too=False)
 
-    def _go(self, view: View, text: str, by: int) -> list[Any]:
-        view, said = self._kept(view, text)
-        before = view.page
-        moved = view.at(view.beside(by)) if not said else view
-        return self._all(moved, said, pictures_too=moved.page != before)
+    def _go(self, view: View, page: str, file: str, text: str, *, by: int) -> list[Any]:
+        view, fault = self._saved(_at(view, page, file), text)
+        moved = view.at(view.beside(by)) if not fault else view
+        return self._all(moved, fault, pictures_too=moved.page != view.page)
 
-    def _save(self, view: View, text: str) -> list[Any]:
-        view, said = self._kept(view, text)
-        return self._edited(view, said or done("Saved."))
+    def _save(self, view: View, page: str, file: str, text: str) -> list[Any]:
+        view, fault = self._saved(_at(view, page, file), text)
+        return self._all(view, fault or done("Saved."), pictures_too=False)
 
-    def _remove(self, view: View) -> list[Any]:
-        after = view.beside(1) if view.beside(1) != view.current else view.beside(-1)
+    def _remove(self, view: View, file: str) -> tuple[View, Any, str]:
+        """Deletes ``file``; the picture beside it stands in the view then, for ``_go_on``."""
+        view = replace(view, current=file)
+        after = view.beside(1) if view.beside(1) != file else view.beside(-1)
         try:
-            self.service.datasets.remove_picture(view.folder, view.current)
+            self.service.datasets.remove_picture(view.folder, file)
         except TinctureError as error:
-            return self._all(view, failed(error))
-        left = tuple(shown for shown in view.pictures if shown.file != view.current)
-        return self._all(replace(view, pictures=left).at(after if after != view.current else ""))
+            return view, gr.Row(visible=False), failed(error)
+        left = tuple(shown for shown in view.pictures if shown.file != file)
+        return replace(view, pictures=left, current=after if after != file else ""), gr.Row(visible=False), ""
 
-    def _change_tags(self, view: View, text: str, change: TagChange, tag: str, other: str) -> list[Any]:
-        view, said = self._kept(view, text)
+    def _go_on(self, view: View, page: str, file: str, text: str) -> list[Any]:
+        """From a picture that was deleted to the one beside it; what was typed for it goes with it."""
+        if any(shown.file == file for shown in view.pictures):
+            return [gr.skip()] * (7 + len(self._editor_outputs()))  # it could not be deleted, or is not edited any more
+        return self._all(_at(view, page, view.current).at(view.current))
+
+    def _change_tags(
+        self, view: View, page: str, file: str, text: str, tag: str, other: str, *, change: TagChange
+    ) -> list[Any]:
+        view, fault = self._saved(_at(view, page, file), text)
         try:
             captions = change_tags(self.service.datasets, view.folder, view.listed, change, tag, other)
         except TinctureError as error:
-            return [*self._all(view, said), failed(error)]
+            return [*self._all(view, fault), failed(error)]
         count = len(captions)
-        told = done(f"{count} caption{'' if count == 1 else 's'} changed.")
-        return [*self._all(view.captioned(captions), said), told]
+        return [
+            *self._all(view.captioned(captions), fault),
+            done(f"{count} caption{'' if count == 1 else 's'} changed."),
+        ]
 
     def _read(self, folder: str, missing: bool) -> View:
         found = self.service.datasets.pictures(folder)
         pictures = tuple(Shown(info.file, info.caption if info.captioned else "", _size(info)) for info in found)
         return View(folder, pictures, missing=missing)
 
-    def _kept(self, view: View, text: str) -> tuple[View, str]:
-        """The view with what stands in the editor saved, and what is to be said when that failed."""
+    def _saved(self, view: View, text: str) -> tuple[View, str]:
+        """The view with what stands in the editor saved, and what is to be shown when that failed."""
         shown = view.picture()
         if shown is None or text == shown.caption:
             return view, ""
@@ -308,34 +338,34 @@ class Gallery:
 
     # --- what is shown -----------------------------------------------------------------------------------------------
 
-    def _all(self, view: View, said: str = "", *, quiet_counts: str = "", pictures_too: bool = True) -> list[Any]:
+    def _all(self, view: View, message: str = "", *, counts: str = "", pictures_too: bool = True) -> list[Any]:
         """Every output that belongs to ``view``."""
         gallery: Any = gr.skip()
         if pictures_too:
             gallery = gr.Gallery(value=self._thumbnails(view), selected_index=None)
         return [
             view,
-            quiet_counts or _counts(view),
+            str(view.page),
+            counts or _counts(view),
             gr.Column(visible=bool(view.pictures)),
             gallery,
             gr.Row(visible=view.pages > 1),
             f"Page {view.page + 1} of {view.pages}",
-            *self._edited(view, said)[2:],
+            *self._edited(view, message),
         ]
 
-    def _edited(self, view: View, said: str) -> list[Any]:
-        """The outputs that change while one picture after the other is edited."""
+    def _edited(self, view: View, message: str) -> list[Any]:
+        """The outputs of the picture that is edited: see ``_editor_outputs``."""
         shown = view.picture()
         if shown is None:
-            return [view, _counts(view), gr.Column(visible=False), "", "", gr.Row(visible=False), said]
+            return ["", gr.Column(visible=False), "", "", gr.Row(visible=False), message]
         return [
-            view,
-            _counts(view),
+            shown.file,
             gr.Column(visible=True),
             self._large(view, shown),
-            shown.caption if not said.startswith('<p class="fault"') else gr.skip(),
+            shown.caption if not message.startswith('<p class="fault"') else gr.skip(),
             gr.Row(visible=False),
-            said,
+            message,
         ]
 
     def _thumbnails(self, view: View) -> list[tuple[Image.Image, str]]:
@@ -352,13 +382,18 @@ class Gallery:
 
     def _large(self, view: View, shown: Shown) -> str:
         place = f"{[one.file for one in view.listed].index(shown.file) + 1} of {len(view.listed)}"
-        told = f'<p class="quiet">{escape(shown.file)}, {escape(shown.size)}, {place}</p>'
+        about = f'<p class="quiet">{escape(shown.file)}, {escape(shown.size)}, {place}</p>'
         try:
             small = self.service.datasets.thumbnail(view.folder, shown.file, LARGE)
         except TinctureError as error:
-            return failed(error) + told
+            return failed(error) + about
         source = "data:image/jpeg;base64," + base64.b64encode(small).decode()
-        return f'<img class="large" src="{source}" alt="{escape(shown.caption or shown.file)}">{told}'
+        return f'<img class="large" src="{source}" alt="{escape(shown.caption or shown.file)}">{about}'
+
+
+def _at(view: View, page: str, file: str) -> View:
+    """The view with the page and the picture that the browser shows."""
+    return replace(view, page=min(int(page), view.pages - 1), current=file)
 
 
 def _size(info: PictureInfo) -> str:
@@ -369,11 +404,11 @@ def _counts(view: View) -> str:
     if not view.folder:
         return ""
     missing = sum(not shown.caption for shown in view.pictures)
-    told = f"{len(view.pictures)} pictures; " + (f"{missing} without a caption" if missing else "all with captions")
-    return f'<p class="{"warning" if missing else "done"}" role="status">{told}.</p>'
+    counts = f"{len(view.pictures)} pictures; " + (f"{missing} without a caption" if missing else "all with captions")
+    return f'<p class="{"warning" if missing else "done"}" role="status">{counts}.</p>'
 
 
-class _opened:
+class _Opened:
     """Files opened for reading, by their names; closed at the end."""
 
     def __init__(self, paths: Sequence[Path]) -> None:

@@ -16,9 +16,9 @@ from tincture.adapters.kinds import AdapterKind, find_kind, kind_names, kinds
 from tincture.errors import UsageError
 from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
-from tincture.server.page.parts.choices import PRIVATE
 from tincture.server.page.parts.components import number, panel
 from tincture.server.page.parts.fields import Form
+from tincture.server.page.parts.requests import TYPED
 from tincture.server.page.train.preprocess import PICTO_SIDE, USUAL_SIDE
 from tincture.server.page.train.schedule_plot import draw_schedule
 from tincture.settings.train import FIELDS
@@ -159,18 +159,15 @@ def _draw_as_typed(form: Form, rates: Mapping[str, Component], drawings: Mapping
     for kind in kinds():
         rate: Any = rates[kind.name]
 
-        def draw(text: str | None, count: Any, usual: str = kind.learning_rate) -> str:
+        def plot(text: str | None, count: Any, usual: str = kind.learning_rate) -> str:
             return draw_schedule(text or "", count, usual)
 
         gr.on(
             [rate.change, steps.change, gr.context.Context.root_block.load],
-            draw,
+            plot,
             [rate, steps],
             drawings[kind.name],
-            show_progress="hidden",
-            trigger_mode="always_last",
-            queue=False,
-            **PRIVATE,
+            **TYPED,
         )
 
 

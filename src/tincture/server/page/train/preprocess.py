@@ -10,10 +10,10 @@ from gradio.components import Component
 
 from tincture.errors import TinctureError, UsageError
 from tincture.server.page.parts import choices
-from tincture.server.page.parts.answers import failed, interrupted, submitted
-from tincture.server.page.parts.choices import PRIVATE
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.fields import Form
+from tincture.server.page.parts.messages import failed, interrupted, submitted
+from tincture.server.page.parts.requests import COMMAND, STEP, hidden
 from tincture.server.queue.queue import OVERWRITE
 from tincture.settings.preprocess import PREPROCESS_FIELDS
 from tincture.webui.translation import find_describers
@@ -30,7 +30,7 @@ TICKED = {"captioner": "Use BLIP for caption", "tagger": "Use deepbooru for capt
 
 
 def build(service: Service) -> Component:
-    """The form; returns the list of sources, which is to be kept fresh."""
+    """The form; returns the list of sources, which others read anew."""
     form = Form(PREPROCESS_FIELDS, "pp")
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
@@ -44,7 +44,7 @@ def build(service: Service) -> Component:
                 info="Crops that were made with other settings are made anew; else such a destination is refused.",
                 elem_id="pp-overwrite",
             )
-            said = panel(elem_id="pp-said")
+            message = panel(elem_id="pp-message")
 
     def start(given: dict[Component, Any]) -> str:
         try:
@@ -55,12 +55,11 @@ def build(service: Service) -> Component:
         except TinctureError as error:
             return failed(error)
 
-    button.click(start, {*form.components, *ticks.values(), overwrite}, said, **PRIVATE)
-    stop.click(lambda: interrupted(service), None, said, **PRIVATE)
+    button.click(start, {*form.components, *ticks.values(), overwrite}, message, **COMMAND)
+    stop.click(lambda: interrupted(service), None, message, **COMMAND)
     source, destination = form.inputs["source"], form.inputs["destination"]
-    former = gr.State("")
-    asked, answered = [source, destination, former], [destination, former]
-    gr.on([source.change], follow_source, asked, answered, show_progress="hidden", **PRIVATE)
+    former = hidden()
+    gr.on([source.change], follow_source, [source, destination, former], [destination, former], **STEP)
     return source
 
 
@@ -140,7 +139,7 @@ def _with_options(form: Form, name: str, label: str, fill: Any) -> None:
         box: Any = form.add(name, label=label)
         with gr.Column(visible=False, elem_classes="inner") as options:
             fill(form)
-    box.change(lambda ticked: gr.Column(visible=ticked), box, options, show_progress="hidden", **PRIVATE)
+    box.change(lambda ticked: gr.Column(visible=ticked), box, options, **STEP)
 
 
 def _described(form: Form, name: str, label: str, model: str) -> Component:
@@ -149,7 +148,7 @@ def _described(form: Form, name: str, label: str, model: str) -> Component:
     box = gr.Checkbox(label=label, info=about, elem_id=f"pp-use-{name}")
     with gr.Column(visible=False, elem_classes="inner") as options:
         form.add(name, label="BLIP model" if name == "captioner" else "Tagger model", value=model)
-    box.change(lambda ticked: gr.Column(visible=ticked), box, options, show_progress="hidden", **PRIVATE)
+    box.change(lambda ticked: gr.Column(visible=ticked), box, options, **STEP)
     return box
 
 

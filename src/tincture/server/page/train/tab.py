@@ -11,10 +11,10 @@ from gradio.components import Component
 from tincture.adapters.kinds import kind_names
 from tincture.errors import TinctureError, UsageError
 from tincture.server.page.parts import choices
-from tincture.server.page.parts.answers import done, failed, interrupted, submitted
-from tincture.server.page.parts.choices import PRIVATE
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.markup import escape, quiet
+from tincture.server.page.parts.messages import done, failed, interrupted, submitted
+from tincture.server.page.parts.requests import COMMAND, SILENT, STEP
 from tincture.server.page.train import create, preprocess
 from tincture.server.page.train.datasets import Gallery
 from tincture.server.page.train.form import TrainInputs
@@ -71,7 +71,7 @@ class TrainTab:
                 self._train()
             for part in extra:
                 part.render()
-        self._keep_fresh([refresh.click, preprocessing.select, looking.select, training.select])
+        self._reread_lists([refresh.click, preprocessing.select, looking.select, training.select])
         for kind, event in created.items():
             event.then(
                 lambda name, kind=kind: gr.Dropdown(
@@ -79,8 +79,7 @@ class TrainTab:
                 ),
                 made[kind],
                 self.inputs.names[kind],
-                show_progress="hidden",
-                **PRIVATE,
+                **STEP,
             )
 
     def _train(self) -> None:
@@ -98,7 +97,7 @@ class TrainTab:
                 with gr.Row():
                     self.plan = gr.Button("Show plan", min_width=140, elem_id="tr-plan")
                     self.stop = gr.Button("Interrupt", min_width=140, elem_id="tr-interrupt")
-                self.said = panel(elem_id="tr-said")
+                self.message = panel(elem_id="tr-message")
                 self.planned = panel(quiet(NO_PLAN), elem_id="tr-planned")
 
     def connect(self, page: Mapping[str, Component]) -> None:
@@ -130,15 +129,15 @@ class TrainTab:
             except TinctureError as error:
                 return failed(error)
 
-        # Its sentences stay apart: it takes seconds, in which a training may be begun.
-        self.plan.click(show_plan, inputs, self.planned, **PRIVATE)
-        self.stop.click(lambda: interrupted(self.service), None, self.said, **PRIVATE)
-        self.starts["embedding"].click(lambda given: start(given, "embedding"), inputs, self.said, **PRIVATE)
-        self.starts["hypernetwork"].click(lambda given: start(given, "hypernetwork"), inputs, self.said, **PRIVATE)
+        # Its messages stay apart: it takes seconds, in which a training may be begun.
+        self.plan.click(show_plan, inputs, self.planned, **COMMAND)
+        self.stop.click(lambda: interrupted(self.service), None, self.message, **COMMAND)
+        self.starts["embedding"].click(lambda given: start(given, "embedding"), inputs, self.message, **COMMAND)
+        self.starts["hypernetwork"].click(lambda given: start(given, "hypernetwork"), inputs, self.message, **COMMAND)
 
     def fill_from(self, runs: RunsTab, tabs: gr.Tabs) -> None:
         """The button of a run brings its settings here, and opens this tab among ``tabs``."""
-        form = {*self.inputs.components, self.model, self.said}
+        form = {*self.inputs.components, self.model, self.message}
 
         def fill(job_id: str) -> dict[Any, Any]:
             try:
@@ -148,19 +147,19 @@ class TrainTab:
                 return {}
             kind = str(job.settings["kind"])
             adapters: list[Any] = list(choices.adapters(self.service, kind))
-            known, said = job.name in adapters, f"These are the settings of {job.name}, job {job.id}."
+            known, sentence = job.name in adapters, f"These are the settings of {job.name}, job {job.id}."
             if not known:
-                said += f" There is no {kind} {job.name!r} any more; create it first."
+                sentence += f" There is no {kind} {job.name!r} any more; create it first."
             return {
                 **self.inputs.shown(job.settings, self.service.places),
                 self.inputs.names[kind]: gr.Dropdown(choices=adapters, value=job.name if known else None),
                 self.model: self._model(job),
-                self.said: done(said),
+                self.message: done(sentence),
                 tabs: gr.Tabs(selected="train"),
                 self.tabs: gr.Tabs(selected="train"),
             }
 
-        runs.use.click(fill, runs.shown, [*form, tabs, self.tabs], show_progress="hidden", **PRIVATE)
+        runs.use.click(fill, runs.shown, [*form, tabs, self.tabs], **SILENT, **COMMAND)
 
     def _model(self, job: Job) -> Any:
         """The job's base model in the list of them; what is chosen stays where it is not there any more."""
@@ -168,7 +167,7 @@ class TrainTab:
         named = {key: model["name"] for model in self.service.models() for key in (model["path"], model["name"])}
         return named.get(wanted) or gr.skip()
 
-    def _keep_fresh(self, events: Sequence[Any]) -> None:
+    def _reread_lists(self, events: Sequence[Any]) -> None:
         """Lists are read anew when the page is loaded, and at ``events``: jobs and uploads make new data sets."""
         service, form = self.service, self.inputs.form
         readers: dict[Component, Any] = {
@@ -189,8 +188,7 @@ class TrainTab:
             read_all,
             None,
             list(readers),
-            show_progress="hidden",
-            **PRIVATE,
+            **STEP,
         )
 
 

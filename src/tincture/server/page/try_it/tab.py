@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -13,13 +14,13 @@ from gradio.context import Context
 from tincture.errors import TinctureError
 from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
-from tincture.server.page.parts.choices import PRIVATE
-from tincture.server.page.parts.components import TELL_CLICKS, number, panel
+from tincture.server.page.parts.components import SEND_CLICKS, number, panel
 from tincture.server.page.parts.fields import Form, range_of
 from tincture.server.page.parts.markup import fault, quiet
+from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED, hidden
 from tincture.server.page.try_it import prompt_edit, request, view
 from tincture.server.page.try_it.prompt_edit import Named
-from tincture.server.page.try_it.request import COMPARED, GRID, MODES, PICTURES, Wish
+from tincture.server.page.try_it.request import COMPARED, GRID, MODES, PICTURES, DrawingInputs
 from tincture.server.requests.sizes import LONGEST_TEXT
 from tincture.settings.drawing import REQUEST_FIELDS
 
@@ -34,12 +35,13 @@ REACH_OF_STEPS = 150
 """The slider's; more would be hard to set."""
 FURTHER = ("vae", "family", "prediction_type", "zero_terminal_snr", "clip_skip", "precision")
 """Fields of a drawing with inputs that are rarely needed."""
-LOOK_EVERY_S = 0.3
+PROGRESS_EVERY_S = 0.3
 KINDS = ("embedding", "hypernetwork")
+# Which adapter a slider is for stands above it when it is moved; the prompt may name others when the request is sent.
+LABEL_OF = """(label, ...rest) => [document.querySelector("#SLIDER label").textContent.trim(), ...rest]"""
 SHOW_ANSWER = """() => {
   if (window.innerWidth < 800) document.querySelector("#try-answer").scrollIntoView({ behavior: "smooth" });
 }"""
-QUIETLY: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
 
 
 def limits(name: str) -> dict[str, float]:
@@ -50,9 +52,9 @@ def limits(name: str) -> dict[str, float]:
 def build(service: Service) -> None:
     """Fills the Try it tab."""
     tab = _Tab(service)
-    _keep_chips(service, tab)
-    _keep_sliders(tab)
-    _keep_copies(service, tab)
+    _follow_adapters(service, tab)
+    _follow_strengths(tab)
+    _follow_mode(service, tab)
     _draw(service, tab)
 
 
@@ -60,7 +62,7 @@ class _Tab:
     """The tab's components. Those with ids are read by the Train tab too."""
 
     def __init__(self, service: Service) -> None:
-        self.adapters, self.named = gr.State([]), gr.State([])
+        self.adapters = gr.State([])
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=320):
                 self._prompts()
@@ -71,11 +73,21 @@ class _Tab:
 
     def _prompts(self) -> None:
         self.prompt = gr.Textbox(label="Prompt", lines=3, elem_id="try-prompt", placeholder="a photo of …")
-        self.chips = panel(script=TELL_CLICKS, elem_id="try-adapters")
+        self.chips = panel(script=SEND_CLICKS, elem_id="try-adapters")
         self.sliders = [
-            gr.Slider(0, 2, 1, step=0.05, label="Strength", visible=False, elem_classes="strength")
-            for _ in range(MOST_SLIDERS)
+            gr.Slider(
+                0,
+                2,
+                1,
+                step=0.05,
+                label="Strength",
+                visible=False,
+                elem_classes="strength",
+                elem_id=f"strength-{place}",
+            )
+            for place in range(MOST_SLIDERS)
         ]
+        self.label = hidden()
         self.negative_prompt = gr.Textbox(label="Negative prompt", lines=1, elem_id="try-negative-prompt")
 
     def _drawing(self, service: Service) -> None:
@@ -167,84 +179,81 @@ class _Tab:
 
     def _answer(self) -> None:
         self.progress = panel(elem_id="try-progress")
-        self.answer = panel(quiet(NOTHING_YET), script=TELL_CLICKS, elem_id="try-pictures")
+        self.answer = panel(quiet(NOTHING_YET), script=SEND_CLICKS, elem_id="try-pictures")
 
     @property
-    def following(self) -> tuple[list[Any], list[Any]]:
-        """Inputs and outputs of ``_follow``."""
-        return [self.prompt, self.adapters, self.named], [self.named, self.chips, *self.sliders]
+    def shown(self) -> list[Any]:
+        """What shows the adapters that the prompt names: outputs of ``_shown``."""
+        return [self.chips, *self.sliders]
 
     @property
-    def wishes(self) -> list[Any]:
-        """In the order of the fields of ``Wish``, of whose ``further`` each has its own."""
+    def request(self) -> list[Any]:
+        """In the order of the fields of ``DrawingInputs``, but for ``named``, of whose ``further`` each has its own.
+
+        Last come the adapters that there are.
+        """
         prompts = [self.mode, self.prompt, self.negative_prompt, self.model, self.sampler, self.steps]
         sizes = [self.guidance_scale, self.width, self.height, self.seed, self.count]
         further = self.further.inputs.values()
-        return [*prompts, *sizes, self.named, self.instead, self.strengths, self.copies, *further]
+        return [*prompts, *sizes, self.instead, self.strengths, self.copies, *further, self.adapters]
 
 
 # --- adapters in the prompt -------------------------------------------------------------------------------------------
 
 
-def _keep_chips(service: Service, tab: _Tab) -> None:
-    def read(prompt: str | None, known: Sequence[Named]) -> tuple[Any, ...]:
+def _follow_adapters(service: Service, tab: _Tab) -> None:
+    def read(prompt: str | None) -> tuple[Any, ...]:
         adapters = service.adapters()
-        named = _named(prompt, adapters)
-        runs = gr.Dropdown(choices=_runs(service), value=None)
+        runs = gr.Dropdown(choices=_runs(service))
         models = gr.Dropdown(choices=choices.models(service))
-        return adapters, named, _marked(adapters, named), models, runs, *_sliders(named, known)
+        return adapters, models, runs, *_shown(prompt, adapters)
 
-    def choose(event: gr.EventData, typed: str | None, adapters: Sequence[dict[str, Any]]) -> str:
+    def choose(event: gr.EventData, typed: str | None, adapters: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
         prompt, named = typed or "", _named(typed, adapters)
         kind, name = str(event._data["kind"]), str(event._data["name"])
         there = [adapter for adapter in named if (adapter.kind, adapter.name) == (kind, name)]
-        return prompt_edit.without(prompt, there, others=named) if there else prompt_edit.insert(prompt, kind, name)
+        text = prompt_edit.without(prompt, there, others=named) if there else prompt_edit.insert(prompt, kind, name)
+        return text, *_shown(text, adapters)
 
     inside, page = Context.block, Context.root_block
     assert page is not None
-    asked, shown = [tab.prompt, tab.named], [tab.adapters, tab.named, tab.chips, tab.model, tab.run, *tab.sliders]
-    gr.on([page.load, *([inside.select] if isinstance(inside, gr.Tab) else [])], read, asked, shown, **QUIETLY)
-    tab.chips.click(choose, [tab.prompt, tab.adapters], tab.prompt, **QUIETLY)
+    outputs = [tab.adapters, tab.model, tab.run, *tab.shown]
+    opened = [page.load, *([inside.select] if isinstance(inside, gr.Tab) else [])]
+    gr.on(opened, read, tab.prompt, outputs, **STEP)
+    tab.chips.click(choose, [tab.prompt, tab.adapters], [tab.prompt, *tab.shown], **STEP)
 
 
-def _keep_sliders(tab: _Tab) -> None:
+def _follow_strengths(tab: _Tab) -> None:
     def write(
-        place: int, strength: float | None, prompt: str, adapters: Sequence[dict[str, Any]], known: Sequence[Named]
-    ) -> tuple[Any, Any]:
-        if strength is None or place >= len(known):
-            return gr.skip(), gr.skip()
-        text = prompt_edit.with_strength(prompt, known[place], strength, known)
-        return text, _named(text, adapters)
+        place: int, label: str, strength: float | None, prompt: str, adapters: Sequence[dict[str, Any]]
+    ) -> list[Any]:
+        named = _named(prompt, adapters)
+        moved = next((adapter for adapter in named if _label(adapter) == label), None)
+        if strength is None or moved is None:  # a number that is being typed, or an adapter that is gone
+            return [gr.skip(), *_shown(prompt, adapters)]
+        text = prompt_edit.with_strength(prompt, moved, strength, named)
+        shown = _shown(text, adapters)
+        if named.index(moved) == place:
+            shown[1 + place] = gr.skip()  # what is typed there stays as it is typed
+        return [text, *shown]
 
-    tab.prompt.input(_follow, *tab.following, trigger_mode="always_last", **QUIETLY)
-    tab.prompt.change(_follow_names, *tab.following, trigger_mode="always_last", **QUIETLY)
+    # Not input: Gradio does not take it for one when text is pasted.
+    tab.prompt.change(_shown, [tab.prompt, tab.adapters], tab.shown, **TYPED)
     for place, slider in enumerate(tab.sliders):
         # Not release: keys move a slider too.
         slider.input(
             lambda *given, place=place: write(place, *given),
-            [slider, tab.prompt, tab.adapters, tab.named],
-            [tab.prompt, tab.named],
-            trigger_mode="always_last",
-            **QUIETLY,
+            [tab.label, slider, tab.prompt, tab.adapters],
+            [tab.prompt, *tab.shown],
+            js=LABEL_OF.replace("SLIDER", slider.elem_id),
+            **TYPED,
         )
 
 
-def _follow(prompt: str | None, adapters: Sequence[dict[str, Any]], known: Sequence[Named]) -> list[Any]:
-    """What a prompt names, shown by the buttons and sliders; see ``_Tab.following``."""
+def _shown(prompt: str | None, adapters: Sequence[dict[str, Any]]) -> list[Any]:
+    """What a prompt names, as buttons and sliders show it: see ``_Tab.shown``."""
     named = _named(prompt, adapters)
-    if named == list(known):
-        return [gr.skip()] * (2 + MOST_SLIDERS)
-    return [named, _marked(adapters, named), *_sliders(named, known)]
-
-
-def _follow_names(prompt: str | None, adapters: Sequence[dict[str, Any]], known: Sequence[Named]) -> list[Any]:
-    """The same after any change of the prompt, but not for strengths alone.
-
-    One that a slider wrote would come back to the slider, which may have moved on.
-    """
-    if [adapter[:2] for adapter in _named(prompt, adapters)] == [adapter[:2] for adapter in known]:
-        return [gr.skip()] * (2 + MOST_SLIDERS)
-    return _follow(prompt, adapters, known)
+    return [view.chips(adapters, [(adapter.kind, adapter.name) for adapter in named]), *_sliders(named)]
 
 
 def _named(prompt: str | None, adapters: Sequence[dict[str, Any]]) -> list[Named]:
@@ -252,33 +261,29 @@ def _named(prompt: str | None, adapters: Sequence[dict[str, Any]]) -> list[Named
     return prompt_edit.named_in((prompt or "")[:LONGEST_TEXT], names["embedding"], names["hypernetwork"])
 
 
-def _marked(adapters: Sequence[dict[str, Any]], named: Sequence[Named]) -> str:
-    """The buttons of all adapters, those that the prompt names pressed."""
-    return view.chips(adapters, [(adapter.kind, adapter.name) for adapter in named])
-
-
-def _sliders(named: Sequence[Named], known: Sequence[Named]) -> Iterator[Any]:
-    """What is new for each; the others are left alone, since somebody may be moving one of them right now."""
+def _sliders(named: Sequence[Named]) -> Iterator[Any]:
+    """A slider for each adapter, in the prompt's order; the others are not seen."""
     for place in range(MOST_SLIDERS):
-        if named[place : place + 1] == list(known[place : place + 1]):
-            yield gr.skip()
-        elif place < len(named):
-            adapter = named[place]
-            what = "prompt weight" if adapter.kind == "embedding" else "multiplier"
-            yield gr.Slider(label=f"{adapter.name} ({what})", value=adapter.strength, visible=True)
+        if place < len(named):
+            yield gr.Slider(label=_label(named[place]), value=named[place].strength, visible=True)
         else:
             yield gr.Slider(visible=False)
+
+
+def _label(adapter: Named) -> str:
+    """What a slider is called; by it one knows which adapter a person moved."""
+    return f"{adapter.name} ({'prompt weight' if adapter.kind == 'embedding' else 'multiplier'})"
 
 
 # --- modes ------------------------------------------------------------------------------------------------------------
 
 
-def _keep_copies(service: Service, tab: _Tab) -> None:
+def _follow_mode(service: Service, tab: _Tab) -> None:
     def show(mode: str) -> tuple[Any, ...]:
         single = mode == GRID
         return gr.update(visible=mode == COMPARED), gr.update(visible=single), gr.update(visible=not single)
 
-    def choose(run: str | None, typed: str | None, adapters: Sequence[dict[str, Any]]) -> tuple[Any, str]:
+    def choose(run: str | None, typed: str | None, adapters: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
         prompt = typed or ""
         copies = [copy for copy in service.copies() if copy["run"] == run]
         steps = [(f"{copy['step']:,}", copy["path"]) for copy in copies]
@@ -286,10 +291,14 @@ def _keep_copies(service: Service, tab: _Tab) -> None:
             kind, name = copies[0]["kind"], copies[0]["name"]
             if (kind, name) not in [(adapter.kind, adapter.name) for adapter in _named(prompt, adapters)]:
                 prompt = prompt_edit.insert(prompt, kind, name)
-        return gr.CheckboxGroup(choices=steps, value=[path for _, path in steps[-4:]]), prompt
+        return (
+            gr.CheckboxGroup(choices=steps, value=[path for _, path in steps[-4:]]),
+            prompt,
+            *_shown(prompt, adapters),
+        )
 
-    tab.mode.change(show, tab.mode, [tab.instead, tab.grid, tab.count], **QUIETLY)
-    tab.run.input(choose, [tab.run, tab.prompt, tab.adapters], [tab.copies, tab.prompt], **QUIETLY)
+    tab.mode.change(show, tab.mode, [tab.instead, tab.grid, tab.count], **STEP)
+    tab.run.input(choose, [tab.run, tab.prompt, tab.adapters], [tab.copies, tab.prompt, *tab.shown], **STEP)
 
 
 def _runs(service: Service) -> list[tuple[str, str]]:
@@ -305,16 +314,18 @@ def _runs(service: Service) -> list[tuple[str, str]]:
 
 def _draw(service: Service, tab: _Tab) -> None:
     def draw(*given: Any) -> Iterator[tuple[Any, Any]]:
+        *values, adapters = given
         inputs = tab.further.inputs.values()
-        own, further = given[: -len(inputs)], dict(zip(inputs, given[-len(inputs) :], strict=True))
+        own, further = values[: -len(inputs)], dict(zip(inputs, values[-len(inputs) :], strict=True))
         with ThreadPoolExecutor(1) as pool:
             try:
-                wish = Wish(*[*own, tab.further.read(further)])
-                drawn = pool.submit(service.model_work.draw, request.request(wish))
+                asked = DrawingInputs(*[*own, tab.further.read(further)])
+                asked = replace(asked, named=_named(asked.prompt, adapters))
+                drawn = pool.submit(service.model_work.draw, request.request(asked))
                 while not drawn.done():
                     yield view.progress(service.model_work.drawing()), gr.skip()
-                    time.sleep(LOOK_EVERY_S)
-                yield "", view.pictures(wish.mode, drawn.result())
+                    time.sleep(PROGRESS_EVERY_S)
+                yield "", view.pictures(asked.mode, drawn.result())
             except TinctureError as error:
                 yield fault(str(error)), gr.skip()
 
@@ -323,8 +334,10 @@ def _draw(service: Service, tab: _Tab) -> None:
         return int(seed) if seed is not None else gr.skip()
 
     answer = [tab.progress, tab.answer]
-    drawn = gr.on([tab.draw.click, tab.prompt.submit], draw, tab.wishes, answer, concurrency_limit=None, **QUIETLY)
+    drawn = gr.on(
+        [tab.draw.click, tab.prompt.submit], draw, tab.request, answer, concurrency_limit=None, **SILENT, **COMMAND
+    )
     tab.draw.click(None, js=SHOW_ANSWER)
     drawn.then(None, js=SHOW_ANSWER)  # there was no room to scroll before the pictures were there
-    tab.stop.click(service.model_work.stop_drawing, None, None, **QUIETLY)
-    tab.answer.click(take_seed, None, tab.seed, **QUIETLY)
+    tab.stop.click(service.model_work.stop_drawing, None, None, **SILENT, **COMMAND)
+    tab.answer.click(take_seed, None, tab.seed, **STEP)

@@ -1,4 +1,4 @@
-"""Answers to what a person asked for, as sentences that stay beside the button."""
+"""Messages about what a person asked for: sentences that stay beside the button."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def submitted(service: Service, job: Job) -> str:
     counts = service.queue.store.counts()
     before = counts.get(JobState.QUEUED, 0) + counts.get(JobState.RUNNING, 0) - 1
     turn = "It begins now" if before <= 0 else f"{before} before it" if before > 1 else "One job before it"
-    told = f"{job.name} is in the queue as job {job.id}. {turn}; watch it in Runs."
+    sentence = f"{job.name} is in the queue as job {job.id}. {turn}; watch it in Runs."
     if others := service.queue.same_adapter(job):
-        told += (
+        sentence += (
             f" It waits for job {others[0].id}, which trains the same {job.settings['kind']}, and goes on from there."
         )
-    return done(told)
+    return done(sentence)
 
 
 def interrupted(service: Service) -> str:

@@ -1,0 +1,264 @@
+// Keeps what a person does while an answer is under way, for all tabs; requests.py says how. It stands between the page
+// and Gradio's two addresses: queue/join takes a request, queue/data streams the answers.
+(() => {
+  const original = window.fetch.bind(window);
+  const dependencies = new Map(); // by id, as Gradio's configuration has them
+  const commands = new Set(); // ids of those that are neither refreshed in what is hidden nor asked again
+  const typing = new Set(); // ids of those that need only the last of several values
+  const hidden = new Set(); // ids of inputs that nobody sees
+  let inputs = []; // ids of the inputs that answers may write into
+  const elements = new Map(); // their ids in the document
+  const acts = new Map(); // how often a person did something in them
+  const active = new Set(); // requests, from being triggered until their answer stands in the page
+  const sent = new Map(); // requests by the id that the server gave them
+  const posting = new Set(); // promises of such ids
+  let repeated = 0, twins = 0;
+
+  const pause = (ms = 0) => new Promise((resolve) => setTimeout(resolve, ms));
+  const text = (value) => JSON.stringify(value ?? null);
+  const isUpdate = (value) => value?.__type__ === "update";
+  const hasValue = (value) => !isUpdate(value) || "value" in value;
+  const valueOf = (value) => (isUpdate(value) ? value.value : value);
+
+  // What Gradio would drop ("once") or put off ("always_last") while it is under way comes here, to be put in its order.
+  const prepare = (config) => {
+    const button = config.components.find((one) => one.props.elem_id === "page-values")?.id;
+    for (const one of config.components) {
+      if (one.props.visible === "hidden") hidden.add(one.id);
+      elements.set(one.id, one.props.elem_id ?? `component-${one.id}`);
+    }
+    for (const one of config.dependencies) {
+      dependencies.set(one.id, one);
+      if (one.targets.some(([id]) => id === button)) inputs = one.inputs;
+      if (one.targets.some(([, event]) => event === "tick" || event === "load")) continue;
+      if (one.trigger_mode === "always_last") typing.add(one.id);
+      if (one.trigger_mode === "once" && (one.trigger_after ?? null) === null) commands.add(one.id);
+      one.trigger_mode = "multiple";
+    }
+  };
+  let configuration = window.gradio_config;
+  if (configuration) prepare(configuration);
+  Object.defineProperty(window, "gradio_config", {
+    get: () => configuration,
+    set: (value) => { if (!configuration) prepare(value); configuration = value; },
+  });
+
+  // --- what stands in the inputs now, as JSON by id ---
+  const readers = [];
+  window.pageValues = (values) => readers.shift()(new Map(inputs.map((id, place) => [id, text(values[place])])));
+  const current = async () => {
+    let button = null;
+    while (!(button = document.getElementById("page-values"))) await pause(10); // the page is not drawn yet
+    return new Promise((resolve) => { readers.push(resolve); button.click(); });
+  };
+
+  const act = (event) => {
+    for (const id of inputs) {
+      if (document.getElementById(elements.get(id))?.contains(event.target)) acts.set(id, (acts.get(id) ?? 0) + 1);
+    }
+  };
+  for (const name of ["input", "change", "keydown", "pointerdown", "mousedown", "paste", "drop"]) {
+    window.addEventListener(name, act, true);
+  }
+
+  // --- an answer that redraws a button while it is pressed would lose the click ---
+  let pressed = null, release = null;
+  const press = (event) => {
+    if (pressed || !event.target.closest?.("button, a, label, summary, [role=option], [role=tab]")) return;
+    if (event.type === "keydown" && event.key !== " ") return;
+    pressed = new Promise((resolve) => { release = resolve; });
+    setTimeout(let_go, 3000);
+  };
+  const let_go = () => setTimeout(() => { release?.(); pressed = release = null; });
+  for (const name of ["pointerdown", "keydown"]) window.addEventListener(name, press, true);
+  for (const name of ["pointerup", "pointercancel", "keyup", "blur"]) window.addEventListener(name, let_go, true);
+
+  // --- requests, each after those whose answers it reads or writes over ---
+  const follows = (one, other) =>
+    other.dependency.outputs.some((id) => one.dependency.inputs.includes(id) || one.dependency.outputs.includes(id));
+
+  const supersedes = (one, other) =>
+    one.dependency === other.dependency && one.body.trigger_id === other.body.trigger_id;
+
+  const remember = async (request) => {
+    const { inputs: read, outputs } = request.dependency;
+    if (![...read, ...outputs].some((id) => inputs.includes(id))) return;
+    request.before = await current();
+    read.forEach((id, place) => {
+      const value = request.body.data[place];
+      if (inputs.includes(id) && typeof value !== "object") request.before.set(id, text(value));
+    });
+  };
+
+  const refresh = (request) => request.dependency.inputs.forEach((id, place) => {
+    const asPressed = commands.has(request.dependency.id) && hidden.has(id);
+    if (request.written.has(id) && !asPressed) request.body.data[place] = JSON.parse(request.written.get(id));
+  });
+
+  const post = (request) => {
+    const posted = (async () => {
+      const init = { ...request.init, body: JSON.stringify(request.body) };
+      const response = await original(request.url, init);
+      if (!response.ok) return response;
+      const { event_id: event } = await response.clone().json();
+      request.event ??= event;
+      sent.set(event, request);
+      return response;
+    })();
+    posting.add(posted);
+    return posted.finally(() => posting.delete(posted));
+  };
+
+  const join = async (url, init) => {
+    const body = JSON.parse(init.body), dependency = dependencies.get(body.fn_index);
+    if (!dependency) return original(url, init);
+    const key = JSON.stringify([body.fn_index, body.data, body.event_data]);
+    const twin = commands.has(dependency.id) && [...active].find((other) => other.key === key && !other.answered);
+    if (twin) return twinOf(twin);
+    const request = { url, init, body, dependency, key, before: new Map(), written: new Map(), twins: [] };
+    request.acts = new Map(acts);
+    request.finished = new Promise((resolve) => { request.finish = resolve; });
+    const older = typing.has(dependency.id) && [...active].find((other) => !other.sent && supersedes(request, other));
+    if (older) {
+      older.newer = request;
+      active.delete(older);
+      older.finish();
+    }
+    const earlier = [...active].filter((other) => follows(request, other));
+    active.add(request);
+    request.ready = remember(request);
+    request.posted = Promise.all([request.ready, ...earlier.map((other) => other.finished)]).then(() => {
+      if (request.newer) return twinOf(request.newer);
+      request.sent = true;
+      refresh(request);
+      return post(request);
+    });
+    try {
+      const response = await request.posted;
+      if (!response.ok && !request.newer) settle(request, new Map());
+      return response;
+    } catch (error) {
+      settle(request, new Map());
+      throw error;
+    }
+  };
+
+  const twinOf = async (request) => {
+    const event_id = `twin-${++twins}`;
+    request.twins.push(event_id);
+    await request.posted;
+    return new Response(JSON.stringify({ event_id }), { headers: { "Content-Type": "application/json" } });
+  };
+
+  // --- answers: what a person changed since the request stays ---
+  const judge = async (request, data) => {
+    const { id: dependency, inputs: read, outputs } = request.dependency;
+    const applied = new Map();
+    const places = outputs.map((id, place) => [id, place]).filter(([id, place]) => inputs.includes(id) && hasValue(data[place]));
+    const touched = (id) => acts.get(id) !== request.acts.get(id);
+    const now = places.some(([id]) => touched(id)) ? await current() : new Map();
+    for (const [id, place] of places) {
+      if (!touched(id) || now.get(id) === request.before.get(id)) {
+        applied.set(id, text(valueOf(data[place])));
+        continue;
+      }
+      const ownFollows = typing.has(dependency) && request.body.trigger_id === id; // its last value is on its way
+      if (read.includes(id) && !commands.has(dependency) && !ownFollows) return { now };
+      const { value: _, ...rest } = isUpdate(data[place]) ? data[place] : { __type__: "update" };
+      data[place] = rest;
+    }
+    return { applied };
+  };
+
+  const askAgain = async (request, now) => {
+    request.dependency.inputs.forEach((id, place) => {
+      if (now.has(id)) request.body.data[place] = JSON.parse(now.get(id));
+    });
+    request.before = now;
+    request.acts = new Map(acts);
+    repeated += 1;
+    try {
+      return (await post(request)).ok;
+    } catch {
+      return false;
+    }
+  };
+
+  // The answer was given to the page; who waited for it goes on once it stands there.
+  const settle = async (request, applied) => {
+    request.answered = true;
+    for (let tries = 0; tries < 20; tries++) {
+      await pause(tries && 10);
+      const now = applied.size ? await current() : applied;
+      if (tries && [...applied].every(([id, value]) => now.get(id) === value)) break;
+    }
+    active.delete(request);
+    for (const other of active) {
+      await other.ready;
+      for (const [id, value] of applied) {
+        if (other.before.get(id) !== request.before.get(id)) continue; // it saw something newer
+        other.before.set(id, value);
+        other.written.set(id, value);
+      }
+    }
+    request.finish();
+  };
+
+  // What the page is to get in place of a message of the server's.
+  const answers = async (message) => {
+    if (message.event_id && !sent.has(message.event_id)) await Promise.allSettled([...posting]);
+    const request = sent.get(message.event_id);
+    if (!request) return [message];
+    const own = { ...message, event_id: request.event };
+    if (message.msg !== "process_completed") return [own];
+    sent.delete(message.event_id);
+    if (message.event_id !== request.event) repeated -= 1;
+    await pressed;
+    const data = message.success && Array.isArray(message.output?.data) ? message.output.data : [];
+    const { applied, now } = await judge(request, data);
+    if (now && (await askAgain(request, now))) return [];
+    settle(request, applied ?? new Map());
+    const nothing = { ...message.output, data: data.map(() => ({ __type__: "update" })) };
+    return [own, ...request.twins.map((event_id) => ({ ...message, event_id, output: nothing }))];
+  };
+
+  // Passes a stream on. The server ends it where nothing is under way; a request that was asked again needs another one.
+  const stream = async (request) => {
+    const { url, headers, signal } = request;
+    let response = await original(request);
+    if (!response.ok || !response.body) return response;
+    const passOn = async (controller) => {
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      let rest = "";
+      for (let part = await reader.read(); !part.done; part = await reader.read()) {
+        const blocks = (rest + part.value).split("\n\n");
+        rest = blocks.pop();
+        for (const block of blocks) {
+          const message = JSON.parse(block.slice(block.indexOf(":") + 1));
+          if (message.msg === "close_stream" && repeated) return true;
+          const passed = await answers(message);
+          for (const one of passed) controller.enqueue(new TextEncoder().encode(`data: ${JSON.stringify(one)}\n\n`));
+        }
+      }
+      return false;
+    };
+    const body = new ReadableStream({
+      async start(controller) {
+        try {
+          while (await passOn(controller)) response = await original(url, { headers, signal });
+          controller.close();
+        } catch (error) {
+          controller.error(error);
+        }
+      },
+    });
+    return new Response(body, { status: response.status, headers: response.headers });
+  };
+
+  window.fetch = (input, init) => {
+    const { pathname } = new URL(input.url ?? input, location.href);
+    if (pathname.endsWith("/queue/join")) return join(input, init);
+    if (pathname.endsWith("/queue/data") && input instanceof Request) return stream(input);
+    return original(input, init);
+  };
+})();
