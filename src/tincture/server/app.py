@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
+from starlette.routing import Match, Mount, Route
 from starlette.types import Scope
 
 import tincture
@@ -92,7 +92,9 @@ def _mount_page(app: FastAPI, service: Service) -> None:
     from tincture.server.page import mount_page
 
     mount_page(app, service, "/")
-    app.add_middleware(PageGate, place=service.places.path, uploads=service.state_dir / PAGE_FILES)
+    mounted = app.router.routes[-1]
+    assert isinstance(mounted, Mount)
+    mounted.app = PageGate(mounted.app, place=service.places.path, uploads=service.state_dir / PAGE_FILES)
 
 
 def _unknown(app: FastAPI) -> list[Route]:

@@ -157,6 +157,9 @@ def test_the_page_keeps_its_files_in_the_servers_folder_and_tells_nobody(page: t
         "/gradio_api/openapi.json",
         "/gradio_api/deep_link",
         "/gradio_api/custom_component/1/client/x/y",
+        "/gradio_api/call/predict",
+        "/gradio_api/api/predict",
+        "/something/new",
     ],
 )
 def test_addresses_of_gradio_that_the_page_does_not_need_are_closed(path: str, page: tuple[TestClient, Path]) -> None:
@@ -181,7 +184,7 @@ def test_the_page_serves_no_file_from_elsewhere(page: tuple[TestClient, Path], t
     assert server.get("/gradio_api/file=https://evil.example/x").status_code in (403, 404, 422)
 
 
-@pytest.mark.parametrize("address", ["/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/call/predict"])
+@pytest.mark.parametrize("address", ["/gradio_api/queue/join", "/gradio_api/run/predict"])
 def test_the_page_takes_no_file_but_uploads(address: str, page: tuple[TestClient, Path], tmp_path: Path) -> None:
     """Gradio's inputs for files would copy any file of this machine, or fetch one from another."""
     server, root = page

@@ -1,7 +1,8 @@
 """What of Gradio's own addresses is open, and what may be asked of them.
 
 Gradio brings addresses that the page does not need: a proxy to other machines, logins, recordings, an assistant. Only
-those that the page needs are open. Files are served by their path: it must lie where requests may read, links resolved.
+those that the page needs are open (``OPEN``); all others are shut, those too that a later Gradio brings. Files are
+served by their path: it must lie where requests may read, links resolved.
 
 An input that takes a file gets the path of what was uploaded before, and the browser says that path. Gradio makes sure
 that it is an upload only where it runs as a server of its own, and it fetches what is named by a URL. Here both are
@@ -24,21 +25,38 @@ from tincture.server.http.asgi import media_type, refuse
 from tincture.server.http.errors import status_of
 from tincture.server.security.limits import replayed, whole_body
 
+
+def _pattern(route: str) -> str:
+    """``{name:path}`` of a route stands for anything, ``{name}`` for a part without a slash."""
+    parts = re.split(r"(\{[^}]*\})", route.rstrip("/"))
+    texts = (
+        ".*" if part.endswith(":path}") else "[^/]+" if part.startswith("{") else re.escape(part) for part in parts
+    )
+    return "".join(texts) + "/?"
+
+
 FILES = "/gradio_api/file="
 UPLOAD = "/gradio_api/upload"
 UPLOADS_AT_ONCE = 8
 """Gradio keeps each file of an upload open until the last one has come, up to a thousand of them."""
-GRADIO = re.compile(
-    r"/gradio_api/(info|app_id|startup-events|theme\.css|reset|cancel|upload|upload_progress|queue/(join|data)"
-    r"|(heartbeat|call|run|api)/.+|file=.+)/?",
-    re.DOTALL,
+OPEN = (
+    # the page itself, with its scripts, looks and pictures
+    *("/", "/config", "/static/{path:path}", "/assets/{path:path}", "/theme.css", "/gradio_api/theme.css"),
+    *("/favicon.ico", "/manifest.json", "/pwa_icon", "/pwa_icon/{size}", "/robots.txt"),
+    # requests and their answers; what goes around the queue is refused by Gradio itself, unless an extension allows it
+    *("/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/cancel", "/gradio_api/reset"),
+    *("/gradio_api/run/{api_name}", "/gradio_api/heartbeat/{session_hash}"),
+    # what a page that lost its server asks
+    *("/gradio_api/app_id", "/gradio_api/info", "/gradio_api/startup-events"),
+    # files
+    *("/gradio_api/file={path_or_url:path}", "/gradio_api/upload", "/gradio_api/upload_progress"),
 )
-# What lies at the root, beside the page itself, its scripts and pictures.
-CLOSED = re.compile(r"/(login|logout|monitoring|svelte|dev|user|token|gradio_api)(/.*)?", re.DOTALL)
+"""Addresses as Gradio's routes name them, each also with a slash at its end."""
+_OPEN = re.compile("|".join(f"(?:{_pattern(route)})" for route in OPEN), re.DOTALL)
 
 
 class PageGate:
-    """Middleware before Gradio.
+    """Stands before Gradio's own app, and before nothing else.
 
     Args:
         place: gives the path that a text names, with links resolved; UsageError when requests may not read it.
@@ -53,7 +71,7 @@ class PageGate:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         path = str(scope["path"])
-        if CLOSED.fullmatch(path) and not GRADIO.fullmatch(path):
+        if not is_open(path):
             return await refuse(scope, receive, send, 404, "NotFoundError", "There is nothing at this address.")
         if path.startswith(FILES):
             try:
@@ -81,6 +99,11 @@ class PageGate:
             await self._app(scope, receive, send)
         finally:
             self._coming -= 1
+
+
+def is_open(path: str) -> bool:
+    """Whether the page needs this address of Gradio's."""
+    return _OPEN.fullmatch(path) is not None
 
 
 def named_files(body: bytes) -> list[str]:
