@@ -70,7 +70,7 @@ def test_uvicorns_server_and_config_have_what_serving_uses() -> None:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Any:
     async def build() -> Any:  # Gradio takes the event loop that runs, else it leaves one behind
-        from tincture.server.page import build_page
+        from tincture.server.page.shell import build as build_page
 
         return build_page(quick_service(tmp_path_factory.mktemp("workspace")))
 

@@ -9,7 +9,7 @@ import pytest
 from gradio.components import FormComponent
 
 from tests.served import quick_service
-from tincture.server.page import build_page
+from tincture.server.page.shell import build as build_page
 
 
 @pytest.fixture(scope="module")
