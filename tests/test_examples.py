@@ -12,7 +12,7 @@ from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.demo import random_scenes, write_pictures
-from tincture.settings.fields import read_toml
+from tincture.settings.toml import read_toml
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 

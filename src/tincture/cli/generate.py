@@ -11,8 +11,8 @@ from tincture.cli.flags import flag, given
 from tincture.cli.session import Session, command
 from tincture.errors import UsageError
 from tincture.settings.drawing import DRAWING_FIELDS, DrawingSettings
-from tincture.settings.fields import read_toml
 from tincture.settings.number_lists import number_list
+from tincture.settings.toml import read_toml
 
 FLAGLESS = ("prompts", "seeds")
 """Settings without a flag: prompts stand alone, and seeds are said by --seed and --count."""

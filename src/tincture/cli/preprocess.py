@@ -10,8 +10,8 @@ import typer
 from tincture.cli.flags import flag, given
 from tincture.cli.interrupt import stop_on_interrupt
 from tincture.cli.session import Session, command
-from tincture.settings.fields import read_toml
 from tincture.settings.preprocess import PREPROCESS_FIELDS, PreprocessSettings
+from tincture.settings.toml import read_toml
 
 if TYPE_CHECKING:
     from tincture.preprocessing.pipeline import PreprocessResult

@@ -13,8 +13,8 @@ import typer
 from tincture.cli.flags import flag, given
 from tincture.cli.session import Session, command
 from tincture.errors import UsageError
-from tincture.settings.fields import read_toml
 from tincture.settings.server import SERVER_FIELDS, ServerSettings
+from tincture.settings.toml import read_toml
 
 VARIABLES = {"auth": "TINCTURE_AUTH", "token": "TINCTURE_TOKEN"}
 

@@ -14,7 +14,8 @@ from tincture.cli.flags import flag, given
 from tincture.cli.interrupt import stop_on_interrupt
 from tincture.cli.session import Session, command, new_group, show_help
 from tincture.errors import UsageError
-from tincture.settings.fields import read_toml, specs_of
+from tincture.settings.fields import specs_of
+from tincture.settings.toml import read_toml
 from tincture.settings.train import FIELDS, MEMORY_SETTINGS, TrainSettings
 
 if TYPE_CHECKING:

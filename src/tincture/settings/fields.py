@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import math
-import tomllib
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,6 +18,7 @@ from typing import Any, Literal, Self
 
 from tincture.errors import UsageError
 from tincture.settings.checks import Bounds, Check, Each
+from tincture.settings.toml import read_toml, toml_value
 
 TYPE_WORDS: Mapping[type, str] = types.MappingProxyType(
     {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -144,7 +143,7 @@ class CheckedSettings:
 
     def to_toml(self) -> str:
         """A file that `from_toml` reads back; a setting that is None is left out."""
-        lines = [f"{name} = {_toml_value(value)}" for name, value in self.to_dict().items() if value is not None]
+        lines = [f"{name} = {toml_value(value)}" for name, value in self.to_dict().items() if value is not None]
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -183,18 +182,6 @@ class CheckedSettings:
         if faults:
             lines = "".join(f"\n  {fault}" for fault in faults)
             raise UsageError(f"{len(faults)} settings{where} are not allowed:{lines}")
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """The top-level table of a TOML file; UsageError when there is none."""
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"The run file {str(path)!r} cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"The run file {str(path)!r} is not UTF-8 text; save it as UTF-8.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"The run file {str(path)!r} is not valid TOML: {error}.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,12 +294,3 @@ def _type_words(spec: FieldSpec) -> str:
 
 def _any_of(choices: tuple[str, ...]) -> str:
     return ", ".join(choices[:-1]) + " or " + choices[-1]
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    # a JSON string is a TOML basic string, except that JSON leaves DEL as it is
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

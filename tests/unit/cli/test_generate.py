@@ -87,3 +87,32 @@ def test_wrong_values_are_refused(
     assert main(["generate", *words]) == 2
     assert told in capsys.readouterr().err
     assert not generation.calls
+
+
+def test_a_toml_file_has_what_flags_have_and_flags_win(
+    generation: FakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'prompts = ["a cat", "a dog"]\nsteps = 7\ncount = 2\nprediction_type = "v_prediction"\nwidth = 64\n'
+    (tmp_path / "moon.toml").write_text(text)
+    assert main(["generate", "--config", "moon.toml", "--steps", "9", "--seed", "3", "--batch-size", "4"]) == 0
+    ((name, arguments, keywords),) = generation.calls
+    assert (name, arguments, keywords["seeds"]) == ("generate_pictures", (["a cat", "a dog"],), [3, 4])
+    assert keywords["drawing"] == Drawing(steps=9, width=64)
+    assert keywords["overrides"] == ModelOverrides(prediction_type="v_prediction")
+    assert keywords["batch_size"] == 4
+    assert main(["generate", "a fish", "--config", "moon.toml"]) == 0
+    assert generation.calls[1][1] == (["a fish"],)
+    (tmp_path / "moon.toml").write_text('steps = 0\nsampller = "Euler"\n')
+    assert main(["generate", "a fish", "--config", "moon.toml"]) == 2
+    message = capsys.readouterr().err
+    assert "2 settings in moon.toml are not allowed" in message
+    assert "steps is 0" in message and "A drawing has no 'sampller'" in message
+
+
+def test_strengths_make_a_sheet_and_seeds_may_be_drawn_by_chance(generation: FakeRecipe) -> None:
+    assert main(["generate", "a <hypernet:ink:1>", "--strengths", "0,2"]) == 0
+    assert main(["generate", "a <hypernet:ink:1>", "--grid"]) == 0
+    assert [call[2]["strengths"] for call in generation.calls] == [(0, 2), (0, 0.25, 0.5, 0.75, 1)]
+    assert main(["generate", "a", "--seed", "-1", "--count", "5"]) == 0
+    seeds = generation.calls[2][2]["seeds"]
+    assert len(set(seeds)) == 5 and all(0 <= seed < 2**32 for seed in seeds)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tincture.server.api_v1.request_models import limits_of
+from tincture.settings.drawing import REQUEST_FIELDS
 from tincture.settings.fields import FieldSpec, specs_of
 from tincture.webui.arguments import WebuiArguments
 
@@ -151,6 +153,10 @@ class Progress(BaseModel):
     textinfo: str | None = Field(default=None, description="The same for people.")
 
 
+# NaN is left to the drawing's own check, as of every number of it
+_GUIDANCE = {name: limit for name, limit in limits_of(REQUEST_FIELDS["guidance_scale"]).items() if name in ("ge", "le")}
+
+
 class Txt2ImgRequest(BaseModel):
     """What to draw. Further fields of the webui's are ignored where they change nothing, and refused where they would.
 
@@ -162,11 +168,11 @@ class Txt2ImgRequest(BaseModel):
     prompt: str = Field(default="", description="Names embeddings, and hypernetworks as <hypernet:NAME:0.8>.")
     negative_prompt: str = ""
     seed: int = Field(default=-1, description="Of the first picture, the next have the next ones; -1: one by chance.")
-    steps: int = Field(default=20, ge=1, le=1000)
+    steps: Annotated[int, Field(**limits_of(REQUEST_FIELDS["steps"]))] = 20
     sampler_name: str | None = Field(default=None, description="A name of /samplers; Euler a where none is given.")
     sampler_index: str | None = Field(default=None, description="The same by its old name.")
     scheduler: str | None = Field(default=None, description="A name of /schedulers.")
-    cfg_scale: float | None = Field(default=None, ge=0, le=1000)
+    cfg_scale: Annotated[float, Field(**_GUIDANCE)] | None = None
     width: int | None = Field(default=None, ge=8)
     height: int | None = Field(default=None, ge=8)
     batch_size: int | None = Field(default=None, ge=1, description="Pictures drawn at a time.")
