@@ -67,7 +67,8 @@ FORBIDDEN_TO_THE_TRAINER = (
 )
 # above the models nobody asks what a model is made of: see models/diffusion_model.py for what may be asked
 ABOVE_MODELS = tuple(
-    f"tincture.{room}" for room in ("adapters", "data", "drawing", "extensions", "recipe", "run", "training")
+    f"tincture.{room}"
+    for room in ("adapters", "cli", "data", "drawing", "extensions", "recipe", "run", "server", "training", "webui")
 )
 INSIDE_MODELS = tuple(
     f"tincture.models.{name}" for name in ("stable_diffusion", "clip_text", "text_encoder", "tokens", "float8")
