@@ -2,13 +2,21 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import zipfile
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from tincture.formats.pickle_check import PARAMETER_DICT, ForbiddenPickleError, names_in_pickles
+from tincture.formats import pickle_check
+from tincture.formats.pickle_check import (
+    PARAMETER_DICT,
+    ForbiddenPickleError,
+    names_in_pickles,
+    without_module_source,
+)
 
 
 class Call:
@@ -96,8 +104,70 @@ def test_damaged_content_raises(content: bytes) -> None:
         names_in_pickles(content)
 
 
-@pytest.mark.parametrize("number", [2**128, -(2**40_000)], ids=["128 bits", "thousands of digits"])
+# --- limits at their edges --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [2**128, -(2**128), -(2**40_000)], ids=["least", "negative", "thousands of digits"])
 def test_numbers_too_long_to_write_out_are_refused(number: int) -> None:
     with pytest.raises(ForbiddenPickleError, match="128 bits"):
         names_in_pickles(saved({"step": number}, zipped=True))
-    assert names_in_pickles(saved({"step": 2**127}, zipped=True)) == set()
+    assert names_in_pickles(saved({"step": 2**128 - 1, "other": 1 - 2**128}, zipped=True)) == set()
+
+
+def test_a_pickle_may_take_as_many_steps_as_are_allowed() -> None:
+    content = pickle.dumps({"a": [1, 2, (3,)]}, protocol=2)
+    steps = len(list(pickletools.genops(content)))
+    assert names_in_pickles(content * 5, most_steps=steps) == set()
+    with pytest.raises(ForbiddenPickleError, match=f"more than {steps - 1} steps"):
+        names_in_pickles(content * 5, most_steps=steps - 1)
+
+
+def test_a_tuple_may_have_as_many_items_as_are_allowed() -> None:
+    """Itself is one, and so is each number."""
+    assert names_in_pickles(saved([(7,) * 99_999], zipped=True)) == set()
+    with pytest.raises(ForbiddenPickleError, match="tuples within tuples"):
+        names_in_pickles(saved([(7,) * 100_000], zipped=True))
+
+
+def test_an_entry_may_unpack_to_as_much_as_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = saved({"a": 1}, zipped=True)
+    (size,) = [entry.file_size for entry in zipfile.ZipFile(io.BytesIO(content)).infolist() if ".pkl" in entry.filename]
+    monkeypatch.setattr(pickle_check, "_LARGEST_PICKLE", size)
+    assert names_in_pickles(content) == set()
+    monkeypatch.setattr(pickle_check, "_LARGEST_PICKLE", size - 1)
+    with pytest.raises(ForbiddenPickleError, match=f"data.pkl unpacks to {size} bytes"):
+        names_in_pickles(content)
+
+
+# --- modules in legacy files ------------------------------------------------------------------------------------------
+
+
+def test_a_parameter_dict_is_named_without_its_source() -> None:
+    with_source = saved([torch.nn.ParameterDict({"*": torch.ones(2)})], zipped=False)
+    plain = without_module_source(with_source)
+    assert b"class ParameterDict" in with_source and b"class ParameterDict" not in plain
+    assert names_in_pickles(plain) == names_in_pickles(with_source)
+    *_, content, _ = (list(pickletools.genops(io.BytesIO(part))) for part in pickles(plain))
+    assert "BINPERSID" not in [opcode.name for opcode, argument, _ in content if argument == "module"]
+    with torch.serialization.safe_globals([(SimpleNamespace, PARAMETER_DICT)]):
+        (loaded,) = torch.load(io.BytesIO(plain), weights_only=True)
+    assert torch.equal(loaded._parameters["*"], torch.ones(2))
+
+
+@pytest.mark.parametrize("value", [{"*": 1}, ("module", torch.nn.ParameterDict, "file", "source")])
+def test_what_only_looks_like_a_module_stays_as_it_is(value: object) -> None:
+    content = b"".join(pickle.dumps(part, protocol=2) for part in (1, 1001, {}, value, []))
+    try:
+        assert without_module_source(content) == content
+    except (ValueError, LookupError):
+        assert isinstance(value, dict)  # nothing of the kind is in it
+
+
+def pickles(content: bytes) -> list[bytes]:
+    """The five pickles of a legacy file."""
+    stream, found = io.BytesIO(content), []
+    for _ in range(5):
+        start = stream.tell()
+        list(pickletools.genops(stream))
+        found.append(content[start : stream.tell()])
+    return found

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -85,9 +86,11 @@ def test_tensorboard_names_are_the_webuis(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    threads = set(threading.enumerate())
     log = TensorBoardLog(tmp_path, 0)
     log.on_event(done(StepRecord(1, 0, 0, 0.5, 0.25), StepRecord(2, 0, 1, 0.75, 0.125)))
     log.on_event(RunEnded(2, False, 1.0))
+    assert set(threading.enumerate()) <= threads, "what writes the log was left running"
     read = EventAccumulator(str(tmp_path))
     read.Reload()
     assert [(event.step, event.value) for event in read.Scalars("Loss/train")] == [(1, 0.5), (2, 0.75)]
