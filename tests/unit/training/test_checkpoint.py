@@ -3,10 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests.runs import equal
+from tests.unit.training.test_trainer import KINDS, make_adapter, make_trainer
 from tincture.errors import FileFormatError
 from tincture.formats.files import atomic_torch_save
-from tincture.training.checkpoint import list_states, newest_state, state_path
+from tincture.models.stable_diffusion import StableDiffusion
+from tincture.training.checkpoint import list_states, newest_state, restore_state, save_state, state_path
 
 STATE = {"global_step": 3, "adapter": {}, "optimizer": {}}
 
@@ -32,3 +36,38 @@ def test_no_state_is_told_with_the_reasons(tmp_path: Path) -> None:
     atomic_torch_save([1], state_path(tmp_path, 7))
     with pytest.raises(FileFormatError, match=r"step-00000007\.pt does not hold a training state"):
         newest_state(tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trainer_gets_back_all_that_a_later_step_depends_on(
+    kind: str, model: StableDiffusion, tmp_path: Path
+) -> None:
+    changes = {"optimizer": torch.optim.AdamW, "steps": 3}
+    trained = make_trainer(model, make_adapter(kind, model), **changes)
+    trained.run()
+    save_state(trained, tmp_path)
+    fresh = make_trainer(model, make_adapter(kind, model), **changes)
+    restore_state(fresh, newest_state(tmp_path))
+    assert (fresh.global_step, fresh.adapter.step) == (trained.global_step, trained.adapter.step) == (3, 3)
+    assert equal(fresh.adapter.state_dict(), trained.adapter.state_dict())
+    assert equal(fresh.optimizer.state_dict(), trained.optimizer.state_dict())
+    assert fresh.optimizer.state_dict()["state"]
+    assert fresh.window.state() == trained.window.state() != []
+
+
+def test_the_gradient_scaler_goes_on(model: StableDiffusion, tmp_path: Path) -> None:
+    trained = make_trainer(model, make_adapter("embedding", model), steps=1)
+    trained.grad_scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    save_state(trained, tmp_path)
+    fresh = make_trainer(model, make_adapter("embedding", model), steps=1)
+    fresh.grad_scaler = torch.amp.GradScaler("cpu")
+    restore_state(fresh, newest_state(tmp_path))
+    assert fresh.grad_scaler.state_dict()["scale"] == 1024.0
+
+
+def test_two_states_are_kept(model: StableDiffusion, tmp_path: Path) -> None:
+    trainer = make_trainer(model, make_adapter("embedding", model))
+    for step in (5, 7, 9):
+        trainer.global_step = step
+        assert save_state(trainer, tmp_path) == state_path(tmp_path, step)
+    assert [step for step, _ in list_states(tmp_path)] == [9, 7]

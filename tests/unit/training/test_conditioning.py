@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
 
 from tincture.adapters.embedding import create_embedding
 from tincture.models.conditions import Conditions
+from tincture.models.placement import TEXT_ENCODERS
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.training.conditioning import Conditioning
 
@@ -61,6 +63,22 @@ def test_known_prompts_are_encoded_when_the_first_is_asked_for(shared_model: Sta
     conditioning([", ".join(["moon"] * 80), "red"])
     assert conditioning.encoded == 4
     assert torch.equal(states, Conditioning(shared_model, trains_text=False)(["blue"]).hidden_states)
+
+
+def test_known_prompts_are_encoded_while_nothing_else_is_on_the_device(
+    model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, bool]] = []
+    acting = model.placement.acting
+
+    def recorded(part: str, alone: bool = False) -> AbstractContextManager[None]:
+        asked.append((part, alone))
+        return acting(part, alone=alone)
+
+    monkeypatch.setattr(model.placement, "acting", recorded)
+    conditioning = Conditioning(model, trains_text=False, known=["red"])
+    conditioning(["red"])
+    assert asked[0] == (TEXT_ENCODERS, True)
 
 
 def test_trained_text_is_encoded_anew_once_per_distinct_prompt_with_gradients(model: StableDiffusion) -> None:

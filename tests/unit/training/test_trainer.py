@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -346,6 +347,29 @@ def test_loss_weights_count_for_their_own_sample_and_cell(
     torch.testing.assert_close(loss, expected.mean())
 
 
+def test_an_auxiliary_loss_is_added_and_sees_the_prediction(model: StableDiffusion) -> None:
+    asked: list[Any] = []
+
+    class Constant:
+        @contextlib.contextmanager
+        def watching(self) -> Iterator[None]:
+            asked.append("begin")
+            yield
+            asked.append("end")
+
+        def value(self, indices: Sequence[int], prompts: Sequence[str]) -> Tensor:
+            asked.append((list(indices), list(prompts)))
+            return torch.tensor(0.75)
+
+    losses = []
+    for auxiliary in (None, Constant()):
+        trainer = make_trainer(model, make_adapter("embedding", model), [(4, 1)], auxiliary_loss=auxiliary)
+        with trainer._training():
+            losses.append(trainer._micro_batch_loss([4, 1], 0).item())
+    assert losses[1] == pytest.approx(losses[0] + 0.75)
+    assert asked == ["begin", "end", ([4, 1], ["cat blue moon", "cat red moon"])]
+
+
 # --- precision -------------------------------------------------------------------------------------------------------
 
 
@@ -414,6 +438,16 @@ def test_events_come_in_order_and_steps_are_numbered_by_what_is_done(model: Stab
     assert adapter.step == 5
     (started,) = recorder.of(RunStarted)
     assert (started.steps, started.samples, started.micro_batches_per_epoch) == (5, SAMPLES, 2)
+
+
+def test_the_window_has_the_losses_of_all_steps(model: StableDiffusion) -> None:
+    recorder = Recorder()
+    trainer = make_trainer(model, make_adapter("embedding", model), steps=5, log_every=2)
+    trainer.run([recorder])
+    losses = [record.loss for event in recorder.of(StepsDone) for record in event.records]
+    assert len(losses) == 5
+    assert trainer.window.state() == losses
+    assert trainer.window.window()[0] == pytest.approx(np.mean(losses))
 
 
 def test_epochs_count_micro_batches(model: StableDiffusion) -> None:
