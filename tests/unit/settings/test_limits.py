@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from tincture.errors import UsageError
-from tincture.server.requests.sizes import LARGEST_NUMBER, LONGEST_TEXT, MOST_ITEMS, check_sizes
+from tincture.randomness import LARGEST_REQUESTED_SEED
+from tincture.server.requests.sizes import (
+    LARGEST_NUMBER,
+    LONGEST_NAME,
+    LONGEST_TEXT,
+    MOST_ITEMS,
+    MOST_SETTINGS,
+    MOST_TEXT,
+    check_sizes,
+)
 from tincture.settings.checks import Bounds
 from tincture.settings.conversion import ConversionRequest
 from tincture.settings.drawing import Drawing, DrawingSettings
@@ -212,3 +221,33 @@ def test_previews_are_drawings(name: str) -> None:
 def test_the_base_model_is_named_alike(name: str) -> None:
     one, other = specs_of(TrainSettings)[name], specs_of(DrawingSettings)[name]
     assert dataclasses.replace(one, group="") == dataclasses.replace(other, group="")
+
+
+# --- what a request has in all ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("most", "made"),
+    [
+        pytest.param(MOST_SETTINGS, lambda count: {f"n{number}": 1 for number in range(count)}, id="settings"),
+        pytest.param(LONGEST_NAME, lambda count: {"n" * count: 1}, id="a name's letters"),
+        pytest.param(LONGEST_TEXT, lambda count: {"text": "a" * count}, id="a text's letters"),
+        pytest.param(MOST_ITEMS, lambda count: {"list": [1] * count}, id="items"),
+        pytest.param(
+            MOST_TEXT,
+            lambda count: {"list": ["a" * 10_000] * (count // 10_000), "text": "a" * (count % 10_000)},
+            id="all",
+        ),
+        pytest.param(LARGEST_NUMBER, lambda number: {"number": number}, id="a number"),
+        pytest.param(LARGEST_NUMBER, lambda number: {"numbers": [-number]}, id="a number below 0"),
+    ],
+)
+def test_a_request_as_a_whole_is_bounded(most: int, made: Callable[[int], dict[str, Any]]) -> None:
+    check_sizes(made(most))
+    with pytest.raises(UsageError):
+        check_sizes(made(most + 1))
+
+
+def test_the_bounds_of_a_request_are_those_that_were_decided_on() -> None:
+    assert (MOST_SETTINGS, LONGEST_NAME, LONGEST_TEXT, MOST_ITEMS) == (300, 100, 20_000, 1000)
+    assert (MOST_TEXT, LARGEST_NUMBER, LARGEST_REQUESTED_SEED) == (131_072, 10**9, 2**63 - 1)
