@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from tincture.models.arithmetic import mkl_mode, processor_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,6 +22,7 @@ def describe() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "mkl": mkl_mode(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_before": round(os.getloadavg()[0], 2),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -32,11 +34,7 @@ def describe() -> dict[str, Any]:
 
 def cpu_name() -> str:
     """The processor's name as the system tells it."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    return processor_name()
 
 
 def commit() -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Tincture teaches a frozen Stable Diffusion model a new subject or style, kept in one small file.
 
-The public names are imported when first used, so that `import tincture` and `tincture --help` load no torch.
+The public names are imported when first used, so that `import tincture` and `tincture --help` load no torch. At once
+it asks for arithmetic that gives the same results each time, which can be done only before torch computes.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from tincture.models.arithmetic import ask_for_reproducible_results
 
 if TYPE_CHECKING:
     from tincture.adapters.embedding import Embedding
@@ -43,6 +46,8 @@ __all__ = [
     "resume",
     "train",
 ]
+
+ask_for_reproducible_results()
 
 
 def version() -> str:

@@ -23,6 +23,7 @@ from tincture.data.masks import mask_weights
 from tincture.data.picture_check import check_picture
 from tincture.errors import UsageError
 from tincture.events import Callback, Progressed
+from tincture.models.arithmetic import Arithmetic
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.placement import VAE
 from tincture.settings.train import TrainSettings
@@ -41,7 +42,7 @@ def open_latents(settings: TrainSettings, model: DiffusionModel, device: torch.d
     """
     if not settings.cache_dir:
         return None
-    encoder = f"{model.latents_hash()} on {device.type}"
+    encoder = f"{model.latents_hash()} on {Arithmetic.current(device.type).place()}"
     return LatentFiles(
         settings.cache_dir, encoder, latent_channels=model.latent_channels, stride=model.vae_scale_factor
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import tincture
 from tincture.adapters.kinds import kinds
+from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import PRECISIONS
 from tincture.models.inspection import describe_model
 from tincture.workspace import Workspace
@@ -41,11 +42,13 @@ def examine(workspace: Workspace) -> dict[str, Any]:
     Returns:
         Plain values for JSON. ``problems`` is a list of sentences, empty when all is well; sizes are bytes.
     """
+    arithmetic = Arithmetic.current()
     report = {
         "tincture": tincture.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "cpu_threads": torch.get_num_threads(),
+        "arithmetic": {**arithmetic.to_dict(), "remarks": arithmetic.remarks()},
         "libraries": {name: _version(name) for name in LIBRARIES},
         "optional_parts": {
             name: importlib.util.find_spec(module) is not None for name, module in OPTIONAL_PARTS.items()
@@ -63,9 +66,12 @@ def examine(workspace: Workspace) -> dict[str, Any]:
 def as_text(report: Mapping[str, Any]) -> str:
     """The report for a person."""
     workspace, extras = report["workspace"], report["optional_parts"].items()
+    arithmetic = report["arithmetic"]
     rows = [
         ("tincture", report["tincture"]),
         ("python", f"{report['python']} on {report['system']}"),
+        ("processor", f"{arithmetic['processor']}; {arithmetic['threads']} threads, MKL's mode: {arithmetic['mkl']}"),
+        *(("", remark) for remark in arithmetic["remarks"]),
         ("libraries", ", ".join(f"{name} {version or 'missing'}" for name, version in report["libraries"].items())),
         *((f"extra {name}", "installed" if there else "not installed") for name, there in extras),
         *((f"device {device['name']}", _device_text(device)) for device in report["devices"]),

@@ -10,6 +10,7 @@ from tincture.adapters.adapter import Adapter
 from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
 from tincture.errors import AlreadyTrainedError
+from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import resolve_device
 from tincture.run.components import check, check_steps, find_adapter, fit_memory, load_adapter, load_base
 from tincture.run.data import load_data, load_template, mask_remarks, open_latents
@@ -53,7 +54,12 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
         "pictures": dataset.pictures(),
         "samples_per_epoch": sum(dataset.repeats()),
         "skipped": {str(path): reason for path, reason in dataset.skipped},
-        "remarks": [*dataset.remarks, *mask_remarks(settings, dataset), *_end_remarks(settings, adapter)],
+        "remarks": [
+            *dataset.remarks,
+            *mask_remarks(settings, dataset),
+            *_end_remarks(settings, adapter),
+            *Arithmetic.current(device.type).remarks(),
+        ],
         "buckets": _buckets(dataset),
         "micro_batches_per_epoch": batches.micro_batches_per_epoch,
         "steps": remaining,

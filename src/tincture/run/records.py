@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tincture import version
 from tincture.data.listing import Source
+from tincture.models.arithmetic import Arithmetic
 from tincture.models.loading.load import find_vae
 from tincture.models.loading.sources import find_source
 from tincture.models.sampling import complete
@@ -40,11 +42,21 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
         "data_hash": run.dataset.digest(),
         # The lines themselves: a template that is edited later does not change this run.
         "template_lines": run.lines,
+        "arithmetic": [Arithmetic.current(run.model.device.type).to_dict()],
         **software(),
     }
     now = datetime.datetime.now()
     write_json(folder.path / f"settings-{now:%Y-%m-%d-%H-%M-%S}.json", _webui_settings(run, folder, now))
     write_json(folder.record, record)
+
+
+def arithmetics(record: Mapping[str, Any]) -> list[Any]:
+    """What a run computed with, as ``Arithmetic.to_dict`` gives it: at its start, and whenever it went on with another.
+
+    Runs of before such notes have none.
+    """
+    noted = record.get("arithmetic")
+    return noted if isinstance(noted, list) else []
 
 
 def _anywhere(model: str, workspace: Workspace) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from tincture.adapters.adapter import Adapter
 from tincture.errors import UsageError
 from tincture.events import Callback, RunEnded, RunPrepared
+from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import resolve_device
 from tincture.run.components import (
     Components,
@@ -26,7 +28,7 @@ from tincture.run.folder import Checkpointer, RunFolder, read_record, write_json
 from tincture.run.memory.fit import shortage_explained
 from tincture.run.optimizer_file import load_optimizer, save_optimizer
 from tincture.run.previews import Cards, Previewer
-from tincture.run.records import preview_drawing, provenance, write_records
+from tincture.run.records import arithmetics, preview_drawing, provenance, write_records
 from tincture.run.relocate import noted, refuse_foreign, relocated
 from tincture.settings.train import MEMORY_SETTINGS, TrainSettings
 from tincture.training import checkpoint
@@ -67,6 +69,7 @@ def train(
     adapter = load_adapter(settings.kind, path, path.stem)
     check_steps(settings, adapter)
     lines = load_template(settings, workspace)
+    _remark_arithmetic(settings)
     with shortage_explained(settings, resolve_device(settings.device), lambda: None):
         run = prepare(settings, workspace, adapter, lines, callbacks)
     load_optimizer(run.trainer.optimizer, adapter, path)
@@ -87,7 +90,8 @@ def resume(
 ) -> RunResult:
     """Goes on with the run in ``run_dir`` exactly where its newest state stands.
 
-    On a CPU the weights that result equal, bit for bit, those of the run that was never stopped.
+    On a CPU the weights that result equal, bit for bit, those of the run that was never stopped: on the same kind of
+    processor, with as many threads, the same torch, and MKL in its reproducible mode. Otherwise a warning says so.
 
     Args:
         workspace: where model and adapter lie; None takes the run's own. A run whose folder lies in it goes on there,
@@ -116,6 +120,7 @@ def resume(
     saved = states[0][0] if states else adapter.step
     if path.exists():
         _refuse_newer(load_adapter(settings.kind, path, path.stem), path, saved, record, run_dir)
+    record["arithmetic"] = _remark_arithmetic(settings, arithmetics(record))
     with shortage_explained(settings, resolve_device(settings.device), lambda: None, str(run_dir)):
         run = prepare(settings, workspace, adapter, record["template_lines"], callbacks, record)
     if state is None:
@@ -128,6 +133,14 @@ def resume(
         write_json(folder.record, record)
     _emit_prepared(run, folder, callbacks)
     return _run(run, folder, path, callbacks, stop)
+
+
+def _remark_arithmetic(settings: TrainSettings, before: Sequence[Any] = ()) -> list[Any]:
+    """Warns where last bits may differ from time to time; ``before``, and what the run computes with from now on."""
+    now = Arithmetic.current(resolve_device(settings.device).type)
+    for remark in now.remarks(*before[-1:]):
+        warnings.warn(remark, stacklevel=3)
+    return [*before] if now.to_dict() in before[-1:] else [*before, now.to_dict()]
 
 
 def _refuse_newer(there: Adapter, path: Path, saved: int, record: Mapping[str, Any], run_dir: Path) -> None:

@@ -144,3 +144,15 @@ def test_the_command_fails_when_something_is_missing(
     assert json.loads(capsys.readouterr().out)["workspace"]["root"] == str(tmp_path)
     assert main(["doctor", "--root", str(tmp_path)]) == code
     assert ("problem" in capsys.readouterr().out) is bool(code)
+
+
+def test_the_processor_its_threads_and_mkls_mode_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = doctor.examine(Workspace(tmp_path))
+    arithmetic = report["arithmetic"]
+    assert (arithmetic["threads"], arithmetic["remarks"]) == (report["cpu_threads"], [])
+    text = doctor.as_text(report)
+    assert f"processor          {arithmetic['processor']}; {report['cpu_threads']} threads, MKL's mode: " in text
+    monkeypatch.setattr("tincture.models.arithmetic.mkl_mode", lambda: "OFF")
+    report = doctor.examine(Workspace(tmp_path))
+    assert "MKL's mode: OFF" in doctor.as_text(report) and "import tincture before torch" in doctor.as_text(report)
+    assert not [problem for problem in report["problems"] if "MKL" in problem]

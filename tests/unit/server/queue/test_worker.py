@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.runs import RANDOM, Bench, csv_text, equal, last_state, trained, write_pictures
 from tincture import recipe
@@ -194,6 +195,19 @@ def test_remarks_of_a_run_are_told(attempts: Attempts, bench: Bench) -> None:
     remarks = [event["text"] for event in attempts.folder.events() if event["type"] == "remark"]
     assert any("broken.png is skipped" in text for text in remarks)
     assert warnings.showwarning is show
+
+
+def test_a_job_that_goes_on_under_other_arithmetic_says_so_and_is_done(
+    attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts.make(at_step(3))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 17)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        status, ended = attempts.make()
+    assert (status, ended["state"], ended["result"]["global_step"]) == (0, "done", 6)
+    (remark,) = [event["text"] for event in attempts.folder.events() if event["type"] == "remark"]
+    assert "goes on under other arithmetic (threads: 17 instead of" in remark
 
 
 def test_the_servers_device_counts(attempts: Attempts) -> None:
