@@ -147,8 +147,8 @@ def processor() -> str:
     """The processor, as far as its arithmetic can tell it from another: name, family, model, and instructions."""
     import torch
 
-    told = _cpuinfo()
-    marks = [f"{key} {told[key]}" for key in ("cpu family", "model", "CPU implementer", "CPU part") if key in told]
+    info = _cpuinfo()
+    marks = [f"{key} {info[key]}" for key in ("cpu family", "model", "CPU implementer", "CPU part") if key in info]
     return ", ".join([processor_name(), *marks, torch.backends.cpu.get_cpu_capability()])
 
 
