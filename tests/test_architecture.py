@@ -253,6 +253,36 @@ def test_no_file_mentions_a_path_of_one_machine() -> None:
         assert not [unwanted for unwanted in UNWANTED_TEXTS if unwanted in text], path
 
 
+# where a kind of adapters is called by its name: its own room, its formats, and the webui's calls for each kind
+NAMES_KINDS = ("tincture.adapters", "tincture.formats", "tincture.webui", "tincture.server.api_webui")
+KINDS = ("embedding", "hypernetwork")
+ADAPTER_CLASSES = ("Adapter", "Embedding", "Hypernetwork")
+
+
+def kinds_asked_for(path: Path) -> Iterator[str]:
+    """Places where `path` names a kind of adapters by a text, or asks what class an adapter is of."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and node.value in KINDS:
+            yield f"{path.name}:{node.lineno} says {node.value!r}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "type"):
+            names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+            names |= {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+            if names & set(ADAPTER_CLASSES):
+                yield f"{path.name}:{node.lineno} asks for a class"
+
+
+@pytest.mark.parametrize("module", [module for module in LAYERED if not within(module, NAMES_KINDS)])
+def test_nobody_asks_of_which_kind_an_adapter_is(module: str) -> None:
+    """What differs stands in the kind's description, see tincture.adapters.kinds, or behind the protocol."""
+    assert not list(kinds_asked_for(MODULES[module]))
+
+
+def test_the_check_sees_who_asks_of_which_kind_an_adapter_is(tmp_path: Path) -> None:
+    source = tmp_path / "asking.py"
+    source.write_text('if kind == "embedding" or isinstance(adapter, embedding.Embedding):\n    say("an embedding")\n')
+    assert {place.split(" ", 1)[1] for place in kinds_asked_for(source)} == {"says 'embedding'", "asks for a class"}
+
+
 def test_the_check_itself_sees_an_upward_import(tmp_path: Path) -> None:
     source = tmp_path / "wrong.py"
     source.write_text(

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from tincture.errors import FileFormatError
+from tincture.formats.embedding_file import read_embedding_file
 from tincture.formats.embedding_picture import is_picture
 from tincture.formats.files import entries_refused_by_webui, first_bytes, parse_torch, read_bytes
 from tincture.formats.hypernetwork_states import context_width_of
@@ -24,6 +25,14 @@ _HEAD = 12
 _PICKLE = b"\x80"
 # SDXL's XTI files have some thirty tensors, whole models hundreds.
 _MOST_ENTRIES_OF_EMBEDDINGS = 100
+
+
+_WORDS = {
+    "embedding": "an embedding",
+    "hypernetwork": "a hypernetwork",
+    "lora": "a LoRA",
+    "optimizer": "the state of an optimizer",
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,14 @@ def read_contents(path: str | os.PathLike[str]) -> Contents:
         )
     container = "torch" if content.startswith(b"PK") else "torch-legacy"
     return Contents(_kind(path, values), container, values, refused_entries=entries_refused_by_webui(content))
+
+
+def describe_contents(path: str | os.PathLike[str]) -> str:
+    """What the file holds, in words such as ``a LoRA``; errors as of ``read_contents``, and of a broken embedding."""
+    kind = read_contents(path).kind
+    if kind == "embedding":  # which is what a file of anything else is taken for at first
+        read_embedding_file(path)
+    return _WORDS[kind]
 
 
 def _kind(path: str | os.PathLike[str], values: Mapping[Any, Any]) -> str:

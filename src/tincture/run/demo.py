@@ -97,10 +97,10 @@ def run(
         "picto": {"prompt_accuracy": base.share(oracle.ATTRIBUTES)},
     }
     on_stage(f"Teaching an embedding the {taught} from {SUBJECT_PICTURES} pictures.")
-    report["embedding"], embedding_seconds = teach_subject(model, workspace, taught, seed, pairs, callbacks)
+    report[EMBEDDING.name], embedding_seconds = teach_subject(model, workspace, taught, seed, pairs, callbacks)
     on_stage(f"Teaching a hypernetwork the style {style!r} from {STYLE_PICTURES} pictures.")
-    report["hypernetwork"], style_seconds = teach_style(model, workspace, style, seed, base, callbacks)
-    report["seconds"] = {"embedding": embedding_seconds, "hypernetwork": style_seconds}
+    report[HYPERNETWORK.name], style_seconds = teach_style(model, workspace, style, seed, base, callbacks)
+    report["seconds"] = {EMBEDDING.name: embedding_seconds, HYPERNETWORK.name: style_seconds}
     write_json(out / "report.json", report)
     return report
 

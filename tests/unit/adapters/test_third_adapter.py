@@ -25,10 +25,14 @@ from tincture.errors import AlreadyTrainedError, UsageError
 from tincture.events import CheckpointSaved, PreviewReady
 from tincture.run.doctor import as_text, examine
 from tincture.server.api_v1.schemas import adapter_request
+from tincture.server.app import build_app
 from tincture.server.library.storage import list_copies, list_files
+from tincture.server.page import build_page
 from tincture.server.requests.adapters import checked_options
+from tincture.server.service import Service
 from tincture.settings.drawing import Drawing
 from tincture.settings.fields import specs_of
+from tincture.settings.server import ServerSettings
 from tincture.settings.train import TrainSettings
 
 KIND = CONTEXT_OFFSET.name
@@ -203,6 +207,20 @@ def test_the_server_makes_lists_and_describes_it(made: Bench) -> None:
     train(made, steps=2, save_every=1)
     assert {(copy["kind"], copy["step"]) for copy in list_copies(made.workspace)} == {(KIND, 1), (KIND, 2)}
     assert {file["kind"] for file in list_files(made.workspace)} == {"embedding", "hypernetwork", KIND}
+
+
+def test_the_page_and_the_http_api_have_forms_for_it(made: Bench) -> None:
+    service = Service(made.workspace, ServerSettings(device=("cpu",)))
+    try:
+        paths = build_app(service, page=False).openapi()["paths"]
+        assert "/api/v1/adapters/context-offset" in paths
+        blocks = build_page(service).blocks.values()
+    finally:
+        service.close()
+    inputs = {f"c-{KIND}-{name}" for name in ("name", "spread", "range", "seed", "overwrite", "create")}
+    inputs |= {f"tr-{KIND}", f"tr-{KIND}-rate", f"tr-start-{KIND}"}
+    assert inputs <= {getattr(block, "elem_id", "") for block in blocks}
+    assert {(adapter["kind"], adapter["name"]) for adapter in service.adapters()} >= {(KIND, "shift")}
 
 
 @pytest.mark.parametrize("part", ["name", "plural", "folder", "losses", "tag"])

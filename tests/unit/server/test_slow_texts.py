@@ -38,8 +38,8 @@ def _log(folder: Path) -> str:
         (lambda _: parse_weights(":" + "1" * MANY)[0].weight, 1.0),
         (lambda _: parse_weights("(x:" + "1." * MANY)[0].text[:3], "x:1"),
         (lambda _: without(" " * MANY + "x", []), "x"),
-        (lambda _: named_in("(moon:" + "1" * MANY, ["moon"], []), [("embedding", "moon", 1.0)]),
-        (lambda _: named_in("<hypernet:" * (MANY // 10), [], ["moon"]), []),
+        (lambda _: named_in("(moon:" + "1" * MANY, {"embedding": ["moon"]}), [("embedding", "moon", 1.0)]),
+        (lambda _: named_in("<hypernet:" * (MANY // 10), {"hypernetwork": ["moon"]}), []),
         (_log, "short"),
     ],
 )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tincture.errors import FileFormatError, ModelError, TinctureError
-from tincture.formats.contents import read_contents
-from tincture.formats.embedding_file import read_embedding_file
+from tincture.formats.contents import describe_contents
 from tincture.formats.tensor_file import TensorFile, open_tensors
 from tincture.models.loading.checkpoint_kind import Checkpoint, describe_other, find_checkpoint
 
@@ -43,14 +42,7 @@ def describe_file(file: TensorFile) -> str | None:
 
 
 def _adapter(path: Path) -> str | None:
-    words = {"hypernetwork": "a hypernetwork", "lora": "a LoRA", "optimizer": "the state of an optimizer"}
     try:
-        if path.stat().st_size > _LARGEST_ADAPTER:
-            return None
-        kind = read_contents(path).kind
-        if kind == "embedding":
-            read_embedding_file(path)
-            return "an embedding"
+        return describe_contents(path) if path.stat().st_size <= _LARGEST_ADAPTER else None
     except (TinctureError, OSError):
         return None
-    return words[kind]

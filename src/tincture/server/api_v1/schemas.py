@@ -38,7 +38,7 @@ class JobRequest(Request):
     settings: dict[str, Any] = Field(
         description="What /settings/train or /settings/preprocess list, by name; relative paths start at the "
         "workspace. What is left out has its default.",
-        examples=[{"kind": "embedding", "name": "rex", "data": "datasets/rex", "steps": 500}],
+        examples=[{"kind": kind_names()[0], "name": "rex", "data": "datasets/rex", "steps": 500}],
     )
     priority: int = Field(0, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY, description="The higher, the sooner.")
     timeout_s: float | None = Field(

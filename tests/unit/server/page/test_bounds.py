@@ -10,6 +10,7 @@ import gradio as gr
 import pytest
 
 from tests.served import quick_service
+from tincture.adapters.kinds import kind_names
 from tincture.server.page.files import tab as files_tab
 from tincture.server.page.try_it import tab as try_tab
 from tincture.server.service import Service
@@ -54,5 +55,5 @@ def test_what_is_said_of_the_model_has_the_drawings_own_words_and_choices(inputs
 def test_a_conversion_is_bounded_and_has_its_formats(inputs: dict[str, Any]) -> None:
     rank = CONVERSION_FIELDS["rank"]
     assert (inputs["file-rank"].minimum, inputs["file-rank"].maximum) == (1, rank.largest)
-    shown = {format for formats in files_tab.FORMATS.values() for _, format, _ in formats}
+    shown = {format for formats in map(files_tab.formats, kind_names()) for _, format, _ in formats}
     assert shown == set(CONVERSION_FIELDS["to"].choices)

@@ -7,10 +7,11 @@ from tincture.server.page.try_it.prompt_edit import Named
 
 EMBEDDINGS = ["gold", "gold-leaf", "teal fox", "a+b"]
 NETWORKS = ["outline", "poster"]
+NAMES = {"embedding": EMBEDDINGS, "hypernetwork": NETWORKS}
 
 
 def named(prompt: str) -> list[tuple[str, str, float]]:
-    return [tuple(found) for found in prompt_edit.named_in(prompt, EMBEDDINGS, NETWORKS)]
+    return [tuple(found) for found in prompt_edit.named_in(prompt, NAMES)]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_strengths_leave_the_rest_of_the_prompt_alone() -> None:
 
 
 def test_the_prompt_without_its_adapters() -> None:
-    adapters = prompt_edit.named_in("a (gold:0.7) ring, <hypernet:outline:0.5> <lora:x:1>", EMBEDDINGS, NETWORKS)
+    adapters = prompt_edit.named_in("a (gold:0.7) ring, <hypernet:outline:0.5> <lora:x:1>", NAMES)
     prompt = "a (gold:0.7) ring, <hypernet:outline:0.5> <lora:x:1>"
     assert prompt_edit.without(prompt, adapters) == "a ring, <lora:x:1>"
     assert prompt_edit.without(prompt, adapters, "silver") == "a silver ring, <lora:x:1>"

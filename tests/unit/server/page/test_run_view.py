@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tincture.adapters.files import conversion
+from tincture.adapters.kinds import kind_names
 from tincture.server.page.files import tab as files
 from tincture.server.page.files import view as files_view
 from tincture.server.page.runs import view as run_view
@@ -54,7 +55,10 @@ def test_the_state_is_told_in_words(changes: dict[str, Any], words: str) -> None
 
 
 def test_every_format_that_can_be_written_is_offered() -> None:
-    offered = {kind: {name for _, name, _ in formats} for kind, formats in files.FORMATS.items()}
+    offered = {
+        kind: {name for _, name, _ in formats}
+        for kind, formats in ((kind, files.formats(kind)) for kind in kind_names())
+    }
     assert offered == {
         "embedding": set(conversion.EMBEDDING_FORMATS),
         "hypernetwork": set(conversion.HYPERNETWORK_FORMATS),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.context import Context
 
+from tincture.adapters.kinds import FileFormat, kinds
 from tincture.errors import TinctureError, UsageError
 from tincture.server.library.storage import CONVERTED, FILE_SUFFIXES, served_folders
 from tincture.server.library.uploads import parts_of
@@ -25,24 +26,12 @@ from tincture.settings.conversion import CONVERSION_FIELDS
 if TYPE_CHECKING:
     from tincture.server.service import Service
 
-# what is shown, what `conversion` calls it, the file's suffix
-FORMATS: Mapping[str, Sequence[tuple[str, str, str]]] = {
-    "embedding": (
-        ("webui (.pt)", "pt", ".pt"),
-        ("safetensors", "safetensors", ".safetensors"),
-        ("diffusers (.bin)", "bin", ".bin"),
-        ("sd-scripts (.safetensors)", "kohya", ".safetensors"),
-        ("SDXL (.safetensors)", "sdxl", ".safetensors"),
-        ("Picture card (.png)", "png", ".png"),
-        ("Picture card (.webp)", "webp", ".webp"),
-    ),
-    "hypernetwork": (
-        ("webui (.pt)", "pt", ".pt"),
-        ("safetensors", "safetensors", ".safetensors"),
-        ("LoRA (.safetensors)", "lora", ".safetensors"),
-    ),
-}
 CARDS = ("png", "webp")
+
+
+def formats(kind: str) -> Sequence[FileFormat]:
+    """That an inspected file can be converted to; none where it is of no kind of adapters."""
+    return next((each.formats for each in kinds() if each.name == kind), ())
 
 
 def build(service: Service) -> None:
@@ -159,7 +148,7 @@ def _inspect(service: Service, tab: _Tab) -> None:
             found = service.model_work.inspect(path.strip())
         except TinctureError as error:
             return fault(str(error)), {}, *[gr.skip()] * 3
-        choices = [(label, name) for label, name, _ in FORMATS.get(found["kind"], ())]
+        choices = [(label, name) for label, name, _ in formats(found["kind"])]
         url = view.address(found["path"], served) if choices else ""
         format_box = gr.Dropdown(choices=choices, value=None)
         name = found.get("name") or Path(found["path"]).stem
@@ -206,7 +195,7 @@ def _target(kind: str, chosen: str, name: str) -> str:
     """
     if len(parts_of(name)) > 1:
         raise UsageError(f"The name {shortened(name)} has folders in it; give one without / and \\.")
-    suffix = next(suffix for _, format, suffix in FORMATS[kind] if format == chosen)
+    suffix = next(suffix for _, format, suffix in formats(kind) if format == chosen)
     marked = name if chosen not in ("kohya", "sdxl", "lora") else f"{name}-{chosen}"
     return f"{CONVERTED}/{marked}{suffix}"
 

@@ -11,11 +11,12 @@ from gradio.components import Component
 
 from tincture.adapters.embedding_kind import EMBEDDING
 from tincture.adapters.hypernetwork_kind import HYPERNETWORK
+from tincture.adapters.kinds import AdapterKind, Option
 from tincture.errors import TinctureError, UsageError
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.messages import done, failed
 from tincture.server.page.parts.requests import COMMAND
-from tincture.settings.number_lists import number_list
+from tincture.settings.number_lists import number_list, typed_numbers
 
 if TYPE_CHECKING:
     from gradio.events import Dependency
@@ -32,6 +33,56 @@ ACTIVATIONS = (
 WIDTHS = ("320", "640", "768", "1024", "1280", "2048")
 Made = tuple[str, str]
 """A message, and the name of what was made; empty when nothing was."""
+
+
+def form(service: Service, kind: AdapterKind, model: Component, made: gr.State) -> Dependency:
+    """The form for a new adapter of a kind; its event puts the name of what was made into ``made``."""
+    known = {EMBEDDING.name: embedding, HYPERNETWORK.name: hypernetwork}
+    return known[kind.name](service, model, made) if kind.name in known else _plain(service, kind, model, made)
+
+
+def _plain(service: Service, kind: AdapterKind, model: Component, made: gr.State) -> Dependency:
+    """An input for each option, where the webui's users know no form."""
+    with gr.Column(elem_classes="form-column"):
+        name = gr.Textbox(label="Name", info="Names the file.", elem_id=f"c-{kind.name}-name")
+        inputs = {option.name: _input(kind, option) for option in kind.options}
+        overwrite = gr.Checkbox(label="Overwrite the old one", elem_id=f"c-{kind.name}-overwrite")
+        button = gr.Button(f"Create {kind.name}", variant="primary", elem_id=f"c-{kind.name}-create")
+        message = panel(elem_id=f"c-{kind.name}-message")
+
+    def make(given: dict[Component, Any]) -> Made:
+        def create() -> Path:
+            options = {option.name: _typed(option, given[inputs[option.name]]) for option in kind.options}
+            options["overwrite"] = bool(given[overwrite])
+            return service.model_work.create_adapter(kind.name, given[name], model=given[model], **options)
+
+        return _made(service, kind.name, create)
+
+    return gr.on(button.click, make, {name, overwrite, model, *inputs.values()}, [message, made], **COMMAND)
+
+
+def _input(kind: AdapterKind, option: Option) -> Component:
+    told: dict[str, Any] = {
+        "label": option.name.replace("_", " ").capitalize(),
+        "info": option.help,
+        "elem_id": f"c-{kind.name}-{option.name}",
+    }
+    if option.several:
+        return gr.Textbox(", ".join(f"{number:g}" for number in option.default or ()), **told)
+    if isinstance(option.default, bool):
+        return gr.Checkbox(option.default, **told)
+    if isinstance(option.default, str):
+        return gr.Textbox(option.default, **told)
+    return gr.Number(option.default, precision=0 if isinstance(option.default, int) else None, **told)
+
+
+def _typed(option: Option, value: Any) -> Any:
+    if option.several is None:
+        return option.default if value is None else value
+    if option.default is None and not value:
+        return None
+    label = option.name.replace("_", " ").capitalize()
+    return typed_numbers(label, value or "", whole=option.several is int, or_word=option.or_word)
 
 
 def embedding(service: Service, model: Component, made: gr.State) -> Dependency:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
 
-from tincture.adapters.kinds import kind_names
+from tincture.adapters.kinds import kind_names, kinds
 from tincture.errors import TinctureError, UsageError
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
@@ -59,10 +60,10 @@ class TrainTab:
             refresh = gr.Button("Refresh lists", size="sm", min_width=120, scale=0, elem_id="refresh-lists")
         made = {kind: gr.State("") for kind in kind_names()}
         with gr.Tabs(elem_id="train-tabs", overflow_behavior="wrap") as self.tabs:
-            with gr.Tab("Create embedding", id="create-embedding"):
-                created = {"embedding": create.embedding(service, self.model, made["embedding"])}
-            with gr.Tab("Create hypernetwork", id="create-hypernetwork"):
-                created["hypernetwork"] = create.hypernetwork(service, self.model, made["hypernetwork"])
+            created = {}
+            for each in kinds():
+                with gr.Tab(f"Create {each.name}", id=f"create-{each.name}"):
+                    created[each.name] = create.form(service, each, self.model, made[each.name])
             with gr.Tab("Preprocess images", id="preprocess") as preprocessing:
                 self.source = preprocess.build(service)
             with gr.Tab("Data sets", id="datasets") as looking:
@@ -115,7 +116,8 @@ class TrainTab:
             try:
                 chosen = [kind for kind in kind_names() if given[self.inputs.names[kind]]]
                 if not chosen:
-                    raise UsageError("Neither an embedding nor a hypernetwork is chosen; choose what to train.")
+                    none = " nor ".join(kind.one for kind in kinds())
+                    raise UsageError(f"Neither {none} is chosen; choose what to train.")
                 plans = [self.service.model_work.plan("train", settings(given, kind)) for kind in chosen]
             except TinctureError as error:
                 return failed(error)
@@ -132,8 +134,8 @@ class TrainTab:
         # Its messages stay apart: it takes seconds, in which a training may be begun.
         self.plan.click(show_plan, inputs, self.planned, **COMMAND)
         self.stop.click(lambda: interrupted(self.service), None, self.message, **COMMAND)
-        self.starts["embedding"].click(lambda given: start(given, "embedding"), inputs, self.message, **COMMAND)
-        self.starts["hypernetwork"].click(lambda given: start(given, "hypernetwork"), inputs, self.message, **COMMAND)
+        for kind, button in self.starts.items():
+            button.click(lambda given, kind=kind: start(given, kind), inputs, self.message, **COMMAND)
 
     def fill_from(self, runs: RunsTab, tabs: gr.Tabs) -> None:
         """The button of a run brings its settings here, and opens this tab among ``tabs``."""
@@ -172,8 +174,10 @@ class TrainTab:
         service, form = self.service, self.inputs.form
         readers: dict[Component, Any] = {
             self.model: choices.models,
-            self.inputs.names["embedding"]: lambda service: choices.adapters(service, "embedding"),
-            self.inputs.names["hypernetwork"]: lambda service: choices.adapters(service, "hypernetwork"),
+            **{
+                component: functools.partial(choices.adapters, kind=kind)
+                for kind, component in self.inputs.names.items()
+            },
             self.source: choices.datasets,
             form.inputs["data"]: choices.datasets,
             form.inputs["template"]: choices.templates,

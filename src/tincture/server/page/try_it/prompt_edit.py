@@ -6,9 +6,10 @@ The prompt is the only place where a strength is kept: what sliders show is read
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from tincture.adapters.kinds import find_kind, kinds, tagged_kinds
 from tincture.models.prompt import EXTRA_NETWORK
 
 # Digits are not given back (++): a million of them without a bracket behind take no longer than to read them.
@@ -16,25 +17,31 @@ _NUMBER = r"[+-]?(?:\d++\.?+\d*+|\.\d++)"
 
 
 class Named(NamedTuple):
-    """An adapter that a prompt names: ``kind`` is ``embedding`` or ``hypernetwork``."""
+    """An adapter that a prompt names; ``kind`` is the name of its ``AdapterKind``."""
 
     kind: str
     name: str
     strength: float
 
 
-def named_in(prompt: str, embeddings: Iterable[str], hypernetworks: Iterable[str]) -> list[Named]:
-    """The adapters that ``prompt`` names, in its order, each once; a strength that is no number counts as 1."""
-    known = set(hypernetworks)
+def named_in(prompt: str, names: Mapping[str, Sequence[str]]) -> list[Named]:
+    """The adapters that ``prompt`` names, in its order, each once; a strength that is no number counts as 1.
+
+    Args:
+        names: of the adapters that there are, by kind.
+    """
+    known, tags = {kind: set(each) for kind, each in names.items()}, tagged_kinds()
+    words = [(kind.name, name) for kind in kinds() if not kind.tag for name in names.get(kind.name, ())]
     found: dict[tuple[str, str], tuple[int, float]] = {}
     for tag in EXTRA_NETWORK.finditer(prompt):
-        if tag[1].lower() == "hypernet" and tag[2].strip() in known:
-            found.setdefault(("hypernetwork", tag[2].strip()), (tag.start(), _number(tag[3])))
+        kind, name = tags.get(tag[1].lower()), tag[2].strip()
+        if kind and name in known.get(kind.name, ()):
+            found.setdefault((kind.name, name), (tag.start(), _number(tag[3])))
     # tags are blanked and longer names looked for first, so that "gold" is not found within "gold-leaf"
     rest = EXTRA_NETWORK.sub(lambda tag: " " * len(tag[0]), prompt)
-    for name in sorted(embeddings, key=len, reverse=True):
+    for word, name in sorted(words, key=lambda word: len(word[1]), reverse=True):
         if place := _weighted(name).search(rest):
-            found[("embedding", name)] = (place.start(), _number(place["weight"]))
+            found[(word, name)] = (place.start(), _number(place["weight"]))
             rest = _weighted(name).sub(lambda match: " " * len(match[0]), rest)
     ordered = sorted(found.items(), key=lambda item: item[1][0])
     return [Named(kind, name, strength) for (kind, name), (_, strength) in ordered]
@@ -42,8 +49,7 @@ def named_in(prompt: str, embeddings: Iterable[str], hypernetworks: Iterable[str
 
 def insert(prompt: str, kind: str, name: str) -> str:
     """The prompt with the adapter at its end, at full strength."""
-    added = name if kind == "embedding" else f"<hypernet:{name}:1.0>"
-    return f"{prompt.rstrip()} {added}".lstrip()
+    return f"{prompt.rstrip()} {find_kind(kind).in_prompt(name)}".lstrip()
 
 
 def with_strength(prompt: str, adapter: Named, strength: float, others: Iterable[Named] = ()) -> str:
@@ -52,19 +58,19 @@ def with_strength(prompt: str, adapter: Named, strength: float, others: Iterable
     Args:
         others: adapters whose names may hold this one's, and are left alone.
     """
-    told = f"{strength:.4g}"
-    if adapter.kind == "hypernetwork":
-        return _replaced_tag(prompt, adapter.name, f"<hypernet:{adapter.name}:{told}>")
-    text = adapter.name if strength == 1 else f"({adapter.name}:{told})"
-    return _outside_tags(prompt, adapter.name, text, [other.name for other in others if other.kind == "embedding"])
+    kind = find_kind(adapter.kind)
+    text = kind.in_prompt(adapter.name, strength)
+    if kind.tag:
+        return _replaced_tag(prompt, kind.tag, adapter.name, text)
+    return _outside_tags(prompt, adapter.name, text, _words(others))
 
 
 def without(prompt: str, adapters: Sequence[Named], instead: str = "", others: Iterable[Named] = ()) -> str:
     """The prompt without the given adapters; ``instead`` stands where embeddings stood, and ``others`` stay."""
-    kept = [other.name for other in (*adapters, *others) if other.kind == "embedding"]
+    kept = _words((*adapters, *others))
     for adapter in sorted(adapters, key=lambda adapter: -len(adapter.name)):
-        if adapter.kind == "hypernetwork":
-            prompt = _replaced_tag(prompt, adapter.name, "")
+        if tag := find_kind(adapter.kind).tag:
+            prompt = _replaced_tag(prompt, tag, adapter.name, "")
         else:
             prompt = _outside_tags(prompt, adapter.name, instead, kept)
     return re.sub(r" {2,}", " ", re.sub(r"(?<! ) ++,", ",", prompt)).strip()
@@ -89,9 +95,14 @@ def _number(text: str | None) -> float:
         return 1.0
 
 
-def _replaced_tag(prompt: str, name: str, text: str) -> str:
-    def write(tag: re.Match[str]) -> str:
-        return text if tag[1].lower() == "hypernet" and tag[2].strip() == name else tag[0]
+def _words(adapters: Iterable[Named]) -> list[str]:
+    """Names of those that stand in a prompt as words."""
+    return [adapter.name for adapter in adapters if not find_kind(adapter.kind).tag]
+
+
+def _replaced_tag(prompt: str, tag: str, name: str, text: str) -> str:
+    def write(found: re.Match[str]) -> str:
+        return text if found[1].lower() == tag and found[2].strip() == name else found[0]
 
     return EXTRA_NETWORK.sub(write, prompt)
 

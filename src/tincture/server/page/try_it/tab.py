@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.context import Context
 
+from tincture.adapters.kinds import kind_names
 from tincture.errors import TinctureError
 from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
@@ -36,7 +37,6 @@ REACH_OF_STEPS = 150
 FURTHER = ("vae", "family", "prediction_type", "zero_terminal_snr", "clip_skip", "precision")
 """Fields of a drawing with inputs that are rarely needed."""
 PROGRESS_EVERY_S = 0.3
-KINDS = ("embedding", "hypernetwork")
 # Which adapter a slider is for stands above it when it is moved; the prompt may name others when the request is sent.
 LABEL_OF = """(label, ...rest) => [document.querySelector("#SLIDER label").textContent.trim(), ...rest]"""
 SHOW_ANSWER = """() => {
@@ -257,8 +257,8 @@ def _shown(prompt: str | None, adapters: Sequence[dict[str, Any]]) -> list[Any]:
 
 
 def _named(prompt: str | None, adapters: Sequence[dict[str, Any]]) -> list[Named]:
-    names = {kind: [adapter["name"] for adapter in adapters if adapter["kind"] == kind] for kind in KINDS}
-    return prompt_edit.named_in((prompt or "")[:LONGEST_TEXT], names["embedding"], names["hypernetwork"])
+    names = {kind: [adapter["name"] for adapter in adapters if adapter["kind"] == kind] for kind in kind_names()}
+    return prompt_edit.named_in((prompt or "")[:LONGEST_TEXT], names)
 
 
 def _sliders(named: Sequence[Named]) -> Iterator[Any]:
@@ -272,7 +272,7 @@ def _sliders(named: Sequence[Named]) -> Iterator[Any]:
 
 def _label(adapter: Named) -> str:
     """What a slider is called; by it one knows which adapter a person moved."""
-    return f"{adapter.name} ({'prompt weight' if adapter.kind == 'embedding' else 'multiplier'})"
+    return f"{adapter.name} ({find_kind(adapter.kind).strength})"
 
 
 # --- modes ------------------------------------------------------------------------------------------------------------

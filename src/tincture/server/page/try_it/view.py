@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from tincture.adapters.kinds import AdapterKind, any_of, kinds
 from tincture.formats.picture_text import CHUNK
 from tincture.server.page.parts.markup import escape, file_url
 from tincture.server.page.try_it.request import COMPARED, GRID
@@ -78,13 +79,13 @@ def progress(told: Mapping[str, Any] | None) -> str:
 def chips(adapters: Sequence[Mapping[str, Any]], named: Sequence[tuple[str, str]]) -> str:
     """A button for each adapter that can be named in the prompt; those of ``named`` (kind, name) are marked."""
     if not adapters:
-        return '<p class="quiet">No embeddings or hypernetworks yet: create one in the tab Train.</p>'
-    return "".join(_row(adapters, kind, named) for kind in ("embedding", "hypernetwork"))
+        none = any_of([kind.plural for kind in kinds()])
+        return f'<p class="quiet">No {escape(none)} yet: create one in the tab Train.</p>'
+    return "".join(_row(adapters, kind, named) for kind in kinds())
 
 
-def _row(adapters: Sequence[Mapping[str, Any]], kind: str, named: Sequence[tuple[str, str]]) -> str:
-    buttons = "".join(_chips(adapters, kind, named))
-    title = "Embeddings" if kind == "embedding" else "Hypernetworks"
+def _row(adapters: Sequence[Mapping[str, Any]], kind: AdapterKind, named: Sequence[tuple[str, str]]) -> str:
+    buttons, title = "".join(_chips(adapters, kind.name, named)), escape(kind.plural.capitalize())
     return (
         f'<div class="chips" role="group" aria-label="{title}"><span>{title}</span>{buttons}</div>' if buttons else ""
     )
