@@ -27,7 +27,7 @@ from tincture.run.doctor import as_text, examine
 from tincture.server.api_v1.schemas import adapter_request
 from tincture.server.app import build_app
 from tincture.server.library.storage import list_copies, list_files
-from tincture.server.page import build_page
+from tincture.server.page import shell
 from tincture.server.requests.adapters import checked_options
 from tincture.server.service import Service
 from tincture.settings.drawing import Drawing
@@ -209,12 +209,13 @@ def test_the_server_makes_lists_and_describes_it(made: Bench) -> None:
     assert {file["kind"] for file in list_files(made.workspace)} == {"embedding", "hypernetwork", KIND}
 
 
+@pytest.mark.filterwarnings("ignore")  # of Gradio's event loop
 def test_the_page_and_the_http_api_have_forms_for_it(made: Bench) -> None:
     service = Service(made.workspace, ServerSettings(device=("cpu",)))
     try:
         paths = build_app(service, page=False).openapi()["paths"]
         assert "/api/v1/adapters/context-offset" in paths
-        blocks = build_page(service).blocks.values()
+        blocks = shell.build(service).blocks.values()
     finally:
         service.close()
     inputs = {f"c-{KIND}-{name}" for name in ("name", "spread", "range", "seed", "overwrite", "create")}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.context import Context
 
-from tincture.adapters.kinds import kind_names
+from tincture.adapters.kinds import find_kind, kind_names
 from tincture.errors import TinctureError
 from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
