@@ -8,30 +8,35 @@ from typing import Any
 
 import pytest
 
+from tincture.server.page.parts.plot import HEIGHT, WIDTH
 from tincture.server.page.train.datasets import A_PAGE, Shown, View
 from tincture.server.page.train.plan_view import plan_html
-from tincture.server.page.train.schedule_plot import HIGH, draw_schedule
+from tincture.server.page.train.schedule_plot import draw_schedule
 from tincture.server.page.try_it.prompt_edit import Named
 from tincture.server.page.try_it.tab import _sliders
 
 
 def line_of(drawn: str) -> list[tuple[float, float]]:
-    found = re.search(r'<polyline points="([^"]+)"', drawn)
+    """The corners, as percents of the width and of the height from the top."""
+    found = re.search(r'<path class="strong" d="M([^"]+)"', drawn)
     assert found
-    return [(float(x), float(y)) for x, y in (point.split(",") for point in found[1].split())]
+    points = [tuple(map(float, point.split())) for point in found[1].split("L")]
+    return [(100 * x / WIDTH, 100 * y / HEIGHT) for x, y in points]
 
 
 def test_a_schedule_is_drawn_as_steps() -> None:
     drawn = draw_schedule("0.004:250, 0.001", 1000)
-    assert line_of(drawn) == [(0, 0), (25, 0), (25, HIGH * 0.75), (100, HIGH * 0.75)]
+    assert line_of(drawn) == [(0, 0), (25, 0), (25, 75), (100, 75)]
     assert 'aria-label="0.004 until step 250; then 0.001 until step 1000"' in drawn
     assert ">250</span>" in drawn and ">step 1000</span>" in drawn
+    assert 'class="rate" style="left:25.00%;top:45px">0.001<' in drawn
 
 
 def test_rates_that_differ_by_much_are_drawn_by_their_logarithm() -> None:
-    heights = [HIGH - y for _, y in line_of(draw_schedule("1e-2:100, 1e-4:200, 1e-6", 300))][::2]
+    heights = [100 - y for _, y in line_of(draw_schedule("1e-2:100, 1e-4:200, 1e-6", 300))][::2]
     assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
-    assert heights[2] > 0
+    assert heights[2] == pytest.approx(15, abs=0.1)  # the lowest one is seen too
+    assert line_of(draw_schedule("1e-2:100, 1e-6:200, 0", 300))[-1] == (100, 100)
 
 
 def test_where_nothing_is_typed_the_usual_rate_is_drawn() -> None:

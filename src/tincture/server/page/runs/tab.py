@@ -14,7 +14,8 @@ from gradio.context import Context
 
 from tincture.errors import TinctureError
 from tincture.server.errors import NotFoundError
-from tincture.server.page.parts.components import panel, script
+from tincture.server.page.parts import plot
+from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.markup import escape, file_url, quiet
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED, hidden
 from tincture.server.page.runs import view
@@ -161,7 +162,7 @@ class RunsTab:
             self.buttons = {label: self._button(label) for label, _, _ in ACTIONS}
             self.use = self._button("Use settings")
             self.links = panel(elem_id="run-links")
-        self.charts = panel(script=script(__file__, "chart.js"), elem_id="charts")
+        self.charts = panel(script=plot.SCRIPT, elem_id="charts")
         self.smoothing = gr.Slider(
             0,
             100,

@@ -9,7 +9,8 @@ import numpy as np
 
 from tincture.server.page.parts.fields import without_flags
 from tincture.server.page.parts.markup import duration, escape, facts, fault, plain, quiet, when
-from tincture.server.page.runs import chart as curves
+from tincture.server.page.parts.plot import Line, Values, chart
+from tincture.server.page.runs.smoothing import smooth, spread, thin, window
 from tincture.server.queue.history import Trace
 from tincture.server.queue.jobs import FINISHED, Job, JobState
 
@@ -145,23 +146,23 @@ def charts(trace: Trace, smoothing: float) -> str:
     if not len(trace.global_step):
         return ""
     step, loss = np.asarray(trace.global_step), np.asarray(trace.loss)
-    over = curves.window(smoothing, len(loss))
+    over = window(smoothing, len(loss))
     # A line drawn through noise hides it: with a smooth line above it, the noise stands back.
-    raw = curves.Line(*curves.thin(step, loss, MOST_POINTS), "faint" if over > 1 else "strong")
+    raw = Line(*thin(step, loss, MOST_POINTS), "faint" if over > 1 else "strong")
     lines = [raw]
     if over > 1:
-        smoothed = curves.smooth(loss, over)
-        lines.append(curves.Line(*curves.spread(step, smoothed, MOST_POINTS // 2), "strong"))
-    rate = curves.Line(*_corners(step, np.asarray(trace.learning_rate)), "strong")
+        smoothed = smooth(loss, over)
+        lines.append(Line(*spread(step, smoothed, MOST_POINTS // 2), "strong"))
+    rate = Line(*_corners(step, np.asarray(trace.learning_rate)), "strong")
     note = f"mean over {over} steps" if over > 1 else "every step"
-    return f'<div class="charts">{curves.chart("Loss", lines, note=note)}{curves.chart("Learning rate", [rate])}</div>'
+    return f'<div class="charts">{chart("Loss", lines, note=note)}{chart("Learning rate", [rate])}</div>'
 
 
-def _corners(step: curves.Values, rate: curves.Values) -> tuple[curves.Values, curves.Values]:
+def _corners(step: Values, rate: Values) -> tuple[Values, Values]:
     """The steps at which the rate changes, and those before them: all that a line of straight pieces needs."""
     changes = np.flatnonzero(np.diff(rate, prepend=np.nan) != 0)
     kept = np.unique(np.concatenate([changes, np.maximum(changes - 1, 0), [len(rate) - 1]])).astype(np.int64)
-    return curves.spread(step[kept], rate[kept], MOST_POINTS // 2)
+    return spread(step[kept], rate[kept], MOST_POINTS // 2)
 
 
 def log(text: str) -> str:

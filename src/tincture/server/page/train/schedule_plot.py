@@ -5,16 +5,20 @@ The line is an SVG that is stretched to whatever width there is; numbers stand o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tincture.errors import UsageError
+from tincture.server.page.parts import plot
 from tincture.server.page.parts.markup import escape, fault
+from tincture.server.page.parts.plot import Axes, Line
 from tincture.settings.schedule import Phase, Schedule
 
-TOP, HIGH = 20.0, 60.0
-"""Pixels: room for a number above the line, and the line's own height."""
+HIGH = 60.0
+"""Pixels of the line's height in the style sheet."""
+_LOWEST = 0.15  # share of the height at which the lowest rate stands, where rates lie by their logarithm
 _RATE_ROOM, _STEP_ROOM = 9.0, 8.0  # percent of the width that a number needs, at least
 
 
@@ -34,71 +38,50 @@ def draw_schedule(text: str, steps: Any, fallback: str = "") -> str:
 
 def in_words(phases: Sequence[Phase]) -> str:
     """The phases as a sentence, for those who cannot see the drawing."""
-    told = [f"{phase.rate:g} until step {phase.end}" for phase in phases]
-    return "; then ".join(told)
+    return "; then ".join(f"{phase.rate:g} until step {phase.end}" for phase in phases)
 
 
 def _drawn(phases: Sequence[Phase], steps: int) -> str:
-    places = _Places(phases, steps)
-    points: list[tuple[float, float]] = []
-    start = 0
-    for phase in phases:
-        points += [(places.x(start), places.y(phase.rate)), (places.x(phase.end), places.y(phase.rate))]
-        start = phase.end
-    line = " ".join(f"{x:.2f},{y:.1f}" for x, y in points)
-    area = f"0,{HIGH} {line} {points[-1][0]:.2f},{HIGH}"
+    axes, ends = _axes(phases, steps), np.array([phase.end for phase in phases], dtype=float)
+    corners = np.repeat(np.concatenate([[0.0], ends]), 2)[1:-1]
+    rates = np.repeat(np.array([phase.rate for phase in phases]), 2)
+    line = plot.picture([Line(corners, rates, "strong", filled=True)], axes, 'aria-hidden="true"')
     words = escape(in_words(phases))
     return (
         f'<div class="schedule" role="img" aria-label="{words}" title="{words}">'
-        f'<svg viewBox="0 0 100 {HIGH:g}" preserveAspectRatio="none" aria-hidden="true">'
-        f'<polygon points="{area}"/><polyline points="{line}"/></svg>'
-        f"{_rates(phases, places)}{_ends(phases, places, steps)}</div>"
+        f"{line}{_rates(phases, axes)}{_ends(phases, axes)}</div>"
     )
 
 
-class _Places:
-    """Where steps (percent) and rates (pixels) lie; rates by their logarithm where they differ by much."""
-
-    def __init__(self, phases: Sequence[Phase], steps: int) -> None:
-        rates = [phase.rate for phase in phases if phase.rate > 0]
-        self.most, self.least = max(rates, default=1.0), min(rates, default=1.0)
-        self.by_logarithm = self.most > 20 * self.least
-        self.steps = steps
-
-    def x(self, step: int) -> float:
-        return 100 * step / self.steps
-
-    def y(self, rate: float) -> float:
-        return HIGH * (1 - self._share(rate))
-
-    def _share(self, rate: float) -> float:
-        if rate <= 0:
-            return 0.0
-        if not self.by_logarithm:
-            return rate / self.most
-        return 0.15 + 0.85 * math.log(rate / self.least) / math.log(self.most / self.least)
+def _axes(phases: Sequence[Phase], steps: int) -> Axes:
+    """Rates by their logarithm where they differ by much; the lowest still stands above the bottom."""
+    rates = [phase.rate for phase in phases if phase.rate > 0]
+    most, least = max(rates, default=1.0), min(rates, default=1.0)
+    if most <= 20 * least:
+        return Axes(0, steps, 0, most)
+    return Axes(0, steps, least * (most / least) ** (-_LOWEST / (1 - _LOWEST)), most, logarithmic=True)
 
 
-def _rates(phases: Sequence[Phase], places: _Places) -> str:
+def _rates(phases: Sequence[Phase], axes: Axes) -> str:
     """Each rate above its part of the line, where that is wide enough."""
-    told = []
+    marks = []
     start = 0.0
     for phase in phases:
-        end = places.x(phase.end)
+        end = 100 * float(axes.across(np.array(phase.end, dtype=float)))
         if end - start >= _RATE_ROOM:
-            top = places.y(phase.rate)
-            told.append(f'<span class="rate" style="left:{start:.2f}%;top:{top:.0f}px">{phase.rate:g}</span>')
+            top = HIGH * float(axes.down(np.array(phase.rate)))
+            marks.append(f'<span class="rate" style="left:{start:.2f}%;top:{top:.0f}px">{phase.rate:g}</span>')
         start = end
-    return "".join(told)
+    return "".join(marks)
 
 
-def _ends(phases: Sequence[Phase], places: _Places, steps: int) -> str:
+def _ends(phases: Sequence[Phase], axes: Axes) -> str:
     """Steps where the rate changes, as many as have room; the run's last step always."""
-    told = [f'<span class="end last">step {steps}</span>']
+    marks = [f'<span class="end last">step {axes.end:.0f}</span>']
     free = _STEP_ROOM / 2
     for phase in phases:
-        x = places.x(phase.end)
+        x = 100 * float(axes.across(np.array(phase.end, dtype=float)))
         if free <= x <= 100 - 3 * _STEP_ROOM:
-            told.append(f'<span class="end" style="left:{x:.2f}%">{phase.end}</span>')
+            marks.append(f'<span class="end" style="left:{x:.2f}%">{phase.end}</span>')
             free = x + _STEP_ROOM
-    return "".join(told)
+    return "".join(marks)
