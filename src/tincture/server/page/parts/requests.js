@@ -30,7 +30,8 @@
     for (const one of config.dependencies) {
       dependencies.set(one.id, one);
       if (one.targets.some(([id]) => id === button)) inputs = one.inputs;
-      if (one.targets.some(([, event]) => event === "tick" || event === "load")) continue;
+      const clock = one.targets.some(([, event]) => event === "tick" || event === "load");
+      if (one.trigger_mode === "once" && clock) continue;
       if (one.trigger_mode === "always_last") typing.add(one.id);
       if (one.trigger_mode === "once" && (one.trigger_after ?? null) === null) commands.add(one.id);
       one.trigger_mode = "multiple";

@@ -62,7 +62,7 @@ class _Tab:
     """The tab's components. Those with ids are read by the Train tab too."""
 
     def __init__(self, service: Service) -> None:
-        self.adapters = gr.State([])
+        self.adapters, self.label = gr.State([]), hidden()
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=320):
                 self._prompts()
@@ -87,7 +87,6 @@ class _Tab:
             )
             for place in range(MOST_SLIDERS)
         ]
-        self.label = hidden()
         self.negative_prompt = gr.Textbox(label="Negative prompt", lines=1, elem_id="try-negative-prompt")
 
     def _drawing(self, service: Service) -> None:
