@@ -90,3 +90,8 @@ def test_what_an_event_changes_in_its_job() -> None:
     assert changes_by(job(kind="preprocess"), cutting) == {"stage": "cutting 2/5", "global_step": 2, "steps": 5}
     assert changes_by(job(), {"type": "remark", "text": "odd"}) == {}
     assert changes_by(job(), {"type": "of a later version"}) == {}
+
+
+def test_a_process_that_ends_without_a_word_is_told_with_its_status() -> None:
+    found = outcome(job(), Ending(None, 3))
+    assert "The job's process ended with status 3 without saying why; other jobs are not touched." in str(found)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -412,6 +413,14 @@ def test_no_job_begins_while_the_disk_is_full(
     monkeypatch.undo()
     assert supervisor.wait("one", PATIENCE).state is JobState.DONE
     assert caplog.text.count("no job begins") == 1
+
+
+@pytest.mark.parametrize(
+    ("free", "full"), [(supervisor_module.LEAST_FREE, False), (supervisor_module.LEAST_FREE - 1, True)]
+)
+def test_how_much_room_a_job_needs(free: int, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    assert supervisor_module._lacks_room(tmp_path) is full
 
 
 def test_a_disk_that_cannot_be_read_does_not_stop_the_queue(
