@@ -37,7 +37,7 @@ from PIL import Image  # noqa: E402
 
 from tincture import randomness, recipe  # noqa: E402
 from tincture.adapters.embedding import Embedding  # noqa: E402
-from tincture.adapters.embedding_kind import EMBEDDING  # noqa: E402
+from tincture.kinds.embedding import EMBEDDING  # noqa: E402
 from tincture.models.loading.load import load_model  # noqa: E402
 from tincture.models.picto import oracle, world  # noqa: E402
 from tincture.run import demo  # noqa: E402

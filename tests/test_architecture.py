@@ -15,10 +15,8 @@ PACKAGE = REPOSITORY / "src" / "tincture"
 # each other. The longest matching name counts.
 LAYERS = (
     ("tincture.errors", "tincture.events"),
-    ("tincture.randomness", "tincture.formats.layer_structure"),
-    # what is known of each kind of adapters without its class
-    ("tincture.adapters.kinds",),
-    ("tincture.adapters.embedding_kind", "tincture.adapters.hypernetwork_kind"),
+    ("tincture.randomness",),
+    ("tincture.kinds",),
     ("tincture.workspace",),
     ("tincture.settings",),
     ("tincture.formats",),
@@ -89,7 +87,9 @@ LAZY = (
 SAME_NAMES = frozenset(
     {"adapters", "app", "catalogue", "components", "conversion", "create", "datasets", "demo", "doctor", "drawing"}
     | {
+        "embedding",
         "errors",
+        "hypernetwork",
         "fields",
         "files",
         "folder",
@@ -253,8 +253,8 @@ def test_no_file_mentions_a_path_of_one_machine() -> None:
         assert not [unwanted for unwanted in UNWANTED_TEXTS if unwanted in text], path
 
 
-# where a kind of adapters is called by its name: its own room, its formats, and the webui's calls for each kind
-NAMES_KINDS = ("tincture.adapters", "tincture.formats", "tincture.webui", "tincture.server.api_webui")
+# where a kind of adapters is called by its name: its description, class and formats, and the webui's calls for each
+NAMES_KINDS = ("tincture.kinds", "tincture.adapters", "tincture.formats", "tincture.webui", "tincture.server.api_webui")
 KINDS = ("embedding", "hypernetwork")
 ADAPTER_CLASSES = ("Adapter", "Embedding", "Hypernetwork")
 
@@ -273,7 +273,7 @@ def kinds_asked_for(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("module", [module for module in LAYERED if not within(module, NAMES_KINDS)])
 def test_nobody_asks_of_which_kind_an_adapter_is(module: str) -> None:
-    """What differs stands in the kind's description, see tincture.adapters.kinds, or behind the protocol."""
+    """What differs stands in the kind's description, see tincture.kinds.registry, or behind the protocol."""
     assert not list(kinds_asked_for(MODULES[module]))
 
 

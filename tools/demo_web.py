@@ -27,7 +27,8 @@ SUBJECT, STYLE = "small cyan dotted moon", "sunset"
 def prepare(root: Path) -> list[str]:
     """Makes in the workspace ``root`` what is not there yet, and says what."""
     from tincture import recipe
-    from tincture.adapters import embedding_kind, hypernetwork_kind
+    from tincture.kinds import embedding as embedding_kind
+    from tincture.kinds import hypernetwork as hypernetwork_kind
     from tincture.models.picto import world
     from tincture.run import demo
     from tincture.workspace import Workspace

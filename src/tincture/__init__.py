@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tincture.formats.software import VERSION as __version__
 from tincture.models.arithmetic import ask_for_reproducible_results
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from tincture.settings.preprocess import PreprocessSettings
     from tincture.settings.train import TrainSettings
     from tincture.training.lr_schedule import LearnRateScheduler
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Embedding",

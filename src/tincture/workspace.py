@@ -21,10 +21,10 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tincture.adapters.embedding_kind import EMBEDDING
-from tincture.adapters.hypernetwork_kind import HYPERNETWORK
-from tincture.adapters.kinds import find_kind
 from tincture.errors import UsageError
+from tincture.kinds.embedding import EMBEDDING
+from tincture.kinds.hypernetwork import HYPERNETWORK
+from tincture.kinds.registry import find_kind
 
 ROOT_VARIABLE = "TINCTURE_ROOT"
 ADAPTER_SUFFIX = ".pt"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from tincture.errors import UsageError
+from tincture.kinds.registry import AdapterKind
 
 if TYPE_CHECKING:
     import torch
@@ -203,3 +205,10 @@ class Adapter(Protocol):
         from tincture.formats.hypernetwork_optimizer import read_hypernetwork_optimizer  # loads torch
 
         return read_hypernetwork_optimizer(path)
+
+
+def adapter_class(kind: AdapterKind) -> type[Adapter]:
+    """The class of a kind of adapters."""
+    module, name = kind.implementation.split(":")
+    found: type[Adapter] = getattr(importlib.import_module(module), name)
+    return found

@@ -20,7 +20,7 @@ from tincture.adapters.hypernetwork_module import HypernetworkModule, check_size
 from tincture.errors import FileFormatError, ModelError, UsageError
 from tincture.formats.hypernetwork_file import HypernetworkFile, read_hypernetwork_file, write_hypernetwork_file
 from tincture.formats.hypernetwork_states import State
-from tincture.formats.layer_structure import legacy_dropout_structure, numbers
+from tincture.kinds.layer_structure import legacy_dropout_structure, numbers
 from tincture.models.attention import projections
 from tincture.models.families import FAMILIES
 from tincture.randomness import torch_generator

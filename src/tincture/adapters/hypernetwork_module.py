@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tincture.errors import UsageError
-from tincture.formats.layer_structure import check_dropout_structure, check_layer_structure, layer_widths
+from tincture.kinds.layer_structure import check_dropout_structure, check_layer_structure, layer_widths
 
 WEIGHT_INITS = ("Normal", "XavierUniform", "XavierNormal", "KaimingUniform", "KaimingNormal")
 

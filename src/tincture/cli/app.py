@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-import tincture
 from tincture.cli import convert, create, demo, doctor, generate, inspect, preprocess, serve, train
 from tincture.cli.session import Session, command, new_group, show_help
 from tincture.errors import TinctureError
+from tincture.formats.software import VERSION
 
 INTERRUPTED = 130
 
@@ -34,7 +34,7 @@ def build_app() -> typer.Typer:
         Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted after saving.
         """
         if version:
-            session.show({"version": tincture.version()}, f"tincture {tincture.version()}")
+            session.show({"version": VERSION}, f"tincture {VERSION}")
             raise typer.Exit()
         if context.invoked_subcommand is None:
             show_help(context)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tincture.adapters.kinds import AdapterKind, Option, any_of, kind_names, kinds
 from tincture.cli.session import Session, command, new_group, parameters_of, show_help
+from tincture.kinds.registry import AdapterKind, Option, any_of, kind_names, kinds
 from tincture.settings.number_lists import typed_numbers
 
 

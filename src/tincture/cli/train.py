@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tincture.adapters.kinds import AdapterKind, any_of, kinds
 from tincture.cli.flags import flag, given
 from tincture.cli.interrupt import stop_on_interrupt
 from tincture.cli.session import Session, command, new_group, show_help
 from tincture.errors import UsageError
+from tincture.kinds.registry import AdapterKind, any_of, kinds
 from tincture.settings.fields import specs_of
 from tincture.settings.toml import read_toml
 from tincture.settings.train import FIELDS, MEMORY_SETTINGS, TrainSettings

@@ -15,13 +15,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from tincture.adapters.adapter import adapter_class
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.embedding_database import EmbeddingDatabase
-from tincture.adapters.kinds import tagged_kinds
 from tincture.drawing.model_cache import ModelCache
 from tincture.drawing.sheets import save_sheet
 from tincture.errors import UsageError
 from tincture.formats.picture_text import parameters_text, save_png
+from tincture.kinds.registry import tagged_kinds
 from tincture.models.devices import PRECISIONS, resolve_device
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.prompt import ExtraNetwork, parse_extra_networks
@@ -220,7 +221,7 @@ def _acting(
         for network in networks:
             kind = tagged_kinds()[network.tag]
             path = replaced.get(network.name) or workspace.find_adapter(kind.name, network.name)
-            stack.enter_context(kind.adapter_class().load(path).train(False).attach(model, network.multiplier))
+            stack.enter_context(adapter_class(kind).load(path).train(False).attach(model, network.multiplier))
         for network in networks:
             replaced.pop(network.name, None)
         named = {entry.name: entry.embedding for entry in database.named_in(texts)}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tincture.errors import FileFormatError, UsageError
 from tincture.formats.files import require_own_values
-from tincture.formats.layer_structure import check_layer_structure, layer_widths
+from tincture.kinds.layer_structure import check_layer_structure, layer_widths
 
 State = dict[str, Tensor]
 

@@ -11,8 +11,8 @@ import warnings
 from itertools import groupby
 from typing import NamedTuple
 
-from tincture.adapters.kinds import AdapterKind, any_of, tagged_kinds
 from tincture.errors import UsageError
+from tincture.kinds.registry import AdapterKind, any_of, tagged_kinds
 
 EXTRA_NETWORK = re.compile(r"<(\w+):([^:<>]+)(?::([^<>]*))?>")
 # A backslash takes the meaning from the bracket or backslash behind it; before anything else it only vanishes.

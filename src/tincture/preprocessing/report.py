@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import tincture
 from tincture.errors import UsageError
 from tincture.formats.files import write_text
+from tincture.formats.software import VERSION
 from tincture.preprocessing.crop_files import caption_path, remove_crop
 from tincture.preprocessing.duplicates import Pair
 from tincture.preprocessing.geometry import Box, Method, Size
@@ -107,7 +107,7 @@ class Report:
         """Put it into the destination; StorageError when the system refuses."""
         plain = {
             "format": FORMAT,
-            "software": f"tincture {tincture.version()}",
+            "software": f"tincture {VERSION}",
             "complete": self.complete,
             "seconds": round(self.seconds, 1),
             "counts": self.counts(),

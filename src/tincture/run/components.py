@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from tincture.adapters.adapter import Adapter
-from tincture.adapters.kinds import find_kind
+from tincture.adapters.adapter import Adapter, adapter_class
 from tincture.data.dataset import PictureDataset
 from tincture.data.decoded import PIXEL_MEMORY
 from tincture.errors import AlreadyTrainedError, DataError, ModelError, UsageError
 from tincture.events import Callback, Event, MemoryFitted, ModelLoaded
+from tincture.kinds.registry import find_kind
 from tincture.models.devices import PRECISIONS, half_precision, resolve_device
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.load import load_model
@@ -171,7 +171,7 @@ def find_adapter(settings: TrainSettings, workspace: Workspace) -> Path:
 
 def load_adapter(kind: str, path: Path, name: str) -> Adapter:
     """The adapter in ``path``, called ``name``: as in the webui its file's name counts, not what stands in the file."""
-    adapter = find_kind(kind).adapter_class().load(path)
+    adapter = adapter_class(find_kind(kind)).load(path)
     adapter.name = name
     return adapter
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tincture.adapters.adapter import adapter_class
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
-from tincture.adapters.kinds import find_kind
 from tincture.errors import UsageError
+from tincture.kinds.registry import find_kind
 from tincture.models.loading.load import load_model
 from tincture.run.records import software
 from tincture.workspace import Workspace
@@ -31,7 +32,7 @@ def create(
     path = workspace.adapter_path(kind, name)
     _refuse_existing(path, overwrite)
     base = functools.cache(lambda: load_model(model, workspace=workspace, text_only=True))
-    made = find_kind(kind).adapter_class().create(path.stem, base, **options)
+    made = adapter_class(find_kind(kind)).create(path.stem, base, **options)
     if made.suffix != path.suffix:
         path = path.with_suffix(made.suffix)
         _refuse_existing(path, overwrite)

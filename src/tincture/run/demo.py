@@ -20,13 +20,13 @@ from PIL import Image
 from tincture import randomness
 from tincture.adapters.adapter import Adapter
 from tincture.adapters.embedding import Embedding
-from tincture.adapters.embedding_kind import EMBEDDING
 from tincture.adapters.hypernetwork import Hypernetwork
-from tincture.adapters.hypernetwork_kind import HYPERNETWORK
 from tincture.drawing.sheets import save_sheet
 from tincture.errors import UsageError
 from tincture.events import Callback
 from tincture.formats.files import write_text
+from tincture.kinds.embedding import EMBEDDING
+from tincture.kinds.hypernetwork import HYPERNETWORK
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.load import load_model
 from tincture.models.picto import oracle, world

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import tincture
-from tincture.adapters.kinds import kinds
+from tincture.formats.software import VERSION
+from tincture.kinds.registry import kinds
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import PRECISIONS
 from tincture.models.inspection import describe_model
@@ -44,7 +44,7 @@ def examine(workspace: Workspace) -> dict[str, Any]:
     """
     arithmetic = Arithmetic.current()
     report = {
-        "tincture": tincture.__version__,
+        "tincture": VERSION,
         "python": platform.python_version(),
         "system": platform.platform(),
         "cpu_threads": torch.get_num_threads(),

@@ -22,10 +22,10 @@ from typing import Any, cast
 
 import torch
 
-from tincture.adapters.kinds import find_kind
 from tincture.errors import DivergedError, FileFormatError, StorageError
 from tincture.events import CheckpointSaved, Event, RunEnded, RunStarted, StepEnd
 from tincture.formats.files import write_text
+from tincture.kinds.registry import find_kind
 from tincture.training.checkpoint import save_state
 from tincture.training.trainer import Trainer
 from tincture.workspace import ADAPTER_SUFFIX, copy_name

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tincture.adapters.adapter import Adapter
-from tincture.adapters.kinds import find_kind
 from tincture.drawing.sheets import save_sheet
 from tincture.events import Event, PreviewReady, RunStarted, StepEnd
 from tincture.formats.picture_text import parameters_text, save_png
+from tincture.kinds.registry import find_kind
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.sampling import complete, generate
 from tincture.settings.drawing import Drawing

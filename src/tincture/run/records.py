@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tincture import version
 from tincture.data.listing import Source
+from tincture.formats.software import VERSION
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.loading.load import find_vae
 from tincture.models.loading.sources import find_source
@@ -108,7 +108,7 @@ def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) 
 
 def software() -> dict[str, str]:
     """What made a file, as provenance says it."""
-    return {"software": f"tincture {version()}"}
+    return {"software": f"tincture {VERSION}"}
 
 
 def provenance(run: Components) -> dict[str, Any]:

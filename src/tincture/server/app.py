@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount, Route
 from starlette.types import Scope
 
-import tincture
+from tincture.formats.software import VERSION
 from tincture.server import api_v1, api_webui
 from tincture.server.http import errors as http_errors
 from tincture.server.http import monitoring
@@ -48,7 +48,7 @@ def build_app(service: Service, *, page: bool = True) -> FastAPI:
     monitor = Monitor(service)
     app = FastAPIOffline(
         title="Tincture",
-        version=tincture.version(),
+        version=VERSION,
         description=DESCRIPTION,
         docs_url="/docs",
         redoc_url=None,

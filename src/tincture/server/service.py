@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import tincture
-from tincture.adapters.kinds import kind_names
 from tincture.data.captions import template_names
 from tincture.errors import UsageError
 from tincture.extensions import Extensions
+from tincture.formats.software import VERSION
+from tincture.kinds.registry import kind_names
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.library import storage
 from tincture.server.library.datasets import Datasets
@@ -144,7 +144,7 @@ class Service:
     def about(self) -> dict[str, Any]:
         """Version, workspace, devices, counts of jobs by state."""
         return {
-            "version": tincture.version(),
+            "version": VERSION,
             "root": str(self.workspace.root),
             "devices": list(self.settings.device),
             "jobs": {str(state): count for state, count in self.queue.store.counts().items()},

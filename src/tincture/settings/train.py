@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tincture.adapters.kinds import AdapterKind, any_of, find_kind, for_each, kind_names
 from tincture.errors import UsageError
+from tincture.kinds.registry import AdapterKind, any_of, find_kind, for_each, kind_names
 from tincture.randomness import LARGEST_REQUESTED_SEED
 from tincture.settings.checks import (
     Bounds,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 from tincture.errors import UsageError
-from tincture.formats.layer_structure import check_dropout_structure, check_layer_structure, numbers
+from tincture.kinds.layer_structure import check_dropout_structure, check_layer_structure, numbers
 from tincture.models.samplers import SAMPLERS
 from tincture.settings.checks import Bounds, at_least, filled, multiple_of_8, overlap, part, share, side
 from tincture.settings.fields import CheckedSettings, FieldSpec, setting, specs_of

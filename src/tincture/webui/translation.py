@@ -10,7 +10,7 @@ from typing import Any
 
 from tincture.data.listing import Source, list_pictures
 from tincture.errors import UsageError
-from tincture.formats.layer_structure import legacy_dropout_structure, numbers
+from tincture.kinds.layer_structure import legacy_dropout_structure, numbers
 from tincture.webui.arguments import CreateEmbedding, CreateHypernetwork, Preprocess, TrainArguments, TrainEmbedding
 from tincture.workspace import Workspace
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tincture.adapters.adapter import Adapter
-from tincture.adapters.kinds import AdapterKind, Option
 from tincture.errors import FileFormatError, ModelError, UsageError
 from tincture.formats.files import atomic_torch_save, safe_torch_load
+from tincture.kinds.registry import AdapterKind, Option
 from tincture.randomness import torch_generator
 
 

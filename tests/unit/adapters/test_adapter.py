@@ -13,27 +13,27 @@ from PIL import Image
 from tests.runs import equal
 from tests.support import weights
 from tincture.adapters import adapter as protocol
-from tincture.adapters.adapter import Adapter
-from tincture.adapters.kinds import AdapterKind, kinds
+from tincture.adapters.adapter import Adapter, adapter_class
 from tincture.errors import UsageError
+from tincture.kinds.registry import AdapterKind, kinds
 from tincture.models.stable_diffusion import StableDiffusion
 
 KINDS = [pytest.param(kind, id=kind.name) for kind in kinds()]
 
 
 def made(kind: AdapterKind, model: StableDiffusion, name: str = "cat") -> Adapter:
-    return kind.adapter_class().create(name, lambda: model)
+    return adapter_class(kind).create(name, lambda: model)
 
 
-@pytest.mark.parametrize("module", ["adapter", "kinds", "embedding_kind", "hypernetwork_kind"])
+@pytest.mark.parametrize("module", ["adapters.adapter", "kinds.registry", "kinds.embedding", "kinds.hypernetwork"])
 def test_the_protocol_and_the_kinds_are_imported_without_torch(module: str) -> None:
-    code = f"import sys, tincture.adapters.{module}, tincture.settings.train; sys.exit('torch' in sys.modules)"
+    code = f"import sys, tincture.{module}, tincture.settings.train; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_a_class_that_follows_the_protocol(kind: AdapterKind, shared_model: StableDiffusion) -> None:
-    found = kind.adapter_class()
+    found = adapter_class(kind)
     assert Adapter in found.__mro__ and found.kind == kind.name
     (asked,) = ast.parse(inspect.getsource(protocol.Adapter)).body
     assert isinstance(asked, ast.ClassDef)
@@ -51,9 +51,9 @@ def test_its_options_are_those_of_its_create(kind: AdapterKind, shared_model: St
     given = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
     assert equal(
         made(kind, shared_model).state_dict(),
-        kind.adapter_class().create("cat", lambda: shared_model, **given).state_dict(),
+        adapter_class(kind).create("cat", lambda: shared_model, **given).state_dict(),
     )
-    preset = kind.adapter_class().create("cat", lambda: shared_model, **kind.preset_options)
+    preset = adapter_class(kind).create("cat", lambda: shared_model, **kind.preset_options)
     assert preset.parameters()
 
 
@@ -68,7 +68,7 @@ def test_it_comes_back_from_its_file_and_from_its_state(
         parameter.data += 0.5
     path = tmp_path / f"cat{adapter.suffix}"
     adapter.save(path, model_name="tiny", provenance={"author": "Ada"})
-    loaded = kind.adapter_class().load(path)
+    loaded = adapter_class(kind).load(path)
     assert loaded.step == 1 and loaded.provenance["author"] == "Ada"
     assert equal(loaded.state_dict(), adapter.state_dict())
     fresh = made(kind, shared_model)
@@ -111,4 +111,4 @@ def test_only_kinds_with_a_card_are_drawn_on_one(
             adapter.save_card(path, Image.new("RGB", (256, 256)))
         return
     adapter.save_card(path, Image.new("RGB", (256, 256)))
-    assert equal(kind.adapter_class().load(path).state_dict(), adapter.state_dict())
+    assert equal(adapter_class(kind).load(path).state_dict(), adapter.state_dict())

@@ -12,7 +12,7 @@ from tincture.adapters.hypernetwork_module import (
     activation_names,
 )
 from tincture.errors import UsageError
-from tincture.formats.layer_structure import legacy_dropout_structure, numbers
+from tincture.kinds.layer_structure import legacy_dropout_structure, numbers
 
 STRUCTURES = ([1, 1], [1, 2, 1], [1, 1.5, 1.5, 1], [1, 0.3, 2, 0.5, 1])
 

@@ -8,7 +8,7 @@ import torch
 from tests.support import tiny_model
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import create_hypernetwork
-from tincture.adapters.kinds import find_kind
+from tincture.kinds.registry import find_kind
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from PIL import Image
 from tests.runs import RANDOM, Bench, Recorder, equal, last_state
 from tests.unit.adapters.context_offset import CONTEXT_OFFSET, ContextOffset
 from tincture import recipe
-from tincture.adapters.kinds import AdapterKind, find_kind, kind_names, register, unregister
 from tincture.cli import main
 from tincture.drawing.generation import generate_pictures
 from tincture.errors import AlreadyTrainedError, UsageError
 from tincture.events import CheckpointSaved, PreviewReady
+from tincture.kinds.registry import AdapterKind, find_kind, kind_names, register, unregister
 from tincture.run.doctor import as_text, examine
 from tincture.server.api_v1.schemas import adapter_request
 from tincture.server.app import build_app

@@ -25,9 +25,9 @@ from tincture import recipe
 from tincture.adapters.adapter import Adapter
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
-from tincture.adapters.kinds import register, unregister
 from tincture.errors import UsageError
 from tincture.events import PreviewReady
+from tincture.kinds.registry import register, unregister
 from tincture.models.sampling import generate
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings.drawing import Drawing

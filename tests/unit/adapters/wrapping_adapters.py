@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from tests.unit.adapters.context_offset import ContextOffset
 from tincture.adapters.adapter import Adapter, AuxiliaryLoss
 from tincture.adapters.embedding import Embedding
-from tincture.adapters.embedding_kind import EMBEDDING
 from tincture.adapters.hypernetwork import Hypernetwork
-from tincture.adapters.hypernetwork_kind import HYPERNETWORK
-from tincture.adapters.kinds import AdapterKind
 from tincture.formats.files import atomic_torch_save, safe_torch_load
+from tincture.kinds.embedding import EMBEDDING
+from tincture.kinds.hypernetwork import HYPERNETWORK
+from tincture.kinds.registry import AdapterKind
 
 
 def _averaged(of: AdapterKind, implementation: str) -> AdapterKind:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tincture.adapters.kinds import find_kind
+from tincture.kinds.registry import find_kind
 
 
 @dataclass(frozen=True)

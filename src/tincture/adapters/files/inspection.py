@@ -23,10 +23,10 @@ from tincture.formats.embedding_optimizer import checksum
 from tincture.formats.files import sha256_file
 from tincture.formats.hash_cache import sha256_of
 from tincture.formats.hypernetwork_file import read_hypernetwork_file
-from tincture.formats.layer_structure import legacy_dropout_structure
 from tincture.formats.lora_file import describe_lora
 from tincture.formats.metadata import json_object, provenance_of, text_of
 from tincture.formats.picture_text import read_parameters
+from tincture.kinds.layer_structure import legacy_dropout_structure
 from tincture.models.inspection import inspect_model
 
 # As far as known from the code and documentation of these programs; docs/files.md says more.

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from tincture.adapters.kinds import AdapterKind, kinds
+from tincture.kinds.registry import AdapterKind, kinds
 from tincture.server.api_v1.common import Patient, file_answers, send_file, url
 from tincture.server.api_v1.schemas import (
     Adapter,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 
-from tincture.adapters.kinds import Option
+from tincture.kinds.registry import Option
 from tincture.server.requests.sizes import LARGEST_NUMBER, LONGEST_TEXT, MOST_ITEMS
 from tincture.settings.fields import FieldSpec
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from tincture.adapters.kinds import AdapterKind, kind_names
+from tincture.kinds.registry import AdapterKind, kind_names
 from tincture.server.api_v1.request_models import limits_of, option_field, with_fields
 from tincture.server.queue.jobs import HIGHEST_PRIORITY, JobKind, JobState, Wanted
 from tincture.settings.conversion import CONVERSION_FIELDS, INSPECTION_FIELDS

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
-from tincture.errors import UsageError
+from tincture.errors import UsageError, shortened
 from tincture.formats.hash_cache import remembered_sha256
 from tincture.models.samplers import SAMPLERS
 from tincture.server.api_v1.common import Patient
@@ -27,7 +27,6 @@ from tincture.server.api_webui.schemas import (
 )
 from tincture.server.api_webui.session import Session
 from tincture.server.api_webui.txt2img import SCHEDULERS
-from tincture.server.requests.sizes import shortened
 from tincture.server.service import Service
 from tincture.settings.server import is_loopback
 

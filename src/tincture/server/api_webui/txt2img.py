@@ -7,13 +7,12 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tincture.errors import UsageError
+from tincture.errors import UsageError, shortened
 from tincture.formats.picture_text import parse_parameters
 from tincture.models.samplers import SAMPLERS
 from tincture.randomness import LARGEST_REQUESTED_SEED
 from tincture.server.api_webui.schemas import Txt2ImgRequest
 from tincture.server.errors import TooMuchError
-from tincture.server.requests.sizes import shortened
 
 DEFAULT_SAMPLER = "Euler a"
 SEEDS_BY_CHANCE = 2**32

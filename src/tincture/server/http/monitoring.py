@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import tincture
+from tincture.formats.software import VERSION
 from tincture.server.http.asgi import ALLOWED, API_PATHS
 from tincture.server.queue.jobs import FINISHED, Job, JobState
 
@@ -91,7 +91,7 @@ def router(service: Service, monitor: Monitor) -> APIRouter:
         faults = await _faults(service)
         answer: dict[str, Any] = {"status": "failed" if faults else "ok"}
         if request.scope.get(ALLOWED, True):
-            answer |= {"live": True, "ready": not faults, "faults": faults, "version": tincture.version()}
+            answer |= {"live": True, "ready": not faults, "faults": faults, "version": VERSION}
         return JSONResponse(answer, 503 if faults else 200)
 
     @routes.get("/metrics", summary="Figures for Prometheus", response_class=Response)
@@ -121,7 +121,7 @@ class _State(Collector):
 
     def collect(self) -> Iterator[Metric]:
         service = self._service
-        yield InfoMetricFamily("tincture", "Version.", {"version": tincture.version()})
+        yield InfoMetricFamily("tincture", "Version.", {"version": VERSION})
         jobs = GaugeMetricFamily("tincture_jobs", "Jobs by state.", labels=["state"])
         counts = service.queue.store.counts()
         for state in JobState:

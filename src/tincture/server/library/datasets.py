@@ -23,13 +23,12 @@ from tincture.data.captions import CAPTION_ENDINGS, caption_for
 from tincture.data.listing import NO_PICTURES, PictureFile, Source, list_pictures
 from tincture.data.masks import MASK_FOLDER, MaskFinder
 from tincture.data.picture_files import UnreadablePictureError, read_picture
-from tincture.errors import DataError, StorageError, UsageError
+from tincture.errors import DataError, StorageError, UsageError, shortened
 from tincture.formats.files import write_text
 from tincture.server.errors import ConflictError, ForbiddenPathError, NotFoundError
 from tincture.server.library.uploads import RESERVED, Intake, folded
 from tincture.server.requests.pictures import facts_of
 from tincture.server.requests.places import Places
-from tincture.server.requests.sizes import shortened
 from tincture.workspace import clean_name
 
 LONGEST_CAPTION = 10_000

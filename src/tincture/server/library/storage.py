@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tincture.adapters.kinds import kind_names, kinds
 from tincture.errors import StorageError
 from tincture.formats.files import write_text
+from tincture.kinds.registry import kind_names, kinds
 from tincture.workspace import TRAINABLE_SUFFIXES, Workspace, adapter_files, parse_copy_name
 
 PICTURES = "pictures"

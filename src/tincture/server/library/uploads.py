@@ -19,10 +19,9 @@ from typing import Any, BinaryIO
 from tincture.data.captions import CAPTION_ENDINGS
 from tincture.data.masks import MASK_FOLDER
 from tincture.data.picture_files import UnreadablePictureError
-from tincture.errors import DataError, StorageError, UsageError
+from tincture.errors import DataError, StorageError, UsageError, shortened
 from tincture.server.errors import TooMuchError
 from tincture.server.requests.pictures import facts_of
-from tincture.server.requests.sizes import shortened
 
 PICTURE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif"}

@@ -16,10 +16,10 @@ from tincture import recipe
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.files import conversion
 from tincture.adapters.files.inspection import inspect_file
-from tincture.adapters.kinds import kind_names, kinds
 from tincture.drawing.generation import BATCH_SIZE, Studio, generate_grid, generate_pictures
 from tincture.errors import OutOfMemoryError, TinctureError, UsageError
 from tincture.formats.files import write_atomically
+from tincture.kinds.registry import kind_names, kinds
 from tincture.models.devices import resolve_device
 from tincture.run import doctor
 from tincture.run.memory.fit import is_shortage

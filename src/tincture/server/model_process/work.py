@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from tincture.adapters.kinds import find_kind, kind_names
 from tincture.errors import UsageError
+from tincture.kinds.registry import find_kind, kind_names
 from tincture.server.errors import ConflictError
 from tincture.server.model_process.client import ModelProcess
 from tincture.server.queue.jobs import JobKind, held_adapter

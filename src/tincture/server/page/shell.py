@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from gradio.components import Component
 
-import tincture
+from tincture.formats.software import VERSION
 from tincture.server.library.storage import served_folders
 from tincture.server.page.files import tab as files
 from tincture.server.page.parts.requests import SCRIPT, watch_inputs
@@ -97,7 +97,7 @@ def _by_id(page: gr.Blocks) -> dict[str, Component]:
 
 
 def _header(service: Service) -> str:
-    version = tincture.version()
+    version = VERSION
     return (
         '<div class="brand"><span class="drop" aria-hidden="true"></span><h1>Tincture</h1>'
         f'<span class="quiet">{version}</span></div>'

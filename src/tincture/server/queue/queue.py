@@ -13,14 +13,13 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from tincture.errors import UsageError
+from tincture.errors import UsageError, shortened
 from tincture.server.errors import ConflictError, NotFoundError, QueueFullError
 from tincture.server.queue.folder import JobFolder
 from tincture.server.queue.jobs import FINISHED, JOB_KINDS, Job, JobKind, JobState, Wanted, check_priority
 from tincture.server.queue.store import JobStore
 from tincture.server.queue.supervisor import Supervisor
 from tincture.server.requests.places import Places
-from tincture.server.requests.sizes import shortened
 from tincture.settings.server import ServerSettings
 
 AUTO = "auto"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tincture.adapters.kinds import AdapterKind, Option
-from tincture.errors import UsageError
+from tincture.errors import UsageError, shortened
+from tincture.kinds.registry import AdapterKind, Option
 from tincture.server.errors import TooMuchError
-from tincture.server.requests.sizes import check_size, check_sizes, shortened
+from tincture.server.requests.sizes import check_size, check_sizes
 
 MOST_LAYERS = 64
 MOST_NUMBERS = 2**30

@@ -16,11 +16,11 @@ from typing import Any
 
 from tincture.data.captions import SHIPPED, template_names
 from tincture.data.listing import MAX_REPEATS, Source
-from tincture.errors import UsageError
+from tincture.errors import UsageError, shortened
 from tincture.preprocessing.crop_places import check_places
 from tincture.server.errors import ForbiddenPathError
 from tincture.server.requests.drawing import checked_drawing
-from tincture.server.requests.sizes import check_size, check_sizes, shortened
+from tincture.server.requests.sizes import check_size, check_sizes
 from tincture.settings.drawing import DrawingRequest
 from tincture.settings.preprocess import PREPROCESS_FIELDS, PreprocessSettings
 from tincture.settings.train import FIELDS, TrainSettings

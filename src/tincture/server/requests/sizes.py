@@ -9,7 +9,6 @@ from typing import Any
 from tincture.errors import UsageError, shortened
 from tincture.settings.fields import FieldSpec
 
-__all__ = ["check_size", "check_sizes", "shortened"]
 LONGEST_TEXT = 20_000
 """Characters of any text: a prompt, a schedule, a regular expression."""
 MOST_TEXT = 2**17

@@ -10,7 +10,7 @@ import gradio as gr
 import pytest
 
 from tests.served import quick_service
-from tincture.adapters.kinds import kind_names
+from tincture.kinds.registry import kind_names
 from tincture.server.page.files import tab as files_tab
 from tincture.server.page.try_it import tab as try_tab
 from tincture.server.service import Service

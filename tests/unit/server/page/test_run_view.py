@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tincture.adapters.files import conversion
-from tincture.adapters.kinds import kind_names
+from tincture.kinds.registry import kind_names
 from tincture.server.page.files import tab as files
 from tincture.server.page.files import view as files_view
 from tincture.server.page.runs import view as run_view

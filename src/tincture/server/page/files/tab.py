@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.context import Context
 
-from tincture.adapters.kinds import FileFormat, kinds
-from tincture.errors import TinctureError, UsageError
+from tincture.errors import TinctureError, UsageError, shortened
+from tincture.kinds.registry import FileFormat, kinds
 from tincture.server.library.storage import CONVERTED, FILE_SUFFIXES, served_folders
 from tincture.server.library.uploads import parts_of
 from tincture.server.page.files import view
@@ -20,7 +20,6 @@ from tincture.server.page.parts.fields import range_of
 from tincture.server.page.parts.markup import fault, quiet
 from tincture.server.page.parts.messages import done
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED
-from tincture.server.requests.sizes import shortened
 from tincture.settings.conversion import CONVERSION_FIELDS
 
 if TYPE_CHECKING:

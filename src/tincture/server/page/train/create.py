@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from tincture.adapters.embedding_kind import EMBEDDING
-from tincture.adapters.hypernetwork_kind import HYPERNETWORK
-from tincture.adapters.kinds import AdapterKind, Option
 from tincture.errors import TinctureError, UsageError
+from tincture.kinds.embedding import EMBEDDING
+from tincture.kinds.hypernetwork import HYPERNETWORK
+from tincture.kinds.registry import AdapterKind, Option
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.messages import done, failed
 from tincture.server.page.parts.requests import COMMAND

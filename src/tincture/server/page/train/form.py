@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from tincture.adapters.embedding_kind import EMBEDDING
-from tincture.adapters.kinds import AdapterKind, find_kind, kind_names, kinds
 from tincture.errors import UsageError
+from tincture.kinds.embedding import EMBEDDING
+from tincture.kinds.registry import AdapterKind, find_kind, kind_names, kinds
 from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import number, panel

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from tincture.adapters.kinds import kind_names, kinds
 from tincture.errors import TinctureError, UsageError
+from tincture.kinds.registry import kind_names, kinds
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.markup import escape, quiet

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from tincture.adapters.kinds import find_kind, kinds, tagged_kinds
+from tincture.kinds.registry import find_kind, kinds, tagged_kinds
 from tincture.models.prompt import EXTRA_NETWORK
 
 # Digits are not given back (++): a million of them without a bracket behind take no longer than to read them.

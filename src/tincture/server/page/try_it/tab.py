@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.context import Context
 
-from tincture.adapters.kinds import find_kind, kind_names
 from tincture.errors import TinctureError
+from tincture.kinds.registry import find_kind, kind_names
 from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import SEND_CLICKS, number, panel

@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from tincture.adapters.kinds import AdapterKind, any_of, kinds
 from tincture.formats.picture_text import CHUNK
+from tincture.kinds.registry import AdapterKind, any_of, kinds
 from tincture.server.page.parts.markup import escape, file_url
 from tincture.server.page.try_it.request import COMPARED, GRID
 

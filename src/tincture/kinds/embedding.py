@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tincture.adapters.kinds import AdapterKind, FileFormat, Option
+from tincture.kinds.registry import AdapterKind, FileFormat, Option
 
 EMBEDDING = AdapterKind(
     name="embedding",

@@ -11,14 +11,11 @@ import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from tincture.errors import UsageError
 
-if TYPE_CHECKING:
-    from tincture.adapters.adapter import Adapter
-
-_SHIPPED = ("tincture.adapters.embedding_kind:EMBEDDING", "tincture.adapters.hypernetwork_kind:HYPERNETWORK")
+_SHIPPED = ("tincture.kinds.embedding:EMBEDDING", "tincture.kinds.hypernetwork:HYPERNETWORK")
 _UNIQUE = ("name", "plural", "folder", "losses", "tag")
 _TAKEN = frozenset({"kind", "name", "model", "workspace", "overwrite"})  # what all are made with
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -130,12 +127,6 @@ class AdapterKind:
     def one(self) -> str:
         """With its article: ``an embedding``."""
         return f"{'an' if self.name[0] in 'aeiou' else 'a'} {self.name}"
-
-    def adapter_class(self) -> type[Adapter]:
-        """The class; loads torch."""
-        module, name = self.implementation.split(":")
-        found: type[Adapter] = getattr(importlib.import_module(module), name)
-        return found
 
     def option(self, name: str) -> Option:
         """The option called ``name``."""

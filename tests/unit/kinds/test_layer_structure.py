@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tincture.errors import UsageError
-from tincture.formats.layer_structure import (
+from tincture.kinds.layer_structure import (
     check_dropout_structure,
     check_layer_structure,
     layer_widths,

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from tincture.adapters.kinds import AdapterKind, FileFormat, Option
-from tincture.formats.layer_structure import layer_widths
+from tincture.kinds.layer_structure import layer_widths
+from tincture.kinds.registry import AdapterKind, FileFormat, Option
 from tincture.randomness import LARGEST_REQUESTED_SEED, LARGEST_SEED
 
 _WIDTHS = (320, 640, 1280, 2048)  # of SD's models, where no width is named
