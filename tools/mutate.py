@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 from tools.mutations import Mutation, mutations  # noqa: E402
 
 PACKAGE, UNIT = Path("src/tincture"), Path("tests/unit")
-ROOMS = ("training", "adapters", "formats", "server/queue")
+ROOMS = ("training", "adapters", "kinds", "formats", "server/queue")
 COPIED = ("src", "tests", "tools", "bench", "examples", "pyproject.toml", "README.md")
 SURVIVORS = Path(__file__).with_name("mutation_survivors.toml")
 AIM = 0.9
@@ -52,7 +52,7 @@ MORE: dict[str, tuple[str, ...]] = {
     ),
     "kinds/embedding.py": ("adapters/test_adapter.py", "adapters/test_embedding.py", "run/test_train_data.py"),
     "kinds/hypernetwork.py": ("adapters/test_adapter.py", "adapters/test_hypernetwork.py"),
-    "kinds/registry.py": ("adapters/test_adapter.py", "run/test_train_data.py"),
+    "kinds/registry.py": ("adapters/test_third_adapter.py", "run/test_train_data.py"),
     "adapters/files/warnings.py": ("adapters/files",),
     "adapters/lora_probe.py": ("adapters/test_lora.py", "adapters/test_lora_in_diffusers.py"),
     "formats/embedding_content.py": ("formats/test_embedding_file.py", "formats/test_hostile_embeddings.py"),

@@ -159,15 +159,18 @@ def test_a_durable_write_waits_for_the_file_and_then_for_its_new_name(
 ) -> None:
     path = tmp_path / "x"
     synced: list[tuple[int, bool]] = []
+    sizes: list[int] = []
 
     def fsync(descriptor: int) -> None:
         synced.append((os.fstat(descriptor).st_ino, path.exists()))
+        sizes.append(os.fstat(descriptor).st_size)
 
     monkeypatch.setattr(os, "fsync", fsync)
     write_atomically(path, lambda file: None, durably=False)
     assert not synced
     path.unlink()
-    write_atomically(path, lambda file: None)
+    write_atomically(path, lambda file: file.write(b"content") and None)
+    assert sizes[0] == len(b"content")
     assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
 
 

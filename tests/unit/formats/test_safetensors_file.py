@@ -96,3 +96,9 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
         torch.save({"a": torch.zeros(2)}, tmp_path / name, _use_new_zipfile_serialization=zipped)
         assert not is_safetensors((tmp_path / name).read_bytes())
     assert not is_safetensors(b"")
+
+
+@pytest.mark.parametrize("length", range(9))
+def test_numbers_begin_at_a_multiple_of_eight_bytes(length: int, tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "x", {"a": torch.ones(1)}, {"name": "n" * length})
+    assert int.from_bytes((tmp_path / "x").read_bytes()[:8], "little") % 8 == 0
