@@ -88,9 +88,10 @@ def split_tiles(original: Size, size: Size, overlap: float) -> tuple[Size, list[
 
 
 def _spread(length: int, tile: int, overlap: float) -> list[int]:
-    """Where tiles begin so that together they cover `length`."""
+    """Where tiles begin so that together they cover `length`; of tiles that begin at one pixel, one."""
     count = math.ceil((length - tile * overlap) / (tile * (1 - overlap)))
-    return [number * (length - tile) // max(count - 1, 1) for number in range(max(count, 1))]
+    begins = (number * (length - tile) // max(count - 1, 1) for number in range(max(count, 1)))
+    return list(dict.fromkeys(begins))
 
 
 def split_crops(original: Size, size: Size, overlap: float) -> list[Crop]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tincture.preprocessing.geometry import (
@@ -74,6 +74,7 @@ def test_covering_touches_both_sides_or_exceeds_them(original: tuple[int, int], 
 
 
 @given(sizes, targets, st.floats(0.05, 1.0), st.floats(0, 0.9))
+@example((1, 1), (8, 9), 1.0, 0.890625)
 def test_tiles_cover_the_picture_and_overlap(
     original: tuple[int, int], size: tuple[int, int], threshold: float, overlap: float
 ) -> None:

@@ -6,6 +6,7 @@ What decides about a job is on the disk before a method returns. How far it is, 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import dataclasses
 import json
 import math
@@ -13,6 +14,7 @@ import re
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +95,8 @@ class JobStore:
         self.path = path
         self.on_change: list[Callable[[Job], object]] = []
         self._lock = threading.RLock()
+        self._connections = contextlib.ExitStack()
+        weakref.finalize(self, self._connections.close)  # also of a store that could not be opened
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -221,13 +225,13 @@ class JobStore:
     def close(self) -> None:
         """Closes the file; nothing can be asked afterwards."""
         with self._lock:
-            self._quick.close()
-            self._durable.close()
+            self._connections.close()
 
     # --- SQLite ------------------------------------------------------------------------------------------------------
 
     def _connect(self, synchronous: str) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        self._connections.callback(connection.close)
         connection.row_factory = sqlite3.Row
         connection.create_function("held_by", 3, _held_by)
         connection.execute("PRAGMA journal_mode = WAL")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
 import sqlite3
 import subprocess
 import sys
@@ -191,7 +194,7 @@ def test_what_else_a_job_waits_for_stays_told(store: JobStore) -> None:
 def test_a_queue_of_the_first_version_learns_what_its_jobs_hold(store: JobStore, path: Path) -> None:
     store.add(trains("begun", state=JobState.PAUSED, run_dir="run"))
     store.close()
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DROP INDEX jobs_by_what_they_hold")
         connection.execute("ALTER TABLE jobs DROP COLUMN holds")
         connection.execute("PRAGMA user_version = 1")
@@ -347,9 +350,21 @@ def test_damage_inside_is_found_at_the_start(store: JobStore, path: Path) -> Non
         JobStore(path)
 
 
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_a_store_that_nobody_closed_closes_its_file(path: Path) -> None:
+    JobStore(path)
+    gc.collect()
+    path.write_bytes(b"SQLite format 3\0" + bytes(500))
+    with pytest.raises(StorageError):
+        JobStore(path)
+    gc.collect()
+    descriptors = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    assert not [name for name in descriptors if name.startswith(str(path))]
+
+
 def test_a_file_of_a_later_version_is_left_alone(store: JobStore, path: Path) -> None:
     store.close()
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(StorageError, match="later version"):
         JobStore(path)
