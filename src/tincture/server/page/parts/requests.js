@@ -172,11 +172,13 @@
   };
 
   const askAgain = async (request, now) => {
+    // Only what it reads anew may be written over now: what else was changed has a request of its own, which waits.
     request.dependency.inputs.forEach((id, place) => {
-      if (now.has(id)) request.body.data[place] = JSON.parse(now.get(id));
+      if (!now.has(id)) return;
+      request.body.data[place] = JSON.parse(now.get(id));
+      request.before.set(id, now.get(id));
+      request.acts.set(id, acts.get(id));
     });
-    request.before = now;
-    request.acts = new Map(acts);
     repeated += 1;
     try {
       return (await post(request)).ok;
