@@ -17,7 +17,7 @@ from tincture.server.page.files import view
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import SEND_CLICKS, panel
 from tincture.server.page.parts.fields import range_of
-from tincture.server.page.parts.markup import fault, quiet
+from tincture.server.page.parts.markup import fault, muted
 from tincture.server.page.parts.messages import done
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED
 from tincture.settings.conversion import CONVERSION_FIELDS
@@ -50,7 +50,7 @@ class _Tab:
             with gr.Column(scale=5, min_width=320):
                 self._list()
             with gr.Column(scale=4, min_width=320, elem_id="file"):
-                self.report = panel(quiet("Choose a file to see what is in it."), elem_id="file-report")
+                self.report = panel(muted("Choose a file to see what is in it."), elem_id="file-report")
                 with gr.Accordion("Convert", open=False, visible=False, elem_id="file-convert") as self.conversion:
                     self._conversion(service)
 
@@ -156,7 +156,7 @@ def _inspect(service: Service, tab: _Tab) -> None:
     def choose(event: gr.EventData, words: str | None, steps: Mapping[str, int | None]) -> tuple[str, str, str]:
         path = str(event._data["file"])
         files = list(view.matching(service.files(), words or ""))
-        return path, view.table(files, steps, path), quiet("Reading …")
+        return path, view.table(files, steps, path), muted("Reading …")
 
     outputs = [tab.report, tab.found, tab.conversion, tab.format, tab.name]
     chosen = tab.table.click(choose, [tab.words, tab.steps], [tab.shown, tab.table, tab.report], **STEP)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tincture.server.page.parts.markup import escape, facts, file_url, plain, quiet, size, when
+from tincture.server.page.parts.markup import escape, facts, file_url, muted, plain, size, when
 
 LONGEST = 300
 """Characters of one trait; a thumbnail within metadata may have megabytes."""
@@ -23,7 +23,7 @@ def table(files: Sequence[Mapping[str, Any]], steps: Mapping[str, int | None], s
         shown: the path of the one that is looked at.
     """
     if not files:
-        return quiet("No files yet: create an embedding or a hypernetwork in the tab Train, or add a file.")
+        return muted("No files yet: create an embedding or a hypernetwork in the tab Train, or add a file.")
     rows = "".join(_row(file, steps, str(file["path"]) == shown) for file in files)
     head = "<tr><th>Name</th><th>Kind</th><th>Size</th><th>Step</th><th>Changed</th></tr>"
     return f'<div class="files"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
@@ -32,11 +32,11 @@ def table(files: Sequence[Mapping[str, Any]], steps: Mapping[str, int | None], s
 def _row(file: Mapping[str, Any], steps: Mapping[str, int | None], shown: bool) -> str:
     step = steps.get(file["path"])
     cells = (file["kind"], size(file["size"]), "" if step is None else f"{step:,}", when(file["mtime"]))
-    told = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
     pressed = "true" if shown else "false"
     path, name = escape(file["path"]), escape(file["name"])
     button = f'<button type="button" data-file="{path}" aria-pressed="{pressed}">{name}</button>'
-    return f"<tr><td>{button}</td>{told}</tr>"
+    return f"<tr><td>{button}</td>{row}</tr>"
 
 
 def report(found: Mapping[str, Any], url: str = "") -> str:
@@ -47,9 +47,9 @@ def report(found: Mapping[str, Any], url: str = "") -> str:
     """
     path = Path(found["path"])
     traits = facts((_label(key), _short(value)) for key, value in found.items() if key not in _APART)
-    told = found.get("provenance") or {}
-    provenance = facts((_label(key), _short(value)) for key, value in told.items() if not isinstance(value, Mapping))
-    tables = {"Provenance": provenance, **{_label(key).capitalize(): _table(told[key]) for key in told}}
+    values = found.get("provenance") or {}
+    provenance = facts((_label(key), _short(value)) for key, value in values.items() if not isinstance(value, Mapping))
+    tables = {"Provenance": provenance, **{_label(key).capitalize(): _table(values[key]) for key in values}}
     return "".join(
         (
             f"<h2>{escape(path.name)}</h2>",
@@ -63,16 +63,16 @@ def report(found: Mapping[str, Any], url: str = "") -> str:
     )
 
 
-def converted(told: Mapping[str, Any], url: str) -> str:
+def converted(written: Mapping[str, Any], url: str) -> str:
     """What ``Service.convert`` answered."""
-    path = Path(told["path"])
-    rows = [("file", path.name), ("format", told["format"]), ("name", told["name"])]
-    lora = told.get("lora") or {}
+    path = Path(written["path"])
+    rows = [("file", path.name), ("format", written["format"]), ("name", written["name"])]
+    lora = written.get("lora") or {}
     rows += [(_label(key), _short(value)) for key, value in lora.items()]
     card = f'<img class="card" src="{escape(url)}" alt="{escape(path.name)}">' if _is_picture(path) else ""
     return (
         f'<p class="done" role="status">Written. <a href="{escape(url)}" download="{escape(path.name)}">Download '
-        f"{escape(path.name)}</a></p>{card}{_sentences('lost', told)}{facts(rows)}"
+        f"{escape(path.name)}</a></p>{card}{_sentences('lost', written)}{facts(rows)}"
     )
 
 

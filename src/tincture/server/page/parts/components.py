@@ -41,9 +41,9 @@ def script(beside: str, name: str) -> str:
     return Path(beside).with_name(name).read_text(encoding="utf-8")
 
 
-def number(value: float | None, **told: Any) -> gr.Number:
+def number(value: float | None, **options: Any) -> gr.Number:
     """A number that may be left empty: Gradio does not tell the browser of None, which then begins with 0."""
-    made = gr.Number(value, **told)
+    made = gr.Number(value, **options)
     if value is None and Context.root_block is not None:
         Context.root_block.load(lambda: None, None, made, show_progress="hidden", api_visibility="private")
     return made

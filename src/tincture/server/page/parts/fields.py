@@ -67,10 +67,10 @@ class Form:
     def add(self, name: str, **options: Any) -> Component:
         """The input of the setting ``name``; ``options`` go to Gradio, and win over what the setting says."""
         spec = self._specs[name]
-        told = {"label": label_of(name), "info": help_of(spec), "elem_id": f"{self._prefix}-{name}", **options}
+        given = {"label": label_of(name), "info": help_of(spec), "elem_id": f"{self._prefix}-{name}", **options}
         if name in self._begin:
-            told["value"] = self._begin[name]
-        self.inputs[name] = _input(spec, told)
+            given["value"] = self._begin[name]
+        self.inputs[name] = _input(spec, given)
         return self.inputs[name]
 
     def add_all(self, names: Iterable[str]) -> None:
@@ -124,27 +124,27 @@ def _shown(spec: FieldSpec, value: Any) -> Any:
     return "" if value is None and spec.type is str else value
 
 
-def _input(spec: FieldSpec, told: dict[str, Any]) -> Component:
-    """Whatever suits the type; ``choices`` among what is told makes a list to choose from."""
-    value = told.pop("value", spec.default)
-    if spec.repeated and "choices" not in told:
-        return gr.Textbox(value=_shown(spec, value), lines=2, **told)
+def _input(spec: FieldSpec, given: dict[str, Any]) -> Component:
+    """Whatever suits the type; ``choices`` among the options makes a list to choose from."""
+    value = given.pop("value", spec.default)
+    if spec.repeated and "choices" not in given:
+        return gr.Textbox(value=_shown(spec, value), lines=2, **given)
     if spec.type is bool and spec.optional:
         choices = [("Not given", ""), ("Yes", "yes"), ("No", "no")]
-        return gr.Radio(choices=choices, value=_shown(spec, value), **told)
+        return gr.Radio(choices=choices, value=_shown(spec, value), **given)
     if spec.type is bool:
-        return gr.Checkbox(value=bool(value), **told)
-    choices = told.pop("choices", spec.choices or None)
+        return gr.Checkbox(value=bool(value), **given)
+    choices = given.pop("choices", spec.choices or None)
     if choices is not None:
-        return _choice(choices, value, told)
-    if spec.type in (int, float) and {"minimum", "maximum"} <= told.keys():
-        return gr.Slider(value=value, **told)
+        return _choice(choices, value, given)
+    if spec.type in (int, float) and {"minimum", "maximum"} <= given.keys():
+        return gr.Slider(value=value, **given)
     if spec.type in (int, float):
-        return number(value, **({"precision": 0} if spec.type is int else {"step": 0.01}), **told)
-    return gr.Textbox(value=value or "", **told)
+        return number(value, **({"precision": 0} if spec.type is int else {"step": 0.01}), **given)
+    return gr.Textbox(value=value or "", **given)
 
 
-def _choice(choices: Sequence[Any], value: Any, told: dict[str, Any]) -> Component:
-    if len(choices) <= _FEW and not told.get("allow_custom_value"):
-        return gr.Radio(choices=list(choices), value=value, **told)
-    return gr.Dropdown(choices=list(choices), value=value, **told)
+def _choice(choices: Sequence[Any], value: Any, given: dict[str, Any]) -> Component:
+    if len(choices) <= _FEW and not given.get("allow_custom_value"):
+        return gr.Radio(choices=list(choices), value=value, **given)
+    return gr.Dropdown(choices=list(choices), value=value, **given)

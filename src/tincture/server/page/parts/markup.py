@@ -17,11 +17,11 @@ def escape(text: object) -> str:
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
     """A table of labels and texts; rows without a text are left out."""
-    told = "".join(f"<tr><th>{escape(label)}</th><td>{escape(text)}</td></tr>" for label, text in rows if text != "")
-    return f'<table class="facts">{told}</table>' if told else ""
+    cells = "".join(f"<tr><th>{escape(label)}</th><td>{escape(text)}</td></tr>" for label, text in rows if text != "")
+    return f'<table class="facts">{cells}</table>' if cells else ""
 
 
-def quiet(sentence: str) -> str:
+def muted(sentence: str) -> str:
     """A sentence that stands where there is nothing to show."""
     return f'<p class="quiet">{escape(sentence)}</p>'
 

@@ -38,19 +38,19 @@ def thin(x: Values, y: Values, most: int) -> tuple[Values, Values]:
 
     Points whose ``y`` is not finite are left out.
     """
-    kept = np.flatnonzero(np.isfinite(y))
-    if len(kept) > most:
+    points = np.flatnonzero(np.isfinite(y))
+    if len(points) > most:
         chosen: list[int] = []
-        for stretch in np.array_split(kept, most // 2):
+        for stretch in np.array_split(points, most // 2):
             part = y[stretch]
             chosen += sorted({int(stretch[part.argmin()]), int(stretch[part.argmax()])})
-        kept = np.array(chosen)
-    return x[kept], y[kept]
+        points = np.array(chosen)
+    return x[points], y[points]
 
 
 def spread(x: Values, y: Values, most: int) -> tuple[Values, Values]:
     """At most ``most`` evenly spread points, the first and the last among them; for lines that are smooth already."""
-    kept = np.flatnonzero(np.isfinite(y))
-    if len(kept) > most:
-        kept = kept[np.unique(np.linspace(0, len(kept) - 1, most).round().astype(np.int64))]
-    return x[kept], y[kept]
+    points = np.flatnonzero(np.isfinite(y))
+    if len(points) > most:
+        points = points[np.unique(np.linspace(0, len(points) - 1, most).round().astype(np.int64))]
+    return x[points], y[points]

@@ -16,7 +16,7 @@ from tincture.errors import TinctureError
 from tincture.server.errors import NotFoundError
 from tincture.server.page.parts import plot
 from tincture.server.page.parts.components import panel
-from tincture.server.page.parts.markup import escape, file_url, quiet
+from tincture.server.page.parts.markup import escape, file_url, muted
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED, hidden
 from tincture.server.page.runs import view
 from tincture.server.page.runs.film_strip import film_strip, frames
@@ -246,7 +246,7 @@ def _add_queue(service: Service, tab: RunsTab, request: _Request, updates: _Upda
 
 
 def _add_nothing(tab: RunsTab, updates: _Updates) -> None:
-    updates.add(tab.head, "head", quiet("Runs are shown here, while they go on and afterwards."))
+    updates.add(tab.head, "head", muted("Runs are shown here, while they go on and afterwards."))
     for component, name in ((tab.charts, "charts"), (tab.log, "log"), (tab.details, "details")):
         updates.add(component, name, "")
     updates.add(tab.links, "links", "")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from tincture.server.page.parts.fields import without_flags
-from tincture.server.page.parts.markup import duration, escape, facts, fault, plain, quiet, when
+from tincture.server.page.parts.markup import duration, escape, facts, fault, muted, plain, when
 from tincture.server.page.parts.plot import Line, Values, chart
 from tincture.server.page.runs.smoothing import smooth, spread, thin, window
 from tincture.server.queue.history import Trace
@@ -87,8 +87,8 @@ def _bar(job: Job) -> str:
 
 def summary(counts: Mapping[str, int]) -> str:
     """How many jobs there are in each state, in a line."""
-    told = [f"{counts[state]} {words}" for state, words in _STATES.items() if counts.get(state)]
-    return quiet(" · ".join(told) if told else "No jobs yet: start one in the tab Train.")
+    parts = [f"{counts[state]} {words}" for state, words in _STATES.items() if counts.get(state)]
+    return muted(" · ".join(parts) if parts else "No jobs yet: start one in the tab Train.")
 
 
 # --- the job that is looked at ----------------------------------------------------------------------------------------
@@ -97,14 +97,14 @@ def summary(counts: Mapping[str, int]) -> str:
 def head(job: Job, trace: Trace) -> str:
     """Name, state, progress and the numbers of now."""
     percent = f"{job.progress * 100:.1f}"
-    told = "".join(
+    numbers = "".join(
         f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>" for label, text in _numbers(job, trace) if text
     )
     return (
         f'<section class="run {job.state}"><div class="top"><h2>{escape(job.name)}</h2>'
         f'<span class="chip">{escape(state_words(job))}</span></div>'
         f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}" '
-        f'aria-label="Progress"><i style="width:{percent}%"></i></div><dl class="numbers">{told}</dl>'
+        f'aria-label="Progress"><i style="width:{percent}%"></i></div><dl class="numbers">{numbers}</dl>'
         f"{fault(without_flags(job.error)) if job.error else ''}</section>"
     )
 
@@ -161,8 +161,8 @@ def charts(trace: Trace, smoothing: float) -> str:
 def _corners(step: Values, rate: Values) -> tuple[Values, Values]:
     """The steps at which the rate changes, and those before them: all that a line of straight pieces needs."""
     changes = np.flatnonzero(np.diff(rate, prepend=np.nan) != 0)
-    kept = np.unique(np.concatenate([changes, np.maximum(changes - 1, 0), [len(rate) - 1]])).astype(np.int64)
-    return spread(step[kept], rate[kept], MOST_POINTS // 2)
+    chosen = np.unique(np.concatenate([changes, np.maximum(changes - 1, 0), [len(rate) - 1]])).astype(np.int64)
+    return spread(step[chosen], rate[chosen], MOST_POINTS // 2)
 
 
 def log(text: str) -> str:
@@ -173,8 +173,8 @@ def log(text: str) -> str:
 def details(job: Job, trace: Trace) -> str:
     """Its result, what it told on its way, and its settings."""
     result = facts((key.replace("_", " "), plain(value)) for key, value in job.result.items())
-    told = [trace.model, *trace.remarks]
-    remarks = "".join(f"<li>{escape(text)}</li>" for text in told if text)
+    texts = [trace.model, *trace.remarks]
+    remarks = "".join(f"<li>{escape(text)}</li>" for text in texts if text)
     return "".join(
         f"<h3>{title}</h3>{content}"
         for title, content in (

@@ -11,7 +11,7 @@ from gradio.context import Context
 from tincture.errors import TinctureError
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
-from tincture.server.page.parts.markup import duration, escape, facts, fault, plain, quiet, size
+from tincture.server.page.parts.markup import duration, escape, facts, fault, muted, plain, size
 from tincture.server.page.parts.messages import done
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP
 from tincture.settings.server import SERVER_FIELDS
@@ -91,11 +91,11 @@ def _storage(service: Service) -> None:
 
 
 def _examination(service: Service) -> None:
-    found = panel(f"<h3>This machine</h3>{quiet('Examined when asked for: it takes some seconds.')}", elem_id="doctor")
+    found = panel(f"<h3>This machine</h3>{muted('Examined when asked for: it takes some seconds.')}", elem_id="doctor")
     examine = gr.Button("Examine this machine", size="sm", elem_id="settings-examine")
 
     def read() -> Iterator[str]:
-        yield f"<h3>This machine</h3>{quiet('Examining …')}"
+        yield f"<h3>This machine</h3>{muted('Examining …')}"
         try:
             yield f"<h3>This machine</h3>{examined(service.model_work.examine())}"
         except TinctureError as error:

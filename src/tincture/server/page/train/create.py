@@ -62,18 +62,18 @@ def _plain(service: Service, kind: AdapterKind, model: Component, made: gr.State
 
 
 def _input(kind: AdapterKind, option: Option) -> Component:
-    told: dict[str, Any] = {
+    options: dict[str, Any] = {
         "label": option.name.replace("_", " ").capitalize(),
         "info": option.help,
         "elem_id": f"c-{kind.name}-{option.name}",
     }
     if option.several:
-        return gr.Textbox(", ".join(f"{number:g}" for number in option.default or ()), **told)
+        return gr.Textbox(", ".join(f"{number:g}" for number in option.default or ()), **options)
     if isinstance(option.default, bool):
-        return gr.Checkbox(option.default, **told)
+        return gr.Checkbox(option.default, **options)
     if isinstance(option.default, str):
-        return gr.Textbox(option.default, **told)
-    return gr.Number(option.default, precision=0 if isinstance(option.default, int) else None, **told)
+        return gr.Textbox(option.default, **options)
+    return gr.Number(option.default, precision=0 if isinstance(option.default, int) else None, **options)
 
 
 def _typed(option: Option, value: Any) -> Any:

@@ -43,8 +43,8 @@ def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _remarks(plan: Mapping[str, Any]) -> str:
-    told = "".join(f"<li>{escape(remark)}</li>" for remark in plan["remarks"])
-    return f'<ul class="remarks">{told}</ul>' if told else ""
+    items = "".join(f"<li>{escape(remark)}</li>" for remark in plan["remarks"])
+    return f'<ul class="remarks">{items}</ul>' if items else ""
 
 
 def _buckets(buckets: Iterable[Mapping[str, Any]]) -> str:

@@ -13,7 +13,7 @@ from tincture.errors import TinctureError, UsageError
 from tincture.kinds.registry import kind_names, kinds
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
-from tincture.server.page.parts.markup import escape, quiet
+from tincture.server.page.parts.markup import escape, muted
 from tincture.server.page.parts.messages import done, failed, interrupted, submitted
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP
 from tincture.server.page.train import create, preprocess
@@ -99,7 +99,7 @@ class TrainTab:
                     self.plan = gr.Button("Show plan", min_width=140, elem_id="tr-plan")
                     self.stop = gr.Button("Interrupt", min_width=140, elem_id="tr-interrupt")
                 self.message = panel(elem_id="tr-message")
-                self.planned = panel(quiet(NO_PLAN), elem_id="tr-planned")
+                self.planned = panel(muted(NO_PLAN), elem_id="tr-planned")
 
     def connect(self, page: Mapping[str, Component]) -> None:
         """Buttons ask the service. ``page``: all inputs of the page by their ids, those of Try it among them."""

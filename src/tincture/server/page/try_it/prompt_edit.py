@@ -67,12 +67,12 @@ def with_strength(prompt: str, adapter: Named, strength: float, others: Iterable
 
 def without(prompt: str, adapters: Sequence[Named], instead: str = "", others: Iterable[Named] = ()) -> str:
     """The prompt without the given adapters; ``instead`` stands where embeddings stood, and ``others`` stay."""
-    kept = _words((*adapters, *others))
+    protected = _words((*adapters, *others))
     for adapter in sorted(adapters, key=lambda adapter: -len(adapter.name)):
         if tag := find_kind(adapter.kind).tag:
             prompt = _replaced_tag(prompt, tag, adapter.name, "")
         else:
-            prompt = _outside_tags(prompt, adapter.name, instead, kept)
+            prompt = _outside_tags(prompt, adapter.name, instead, protected)
     return re.sub(r" {2,}", " ", re.sub(r"(?<! ) ++,", ",", prompt)).strip()
 
 
@@ -110,6 +110,6 @@ def _replaced_tag(prompt: str, tag: str, name: str, text: str) -> str:
 def _outside_tags(prompt: str, name: str, text: str, others: Iterable[str]) -> str:
     """Writes ``text`` for the embedding's name wherever it stands, but not within ``<…>`` or a longer name."""
     longer = [_weighted(other).pattern.replace("?P<weight>", "?:") for other in others if len(other) > len(name)]
-    kept = "|".join([EXTRA_NETWORK.pattern, *sorted(longer, key=len, reverse=True)])
-    pattern = re.compile(f"(?P<kept>{kept})|{_weighted(name).pattern}", re.IGNORECASE)
-    return pattern.sub(lambda match: match[0] if match["kept"] else text, prompt)
+    protected = "|".join([EXTRA_NETWORK.pattern, *sorted(longer, key=len, reverse=True)])
+    pattern = re.compile(f"(?P<protected>{protected})|{_weighted(name).pattern}", re.IGNORECASE)
+    return pattern.sub(lambda match: match[0] if match["protected"] else text, prompt)

@@ -17,7 +17,7 @@ from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import SEND_CLICKS, number, panel
 from tincture.server.page.parts.fields import Form, range_of
-from tincture.server.page.parts.markup import fault, quiet
+from tincture.server.page.parts.markup import fault, muted
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED, hidden
 from tincture.server.page.try_it import prompt_edit, request, view
 from tincture.server.page.try_it.prompt_edit import Named
@@ -178,7 +178,7 @@ class _Tab:
 
     def _answer(self) -> None:
         self.progress = panel(elem_id="try-progress")
-        self.answer = panel(quiet(NOTHING_YET), script=SEND_CLICKS, elem_id="try-pictures")
+        self.answer = panel(muted(NOTHING_YET), script=SEND_CLICKS, elem_id="try-pictures")
 
     @property
     def shown(self) -> list[Any]:

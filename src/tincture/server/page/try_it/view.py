@@ -32,10 +32,10 @@ def pictures(mode: str, paths: Sequence[Path]) -> str:
     if mode == COMPARED:
         half = len(paths) // 2
         pairs = zip(paths[:half], paths[half:], strict=True)
-        told = "".join(
+        figures = "".join(
             f'<div class="pair">{_figure(before, "without")}{_figure(after, "with")}</div>' for before, after in pairs
         )
-        return f'<div class="drawn pairs">{told}</div>'
+        return f'<div class="drawn pairs">{figures}</div>'
     return f'<div class="drawn">{"".join(_figure(path, "") for path in paths)}</div>'
 
 
@@ -44,11 +44,11 @@ def _figure(path: Path, label: str) -> str:
     seed = _SEED.search(text)
     again = f'<button type="button" class="seed" data-seed="{seed[1]}">Seed {seed[1]}</button>' if seed else ""
     named = f"<b>{escape(label)}</b>" if label else ""
-    told = f"<details><summary>Settings</summary><pre>{escape(text)}</pre></details>" if text else ""
+    details = f"<details><summary>Settings</summary><pre>{escape(text)}</pre></details>" if text else ""
     return (
         f'<figure><a href="{url}" target="_blank" rel="noopener">'
         f'<img src="{url}" alt="{escape(label or path.stem)}"></a>'
-        f'<figcaption><span>{named}{again}<a href="{url}" download="{escape(path.name)}">Download</a></span>{told}'
+        f'<figcaption><span>{named}{again}<a href="{url}" download="{escape(path.name)}">Download</a></span>{details}'
         "</figcaption></figure>"
     )
 
@@ -63,9 +63,9 @@ def settings_text(path: Path) -> str:
     return text if isinstance(text, str) else ""
 
 
-def progress(told: Mapping[str, Any] | None) -> str:
+def progress(state: Mapping[str, Any] | None) -> str:
     """How far the drawing is; before the first step, that the model is loaded."""
-    at = told or {}
+    at = state or {}
     done, total, latest = at.get("done", 0), at.get("total", 0), at.get("preview")
     percent = 100 * done / total if total else 0
     words = f"Step {int(done)} of {total}" if total else "Loading the model …"
