@@ -229,7 +229,7 @@ def test_the_rank_goes_to_what_attention_can_see(which: str) -> None:
     best, kept, energy = factor(matrix, 2, seen.T @ seen / len(seen))
     # The fit adds a little to every direction, so that it is the best almost.
     assert missed(part.change.up @ part.change.down) == pytest.approx(missed(best.up @ best.down), rel=0.05)
-    assert part.kept / part.energy == pytest.approx(kept / energy, rel=0.01)
+    assert part.held / part.energy == pytest.approx(kept / energy, rel=0.01)
 
 
 def test_the_product_is_the_nearest_of_its_rank() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -209,13 +210,16 @@ def test_the_server_makes_lists_and_describes_it(made: Bench) -> None:
     assert {file["kind"] for file in list_files(made.workspace)} == {"embedding", "hypernetwork", KIND}
 
 
-@pytest.mark.filterwarnings("ignore")  # of Gradio's event loop
+async def built_page(service: Service) -> Any:
+    return shell.build(service)  # within a loop: Gradio would make one, and leave it open
+
+
 def test_the_page_and_the_http_api_have_forms_for_it(made: Bench) -> None:
     service = Service(made.workspace, ServerSettings(device=("cpu",)))
     try:
         paths = build_app(service, page=False).openapi()["paths"]
         assert "/api/v1/adapters/context-offset" in paths
-        blocks = shell.build(service).blocks.values()
+        blocks = asyncio.run(built_page(service)).blocks.values()
     finally:
         service.close()
     inputs = {f"c-{KIND}-{name}" for name in ("name", "spread", "range", "seed", "overwrite", "create")}

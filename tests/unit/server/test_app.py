@@ -170,7 +170,7 @@ def test_addresses_of_gradio_that_the_page_does_not_need_are_closed(path: str, p
 def test_the_page_serves_no_file_from_elsewhere(page: tuple[TestClient, Path], tmp_path: Path) -> None:
     server, root = page
     secret = tmp_path / "secret.png"
-    secret.write_bytes(b"secret")
+    secret.write_bytes(b"what nobody may see")
     (root / "embeddings" / "link.png").symlink_to(secret)
     (root / "textual_inversion").symlink_to(tmp_path)
     state = root / "tincture-server"
@@ -180,7 +180,7 @@ def test_the_page_serves_no_file_from_elsewhere(page: tuple[TestClient, Path], t
         for form in (name, name.replace("/", "%2F"), name.replace("/", "//")):
             found = server.get(f"/gradio_api/file={form}")
             assert found.status_code in (403, 404, 422), form
-            assert b"secret" not in found.content or b"secret.png" in found.content
+            assert b"what nobody may see" not in found.content
     assert server.get("/gradio_api/file=https://evil.example/x").status_code in (403, 404, 422)
 
 

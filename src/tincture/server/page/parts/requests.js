@@ -12,6 +12,7 @@
   const active = new Set(); // requests, from being triggered until their answer stands in the page
   const sent = new Map(); // requests by the id that the server gave them
   const posting = new Set(); // promises of such ids
+  const arriving = new Set(); // requests whose answer was let through, and may not stand in the page yet
   let repeated = 0, twins = 0;
 
   const pause = (ms = 0) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -55,7 +56,9 @@
 
   const act = (event) => {
     for (const id of inputs) {
-      if (document.getElementById(elements.get(id))?.contains(event.target)) acts.set(id, (acts.get(id) ?? 0) + 1);
+      if (!document.getElementById(elements.get(id))?.contains(event.target)) continue;
+      acts.set(id, (acts.get(id) ?? 0) + 1);
+      if (event.type === "input") for (const one of arriving) one.typed.set(event.target, event.target.value);
     }
   };
   for (const name of ["input", "change", "keydown", "pointerdown", "mousedown", "paste", "drop"]) {
@@ -116,7 +119,7 @@
     const key = JSON.stringify([body.fn_index, body.data, body.event_data]);
     const twin = commands.has(dependency.id) && [...active].find((other) => other.key === key && !other.answered);
     if (twin) return twinOf(twin);
-    const request = { url, init, body, dependency, key, before: new Map(), written: new Map(), twins: [] };
+    const request = { url, init, body, dependency, key, before: new Map(), written: new Map(), twins: [], typed: new Map() };
     request.acts = new Map(acts);
     request.finished = new Promise((resolve) => { request.finish = resolve; });
     const older = typing.has(dependency.id) && [...active].find((other) => !other.sent && supersedes(request, other));
@@ -187,6 +190,15 @@
     }
   };
 
+  // What was typed between the judgement and the moment in which Gradio wrote the answer stands again.
+  const retype = (request) => {
+    for (const [element, value] of request.typed) {
+      if (!element.isConnected || element.value === value || element.type === "checkbox") continue;
+      element.value = value;
+      element.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+  };
+
   // The answer was given to the page; who waited for it goes on once it stands there.
   const settle = async (request, applied) => {
     request.answered = true;
@@ -195,6 +207,8 @@
       const now = applied.size ? await current() : applied;
       if (tries && [...applied].every(([id, value]) => now.get(id) === value)) break;
     }
+    arriving.delete(request);
+    retype(request);
     active.delete(request);
     for (const other of active) {
       await other.ready;
@@ -218,8 +232,13 @@
     if (message.event_id !== request.event) repeated -= 1;
     await pressed;
     const data = message.success && Array.isArray(message.output?.data) ? message.output.data : [];
+    arriving.add(request);
     const { applied, now } = await judge(request, data);
-    if (now && (await askAgain(request, now))) return [];
+    if (now) {
+      arriving.delete(request);
+      request.typed.clear();
+      if (await askAgain(request, now)) return [];
+    }
     settle(request, applied ?? new Map());
     const nothing = { ...message.output, data: data.map(() => ({ __type__: "update" })) };
     return [own, ...request.twins.map((event_id) => ({ ...message, event_id, output: nothing }))];
