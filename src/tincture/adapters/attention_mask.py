@@ -16,8 +16,8 @@ from torch import Tensor
 from tincture.adapters.attention_maps import CrossAttentionRecord, record_cross_attention
 
 if TYPE_CHECKING:
-    from tincture.adapters.embedding import Embedding
     from tincture.models.diffusion_model import DiffusionModel
+    from tincture.models.tokens import Placeholder
 
 # What a map of attention is divided by at least: a word that is looked at nowhere has no map.
 _LEAST_SHARE = 1e-6
@@ -50,7 +50,7 @@ class AttentionMaskLoss:
     """
 
     def __init__(
-        self, model: DiffusionModel, embedding: Embedding, masks: Sequence[Tensor | None], weight: float
+        self, model: DiffusionModel, embedding: Placeholder, masks: Sequence[Tensor | None], weight: float
     ) -> None:
         self.model, self.embedding, self.masks, self.weight = model, embedding, masks, weight
         self._record = CrossAttentionRecord()
