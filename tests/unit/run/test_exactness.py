@@ -26,7 +26,7 @@ from tincture.run.relocate import adapter_digest
 
 REPOSITORY = Path(__file__).parents[3]
 THREADS = (1, 2, 3)
-SETTINGS: dict[str, Any] = {**RANDOM, "steps": 5}
+SETTINGS: dict[str, Any] = {**RANDOM, "steps": 3}
 # A fresh process, in which nothing was computed before.
 PROGRAM = """
 import json, sys

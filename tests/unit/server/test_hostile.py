@@ -313,8 +313,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def port(root: Path) -> Iterator[int]:
     limits = {"max_body_kb": 128, "max_upload_mb": 2, "max_upload_files": 50, "requests_per_minute": 10_000}
-    with live(build_app(quick_service(root, **limits), page=False)) as port:
-        yield port
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tincture.server.http.protocol.IDLE_S", 2)  # one of the cases waits for this
+        with live(build_app(quick_service(root, **limits), page=False)) as port:
+            yield port
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

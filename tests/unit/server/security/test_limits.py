@@ -152,6 +152,7 @@ def port() -> Iterator[int]:
         defaults = CheckBody.__init__.__kwdefaults__ or {}
         patch.setattr(CheckBody.__init__, "__kwdefaults__", {**defaults, "patience_s": 0.3})
         patch.setattr(PatientProtocol, "headers_within_s", 0.3)
+        patch.setattr("tincture.server.http.protocol.IDLE_S", 1)
         with live(small_app(max_body_kb=64, max_upload_mb=1)) as port:
             yield port
 
