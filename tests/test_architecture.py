@@ -41,7 +41,7 @@ LAYERS = (
     ("tincture.cli",),
     ("tincture.__main__",),
 )
-ROOT = "tincture"  # its names are imported lazily, so that any module may ask it for the version
+ROOT = "tincture"  # its names are imported lazily
 SETTINGS = ("tincture.settings.train", "tincture.settings.preprocess")
 # who may know of whole settings; below, flat parameters
 EDGE = (
