@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support import UNET, tiny_model, weights
 from tincture.adapters.adapter import Adapter
 from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
 from tincture.errors import FileFormatError, ModelError, UsageError
+from tincture.formats.hypernetwork_file import read_hypernetwork_file
 from tincture.models.conditions import Conditions
 from tincture.models.families import FAMILIES, Family
 from tincture.models.stable_diffusion import StableDiffusion
@@ -401,3 +403,18 @@ def test_a_seed_that_torch_cannot_take_is_named() -> None:
     assert create_hypernetwork("ink", (8,), seed=2**64 - 1).sizes == [8]
     with pytest.raises(UsageError, match=r"The seed 18446744073709551616 is not allowed; .* to 18446744073709551615"):
         create_hypernetwork("ink", (8,), seed=2**64)
+
+
+@pytest.mark.parametrize(("dropout", "last"), [((0.0, 0.3, 0.0), True), ((0.3, 0.3, 0.0, 0.0), False)])
+def test_the_file_says_whether_the_last_inner_layer_drops_out(
+    dropout: tuple[float, ...], last: bool, tmp_path: Path
+) -> None:
+    made = hypernetwork([48], layer_structure=(1, 2, 1) if last else (1, 2, 2, 1), dropout_structure=dropout)
+    made.save(tmp_path / "ink.pt")
+    assert read_hypernetwork_file(tmp_path / "ink.pt").last_layer_dropout is last
+
+
+def test_it_goes_on_by_itself_where_it_was_moved_and_knows_its_widths() -> None:
+    made = hypernetwork([48, 32])
+    assert made.to("cpu") is made
+    assert made.sizes == [48, 32]
