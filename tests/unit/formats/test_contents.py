@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import tracemalloc
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +91,8 @@ def test_values_that_hold_one_another_many_times_are_walked_once(tmp_path: Path)
     for _ in range(8):
         values = [values] * 100
     torch.save({"string_to_param": values}, tmp_path / "x")
-    start = time.process_time()
-    assert len(list(read_contents(tmp_path / "x").tensors())) == 1
-    assert time.process_time() - start < 1
+    # No more than two are asked for: without the care there would be 100 ** 8.
+    assert len(list(islice(read_contents(tmp_path / "x").tensors(), 2))) == 1
 
 
 @pytest.mark.parametrize("content", [b"hello", b"{}", b"\xff\xd8\xff\xe0 a JPEG"])

@@ -30,7 +30,8 @@ from tincture.formats.embedding_file import read_embedding_file
 from tincture.formats.hidden_pixels import hide_bytes
 
 MEASURABLE = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by Linux's /proc")
-SECONDS = 2  # of processor time; on an idle machine all take less than one
+SECONDS = 15  # of processor time, against work without end; on an idle machine all take less than one
+ENOUGH_SECONDS = 30  # after which the child is ended, before the machine suffers
 MEBIBYTES = 300
 TRUE_PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -203,8 +204,7 @@ def measured(path: Path) -> dict[str, Any]:
     if child == 0:
         report: dict[str, Any] = {"kind": "nothing", "text": ""}
         before, start = peak_memory(), time.process_time()
-        # Ends a child that takes far too much before the machine suffers.
-        resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+        resource.setrlimit(resource.RLIMIT_CPU, (ENOUGH_SECONDS, ENOUGH_SECONDS))
         try:
             read_embedding_file(path)
         except BaseException as error:
