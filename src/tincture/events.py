@@ -137,11 +137,16 @@ class PreviewReady(Event):
 
 @dataclass(frozen=True)
 class RunEnded(Event):
-    """No step follows. ``interrupted``: the run was asked to stop before its last step."""
+    """No step follows.
+
+    ``interrupted``: the run was asked to stop before its last step. ``ending``: why it ended by itself before its last
+    step, a sentence; empty otherwise.
+    """
 
     global_step: int
     interrupted: bool
     seconds: float
+    ending: str = ""
 
 
 class Callback(Protocol):

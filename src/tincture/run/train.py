@@ -38,7 +38,11 @@ from tincture.workspace import Workspace
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """How a run ended. ``loss`` is the mean over the window, NaN when no step was made."""
+    """How a run ended.
+
+    ``loss`` is the mean over the window, NaN when no step was made; ``ending`` says why a run that was not interrupted
+    ended before its last step, and is empty otherwise.
+    """
 
     adapter_path: Path
     run_dir: Path
@@ -46,6 +50,7 @@ class RunResult:
     loss: float
     interrupted: bool
     seconds: float
+    ending: str = ""
 
 
 # --- train -----------------------------------------------------------------------------------------------------------
@@ -182,7 +187,7 @@ def _run(
     with shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)):
         interrupted = trainer.run(watchers, stop)
     loss, _ = trainer.window.window()
-    return RunResult(path, folder.path, trainer.global_step, loss, interrupted, seconds.value)
+    return RunResult(path, folder.path, trainer.global_step, loss, interrupted, seconds.value, trainer.ending)
 
 
 def _emit_prepared(run: Components, folder: RunFolder, callbacks: Sequence[Callback]) -> None:

@@ -1,7 +1,7 @@
 """The training state of a run: all that a later step depends on, in one file written whole or not at all.
 
 What is random needs no saving (see ``randomness``), so a state is the adapter's and the optimizer's numbers, the
-gradient scaler's, the losses of the window and the step they belong to.
+gradient scaler's, the losses of the window, what the trainer's parts have to keep, and the step they belong to.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def save_state(trainer: Trainer, folder: Path) -> Path:
         "optimizer": trainer.optimizer.state_dict(),
         "grad_scaler": trainer.grad_scaler.state_dict(),
         "losses": trainer.window.state(),
+        "parts": {name: part.state_dict() for name, part in trainer.parts.items()},
     }
     path = state_path(folder, trainer.global_step)
     atomic_torch_save(state, path)
@@ -75,3 +76,4 @@ def restore_state(trainer: Trainer, state: dict[str, Any]) -> None:
     trainer.grad_scaler.load_state_dict(state["grad_scaler"])
     trainer.global_step = state["global_step"]
     trainer.window.restore(state["losses"])
+    trainer.restore_parts(state.get("parts", {}))  # states of before there were parts have none

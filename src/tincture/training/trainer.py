@@ -10,7 +10,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -29,6 +29,18 @@ from tincture.settings.schedule import Schedule
 from tincture.training.conditioning import Conditioning
 from tincture.training.loss import denoising_loss
 from tincture.training.metrics import LossWindow
+
+
+class Part(Protocol):
+    """Something beside the adapter and its optimizer on which later steps depend, so that a resume must restore it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers, texts, tensors, and lists and dictionaries of them."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over what ``state_dict`` gave."""
+        ...
 
 
 class PromptDraw(Protocol):
@@ -71,6 +83,10 @@ class Trainer:
         precision: of the frozen model's arithmetic; the trained weights stay float32.
         log_every: losses are read from the device once in so many steps, so that no step waits for it.
         auxiliary_loss: is added to the denoising loss.
+
+    Attributes:
+        parts: by name, what else belongs to the states of the run, see ``add_part``.
+        ending: why the run ends before its last step without having been interrupted; empty for as long as it does not.
     """
 
     def __init__(
@@ -98,6 +114,9 @@ class Trainer:
         self.dtype = PRECISIONS[precision]
         self.grad_scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
         self.window = LossWindow(len(data.latents))
+        self.parts: dict[str, Part] = {}
+        self.ending = ""
+        self._saved_parts: dict[str, Any] = {}
         self._unread: list[tuple[int, float, Tensor]] = []
         self._callbacks: Sequence[Callback] = ()
         self._acting = contextlib.ExitStack()  # the adapter, attached for the time of a run
@@ -114,7 +133,7 @@ class Trainer:
             self.emit(
                 RunStarted(self.global_step, self.steps, len(self.data.latents), self.data.plan.micro_batches_per_epoch)
             )
-            while self.global_step < self.steps and not stop.is_set():
+            while self.global_step < self.steps and not self.ending and not stop.is_set():
                 rate = self.learning_rate.at(self.global_step)
                 loss = self.make_step(rate)
                 self.global_step += 1
@@ -124,9 +143,26 @@ class Trainer:
                     self.read_losses()
                 self.emit(StepEnd(self.global_step, self.steps))
             self.read_losses()
-        interrupted = self.global_step < self.steps
-        self.emit(RunEnded(self.global_step, interrupted, time.monotonic() - started))
+        interrupted = self.global_step < self.steps and not self.ending
+        self.emit(RunEnded(self.global_step, interrupted, time.monotonic() - started, self.ending))
         return interrupted
+
+    def end(self, reason: str) -> None:
+        """Makes no more steps than the present one: the run is complete, and ``reason`` says why in a sentence."""
+        self.ending = reason
+
+    def add_part(self, name: str, part: Part) -> None:
+        """``part`` belongs to the states from now on; it takes over what a restored one holds under ``name``."""
+        self.parts[name] = part
+        if name in self._saved_parts:
+            part.load_state_dict(self._saved_parts.pop(name))
+
+    def restore_parts(self, states: Mapping[str, Any]) -> None:
+        """Gives each part what it had in a state; a part that is added later gets it then."""
+        self._saved_parts = {name: state for name, state in states.items() if name not in self.parts}
+        for name, part in self.parts.items():
+            if name in states:
+                part.load_state_dict(states[name])
 
     def make_step(self, rate: float) -> Tensor:
         """Makes one step, the adapter being attached; returns its mean loss, still on the device. Counts nothing."""

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from tincture.events import Event, RunEnded, RunStarted, StepEnd, StepRecord, St
 from tincture.models.devices import PRECISIONS
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings.schedule import Schedule
+from tincture.training import checkpoint
 from tincture.training.conditioning import Conditioning
 from tincture.training.trainer import Clipping, Trainer, TrainingData
 
@@ -493,3 +495,51 @@ def test_vectors_train_for_a_v_prediction_model_too() -> None:
         adapters.append(create_embedding("cat", model, 2, "moon"))
         make_trainer(model, adapters[-1]).run()
     assert not equal(adapters[0].state_dict(), adapters[1].state_dict())
+
+
+class _Count:
+    """A part that counts the steps, and ends the run at one of them."""
+
+    def __init__(self, trainer: Trainer, end_at: int = 0) -> None:
+        self.trainer, self.end_at, self.counted = trainer, end_at, 0
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, StepEnd):
+            self.counted += 1
+            if event.global_step == self.end_at:
+                self.trainer.end("Enough was seen.")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"counted": self.counted}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.counted = state["counted"]
+
+
+def test_a_watcher_may_end_the_run_which_is_not_interrupted_then() -> None:
+    model, recorder = tiny_model(), Recorder()
+    trainer = make_trainer(model, make_adapter("embedding", model), steps=5)
+    assert not trainer.run([_Count(trainer, end_at=2), recorder])
+    (ended,) = recorder.of(RunEnded)
+    assert (ended.global_step, ended.interrupted, ended.ending) == (2, False, "Enough was seen.")
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_parts_are_restored_with_the_state_whenever_they_are_added(tmp_path: Path, early: bool) -> None:
+    model = tiny_model()
+    trainer = make_trainer(model, make_adapter("embedding", model), steps=2)
+    part = _Count(trainer)
+    trainer.add_part("count", part)
+    trainer.run([part])
+    checkpoint.save_state(trainer, tmp_path)
+    again = make_trainer(model, make_adapter("embedding", model), steps=4)
+    restored = _Count(again)
+    if early:
+        again.add_part("count", restored)
+    checkpoint.restore_state(again, checkpoint.newest_state(tmp_path))
+    if not early:
+        assert restored.counted == 0
+        again.add_part("count", restored)
+    assert restored.counted == 2
+    again.run([restored])
+    assert restored.counted == 4
