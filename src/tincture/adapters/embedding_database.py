@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tincture.adapters.embedding import Embedding
 from tincture.errors import ModelError
+from tincture.formats.file_state import FileState, state_of
 from tincture.workspace import adapter_files
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class EmbeddingDatabase:
         self.skipped: list[LeftOut] = []
         self.unreadable: list[LeftOut] = []
         # By path: what told a change from, and the embedding or why it cannot be read.
-        self._files: dict[Path, tuple[tuple[int, ...], Embedding | str]] = {}
+        self._files: dict[Path, tuple[FileState, Embedding | str]] = {}
         self._sorted_for: object = None
         self._find: Callable[[Sequence[str]], list[Entry]] = lambda prompts: []
         self._find_left_out: Callable[[Sequence[str]], list[LeftOut]] = lambda prompts: []
@@ -84,7 +85,7 @@ class EmbeddingDatabase:
             Whether anything can have changed: files, or the model.
         """
         found = {
-            path: _signature(stat)
+            path: state_of(stat)
             for path, stat in adapter_files(self.folders, EMBEDDING_SUFFIXES)
             if not _is_only_a_preview(path)
         }
@@ -144,11 +145,6 @@ class EmbeddingDatabase:
 
 def _is_only_a_preview(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and path.stem.lower().endswith(".preview")
-
-
-def _signature(stat: os.stat_result) -> tuple[int, ...]:
-    """Changes whenever a file is written anew: whole files come by renaming, so another inode."""
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _read(path: Path) -> Embedding | str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tincture.formats.file_state import FileState, state_of
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.load import find_vae, load_model
 from tincture.models.loading.sources import find_source
@@ -59,10 +59,9 @@ class ModelCache:
             torch.cuda.empty_cache()
 
 
-def _state(path: Path | None) -> tuple[tuple[int, ...], ...]:
+def _state(path: Path | None) -> tuple[FileState, ...]:
     """What changes whenever a file, or a file of a folder, is written anew; of one that is not there, nothing."""
     if path is None:
         return ()
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    found = [os.stat(file) for file in files if file.exists()]
-    return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in found)
+    return tuple(state_of(file.stat()) for file in files if file.exists())

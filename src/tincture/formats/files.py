@@ -9,7 +9,6 @@ import io
 import os
 import pickle
 import re
-import secrets
 import zipfile
 from collections.abc import Callable, Iterator
 from io import BufferedReader
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tincture.errors import FileFormatError, StorageError
 from tincture.formats.pickle_check import PARAMETER_DICT, ForbiddenPickleError, names_in_pickles, without_module_source
+from tincture.formats.temporary_file import TemporaryFile, sweep, sync_folder
 
 # torch is imported where it is needed: processes that only write pictures start without it.
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], N
 
     The bytes go to a temporary file in the same folder, which takes the place of ``path`` once they are on the disk.
     When anything fails, or the process dies, the file that was there before is untouched. A folder that is not there
-    yet is made; a link is followed.
+    yet is made; a link is followed. What killed processes left in the folder is swept, where it is written durably.
 
     Args:
         path: the file to write.
@@ -59,43 +59,22 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], N
         StorageError: a full disk, no permission, and whatever else the system refuses.
     """
     target = Path(os.path.realpath(path))
-    # Hidden, and of a suffix no listing of adapters looks for, should a killed process leave it behind.
-    temporary = target.parent / f".tincture-{secrets.token_hex(8)}.tmp"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write_new(temporary, write, durably)
-        temporary.replace(target)
         if durably:
-            _sync_folder(target.parent)
+            sweep(target.parent)
+        with contextlib.closing(TemporaryFile(target.parent)) as temporary:
+            write(temporary.file)
+            temporary.move(target, durably=durably)
+        if durably:
+            sync_folder(target.parent)
     except OSError as error:
         raise StorageError(f"{os.fspath(path)} could not be written: {_cause(error)}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, durably: bool = True) -> None:
     """Writes ``text`` as UTF-8, whole or not at all; see ``write_atomically``."""
     write_atomically(path, lambda file: _write_all(file, text.encode()), durably=durably)
-
-
-def _write_new(path: Path, write: Callable[[BinaryIO], None], durably: bool) -> None:
-    with path.open("xb") as file:
-        write(file)
-        if durably:
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename inside ``folder`` survive a power cut, where the system can open folders."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _cause(error: OSError) -> str:

@@ -1,4 +1,4 @@
-"""The sha256 of large files, remembered between runs by path, size and time of change.
+"""The sha256 of large files, remembered between runs by path, inode, size and times of change.
 
 One small file per remembered hash lies in ``tincture/hashes`` of the user's cache folder, so that programs that run at
 once do not disturb each other. A folder that cannot be read or written means that hashes are worked out each time.
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tincture.errors import FileFormatError, StorageError, TinctureError
+from tincture.formats.file_state import FileState, state_of
 from tincture.formats.files import write_text
 
 # Reading a smaller file takes less time than looking its hash up is worth.
@@ -39,7 +40,7 @@ def sha256_of(paths: Sequence[Path]) -> str:
         StorageError: the system refuses to read one.
     """
     found = [_state(path) for path in paths]
-    if sum(size for _, size, _ in found) <= SMALL_FILE:
+    if sum(state.size for _, state in found) <= SMALL_FILE:
         return _digest(paths)
     entry = _entry(found)
     remembered = _remembered(entry)
@@ -59,20 +60,19 @@ def remembered_sha256(path: Path) -> str | None:
         return None
 
 
-def _entry(found: Sequence[tuple[str, int, int]]) -> Path:
+def _entry(found: Sequence[tuple[str, FileState]]) -> Path:
     return cache_folder() / hashlib.sha256(repr(found).encode()).hexdigest()
 
 
-def _state(path: Path) -> tuple[str, int, int]:
-    """What tells a file apart from what it was: its real path, bytes, and the time of its last change in ns."""
+def _state(path: Path) -> tuple[str, FileState]:
+    """A file's real path, and what tells it apart from what it was."""
     try:
         real = os.path.realpath(path)
-        found = os.stat(real)
+        return real, state_of(os.stat(real))
     except FileNotFoundError as error:
         raise FileFormatError(f"There is no file {path}; check its name and folder.") from error
     except OSError as error:
         raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
-    return real, found.st_size, found.st_mtime_ns
 
 
 def _digest(paths: Sequence[Path]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tincture.data.listing import Listing, PictureFile, Source, list_pictures, name_some
 from tincture.data.masks import MASK_FOLDER
 from tincture.errors import UsageError
+from tincture.formats.temporary_file import is_temporary
 from tincture.preprocessing.report import DEBUG, REPORT, TRAIN, VALIDATION
 
 FOLDERS = ("", TRAIN, VALIDATION, DEBUG)
@@ -108,8 +109,7 @@ def leftovers(destination: Path, stems: Mapping[int, str]) -> Iterator[Path]:
     for folder in FOLDERS[:3]:
         for name in _names_in(destination / folder):
             match = re.fullmatch(r"(\d{5,})-\d+-(.*)\.png", name, re.DOTALL)
-            half_written = re.fullmatch(r"\.tincture-[0-9a-f]+\.tmp", name)
-            if half_written or (match and stems.get(int(match[1])) == match[2]):
+            if is_temporary(name) or (match and stems.get(int(match[1])) == match[2]):
                 yield destination / folder / name
 
 

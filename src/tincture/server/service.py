@@ -71,6 +71,7 @@ class Service:
         """Begins to work on the queue; jobs that a power cut left running go on where they stopped."""
         self.queue.supervisor.start()
         storage.clear_uploads(self.state_dir)  # after that: there is no other server
+        storage.sweep_half_written(self.workspace, self.state_dir)
 
     def close(self) -> None:
         """Stops running jobs, which save and will go on at the next start, and ends all processes; blocks for that."""

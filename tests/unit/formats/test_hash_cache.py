@@ -107,3 +107,18 @@ def test_a_relative_cache_folder_is_not_used(monkeypatch: pytest.MonkeyPatch, tm
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"There is no file .*/a"):
         sha256_of([tmp_path / "a"])
+
+
+@pytest.mark.parametrize("way", ["written in place", "moved into its place"])
+def test_a_file_of_the_same_size_and_time_is_read_again(tmp_path: Path, way: str) -> None:
+    """Programs that copy or unpack set the time of writing to what it was elsewhere."""
+    write(tmp_path / "a", b"weights")
+    os.utime(tmp_path / "a", ns=(1, 1))
+    sha256_of([tmp_path / "a"])
+    place = tmp_path / ("a" if way == "written in place" else "b")
+    digest = write(place, b"weightz")
+    os.utime(place, ns=(1, 1))
+    place.replace(tmp_path / "a")
+
+    assert remembered_sha256(tmp_path / "a") is None
+    assert sha256_of([tmp_path / "a"]) == digest

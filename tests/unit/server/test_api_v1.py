@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -284,6 +285,12 @@ def test_adapters_are_made_listed_looked_into_and_downloaded(service: Service, c
     for given, status in ((tag, 304), (f'"x", W/{tag}', 304), ('"x"', 200)):
         again = client.get(made.json()["url"] + "/download", headers={"If-None-Match": given})
         assert again.status_code == status
+    made_file = service.workspace.hypernetworks / "ink é.pt"
+    before, content = made_file.stat(), made_file.read_bytes()
+    made_file.write_bytes(content[::-1])
+    os.utime(made_file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = client.get(made.json()["url"] + "/download", headers={"If-None-Match": tag})
+    assert (again.status_code, again.content) == (200, content[::-1])
     part = client.get(f"{V1}/adapters/embedding/cat/download", headers={"Range": "bytes=0-6"})
     assert (part.status_code, part.content) == (206, b"adapter")
 

@@ -493,3 +493,15 @@ def test_extensions_find_the_queue_where_they_were_promised(tmp_path: Path) -> N
     folder.event_file.write_text(json.dumps(record) + "\n")
     assert [entry["loss"] for entry in service.metrics(job.id)] == [0.5, 0.25]
     assert [entry["global_step"] for entry in service.metrics(job.id, 1)] == [2]
+
+
+def test_the_start_sweeps_what_killed_processes_left_half_written(service: Service) -> None:
+    workspace = service.workspace
+    places = (workspace.embeddings / "inner", workspace.hypernetworks, workspace.datasets / "a", service.state_dir)
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / ".tincture-0123456789abcdef.tmp").touch()
+        (place / "other.tmp").touch()
+    with started(service):
+        assert [sorted(path.name for path in place.glob("*.tmp")) for place in places] == [["other.tmp"]] * 4
+        assert not [*service.state_dir.glob(".tincture-*")]

@@ -12,6 +12,7 @@ import anyio.to_thread
 from fastapi import Request
 from fastapi.responses import FileResponse, Response
 
+from tincture.formats.file_state import state_of
 from tincture.server.http.errors import documented
 
 PREFIX = "/api/v1"
@@ -55,7 +56,7 @@ def send_file(request: Request, path: Path, media_type: str, *, download: bool =
         download: browsers save it, rather than show it.
     """
     found = path.stat()
-    tag = f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
+    tag = f'"{"-".join(f"{number:x}" for number in state_of(found))}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if tag in [given.strip().removeprefix("W/") for given in request.headers.get("if-none-match", "").split(",")]:
         return Response(status_code=304, headers=headers)

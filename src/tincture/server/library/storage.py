@@ -10,6 +10,7 @@ from typing import Any
 
 from tincture.errors import StorageError
 from tincture.formats.files import write_text
+from tincture.formats.temporary_file import sweep
 from tincture.kinds.registry import kind_names, kinds
 from tincture.workspace import TRAINABLE_SUFFIXES, Workspace, adapter_files, parse_copy_name
 
@@ -80,6 +81,13 @@ def choose_model(state_dir: Path, name: str) -> None:
 def clear_uploads(state_dir: Path) -> None:
     """Deletes what is left of uploads that were killed; only to be called while none comes in."""
     shutil.rmtree(state_dir / UPLOADS, ignore_errors=True)
+
+
+def sweep_half_written(workspace: Workspace, state_dir: Path) -> None:
+    """Deletes what processes left that were killed while they wrote a file; what living ones write stays."""
+    adapters = [workspace.adapter_folder(kind) for kind in kind_names()]
+    for folder in (*adapters, workspace.root / CONVERTED, workspace.datasets, state_dir):
+        sweep(folder, inner=True)
 
 
 def usage(state_dir: Path) -> dict[str, int]:

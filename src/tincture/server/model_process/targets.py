@@ -18,6 +18,7 @@ from tincture.adapters.files import conversion
 from tincture.adapters.files.inspection import inspect_file
 from tincture.drawing.generation import BATCH_SIZE, Studio, generate_grid, generate_pictures
 from tincture.errors import OutOfMemoryError, TinctureError, UsageError
+from tincture.formats.file_state import FileState, state_of
 from tincture.formats.files import write_atomically
 from tincture.kinds.registry import kind_names, kinds
 from tincture.models.devices import resolve_device
@@ -39,13 +40,12 @@ class Resources:
     def __init__(self, workspace: Workspace, report: Report) -> None:
         self.workspace, self.report = workspace, report
         self.studio = Studio(workspace)
-        self._steps: dict[tuple[Path, int, int], int | None] = {}
+        self._steps: dict[tuple[Path, FileState], int | None] = {}
 
     def step_of(self, path: Path) -> int | None:
         """The step that the adapter in a file is at, read once as long as the file stays as it is."""
         try:
-            found = path.stat()
-            known = (path, found.st_size, found.st_mtime_ns)
+            known = (path, state_of(path.stat()))
             if known not in self._steps:
                 step = inspect_file(path).get("step")
                 self._steps[known] = step if isinstance(step, int) else None

@@ -45,6 +45,7 @@ from tincture.events import (
     StepEnd,
     StepsDone,
 )
+from tincture.formats.temporary_file import sync
 from tincture.run.lines import Lines
 from tincture.server.queue.folder import JobFolder
 from tincture.server.queue.history import EventRecord
@@ -84,7 +85,7 @@ class EventFile:
             if written < len(content):
                 raise OSError("the disk is full")
             if durably:
-                os.fsync(self._file)
+                sync(self._file)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._end)  # nobody reads half a line as a whole one
