@@ -11,9 +11,13 @@
         ├── DivergedError         loss or weights became NaN or infinite
         └── OutOfMemoryError      the device's memory does not hold the run
 
-Every message is a sentence that says what was given, what is allowed and what to do.
+Every message is a sentence that says what was given, what is allowed and what to do. It names settings as the command
+line does, ``--batch-size``. Only the command line shows it so: for all others, ``str`` of an error has `batch_size`.
 """
 
+import re
+
+_FLAG = re.compile(r"(?<![^\s(])(?<!serve )--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?![\w/-])")
 SHOWN = 80
 """So many characters of a wrong value are shown."""
 
@@ -22,6 +26,14 @@ class TinctureError(Exception):
     """The root of what Tincture raises on purpose."""
 
     exit_code = 1
+
+    @property
+    def sentence(self) -> str:
+        """The message in the command line's words."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return in_names(self.sentence)
 
 
 class UsageError(TinctureError, ValueError):
@@ -60,6 +72,14 @@ class DivergedError(TrainingError):
 
 class OutOfMemoryError(TrainingError):
     """The device's memory does not hold the run."""
+
+
+def in_names(text: str) -> str:
+    """A text of the command line's for all other callers: ``--batch-size`` is `batch_size`, in backquotes.
+
+    What stands behind "serve" is a flag for everybody, since only the command line starts a server.
+    """
+    return _FLAG.sub(lambda flag: f"`{flag[1].replace('-', '_')}`", text)
 
 
 def shortened(value: object) -> str:

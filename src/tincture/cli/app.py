@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import traceback
 import warnings
@@ -13,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from tincture.cli import convert, create, demo, doctor, generate, inspect, preprocess, serve, train
-from tincture.cli.session import Session, command, new_group, show_help
+from tincture.cli.session import Session, command, new_group, show_help, with_flags
 from tincture.errors import TinctureError
 from tincture.formats.software import VERSION
 
@@ -48,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors go to stderr as one sentence."""
     session = Session()
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: session.say(f"warning: {message}")
+        warnings.showwarning = lambda message, *_: session.say(f"warning: {with_flags(str(message))}")
         try:
             code = build_app()(
                 args=None if arguments is None else list(arguments),
@@ -64,11 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _with_flags(sentence: str) -> str:
-    """The same, with flags where it names settings as all callers know them: "the setting log_dir" is --log-dir."""
-    return re.sub(r"\bthe setting ([a-z]\w*)", lambda found: "--" + found[1].replace("_", "-"), sentence)
-
-
 def _report(error: Exception, session: Session) -> int:
     if session.debug:
         traceback.print_exception(error, file=sys.stderr)
@@ -77,7 +71,7 @@ def _report(error: Exception, session: Session) -> int:
         session.say(f"error: {error.format_message()} See {context.command_path if context else 'tincture'} --help.")
         return error.exit_code
     if isinstance(error, TinctureError):
-        session.say(f"error: {_with_flags(str(error))}")
+        session.say(f"error: {with_flags(error.sentence)}")
         return error.exit_code
     hint = "" if session.debug else " (run with --debug for the traceback)"
     session.say(f"error: {type(error).__name__}: {error}{hint}")

@@ -43,7 +43,7 @@ def inspect(
         try:
             reports.append(inspect_file(path))
         except TinctureError as error:
-            session.say(f"error: {error}")
+            session.say(f"error: {error.sentence}")
             reports.append({"path": str(path), "error": str(error)})
     session.show(reports, "\n\n".join(as_text(report) for report in reports if "error" not in report))
     if any("error" in report for report in reports):

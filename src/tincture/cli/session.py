@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +48,12 @@ class Session:
     def say(self, text: str) -> None:
         """Write a remark to stderr, where it does not mix with results."""
         print(text, file=sys.stderr)
+
+
+def with_flags(sentence: str) -> str:
+    """The same, with flags where it names settings as all callers know them: "the setting log_dir" is --log-dir."""
+    named = re.compile(r"\bthe setting ([a-z]\w*)|`([a-z][a-z0-9_]*)`")
+    return named.sub(lambda found: "--" + (found[1] or found[2]).replace("_", "-"), sentence)
 
 
 def shared_options(

@@ -11,7 +11,7 @@ import typer
 
 from tincture.cli.flags import flag, given
 from tincture.cli.interrupt import stop_on_interrupt
-from tincture.cli.session import Session, command, new_group, show_help
+from tincture.cli.session import Session, command, new_group, show_help, with_flags
 from tincture.errors import UsageError
 from tincture.kinds.registry import AdapterKind, any_of, kinds
 from tincture.settings.fields import specs_of
@@ -121,7 +121,7 @@ def _show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any
     if "buckets" in plan:
         lines["buckets"] = [_bucket(**bucket) for bucket in plan["buckets"]]
     if "remarks" in plan:
-        lines["remarks"] = " ".join(plan["remarks"]) or "none"
+        lines["remarks"] = with_flags(" ".join(plan["remarks"])) or "none"
     remarks = [line for key, value in lines.items() if key != "settings" for line in _plan_lines(key, value)]
     session.show(shown, "\n".join([*remarks, "", resolved.to_toml().rstrip()]))
 

@@ -69,7 +69,7 @@ def _within(source: Path, destination: Path) -> Iterator[str]:
     if Path(os.path.realpath(source)) in Path(os.path.realpath(destination)).parents:
         yield (
             f"The destination {destination} lies inside the source {source}: whoever reads that with inner folders, as "
-            "training with --recursive does, gets the crops too."
+            "training with the setting recursive does, gets the crops too."
         )
 
 

@@ -181,7 +181,7 @@ def test_vectors_of_another_width_are_refused(model: StableDiffusion) -> None:
         with (
             pytest.raises(
                 ModelError,
-                match=r"clip_[lh] (768|1024), but the text encoder of the model 'tiny' is clip_l 32.*--model",
+                match=r"clip_[lh] (768|1024), but the text encoder of the model 'tiny' is clip_l 32.*`model`",
             ),
             Embedding("e", vectors).attach(model),
         ):

@@ -97,7 +97,7 @@ def test_caption_files_as_editors_write_them(tmp_path: Path, content: bytes, cap
 )
 def test_a_caption_in_another_encoding_is_an_error_that_names_the_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "fox.txt").write_bytes(content)
-    with pytest.raises(DataError, match=r"fox\.txt cannot be read.*UTF-8.*--caption-encoding"):
+    with pytest.raises(DataError, match=r"fox\.txt cannot be read.*UTF-8.*`caption_encoding`"):
         caption_for(tmp_path / "fox.png")
 
 

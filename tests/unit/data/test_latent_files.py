@@ -205,7 +205,7 @@ def test_a_folder_that_cannot_be_written_does_not_stop_a_run(pictures: Path, fol
 
 def test_a_file_for_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"file is a file; give a folder by --cache-dir"):
+    with pytest.raises(UsageError, match=r"file is a file; give a folder by `cache_dir`"):
         LatentFiles(tmp_path / "file", "vae")
 
 

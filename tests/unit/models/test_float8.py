@@ -132,5 +132,5 @@ def test_a_device_without_such_numbers_is_named(monkeypatch: pytest.MonkeyPatch)
         def to(self, *args: object, **kwargs: object) -> Tensor:  # type: ignore[override]
             raise TypeError("Trying to convert Float8_e4m3fn to the MPS backend")
 
-    with pytest.raises(UsageError, match=r"cannot be stored as float8 on the device cpu.*--weight-storage"):
+    with pytest.raises(UsageError, match=r"cannot be stored as float8 on the device cpu.*`weight_storage`"):
         pack(torch.ones(2, 2).as_subclass(Refusing))

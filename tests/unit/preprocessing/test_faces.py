@@ -107,5 +107,5 @@ def test_opencv_5_has_no_cascades(opencv_5: None, tmp_path: Path) -> None:
 
 
 def test_yunet_must_be_given_its_file() -> None:
-    with pytest.raises(UsageError, match=r"YuNet needs its ONNX file; give --yunet-model"):
+    with pytest.raises(UsageError, match=r"YuNet needs its ONNX file; give `yunet_model`"):
         choose_detector("yunet")

@@ -97,7 +97,7 @@ def test_the_plan_neither_keeps_latents_nor_minds_a_cache(bench: Bench, tmp_path
 
 def test_a_cache_that_is_a_file_is_refused(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
-    with pytest.raises(UsageError, match=r"The cache folder .*cache is a file; give a folder by --cache-dir"):
+    with pytest.raises(UsageError, match=r"The cache folder .*cache is a file; give a folder by `cache_dir`"):
         bench.train("embedding", cache_dir=str(tmp_path / "cache"))
     assert not bench.workspace.logs.exists()
 
@@ -168,7 +168,7 @@ def test_without_any_mask_it_is_refused(bench: Bench, alpha: int | None, planned
             picture.putalpha(alpha)  # the same everywhere, it says nothing
         picture.save(path)
     settings = bench.settings("embedding", attention_mask_weight=0.5)
-    with pytest.raises(UsageError, match=r"--attention-mask-weight is 0\.5, but no picture in .*pictures has a mask"):
+    with pytest.raises(UsageError, match=r"`attention_mask_weight` is 0\.5, but no picture in .*pictures has a mask"):
         recipe.plan(settings, bench.workspace) if planned else recipe.train(settings, bench.workspace)
     assert not bench.workspace.logs.exists()
 

@@ -238,7 +238,7 @@ def test_a_run_that_went_on_resumes_exactly(new_bench: Callable[[str], Bench]) -
 def test_steps_done_already_are_refused(bench: Bench) -> None:
     bench.train("embedding", steps=3)
     with pytest.raises(
-        AlreadyTrainedError, match=r"'cat' has 3 steps already, and --steps is 3: nothing is left to do"
+        AlreadyTrainedError, match=r"'cat' has 3 steps already, and `steps` is 3: nothing is left to do"
     ):
         bench.train("embedding", steps=3)
 
@@ -446,7 +446,7 @@ def test_a_disk_that_refuses_is_told_and_nothing_old_is_touched(
 
 def test_a_log_folder_that_cannot_be_made_is_told(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match=r"The folder .*file.* could not be made: .*--log-dir"):
+    with pytest.raises(StorageError, match=r"The folder .*file.* could not be made: .*`log_dir`"):
         bench.train("embedding", log_dir=str(tmp_path / "file"))
 
 
@@ -454,12 +454,12 @@ def test_a_log_folder_that_cannot_be_made_is_told(bench: Bench, tmp_path: Path) 
 
 
 REFUSED: list[tuple[str, dict[str, Any], type[Exception], str]] = [
-    ("embedding", {"batch_size": 6}, UsageError, r"--batch-size is 6, but .* has 5 usable pictures"),
+    ("embedding", {"batch_size": 6}, UsageError, r"`batch_size` is 6, but .* has 5 usable pictures"),
     ("embedding", {"name": "dog"}, UsageError, r"There is no embedding 'dog'.*tincture create embedding 'dog'"),
     ("hypernetwork", {"name": "inc"}, UsageError, r"did you mean ink\?"),
     ("embedding", {"data": "nowhere"}, DataError, r"The picture folder nowhere does not exist"),
     ("embedding", {"model": "nothing"}, ModelError, r"There is no model 'nothing'"),
-    ("embedding", {"clip_skip": 3}, UsageError, r"--clip-skip is 3, but the text encoder has 2 layers"),
+    ("embedding", {"clip_skip": 3}, UsageError, r"`clip_skip` is 3, but the text encoder has 2 layers"),
     ("embedding", {"preview_sampler": "Eular"}, UsageError, r"There is no sampler 'Eular'"),
     ("embedding", {"template": "hypernetwork"}, UsageError, r"has a line without \[name\]"),
     ("embedding", {"template": "no such"}, UsageError, r"There is no template 'no such'"),
@@ -484,7 +484,7 @@ def test_bad_input_is_told_before_anything_is_written(
 def test_an_adapter_for_another_model_is_refused(bench: Bench) -> None:
     Embedding("cat", {"clip_l": torch.zeros(1, 768)}).save(bench.path("embedding"))
     with pytest.raises(
-        ModelError, match=r"'cat' has vectors of width clip_l 768, but .* 'tiny' is clip_l 32 .*\(--model\)"
+        ModelError, match=r"'cat' has vectors of width clip_l 768, but .* 'tiny' is clip_l 32 .*\(`model`\)"
     ):
         bench.train("embedding")
     create_hypernetwork("ink", (768, 320)).save(bench.path("hypernetwork"))
@@ -512,7 +512,7 @@ def test_create_writes_into_the_workspace_and_overwrites_only_when_told(model_fo
     assert Hypernetwork.load(network).sizes == [32, 64]
     assert made.provenance["software"] == Hypernetwork.load(network).provenance["software"] == f"tincture {version()}"
     content = path.read_bytes()
-    with pytest.raises(UsageError, match=r"exists already; choose another name, or give --overwrite"):
+    with pytest.raises(UsageError, match=r"exists already; choose another name, or give `overwrite`"):
         recipe.create_embedding("v1.5", workspace=workspace, model=model)
     with pytest.raises(UsageError, match=r"exists already"):
         recipe.create_hypernetwork("ink", workspace=workspace, model=model)

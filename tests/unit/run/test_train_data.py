@@ -185,7 +185,7 @@ def test_changed_masks_or_repeats_are_refused_at_resume_but_only_where_they_coun
 
 def test_repeats_allow_larger_batches_and_too_large_ones_are_refused(bench: Bench) -> None:
     assert bench.train("embedding", data=f"{bench.data}:2", batch_size=10, steps=1).global_step == 1
-    with pytest.raises(UsageError, match=r"--batch-size is 11, but .*:2 has 10 usable pictures"):
+    with pytest.raises(UsageError, match=r"`batch_size` is 11, but .*:2 has 10 usable pictures"):
         bench.train("embedding", data=f"{bench.data}:2", batch_size=11, steps=2)
 
 

@@ -242,7 +242,7 @@ def test_a_run_that_runs_out_of_memory_can_be_resumed(
             bench.train(kind, steps=6, save_every=2)
     (run_dir,) = {path.parent for path in bench.workspace.root.rglob("run.json")}
     assert f"go on with tincture resume {str(run_dir)!r} and such an option" in str(caught.value)
-    assert "MiB with --gradient-checkpointing" in str(caught.value)
+    assert "MiB with `gradient_checkpointing`" in str(caught.value)
     assert not trained(bench.path(kind)).keys() - whole.keys() and not equal(trained(bench.path(kind)), whole)
     result = recipe.resume(run_dir, memory={"slicing": True})
     assert result.global_step == 6 and equal(trained(result.adapter_path), whole)

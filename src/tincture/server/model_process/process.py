@@ -21,7 +21,7 @@ import warnings
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tincture.errors import TinctureError
+from tincture.errors import TinctureError, in_names
 from tincture.server.errors import StoppedError
 from tincture.server.model_process.channel import Channel
 from tincture.workspace import Workspace
@@ -93,7 +93,7 @@ def _send_warnings(channel: Channel) -> None:
 
     def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
         if category is UserWarning:
-            channel.send("remark", str(message))
+            channel.send("remark", in_names(str(message)))
         else:
             shown(message, category, *where, **more)
 

@@ -101,7 +101,8 @@ class JobStore:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                f"The folder {path.parent} could not be made: {error.strerror or error}. Choose another --state-dir."
+                f"The folder {path.parent} could not be made: {error.strerror or error}. Choose another by "
+                "tincture serve --state-dir."
             ) from error
         with self._explained():
             self._durable = self._connect("FULL")
@@ -247,7 +248,7 @@ class JobStore:
             if version > len(_MIGRATIONS):
                 raise StorageError(
                     f"The queue {self.path} was written by a later version of Tincture; start that one, or choose "
-                    "another --state-dir."
+                    "another by tincture serve --state-dir."
                 )
             for statements in _MIGRATIONS[version:]:
                 for statement in statements:

@@ -87,7 +87,8 @@ class Supervisor:
         """
         if not self._sole.take():
             raise UsageError(
-                f"Another server works on the queue in {self.path.parent}; end it, or choose another --state-dir."
+                f"Another server works on the queue in {self.path.parent}; end it, or choose another by "
+                "tincture serve --state-dir."
             )
         self._note_missing_devices()
         left = self.store.list([JobState.RUNNING], limit=10_000)

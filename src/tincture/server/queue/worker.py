@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tincture.errors import DataError, FileFormatError, TinctureError, UsageError
+from tincture.errors import DataError, FileFormatError, TinctureError, UsageError, in_names
 from tincture.events import Callback, Event, RunStarted
 from tincture.extensions import load_extensions
 from tincture.server.queue.event_file import Reporter
@@ -233,7 +233,7 @@ def _remarks(reporter: Reporter) -> Any:
 
     def as_remark(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
         if issubclass(category, UserWarning):
-            reporter.remark(str(message))
+            reporter.remark(in_names(str(message)))
         else:
             show(message, category, *args, **kwargs)
 

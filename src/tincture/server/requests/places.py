@@ -81,7 +81,7 @@ class Places:
         if not any(real.is_relative_to(root) for root in self.roots) or _is_systems(real):
             raise ForbiddenPathError(
                 f"The path {shortened(text)} leads out of the workspace and of the folders that were allowed; name one "
-                "inside, or let the server be started with --allow-dir FOLDER."
+                "inside, or let the server be started by tincture serve --allow-dir FOLDER."
             )
         _refuse_loops(real, text)
         _refuse_special(real, text)
@@ -148,7 +148,9 @@ class Places:
     def _of_hub(self, name: str, hint: str) -> str:
         if self.allow_hub:
             return name
-        raise UsageError(f"{hint} Models on the hub can be named only where the server was started with --allow-hub.")
+        raise UsageError(
+            f"{hint} Models on the hub can be named only where the server was started by tincture serve --allow-hub."
+        )
 
     def vae(self, name: str) -> str:
         """What ``recipe`` takes for the VAE ``name``: a name in the workspace, or a path; empty stays empty."""

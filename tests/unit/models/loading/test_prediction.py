@@ -100,7 +100,7 @@ def test_the_user_has_the_last_word() -> None:
     assert override(found, None, False) == Prediction(V, False, given)
     assert override(Prediction(V, False, "its metadata"), None, True) == Prediction(V, True, given)
     assert override(Prediction(EPSILON, False, "x"), V, True) == Prediction(V, True, "as given")
-    with pytest.raises(UsageError, match="give --prediction-type v_prediction"):
+    with pytest.raises(UsageError, match="give `prediction_type` v_prediction"):
         override(Prediction(EPSILON, False, "x"), None, True)
     with pytest.raises(UsageError, match="'sample' is not known; give epsilon or v_prediction"):
         override(found, "sample", None)

@@ -422,7 +422,7 @@ def test_a_vae_in_diffusers_layout(checkpoints: Checkpoints, sd1: StableDiffusio
 def test_a_checkpoint_without_a_vae(checkpoints: Checkpoints, sd1: StableDiffusion, tmp_path: Path) -> None:
     path = str(checkpoints.edited("sd1", tmp_path / "model.safetensors", without("first_stage_model.")))
 
-    with pytest.raises(ModelError, match="has no VAE; give the file of one for Stable Diffusion 1 by --vae"):
+    with pytest.raises(ModelError, match="has no VAE; give the file of one for Stable Diffusion 1 by `vae`"):
         load_model(path)
     assert_same(load_model(path, vae=str(checkpoints.path("sd1"))), sd1)
 

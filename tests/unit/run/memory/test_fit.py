@@ -99,11 +99,11 @@ def test_what_never_fits_is_refused_with_what_it_takes() -> None:
     with pytest.raises(OutOfMemoryError) as caught:
         fit(settings(), told(offload=1, precision=6, batch_size=5), 3 * GIB, CUDA)
     assert str(caught.value) == (
-        "The run does not fit into the memory of the device cuda, of which 3.0 GiB is to be used of 8 (--vram). "
-        "The run takes about 9.0 GiB (training), and 4.0 GiB with --batch-size 1 --gradient-accumulation-steps 4 or "
-        "less with a smaller --width and --height."
+        "The run does not fit into the memory of the device cuda, of which 3.0 GiB is to be used of 8 (`vram`). "
+        "The run takes about 9.0 GiB (training), and 4.0 GiB with `batch_size` 1 `gradient_accumulation_steps` 4 or "
+        "less with a smaller `width` and `height`."
     )
-    with pytest.raises(OutOfMemoryError, match=r"3\.0 GiB is free\..*\(training\), and less with a smaller --width"):
+    with pytest.raises(OutOfMemoryError, match=r"3\.0 GiB is free\..*\(training\), and less with a smaller `width`"):
         fit(settings(vram="auto", batch_size=1), told(), 3 * GIB, CUDA)
 
 
@@ -119,7 +119,7 @@ def test_gigabytes_are_those_of_the_card(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_auto_needs_someone_who_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_fit, "free_memory", lambda device: None)
-    with pytest.raises(UsageError, match=r"--vram auto cannot find out .* the device cpu has; install psutil, or give"):
+    with pytest.raises(UsageError, match=r"`vram` auto cannot find out .* the device cpu has; install psutil, or give"):
         available_memory(settings(vram="auto"), CPU)
 
 
@@ -153,7 +153,7 @@ def test_an_estimate_that_fails_does_not_hide_the_shortage() -> None:
             raise AssertionError
 
     with (
-        pytest.raises(OutOfMemoryError, match=r"ran out\. Give --offload,"),
+        pytest.raises(OutOfMemoryError, match=r"ran out\. Give `offload`,"),
         shortage_explained(settings(), CUDA, lambda: cast(MemoryEstimator, Broken())),
     ):
         raise MemoryError

@@ -17,8 +17,8 @@ from tincture.server.page.files import view
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import SEND_CLICKS, panel
 from tincture.server.page.parts.fields import range_of
-from tincture.server.page.parts.markup import fault, muted
-from tincture.server.page.parts.messages import done
+from tincture.server.page.parts.markup import muted
+from tincture.server.page.parts.messages import done, failed
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED
 from tincture.settings.conversion import CONVERSION_FIELDS
 
@@ -120,7 +120,7 @@ def _list_files(service: Service, tab: _Tab) -> None:
         try:
             added = service.model_work.add_adapter(Path(uploaded), Path(uploaded).name)
         except TinctureError as error:
-            return fault(str(error))
+            return failed(error)
         return done(f"{added.name} is in {service.places.shown(added.parent)} now.")
 
     inside, page = Context.block, Context.root_block
@@ -146,7 +146,7 @@ def _inspect(service: Service, tab: _Tab) -> None:
         try:
             found = service.model_work.inspect(path.strip())
         except TinctureError as error:
-            return fault(str(error)), {}, *[gr.skip()] * 3
+            return failed(error), {}, *[gr.skip()] * 3
         choices = [(label, name) for label, name, _ in formats(found["kind"])]
         url = view.address(found["path"], served) if choices else ""
         format_box = gr.Dropdown(choices=choices, value=None)
@@ -179,7 +179,7 @@ def _convert(service: Service, tab: _Tab) -> None:
             target = _target(found["kind"], str(chosen), name or Path(found["path"]).stem)
             written = service.model_work.convert(found["path"], target, **options)
         except TinctureError as error:
-            return fault(str(error))
+            return failed(error)
         return view.converted(written, view.address(written["path"], served))
 
     tab.format.change(fit, tab.format, [tab.picture, tab.lora], **STEP)

@@ -24,7 +24,7 @@ _LABELS = {
     "recursive": "Inner folders too",
     "varsize": "Do not resize images",
 }
-_FLAG = re.compile(r"--([a-z][a-z-]*[a-z])")
+_NAMED = re.compile(r"--([a-z][a-z-]*[a-z])|`([a-z][a-z_]*[a-z])`")
 _YES_NO = {"yes": True, "no": False}
 _FEW = 4
 
@@ -41,8 +41,8 @@ def help_of(spec: FieldSpec) -> str:
 
 
 def without_flags(text: str) -> str:
-    """A text of the command line's with labels for flags: ``--batch-size`` is “Batch size”."""
-    return _FLAG.sub(lambda flag: f"“{label_of(flag[1].replace('-', '_'))}”", text)
+    """A text with labels where it names settings: ``--batch-size``, or `batch_size`, is “Batch size”."""
+    return _NAMED.sub(lambda found: f"“{label_of((found[1] or found[2]).replace('-', '_'))}”", text)
 
 
 def range_of(spec: FieldSpec) -> dict[str, float]:

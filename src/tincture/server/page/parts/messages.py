@@ -19,8 +19,8 @@ def done(sentence: str) -> str:
 
 
 def failed(error: TinctureError) -> str:
-    """What went wrong, with labels where the command line has flags."""
-    return fault(without_flags(str(error)))
+    """What went wrong, with labels where it names settings."""
+    return fault(without_flags(error.sentence))
 
 
 def submitted(service: Service, job: Job) -> str:

@@ -12,7 +12,7 @@ from tincture.errors import TinctureError
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.markup import duration, escape, facts, fault, muted, plain, size
-from tincture.server.page.parts.messages import done
+from tincture.server.page.parts.messages import done, failed
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP
 from tincture.settings.server import SERVER_FIELDS
 
@@ -62,7 +62,7 @@ def _model(service: Service) -> None:
         try:
             service.choose_model(name)
         except TinctureError as error:
-            return fault(str(error))
+            return failed(error)
         return done(f"{name} is the default model now; a page that is open shows that after it is loaded again.")
 
     model.input(choose, model, message, **SILENT, **COMMAND)
@@ -81,7 +81,7 @@ def _storage(service: Service) -> None:
         try:
             count = service.clear_pictures()
         except TinctureError as error:
-            return fault(str(error)), storage(service)
+            return failed(error), storage(service)
         return done(f"{count} picture{'s' * (count != 1)} deleted."), storage(service)
 
     clear.click(lambda: gr.Row(visible=True), None, sure, **STEP)
@@ -99,7 +99,7 @@ def _examination(service: Service) -> None:
         try:
             yield f"<h3>This machine</h3>{examined(service.model_work.examine())}"
         except TinctureError as error:
-            yield fault(str(error))
+            yield failed(error)
 
     examine.click(read, None, found, **SILENT, **COMMAND)
 

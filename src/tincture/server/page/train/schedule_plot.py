@@ -13,6 +13,7 @@ import numpy as np
 from tincture.errors import UsageError
 from tincture.server.page.parts import plot
 from tincture.server.page.parts.markup import escape, fault
+from tincture.server.page.parts.messages import failed
 from tincture.server.page.parts.plot import Axes, Line
 from tincture.settings.schedule import Phase, Schedule
 
@@ -32,7 +33,7 @@ def draw_schedule(text: str, steps: Any, fallback: str = "") -> str:
     try:
         schedule = Schedule.parse(text.strip() or fallback, int(steps))
     except UsageError as error:
-        return fault(str(error))
+        return failed(error)
     return _drawn(schedule.phases, int(steps))
 
 

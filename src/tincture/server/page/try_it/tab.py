@@ -17,7 +17,8 @@ from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import SEND_CLICKS, number, panel
 from tincture.server.page.parts.fields import Form, range_of
-from tincture.server.page.parts.markup import fault, muted
+from tincture.server.page.parts.markup import muted
+from tincture.server.page.parts.messages import failed
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED, hidden
 from tincture.server.page.try_it import prompt_edit, request, view
 from tincture.server.page.try_it.prompt_edit import Named
@@ -326,7 +327,7 @@ def _draw(service: Service, tab: _Tab) -> None:
                     time.sleep(PROGRESS_EVERY_S)
                 yield "", view.pictures(asked.mode, drawn.result())
             except TinctureError as error:
-                yield fault(str(error)), gr.skip()
+                yield failed(error), gr.skip()
 
     def take_seed(event: gr.EventData) -> Any:
         seed = event._data.get("seed")
