@@ -26,6 +26,7 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from PIL import Image, ImageOps  # noqa: E402
 
+from tincture.formats.pictures import open_picture  # noqa: E402
 from tincture.preprocessing.faces import FRONTAL, NEIGHBOURS, PROFILE, load_detector  # noqa: E402
 from tincture.preprocessing.focal import FocalWeights, find_corners, find_interest, small_copy  # noqa: E402
 from tincture.preprocessing.geometry import cover_size  # noqa: E402
@@ -63,7 +64,7 @@ def plain_loop(paths: Sequence[Path], folder: Path) -> None:
     """The shortest program that makes the same crops."""
     folder.mkdir(parents=True)
     for path in paths:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")
             ImageOps.fit(upright, CROP, Image.Resampling.LANCZOS).save(folder / f"{path.stem}.png")
 

@@ -247,6 +247,36 @@ def test_what_a_model_is_made_of_is_its_own_business(module: str) -> None:
     assert not {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & set(ANATOMY)
 
 
+PICTURES_ARE_OPENED_IN = REPOSITORY / "src" / "tincture" / "formats" / "pictures.py"
+PROGRAMS = sorted(
+    path for room in ("src", "tools", "bench", "examples", "fuzz") for path in (REPOSITORY / room).rglob("*.py")
+)
+
+
+def opened_by_pillow(path: Path) -> Iterator[int]:
+    """Lines in which Pillow, or another library, opens a picture of whatever format it finds."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    modules = {"Image", "ImageFile"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "PIL":
+            modules |= {alias.asname or alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module == "PIL.Image":
+            yield from (node.lineno for alias in node.names if alias.name == "open")
+        if isinstance(node, ast.Attribute) and node.attr in ("open", "Parser", "imread", "imdecode"):
+            of = node.value
+            name = of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else ""
+            if name in modules or node.attr in ("imread", "imdecode"):
+                yield node.lineno
+
+
+def test_pictures_are_opened_in_one_place() -> None:
+    """Which formats are read is decided there: some of Pillow's start another program."""
+    assert list(opened_by_pillow(PICTURES_ARE_OPENED_IN))
+    others = [path for path in PROGRAMS if path != PICTURES_ARE_OPENED_IN]
+    assert len(others) > 300
+    assert not [f"{path}:{line}" for path in others for line in opened_by_pillow(path)]
+
+
 def test_no_file_mentions_a_path_of_one_machine() -> None:
     texts = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".txt", ".json", ".toml", ".md")]
     assert texts

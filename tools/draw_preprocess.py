@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from tincture.formats.pictures import open_picture
 from tincture.models.picto.world import Scene, render
 from tincture.preprocessing.pipeline import preprocess
 
@@ -43,7 +44,7 @@ def crops(picture: Image.Image, **options: Any) -> list[Image.Image]:
         picture.save(source / "picture.png")
         preprocess(source, made, width=128, height=128, workers=1, **options)
         drawn = [*made.glob("debug/*.jpg"), source / "picture.png"]
-        return [Image.open(path).convert("RGB") for path in (drawn[0], *sorted(made.glob("*.png")))]
+        return [open_picture(path).convert("RGB") for path in (drawn[0], *sorted(made.glob("*.png")))]
 
 
 def row(pictures: Sequence[Image.Image]) -> Image.Image:

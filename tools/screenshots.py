@@ -20,6 +20,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from tincture.formats.pictures import open_picture
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when run as a program
 from tools.demo_web import EMBEDDING, prepare
 
@@ -47,7 +49,7 @@ def keep(page: Any, name: str, height: int = 860) -> None:
     page.set_viewport_size({**page.viewport_size, "height": height})
     page.evaluate("window.scrollTo(0, 0)")
     page.wait_for_timeout(2000)
-    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    picture = open_picture(io.BytesIO(page.screenshot())).convert("RGB")
     target = IMAGES / f"page-{name}.png"
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
     size = target.stat().st_size

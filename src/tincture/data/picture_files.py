@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tincture.data.profiles import to_srgb
+from tincture.formats.pictures import open_picture
 
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 PIXELS_AT_ONCE = 2**20
@@ -108,7 +109,7 @@ def _is_lying(image: Image.Image) -> bool:
 
 def _open(path: Path) -> Image.Image:
     try:
-        return Image.open(path)
+        return open_picture(path)
     except UnidentifiedImageError:
         if not path.stat().st_size:
             raise UnreadablePictureError("is empty (0 bytes)") from None
@@ -130,7 +131,7 @@ def _open_heif(path: Path) -> Image.Image:
     except ImportError:
         raise UnreadablePictureError("is a HEIC picture, which needs an extra: pip install 'tincture[heic]'") from None
     image: Image.Image = HeifImageFile(path)  # type: ignore[no-untyped-call]
-    # What Image.open would do; pillow-heif's own way there is to change Pillow for the whole process.
+    # What Pillow does by itself elsewhere; pillow-heif's own way there is to change Pillow for the whole process.
     if Image.MAX_IMAGE_PIXELS and image.width * image.height > 2 * Image.MAX_IMAGE_PIXELS:
         image.close()
         raise Image.DecompressionBombError

@@ -32,6 +32,7 @@ from tincture.formats.embedding_card import draw_card
 from tincture.formats.embedding_content import EmbeddingFile, embedding_of, webui_content
 from tincture.formats.files import write_atomically
 from tincture.formats.hidden_pixels import find_bytes, hide_bytes
+from tincture.formats.pictures import open_picture
 
 _CHUNK = "sd-ti-embedding"
 _TENSOR = "TORCHTENSOR"
@@ -122,7 +123,7 @@ def _pixels(path: str | os.PathLike[str], content: bytes) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of sizes that are checked here
-            with Image.open(io.BytesIO(content), formats=("PNG", "WEBP")) as picture:
+            with open_picture(io.BytesIO(content), ("PNG", "WEBP")) as picture:
                 if picture.width * picture.height > _MOST_PIXELS:
                     raise _too_large(path)
                 return np.asarray(picture.convert("RGB"))

@@ -25,6 +25,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tincture.errors import FileFormatError
 from tincture.formats.files import read_bytes, write_atomically
+from tincture.formats.pictures import open_picture
 from tincture.settings.drawing import CompleteDrawing
 
 CHUNK = "parameters"
@@ -95,7 +96,7 @@ def read_parameters(path: Path | str) -> PictureParameters | None:
     """
     content = read_bytes(path, most=_LARGEST_FILE)
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "WEBP")) as picture:
+        with open_picture(io.BytesIO(content), ("PNG", "WEBP")) as picture:
             text = picture.info.get(CHUNK)
     # Pillow raises whatever comes up in a damaged file: struct.error, SyntaxError, ValueError, ...
     except Exception:
@@ -113,7 +114,7 @@ def picture_texts(content: bytes) -> dict[str, str]:
         FileFormatError: it is no such picture, or damaged.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "WEBP")) as picture:
+        with open_picture(io.BytesIO(content), ("PNG", "WEBP")) as picture:
             return {str(name): text for name, text in picture.info.items() if isinstance(text, str)}
     # Pillow raises whatever comes up in a damaged file: struct.error, SyntaxError, ValueError, ...
     except Exception as error:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from PIL import Image
 
+from tincture.formats.pictures import open_picture
 from tincture.preprocessing.blip_files import find_blip
 from tincture.preprocessing.captioning import Captioner, load_captioner
 from tincture.preprocessing.tagging import find_tagger, load_tagger
@@ -109,5 +110,5 @@ class Describer(Generic[KeyT]):
 
 
 def _read(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         return picture.convert("RGB")

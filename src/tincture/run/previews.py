@@ -19,6 +19,7 @@ from tincture.adapters.adapter import Adapter
 from tincture.drawing.sheets import save_sheet
 from tincture.events import Event, PreviewReady, RunStarted, StepEnd
 from tincture.formats.picture_text import parameters_text, save_png
+from tincture.formats.pictures import open_picture
 from tincture.kinds.registry import find_kind
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.sampling import complete, generate
@@ -129,7 +130,7 @@ class Previewer:
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         return np.asarray(picture.convert("RGB"))
 
 

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount, Route
 from starlette.types import Scope
 
+from tincture.formats.pictures import forget_other_formats
 from tincture.formats.software import VERSION
 from tincture.server import api_v1, api_webui
 from tincture.server.http import errors as http_errors
@@ -89,6 +90,7 @@ def _mount_page(app: FastAPI, service: Service) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(service.state_dir / PAGE_FILES)
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(service.state_dir / PAGE_FILES / "examples")
+    forget_other_formats()  # Gradio opens pictures that it is given by itself
     from tincture.server.page import mount_page
 
     mount_page(app, service, "/")

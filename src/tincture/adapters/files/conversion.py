@@ -19,6 +19,7 @@ from tincture.formats.embedding_content import EmbeddingFile, only_vectors
 from tincture.formats.embedding_file import EMBEDDING_WRITERS, read_embedding_file
 from tincture.formats.embedding_picture import write_embedding_png, write_embedding_webp
 from tincture.formats.hypernetwork_file import HYPERNETWORK_WRITERS, HypernetworkFile, read_hypernetwork_file
+from tincture.formats.pictures import open_picture
 from tincture.models.loading.load import load_model
 from tincture.workspace import Workspace, clean_name
 
@@ -209,7 +210,7 @@ def _embedding(
 
 def _opened(picture: str | os.PathLike[str]) -> Image.Image:
     try:
-        with Image.open(picture) as opened:
+        with open_picture(picture) as opened:
             return opened.convert("RGB")
     # Pillow's decoders raise whatever comes up in a damaged file.
     except Exception as error:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
-from PIL import Image
 
 from tincture.errors import DataError
 from tincture.formats.picture_text import CHUNK, parse_parameters, picture_texts
+from tincture.formats.pictures import open_picture
 from tincture.server.api_v1.common import Patient
 from tincture.server.api_webui.schemas import Drawn, PngInfo, PngInfoRequest, Txt2ImgRequest
 from tincture.server.api_webui.session import Session
@@ -67,7 +67,7 @@ class PictureEndpoints:
 def _answer(request: Txt2ImgRequest, seeds: Sequence[int], paths: Sequence[Path], remarks: list[str]) -> Drawn:
     contents = [path.read_bytes() for path in paths]
     texts = [picture_texts(content).get(CHUNK, "") for content in contents]
-    with Image.open(io.BytesIO(contents[0])) as picture:
+    with open_picture(io.BytesIO(contents[0])) as picture:
         size = picture.size
     images = [base64.b64encode(content).decode() for content in contents] if request.send_images is not False else []
     given: dict[str, Any] = json.loads(request.model_dump_json())  # NaN, which JSON does not have, becomes null

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from tincture.data.picture_files import HEIF_BRANDS, PictureFacts, UnreadablePictureError, picture_facts
+from tincture.formats.pictures import open_picture, readable
 
-PICTURE_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
-"""By Pillow's names. It knows many more, some of which it reads by calling other programs."""
+UPLOADED_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+"""By Pillow's names: of those that are read at all, what people have."""
 
 
 def facts_of(path: Path) -> PictureFacts:
-    """``picture_facts`` of a picture whose format is one of ``PICTURE_FORMATS``, or HEIC.
+    """``picture_facts`` of a picture whose format is one of ``UPLOADED_FORMATS``, or HEIC.
 
     Raises:
         UnreadablePictureError: it is of another format, damaged, or has too many pixels.
@@ -29,10 +30,9 @@ def facts_of(path: Path) -> PictureFacts:
 
 
 def _require_known_format(path: Path) -> None:
-    Image.init()
-    formats = [name for name in PICTURE_FORMATS if name in Image.OPEN]
+    formats = readable(UPLOADED_FORMATS)
     try:
-        Image.open(path, formats=formats).close()
+        open_picture(path, formats).close()
     except UnidentifiedImageError:
         what = "is empty (0 bytes)" if not path.stat().st_size else "is not a picture of a format that is taken"
         raise UnreadablePictureError(f"{what} ({', '.join(formats)}, HEIC)") from None

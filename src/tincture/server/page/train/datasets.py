@@ -13,6 +13,7 @@ import gradio as gr
 from PIL import Image
 
 from tincture.errors import TinctureError, UsageError
+from tincture.formats.pictures import open_picture
 from tincture.server.library.caption_tags import TagChange, change_tags
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
@@ -372,7 +373,7 @@ class Gallery:
         made = []
         for shown in view.on_page:
             try:
-                small: Image.Image = Image.open(
+                small: Image.Image = open_picture(
                     io.BytesIO(self.service.datasets.thumbnail(view.folder, shown.file, THUMBNAIL))
                 )
             except TinctureError:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from tincture.formats.picture_text import CHUNK
+from tincture.formats.pictures import open_picture
 from tincture.kinds.registry import AdapterKind, any_of, kinds
 from tincture.server.page.parts.markup import escape, file_url
 from tincture.server.page.try_it.request import COMPARED, GRID
@@ -56,7 +57,7 @@ def _figure(path: Path, label: str) -> str:
 def settings_text(path: Path) -> str:
     """The ``parameters`` text of a picture; empty where it has none or is not there any more."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             text = picture.info.get(CHUNK)
     except (OSError, UnidentifiedImageError):
         return ""
