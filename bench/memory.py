@@ -88,7 +88,7 @@ def without_weights(family: str, side: int, full: bool = True) -> StableDiffusio
             for spec, config in zip(known.text_encoders, made["text"], strict=True)
         ]
     text = [
-        TextEncoder(spec, clip_tokenizer(spec.pad_token, 77), module)
+        TextEncoder(spec, clip_tokenizer(spec.pad_token, 77, open_clip=spec.open_clip), module)
         for spec, module in zip(known.text_encoders, modules, strict=True)
     ]
     scheduler = DDPMScheduler(**SCHEDULER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -11,9 +12,9 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
-from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from tincture.models.families import SD1, SD2, SDXL
+from tincture.models.loading.clip_tokenizer import load_tokenizer
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.models.text_encoder import TextEncoder
 
@@ -70,7 +71,7 @@ def tiny_model(seed: int = 0, prediction_type: str = "epsilon", in_channels: int
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
+        tokenizer = load_tokenizer(TOKENIZER)
         return StableDiffusion(
             family=SD1,
             text_encoders=[TextEncoder(SD1.text_encoders[0], tokenizer, CLIPTextModel(CLIPTextConfig(**TEXT_ENCODER)))],
@@ -82,11 +83,18 @@ def tiny_model(seed: int = 0, prediction_type: str = "epsilon", in_channels: int
         )
 
 
+def padded_tokenizer() -> Any:
+    """Picto's, which fills up and reads as OpenCLIP's."""
+    tokenizer = load_tokenizer(TOKENIZER, open_clip=True)
+    tokenizer.pad_token = "!"
+    return tokenizer
+
+
 def tiny_sd2(seed: int = 0) -> StableDiffusion:
     """The same of the anatomy of SD 2: another activation, prompts filled up with "!", v prediction."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, pad_token="!")
+        tokenizer = padded_tokenizer()
         module = CLIPTextModel(CLIPTextConfig(**{**TEXT_ENCODER, "hidden_act": "gelu"}))
         return StableDiffusion(
             family=SD2,
@@ -103,7 +111,7 @@ def tiny_sdxl(seed: int = 0) -> StableDiffusion:
     """The same of the anatomy of SDXL: text encoders of widths 32 and 48, the second one projected to 40 numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tokenizers = [CLIPTokenizer.from_pretrained(TOKENIZER), CLIPTokenizer.from_pretrained(TOKENIZER, pad_token="!")]
+        tokenizers = [load_tokenizer(TOKENIZER), padded_tokenizer()]
         second = {**TEXT_ENCODER, "hidden_size": 48, "num_hidden_layers": 3, "projection_dim": 40, "hidden_act": "gelu"}
         modules = [
             CLIPTextModel(CLIPTextConfig(**{**TEXT_ENCODER, "num_hidden_layers": 3})),

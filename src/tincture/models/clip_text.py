@@ -22,8 +22,8 @@ class ClipText:
     """The text side of a model; a ``TextSide``.
 
     Args:
-        encoders: as the model's family lists them. All of a family cut prompts alike, and differ in what they fill up
-            with, so the first one's tokenizer counts.
+        encoders: as the model's family lists them. Each reads prompts with its own tokenizer, which hardly ever makes
+            a difference; where one answer is needed, the first one's counts.
 
     Attributes:
         widths: by text encoder name, the width of its vectors.
@@ -58,17 +58,21 @@ class ClipText:
         A prompt of up to 75 tokens is one chunk; shorter prompts have empty chunks behind them, filled up as the first
         text encoder has it.
         """
-        return tokens.to_tensors(self.tokenizer, self._chunks(prompts))[0].flatten(1)
+        return tokens.to_tensors(self.tokenizer, self._chunks(prompts, self.encoders[0]))[0].flatten(1)
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
         """How many tokens the hidden states of each prompt have when it is encoded alone: a multiple of 77."""
-        return [len(chunks) * self._chunk_length for chunks in self._chunks(prompts)]
+        each = zip(*(self._chunks(prompts, encoder) for encoder in self.encoders), strict=True)
+        return [max(map(len, chunks)) * self._chunk_length for chunks in each]
 
     def encode(self, prompts: Sequence[str], device: torch.device, clip_skip: int, at_least: int) -> Conditions:
         """See ``StableDiffusion.encode_prompts``."""
-        chunks = self._chunks(prompts)
-        count = -(-at_least // self._chunk_length)
-        encoded = [self._encode(encoder, chunks, device, clip_skip, count) for encoder in self.encoders]
+        each = [self._chunks(prompts, encoder) for encoder in self.encoders]
+        count = max(-(-at_least // self._chunk_length), *(len(chunks) for read in each for chunks in read), 1)
+        encoded = [
+            self._encode(encoder, chunks, device, clip_skip, count)
+            for encoder, chunks in zip(self.encoders, each, strict=True)
+        ]
         pooled = next((first for _, first in encoded if first is not None), None)
         return Conditions(torch.cat([states for states, _ in encoded], dim=-1), pooled)
 
@@ -106,8 +110,8 @@ class ClipText:
         missing = (length - states.shape[1]) // chunk.shape[1]
         return Conditions(torch.cat([states, *[chunk] * missing], dim=1), part.pooled)
 
-    def _chunks(self, prompts: Sequence[str]) -> list[list[tokens.Chunk]]:
-        return tokens.make_chunks(self.tokenizer, prompts, self.attached)
+    def _chunks(self, prompts: Sequence[str], encoder: TextEncoder) -> list[list[tokens.Chunk]]:
+        return tokens.make_chunks(encoder.tokenizer, prompts, self.attached)
 
     @property
     def _chunk_length(self) -> int:

@@ -27,6 +27,7 @@ class TextEncoderSpec:
         layers_left_out: layers at the end whose output is not used; clip skip counts from there.
         final_layer_norm: whether the final norm follows the layer that is used.
         pad_token: what prompts are filled up with; None for the end token.
+        open_clip: whether texts are read as OpenCLIP's own tokenizer does, see ``loading/text_cleaning.py``.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TextEncoderSpec:
     layers_left_out: int = 0
     final_layer_norm: bool = True
     pad_token: str | None = None
+    open_clip: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ SD1 = Family(
 SD2 = Family(
     "sd2",
     "Stable Diffusion 2",
-    (TextEncoderSpec("clip_h", width=1024, pad_token="!"),),
+    (TextEncoderSpec("clip_h", width=1024, pad_token="!", open_clip=True),),
     context_widths=(1024, 320, 640, 1280),
     modelspec=_spec("stable-diffusion-v2-512", "stable-diffusion-v2-768-v"),
 )
@@ -101,6 +103,7 @@ SDXL = Family(
             layers_left_out=1,
             final_layer_norm=False,
             pad_token="!",
+            open_clip=True,
         ),
     ),
     context_widths=(2048, 640, 1280),

@@ -105,13 +105,14 @@ def _text_encoder(folder: Path, spec: TextEncoderSpec, options: LoadOptions) -> 
     }
     kind = CLIPTextModelWithProjection if spec.projected else CLIPTextModel
     module = build(lambda: kind(config), weights, place, options.device, options.dtype)
-    return TextEncoder(spec, _tokenizer(folder / spec.tokenizer, config.max_position_embeddings), module)
+    return TextEncoder(spec, _tokenizer(folder, spec, config.max_position_embeddings), module)
 
 
-def _tokenizer(folder: Path, positions: int) -> Any:
+def _tokenizer(folder: Path, spec: TextEncoderSpec, positions: int) -> Any:
+    folder = folder / spec.tokenizer
     try:
         with silenced_libraries():
-            return load_tokenizer(folder, positions)
+            return load_tokenizer(folder, positions, open_clip=spec.open_clip)
     except ModelError:
         raise
     except Exception as error:  # the libraries raise errors of many families here, and all mean a broken file

@@ -181,8 +181,9 @@ def _text_encoder(
     module = build(lambda: kind(config), weights, place, options.device, options.dtype)
     positions = config.max_position_embeddings
     if options.configs is None:
-        return TextEncoder(spec, clip_tokenizer(spec.pad_token, positions), module)
-    return TextEncoder(spec, load_tokenizer(options.configs / spec.tokenizer, positions), module)
+        return TextEncoder(spec, clip_tokenizer(spec.pad_token, positions, open_clip=spec.open_clip), module)
+    tokenizer = load_tokenizer(options.configs / spec.tokenizer, positions, open_clip=spec.open_clip)
+    return TextEncoder(spec, tokenizer, module)
 
 
 def _clip_weights(file: TensorFile, prefix: str) -> dict[str, Tensor]:
