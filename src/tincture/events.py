@@ -81,6 +81,48 @@ class StepEnd(Event):
 
 
 @dataclass(frozen=True)
+class StepRejected(Event):
+    """A step left the weights as they are; ``global_step`` is the number that it would have had.
+
+    ``again``: it is made once more, and counts when it succeeds; else it is skipped and counts. ``times``: how often
+    that happened in this run.
+    """
+
+    global_step: int
+    reason: str
+    again: bool
+    times: int
+
+    @property
+    def description(self) -> str:
+        """The same in one line."""
+        becomes = "made again" if self.again else "skipped"
+        return f"step {self.global_step} is {becomes}: {self.reason} (no. {self.times} of this run)"
+
+
+@dataclass(frozen=True)
+class RolledBack(Event):
+    """The run went back to the state after ``global_step``: whatever was seen of later steps does not count.
+
+    ``rate_factor``: what the scheduled learning rate is multiplied by from here on.
+    """
+
+    global_step: int
+    from_step: int
+    reason: str
+    rate_factor: float
+    times: int
+
+    @property
+    def description(self) -> str:
+        """The same in one line."""
+        return (
+            f"back to step {self.global_step}, with {self.rate_factor:g} times the learning rate, from step "
+            f"{self.from_step}: {self.reason} (no. {self.times} of this run)"
+        )
+
+
+@dataclass(frozen=True)
 class StepRecord:
     """One step as the log has it. ``epoch`` and ``epoch_step`` count from 0."""
 

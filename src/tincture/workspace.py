@@ -166,6 +166,11 @@ def copy_name(name: str, step: int) -> str:
     return f"{name}-{step}"
 
 
+def path_beside(path: Path, name: str, more: str) -> Path:
+    """Where another file of an adapter lies beside ``path``, its own or a copy: NAME-raw, NAME-raw-500."""
+    return path.with_name(f"{name}{more}{path.name.removeprefix(name)}")
+
+
 def parse_copy_name(stem: str) -> tuple[str, int] | None:
     """Name and step of a copy by its file's name without suffix; None when it is not the name of a copy."""
     name, _, step = stem.rpartition("-")

@@ -136,6 +136,18 @@ class Adapter(Protocol):
         """
         return self
 
+    def files(self) -> Mapping[str, Adapter]:
+        """All that a run's files hold, by what is added to the name: of "" it is what ``published`` gives.
+
+        Each has the name and provenance that its file gets; tensors may be shared.
+        """
+        return {"": self.published()}
+
+    @property
+    def optimizer_beside(self) -> str:
+        """The key of ``files`` whose weights the optimizer's state belongs to."""
+        return ""
+
     def webui_settings(self) -> dict[str, Any]:
         """What the webui's settings file of a run says of it, by the webui's names."""
         return {}

@@ -18,8 +18,10 @@ from tincture.events import (
     ModelLoaded,
     PreviewReady,
     Progressed,
+    RolledBack,
     RunStarted,
     StepEnd,
+    StepRejected,
     StepsDone,
 )
 from tincture.run.lines import Lines, numbers, sentence
@@ -52,7 +54,7 @@ class Bar:
 
     def on_event(self, event: Event) -> None:
         match event:
-            case ModelLoaded() | MemoryFitted() | CheckpointSaved() | PreviewReady():
+            case ModelLoaded() | MemoryFitted() | StepRejected() | RolledBack() | CheckpointSaved() | PreviewReady():
                 _print(self.shown.console, sentence(event))
             case Progressed():
                 self._move(event.stage, event.done, event.total)

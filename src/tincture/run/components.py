@@ -24,6 +24,7 @@ from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.load import load_model
 from tincture.models.placement import DENOISER, TEXT_ENCODERS
 from tincture.models.samplers import SAMPLERS
+from tincture.run.averages import averaged
 from tincture.run.data import (
     auxiliary_loss,
     load_data,
@@ -98,6 +99,7 @@ def prepare(
         model.placement.keep = frozenset({DENOISER} if known else {DENOISER, TEXT_ENCODERS})
         data = training_data(settings, model, adapter.name, dataset, lines, callbacks, files)
         loss = auxiliary_loss(settings, model, adapter, dataset)
+        adapter = averaged(settings, adapter)
     trainer = make_trainer(settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=loss)
     return Components(settings, model, adapter, dataset, lines, trainer, estimator)
 

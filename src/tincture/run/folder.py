@@ -23,13 +23,14 @@ from typing import Any, cast
 import torch
 
 from tincture.errors import DivergedError, FileFormatError, StorageError
-from tincture.events import CheckpointSaved, Event, RunEnded, RunStarted, StepEnd
+from tincture.events import CheckpointSaved, Event, RolledBack, RunEnded, RunStarted, StepEnd
 from tincture.formats.files import write_text
 from tincture.kinds.registry import find_kind
-from tincture.training.checkpoint import save_state
+from tincture.training.checkpoint import TWO_STATES, Retention, save_state
 from tincture.training.trainer import Trainer
-from tincture.workspace import ADAPTER_SUFFIX, copy_name
+from tincture.workspace import ADAPTER_SUFFIX, copy_name, parse_copy_name
 
+ALL = Retention(0)
 _RECORDED = {"settings", "root", "adapter_path", "model_hash", "data_hash", "template_lines"}
 
 
@@ -135,31 +136,60 @@ class Checkpointer:
     """Saves adapter copies and training states every ``every`` steps (0: only at the end), and the adapter at the end.
 
     Args:
-        save: writes the adapter to a path, with its provenance.
+        save: writes all files that belong to an adapter's path, with their provenance; gives their paths.
         adapter_path: where the finished adapter goes.
+        copies: which copies stay.
+        states: which states stay.
     """
 
     def __init__(
-        self, trainer: Trainer, folder: RunFolder, adapter_path: Path, every: int, save: Callable[[Path], None]
+        self,
+        trainer: Trainer,
+        folder: RunFolder,
+        adapter_path: Path,
+        every: int,
+        save: Callable[[Path], list[Path]],
+        *,
+        copies: Retention = ALL,
+        states: Retention = TWO_STATES,
     ) -> None:
         self.trainer, self.folder, self.adapter_path, self.every, self.save = trainer, folder, adapter_path, every, save
+        self.copies, self.states = copies, states
 
     def on_event(self, event: Event) -> None:
-        if isinstance(event, RunStarted):
-            # A run that is killed before its first copy can be resumed too.
-            save_state(self.trainer, self.folder.states)
+        if isinstance(event, RunStarted | RolledBack):
+            # A run that is killed before its first copy can be resumed too, and one that went back stays there.
+            self._save_state()
         elif isinstance(event, StepEnd) and self.every and event.global_step % self.every == 0:
             self._check()
-            path = self.folder.copies / (copy_name(self.trainer.adapter.name, event.global_step) + self.folder.suffix)
-            self.save(path)
-            save_state(self.trainer, self.folder.states)
-            self.trainer.emit(CheckpointSaved(event.global_step, path))
+            self._save_adapter(
+                self.folder.copies / (copy_name(self.trainer.adapter.name, event.global_step) + self.folder.suffix)
+            )
+            self._save_state()
+            self._drop_copies()
         elif isinstance(event, RunEnded):
             self._check()
             # The state first: if the adapter cannot be written, a resume still can write it.
-            save_state(self.trainer, self.folder.states)
-            self.save(self.adapter_path)
-            self.trainer.emit(CheckpointSaved(event.global_step, self.adapter_path))
+            self._save_state()
+            self._save_adapter(self.adapter_path)
+
+    def _save_state(self) -> None:
+        save_state(self.trainer, self.folder.states, self.states)
+
+    def _save_adapter(self, path: Path) -> None:
+        for written in self.save(path):
+            self.trainer.emit(CheckpointSaved(self.trainer.global_step, written))
+
+    def _drop_copies(self) -> None:
+        by_step: dict[int, list[Path]] = {}
+        names = {adapter.name for adapter in self.trainer.adapter.files().values()}
+        for path in self.folder.copies.glob(f"*{self.folder.suffix}"):
+            parsed = parse_copy_name(path.stem)
+            if parsed is not None and parsed[0] in names:
+                by_step.setdefault(parsed[1], []).append(path)
+        for path in (path for step in self.copies.dropped(by_step) for path in by_step[step]):
+            path.unlink(missing_ok=True)
+            path.with_name(f"{path.name}.optim").unlink(missing_ok=True)
 
     def _check(self) -> None:
         """Nothing is saved that has diverged."""

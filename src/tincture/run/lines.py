@@ -12,7 +12,9 @@ from tincture.events import (
     ModelLoaded,
     PreviewReady,
     Progressed,
+    RolledBack,
     RunStarted,
+    StepRejected,
     StepsDone,
 )
 
@@ -23,7 +25,7 @@ EVERY_S = 15.0
 def sentence(event: Event) -> str:
     """The event for a person; empty for one that is not worth a line."""
     match event:
-        case ModelLoaded() | MemoryFitted():
+        case ModelLoaded() | MemoryFitted() | StepRejected() | RolledBack():
             return event.description
         case Progressed():
             return f"{event.stage} {event.done}/{event.total}"

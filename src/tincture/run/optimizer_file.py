@@ -16,14 +16,14 @@ from tincture.adapters.adapter import Adapter
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, adapter: Adapter, path: Path) -> None:
-    """Writes the sidecar of ``path``, the adapter's file as it was just saved.
+    """Writes the sidecar of ``path``, the file of ``adapter`` as it was just saved, whose weights are the optimizer's.
 
     What it cannot hold is not written, with a warning: see the adapter's ``save_optimizer``.
 
     Raises:
         StorageError: a full disk, no permission.
     """
-    adapter.published().save_optimizer(path, type(optimizer).__name__, optimizer.state_dict())
+    adapter.save_optimizer(path, type(optimizer).__name__, optimizer.state_dict())
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, adapter: Adapter, path: Path) -> bool:

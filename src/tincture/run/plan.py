@@ -12,6 +12,7 @@ from tincture.data.dataset import PictureDataset
 from tincture.errors import AlreadyTrainedError
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import resolve_device
+from tincture.run.averages import check_beside
 from tincture.run.components import check, check_steps, find_adapter, fit_memory, load_adapter, load_base
 from tincture.run.data import load_data, load_template, mask_remarks, open_latents
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
@@ -32,6 +33,7 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
     path = find_adapter(settings, workspace)
     adapter = load_adapter(settings.kind, path, path.stem)
     make_optimizer(settings, adapter)  # refuses what train would refuse
+    check_beside(settings, adapter, path)
     device = resolve_device(settings.device)
     model = load_base(settings, workspace, stay=True)
     dataset = load_data(settings, model, open_latents(settings, model, device))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tincture.adapters.adapter import Adapter
 from tincture.data.listing import Source
 from tincture.formats.software import VERSION
 from tincture.models.arithmetic import Arithmetic
@@ -111,12 +112,12 @@ def software() -> dict[str, str]:
     return {"software": f"tincture {VERSION}"}
 
 
-def provenance(run: Components) -> dict[str, Any]:
-    """What an adapter's file says of how it was made, with what it said before the run of author, licence and so on."""
+def provenance(run: Components, adapter: Adapter) -> dict[str, Any]:
+    """What the file of ``adapter`` says of how it was made, with what it said before the run of author and so on."""
     settings = run.settings.replace(**run.model.overrides(), **_placeless(run))
     made = {**software(), "settings": settings.to_dict(), "data_hash": run.dataset.digest()}
     people = {"author": run.settings.author, "license": run.settings.license}
-    return {**run.adapter.provenance, **{key: text for key, text in people.items() if text}, **made}
+    return {**adapter.provenance, **{key: text for key, text in people.items() if text}, **made}
 
 
 def _placeless(run: Components) -> dict[str, Any]:

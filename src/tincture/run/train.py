@@ -16,6 +16,7 @@ from tincture.errors import UsageError
 from tincture.events import Callback, RunEnded, RunPrepared
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import resolve_device
+from tincture.run.averages import check_beside, remark_average
 from tincture.run.components import (
     Components,
     check_steps,
@@ -32,8 +33,9 @@ from tincture.run.records import arithmetics, preview_drawing, provenance, write
 from tincture.run.relocate import noted, refuse_foreign, relocated
 from tincture.settings.train import MEMORY_SETTINGS, TrainSettings
 from tincture.training import checkpoint
+from tincture.training.checkpoint import Retention
 from tincture.training.metrics import CsvLog, TensorBoardLog
-from tincture.workspace import Workspace
+from tincture.workspace import Workspace, path_beside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +75,8 @@ def train(
     path = find_adapter(settings, workspace)
     adapter = load_adapter(settings.kind, path, path.stem)
     check_steps(settings, adapter)
+    check_beside(settings, adapter, path)
+    remark_average(adapter, path)
     lines = load_template(settings, workspace)
     _remark_arithmetic(settings)
     with shortage_explained(settings, resolve_device(settings.device), lambda: None):
@@ -180,7 +184,18 @@ def _run(
     watchers: list[Callback] = [seconds, CsvLog(folder.csv, trainer.global_step)]
     if settings.tensorboard:
         watchers.append(TensorBoardLog(folder.tensorboard, trainer.global_step))
-    watchers.append(Checkpointer(trainer, folder, path, settings.save_every, lambda to: _save(run, folder, to, path)))
+    trainer.restore_last_good = lambda: checkpoint.restore_state(trainer, checkpoint.newest_state(folder.states))
+    watchers.append(
+        Checkpointer(
+            trainer,
+            folder,
+            path,
+            settings.save_every,
+            lambda to: _save(run, folder, to, path),
+            copies=Retention(settings.keep_copies, settings.keep_copies_every),
+            states=Retention(settings.keep_states, settings.keep_states_every),
+        )
+    )
     if settings.preview_every:
         watchers.append(_previewer(run, folder))
     watchers.extend(callbacks)
@@ -205,13 +220,18 @@ class _Seconds:
             self.value = event.seconds
 
 
-def _save(run: Components, folder: RunFolder, path: Path, adapter_path: Path) -> None:
-    final = path == adapter_path
+def _save(run: Components, folder: RunFolder, path: Path, adapter_path: Path) -> list[Path]:
+    """Writes all files of the adapter, of which ``path`` is the one to publish."""
+    final, files = path == adapter_path, run.adapter.files()
+    paths = {more: path_beside(path, run.adapter.name, more) for more in files}
     with noted(folder, run.adapter) if final else contextlib.nullcontext():
-        shown = run.adapter.published()
-        shown.save(path, model_name=run.model.name, model_hash=run.model.hash, provenance=provenance(run))
+        for more, adapter in files.items():
+            made = provenance(run, adapter)
+            adapter.save(paths[more], model_name=run.model.name, model_hash=run.model.hash, provenance=made)
     if run.settings.save_optimizer_state and final:
-        save_optimizer(run.trainer.optimizer, run.adapter, path)
+        beside = run.adapter.optimizer_beside
+        save_optimizer(run.trainer.optimizer, files[beside], paths[beside])
+    return list(paths.values())
 
 
 def _previewer(run: Components, folder: RunFolder) -> Previewer:

@@ -13,6 +13,7 @@ from tincture.run.data import possible_prompts
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.conditioning import Conditioning
+from tincture.training.guard import Guard
 from tincture.training.optimizer import create_optimizer
 from tincture.training.trainer import Clipping, Trainer, TrainingData
 
@@ -68,6 +69,13 @@ def make_trainer(
         seed=settings.seed,
         log_every=settings.log_every,
         auxiliary_loss=auxiliary_loss,
+        guard=Guard(
+            settings.on_divergence,
+            divergence_limit=settings.divergence_limit,
+            rollback_factor=settings.rollback_factor,
+            spike_threshold=settings.spike_threshold,
+            overflow_limit=settings.overflow_limit,
+        ),
     )
 
 

@@ -47,7 +47,13 @@ def _name(value: str) -> str | None:
     return None
 
 
+def _spike_threshold(value: float) -> str | None:
+    return None if value == 0 or value > 1 else "0 or above 1"
+
+
 _SIDES = Bounds("0 (chosen for you) or a multiple of 8", 0, multiple_of=8)
+_ANY_STEPS = 10**12
+"""No phase of a schedule lies beyond, so that all are seen."""
 MOST_PIXELS = 8192
 """Of a side, in a request."""
 
@@ -62,9 +68,10 @@ MEMORY_SETTINGS: Mapping[str, Any] = types.MappingProxyType(
 )
 """Settings that decide on how much memory a run needs, with what they usually are; those that cost least come first."""
 
-ADAPTER, OPTIMIZER, DATA, MACHINE, OUTPUT, PREVIEW = (
+ADAPTER, OPTIMIZER, GUARDS, DATA, MACHINE, OUTPUT, PREVIEW = (
     "What is trained",
     "Optimization",
+    "Averages and guards",
     "Pictures and captions",
     "Precision and device",
     "Copies and logs",
@@ -195,6 +202,42 @@ class TrainSettings(CheckedSettings):
         largest=LARGEST_REQUESTED_SEED,
     )
 
+    ema: str = setting(
+        "",
+        GUARDS,
+        "Publish exponential averages of the trained weights: their decay, such as 0.999, or its schedule 'decay:step, "
+        "decay'; empty: none.",
+        number=True,
+        largest=2000,
+    )
+    ema_warmup: bool = setting(True, GUARDS, "The decay after n steps is at most (1 + n) / (10 + n).")
+    ema_publish: Literal["average", "raw"] = setting(
+        "average",
+        GUARDS,
+        "Which weights the file, copies and previews show; the others stand beside, as NAME-raw or NAME-average.",
+    )
+    on_divergence: Literal["stop", "skip", "rollback"] = setting(
+        "stop",
+        GUARDS,
+        "What becomes of a step whose loss or gradients are NaN or infinite: the run stops, the step is left out, or "
+        "the run goes back to its last state with a lower rate.",
+    )
+    divergence_limit: int = setting(
+        3, GUARDS, "How often steps may be skipped or gone back from; then the run stops.", at_least(1), largest=10**6
+    )
+    rollback_factor: float = setting(
+        0.5, GUARDS, "Going back multiplies the learning rate by this.", Bounds("above 0 and below 1", 1e-6, below=1)
+    )
+    spike_threshold: float = setting(
+        0.0,
+        GUARDS,
+        "A loss over so many times the mean of the 32 before is a divergence too; 0: none is.",
+        _spike_threshold,
+    )
+    overflow_limit: int = setting(
+        20, GUARDS, "So many steps in a row whose float16 gradients overflow stop the run.", at_least(1), largest=1000
+    )
+
     device: str = setting("auto", MACHINE, "auto, cpu, cuda, cuda:N, mps, xpu.", device_name)
     vram: str = setting(
         "off",
@@ -224,6 +267,16 @@ class TrainSettings(CheckedSettings):
 
     log_dir: str = setting("", OUTPUT, "Folder for run folders; empty: textual_inversion in the workspace.")
     save_every: int = setting(500, OUTPUT, "Steps between copies of the adapter; 0: none.", at_least(0))
+    keep_copies: int = setting(0, OUTPUT, "Keep only so many of the newest copies; 0: all.", at_least(0))
+    keep_copies_every: int = setting(
+        0, OUTPUT, "Keep copies whose step is a multiple of this too; 0: none of them.", at_least(0)
+    )
+    keep_states: int = setting(
+        2, OUTPUT, "Keep so many of the newest training states, which a resume begins from.", at_least(1)
+    )
+    keep_states_every: int = setting(
+        0, OUTPUT, "Keep states whose step is a multiple of this too; 0: none of them.", at_least(0)
+    )
     save_optimizer_state: bool = setting(
         False, OUTPUT, "Keep the optimizer's state beside the finished file, for a later training to go on with."
     )
@@ -259,7 +312,7 @@ class TrainSettings(CheckedSettings):
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
         sound = {name: value for name, value in values.items() if name not in faulty}
-        faults = [*_data_faults(sound), *_kind_faults(sound), *_preview_faults(sound)]
+        faults = [*_data_faults(sound), *_kind_faults(sound), *_preview_faults(sound), *_output_faults(sound)]
         return faults + ([] if "steps" in faulty else _schedule_faults(sound))
 
     @property
@@ -325,10 +378,19 @@ def _preview_faults(values: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def _output_faults(values: Mapping[str, Any]) -> list[str]:
+    faults = []
+    if values.get("ema_publish", "average") == "raw" and not values.get("ema"):
+        faults.append("ema_publish is 'raw', but ema is empty, so that no weights are averaged; give both or neither")
+    if values.get("keep_copies_every") and not values.get("keep_copies"):
+        faults.append("keep_copies_every is given, but keep_copies is 0, so that all copies are kept; give both")
+    return faults
+
+
 def _schedule_faults(values: Mapping[str, Any]) -> list[str]:
     steps = values.get("steps", FIELDS["steps"].default)
-    schedules = {name for name, spec in FIELDS.items() if spec.number and spec.group == OPTIMIZER}
-    texts = {name: value for name, value in values.items() if name in schedules and value}
+    schedules = ("learning_rate", "clip_grad_value", "ema")
+    texts = {name: values[name] for name in schedules if values.get(name)}
     return [fault for name, text in texts.items() if (fault := _schedule_fault(name, text, steps))]
 
 
@@ -337,4 +399,6 @@ def _schedule_fault(name: str, text: str, steps: int) -> str | None:
         Schedule.parse(text, steps)
     except UsageError as error:
         return f"{name}: {str(error).rstrip('.')}"
+    if name == "ema" and any(phase.rate >= 1 for phase in Schedule.parse(text, _ANY_STEPS).phases):
+        return f"ema is {text!r}, but a decay must be below 1; usual ones are 0.99 to 0.9999"
     return None

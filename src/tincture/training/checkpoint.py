@@ -7,6 +7,8 @@ gradient scaler's, the losses of the window, what the trainer's parts have to ke
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,29 @@ from tincture.errors import FileFormatError, TinctureError
 from tincture.formats.files import atomic_torch_save, safe_torch_load
 from tincture.training.trainer import Trainer
 
-STATES_PER_RUN = 2
-"""Should the newest be unreadable, the one before still is."""
-
 _NAME = re.compile(r"step-(\d+)\.pt")
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Which files of a run stay, by their steps: the ``newest``, and those of a multiple of ``every``.
+
+    Args:
+        newest: how many; 0: all stay.
+        every: 0: no others.
+    """
+
+    newest: int
+    every: int = 0
+
+    def dropped(self, steps: Iterable[int]) -> list[int]:
+        """Those of ``steps`` that don't stay, newest first."""
+        old = sorted(set(steps), reverse=True)[self.newest :] if self.newest else []
+        return [step for step in old if not self.every or step % self.every]
+
+
+TWO_STATES = Retention(2)
+"""Should the newest be unreadable, the one before still is."""
 
 
 def state_path(folder: Path, global_step: int) -> Path:
@@ -30,8 +51,8 @@ def list_states(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found, reverse=True)
 
 
-def save_state(trainer: Trainer, folder: Path) -> Path:
-    """Writes the state after ``trainer.global_step`` into ``folder`` and drops all but the newest two."""
+def save_state(trainer: Trainer, folder: Path, retention: Retention = TWO_STATES) -> Path:
+    """Writes the state after ``trainer.global_step`` into ``folder`` and drops those that need not stay."""
     state = {
         "global_step": trainer.global_step,
         "adapter_step": trainer.adapter.step,
@@ -43,8 +64,8 @@ def save_state(trainer: Trainer, folder: Path) -> Path:
     }
     path = state_path(folder, trainer.global_step)
     atomic_torch_save(state, path)
-    for _, old in list_states(folder)[STATES_PER_RUN:]:
-        old.unlink(missing_ok=True)
+    for step in retention.dropped(step for step, _ in list_states(folder)):
+        state_path(folder, step).unlink(missing_ok=True)
     return path
 
 

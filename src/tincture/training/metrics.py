@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tincture.errors import StorageError, UsageError
-from tincture.events import Event, RunEnded, StepsDone
+from tincture.events import Event, RolledBack, RunEnded, StepsDone
 from tincture.formats.files import write_text
 
 CSV_COLUMNS = ("step", "epoch", "epoch_step", "loss", "learn_rate")
@@ -64,19 +64,25 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
 class CsvLog:
     """One line per step in the webui's columns: step, epoch, epoch_step, loss (7 digits), learn_rate.
 
-    Lines beyond ``global_step`` are dropped at the start: they belong to steps that a resumed run does again.
+    Lines beyond ``global_step`` are dropped at the start, and when the run goes back: they belong to steps that are
+    made again.
     """
 
     def __init__(self, path: Path, global_step: int) -> None:
         self.path = path
-        rows = [row for row in read_csv(path) if int(row["step"]) <= global_step]
+        self._drop_after(global_step)
+
+    def _drop_after(self, global_step: int) -> None:
+        rows = [row for row in read_csv(self.path) if int(row["step"]) <= global_step]
         text = io.StringIO()
         writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_text(path, text.getvalue())
+        write_text(self.path, text.getvalue())
 
     def on_event(self, event: Event) -> None:
+        if isinstance(event, RolledBack):
+            self._drop_after(event.global_step)
         if not isinstance(event, StepsDone):
             return
         lines = "".join(
@@ -112,10 +118,18 @@ class TensorBoardLog:
             raise UsageError(
                 "TensorBoard logs were asked for, but it is not installed: pip install 'tincture[tensorboard]'."
             ) from error
-        # purge_step makes TensorBoard forget the steps that a resumed run does again.
-        self._writer: Any = SummaryWriter(str(folder), purge_step=global_step + 1)
+        # purge_step makes TensorBoard forget the steps that are made again.
+        self._folder, self._writer_class = str(folder), SummaryWriter
+        self._writer: Any = self._open(global_step)
+
+    def _open(self, global_step: int) -> Any:
+        writer: Any = self._writer_class
+        return writer(self._folder, purge_step=global_step + 1)
 
     def on_event(self, event: Event) -> None:
+        if isinstance(event, RolledBack):
+            self._writer.close()
+            self._writer = self._open(event.global_step)
         if isinstance(event, StepsDone):
             for record in event.records:
                 self._writer.add_scalar("Loss/train", record.loss, record.global_step)

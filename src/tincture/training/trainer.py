@@ -10,7 +10,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -22,11 +22,22 @@ from tincture.adapters.adapter import Adapter, AuxiliaryLoss
 from tincture.data.batches import BatchPlan
 from tincture.data.latents import LatentCache
 from tincture.errors import DivergedError
-from tincture.events import Callback, Event, RunEnded, RunStarted, StepEnd, StepRecord, StepsDone
+from tincture.events import (
+    Callback,
+    Event,
+    RolledBack,
+    RunEnded,
+    RunStarted,
+    StepEnd,
+    StepRecord,
+    StepRejected,
+    StepsDone,
+)
 from tincture.models.devices import PRECISIONS
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.settings.schedule import Schedule
 from tincture.training.conditioning import Conditioning
+from tincture.training.guard import SOUND, Guard, Verdict
 from tincture.training.loss import denoising_loss
 from tincture.training.metrics import LossWindow
 
@@ -83,8 +94,10 @@ class Trainer:
         precision: of the frozen model's arithmetic; the trained weights stay float32.
         log_every: losses are read from the device once in so many steps, so that no step waits for it.
         auxiliary_loss: is added to the denoising loss.
+        guard: judges each step before it changes the weights; None: one that stops the run when it diverges.
 
     Attributes:
+        restore_last_good: puts the newest saved state back, for a guard that rolls back; None: there is none.
         parts: by name, what else belongs to the states of the run, see ``add_part``.
         ending: why the run ends before its last step without having been interrupted; empty for as long as it does not.
     """
@@ -106,6 +119,7 @@ class Trainer:
         seed: int = 0,
         log_every: int = 10,
         auxiliary_loss: AuxiliaryLoss | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.model, self.adapter, self.data, self.conditioning = model, adapter, data, conditioning
         self.optimizer, self.learning_rate, self.clipping = optimizer, learning_rate, clipping
@@ -114,7 +128,9 @@ class Trainer:
         self.dtype = PRECISIONS[precision]
         self.grad_scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
         self.window = LossWindow(len(data.latents))
-        self.parts: dict[str, Part] = {}
+        self.guard = guard or Guard()
+        self.restore_last_good: Callable[[], None] | None = None
+        self.parts: dict[str, Part] = {"guard": self.guard}
         self.ending = ""
         self._saved_parts: dict[str, Any] = {}
         self._unread: list[tuple[int, float, Tensor]] = []
@@ -134,11 +150,17 @@ class Trainer:
                 RunStarted(self.global_step, self.steps, len(self.data.latents), self.data.plan.micro_batches_per_epoch)
             )
             while self.global_step < self.steps and not self.ending and not stop.is_set():
-                rate = self.learning_rate.at(self.global_step)
-                loss = self.make_step(rate)
+                rate = self.learning_rate.at(self.global_step) * self.guard.rate_factor
+                loss, verdict = self.make_step(rate)
+                if verdict.kind == "overflow":
+                    self._repeat(verdict.reason)
+                    continue
+                if verdict.kind == "diverged" and self._reject(rate, verdict.reason):
+                    continue
                 self.global_step += 1
                 self.adapter.advance()
-                self._unread.append((self.global_step, rate, loss))
+                if verdict.kind == "sound":
+                    self._unread.append((self.global_step, rate, loss))
                 if len(self._unread) >= self.log_every:
                     self.read_losses()
                 self.emit(StepEnd(self.global_step, self.steps))
@@ -164,18 +186,51 @@ class Trainer:
             if name in states:
                 part.load_state_dict(states[name])
 
-    def make_step(self, rate: float) -> Tensor:
-        """Makes one step, the adapter being attached; returns its mean loss, still on the device. Counts nothing."""
+    def make_step(self, rate: float) -> tuple[Tensor, Verdict]:
+        """Makes one step, the adapter being attached, unless the guard judges it unsound. Counts nothing.
+
+        Returns:
+            Its mean loss, a scalar that is still on the device, and the guard's verdict.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self._accumulate_gradients()
         self.grad_scaler.unscale_(self.optimizer)
-        if self.clipping is not None:
-            self._clip(self.adapter.parameters(), self.clipping)
-        self.grad_scaler.step(self.optimizer)
+        verdict = self.guard.judge(loss, self.adapter.parameters(), self.grad_scaler.is_enabled())
+        if verdict is SOUND:
+            if self.clipping is not None:
+                self._clip(self.adapter.parameters(), self.clipping)
+            self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss
+        return loss, verdict
+
+    def _repeat(self, reason: str) -> None:
+        """The step is to be made again, with a smaller scale of the loss."""
+        self.guard.count_overflow(self.global_step + 1, self.grad_scaler.get_scale())
+        self.emit(StepRejected(self.global_step + 1, reason, True, self.guard.overflows))
+
+    def _reject(self, rate: float, reason: str) -> bool:
+        """What becomes of a diverged step; whether the run stands at an earlier one now, and not behind this one.
+
+        Raises:
+            DivergedError: the run shall stop, or this happened too often.
+        """
+        guard, step = self.guard, self.global_step + 1
+        if guard.on_divergence == "stop":
+            self.read_losses()  # the log has all that was sound
+        guard.count_divergence(step, rate, reason)
+        if guard.on_divergence == "skip":
+            self.emit(StepRejected(step, reason, False, guard.divergences))
+            return False
+        if self.restore_last_good is None:
+            raise DivergedError(f"Step {step} was not made: {reason}. There is no saved state to go back to.")
+        divergences, rate_factor = guard.divergences, guard.rate_factor
+        self.restore_last_good()
+        self._unread.clear()
+        guard.lower_rate(divergences, rate_factor)
+        self.emit(RolledBack(self.global_step, step, reason, guard.rate_factor, divergences))
+        return True
 
     @contextlib.contextmanager
     def publishing(self) -> Iterator[Adapter]:

@@ -87,6 +87,7 @@ class MemoryEstimator:
         """What a run with ``settings`` takes; its memory settings must all be given, see ``TrainSettings.resolved``."""
         rehearsal = self._rehearsal(settings)
         weights, step, data = rehearsal.weights(), self._step(settings), self._data(settings)
+        averages = sum(tensor.nbytes for tensor in self.adapter.state_dict().values()) if settings.ema else 0
         offload = settings.offload and self.device_type != "cpu"
         resident = self._resident(settings) if offload else frozenset(weights)
 
@@ -95,9 +96,9 @@ class MemoryEstimator:
             return sum(weights[name] for name in ({part} if alone else {part, *resident}))
 
         # The optimizer keeps nothing before the first step.
-        trained = sum(parameter.nbytes for parameter in self.adapter.parameters())
+        trained = sum(parameter.nbytes for parameter in self.adapter.parameters()) + averages
         phases = {ENCODING: there(VAE) + trained + data + self._encoding(settings)}
-        lasting = step.lasting + data
+        lasting = step.lasting + averages + data
         prompts = there(TEXT_ENCODERS) + lasting + self._prompts(settings)
         if not self.adapter.trains_text:
             phases[PROMPTS] = prompts
@@ -105,7 +106,7 @@ class MemoryEstimator:
         if settings.preview_every:
             drawing, decoding = self._preview(settings)
             phases[PREVIEWS] = max(prompts, there(DENOISER) + lasting + drawing, there(VAE) + lasting + decoding)
-        return MemoryEstimate(weights, step.lasting, data, phases)
+        return MemoryEstimate(weights, step.lasting + averages, data, phases)
 
     # --- phases ------------------------------------------------------------------------------------------------------
 
@@ -169,6 +170,8 @@ class MemoryEstimator:
         rehearsal = self._rehearsal(settings)
         # A scaler of gradients looks at numbers. In memory both half precisions are alike.
         alike = settings.replace(precision="bf16") if settings.precision == "fp16" else settings
+        # So does a guard, and there are none here.
+        alike = alike.replace(on_divergence="stop", spike_threshold=0)
         largest = self._largest(lambda width, height: settings.batch_size)
         step = alike.replace(gradient_accumulation_steps=min(2, settings.gradient_accumulation_steps))
         key = {name: value for name, value in step.to_dict().items() if not name.startswith(_NOT_OF_A_STEP)}

@@ -131,6 +131,8 @@ def changes_by(job: Job, record: EventRecord) -> dict[str, Any]:
             return {**stage, "global_step": record["done"], "steps": record["total"]} if counts else stage
         case "started" | "progress":
             return {"stage": "", "global_step": record["global_step"], "steps": record["steps"]}
+        case "rolled_back":
+            return {"global_step": record["global_step"]}
         case "steps":
             step, *_, rate = record["records"][-1]
             same = {name: record[name] for name in ("steps", "eta_s")}

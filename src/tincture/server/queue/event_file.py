@@ -40,9 +40,11 @@ from tincture.events import (
     ModelLoaded,
     PreviewReady,
     Progressed,
+    RolledBack,
     RunPrepared,
     RunStarted,
     StepEnd,
+    StepRejected,
     StepsDone,
 )
 from tincture.formats.temporary_file import sync
@@ -220,6 +222,10 @@ def _steps(event: StepsDone) -> Iterator[EventRecord]:
 
 def _plain(event: Event) -> EventRecord | None:
     match event:
+        case StepRejected():
+            return {"type": "remark", "text": event.description}
+        case RolledBack():
+            return {"type": "rolled_back", "global_step": event.global_step, "text": event.description}
         case ModelLoaded():
             return {"type": "model", "text": event.description}
         case MemoryFitted():

@@ -76,6 +76,10 @@ class History:
             case "started":
                 self._pace.clear()
                 self._forget_after(record["global_step"])
+            case "rolled_back":
+                self._remarks.append(str(record["text"]))
+                self._pace.clear()
+                self._forget_after(record["global_step"])
             case "progress":
                 self._note_pace(float(record["time"]), int(record["global_step"]))
             case "steps":

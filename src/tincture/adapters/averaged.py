@@ -1,0 +1,161 @@
+"""Averages of what is trained: exponential, over the optimizer steps, of any adapter's weights.
+
+After step n the average is ``d * average + (1 - d) * weights`` with the decay d of that step. With a warm-up d is at
+most (1 + n) / (10 + n), n being the updates before, so that the first weights are soon forgotten (Polyak averaging as
+in Karras et al. 2022, appendix F; the warm-up is that of diffusers' ``EMAModel`` and of TensorFlow before it).
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from tincture.adapters.adapter import Adapter, AuxiliaryLoss
+
+if TYPE_CHECKING:
+    from tincture.models.diffusion_model import DiffusionModel
+
+Published = Literal["average", "raw"]
+BESIDE: Mapping[Published, str] = {"average": "-raw", "raw": "-average"}
+"""What is added to the name for the weights that are not published."""
+WEIGHTS = "weights"
+"""Key in a file's provenance: which of the two it holds."""
+
+
+class Averaged(Adapter):
+    """Trains ``inner`` and keeps averages of its weights, which are what is published; an ``Adapter``.
+
+    Args:
+        inner: what is trained; it belongs to this one from now on.
+        decay: of the optimizer step from ``step`` to ``step + 1``, 0 <= decay < 1.
+        warmup: whether the decay warms up.
+        publish: which weights bear the adapter's name; the others are ``NAME-raw`` or ``NAME-average``.
+    """
+
+    def __init__(
+        self,
+        inner: Adapter,
+        decay: Callable[[int], float],
+        *,
+        warmup: bool = True,
+        publish: Published = "average",
+    ) -> None:
+        self.inner, self.average = inner, copy.deepcopy(inner)
+        self.decay, self.warmup, self.publish = decay, warmup, publish
+        self.updates = 0
+        self.kind, self.trains_text = inner.kind, inner.trains_text
+        self.name, self.step, self.provenance = inner.name, inner.step, inner.provenance
+
+    @classmethod
+    def create(cls, name: str, model: Callable[[], DiffusionModel], **options: Any) -> Self:
+        """Averages are of an adapter that is there: TypeError."""
+        raise TypeError(f"{name!r} is to be made by the class of its kind, and given to Averaged then.")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """A file holds either weights, never both: TypeError."""
+        raise TypeError(f"{os.fspath(path)} is to be loaded by the class of its kind, and given to Averaged then.")
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """Counts the step and brings the averages on."""
+        decay = self.decay(self.step)
+        if self.warmup:
+            decay = min(decay, (1 + self.updates) / (10 + self.updates))
+        averages = self.average.state_dict()
+        for name, tensor in self.inner.state_dict().items():
+            averages[name].lerp_(tensor, 1 - decay)
+        self.updates += 1
+        self.step += 1
+        self.inner.advance()
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Those of the inner one."""
+        return self.inner.parameters()
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches the inner one; the average is never in training mode."""
+        self.inner.train(mode)
+        return self
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves both."""
+        self.inner.to(device)
+        self.average.to(device)
+        return self
+
+    def auxiliary_loss(
+        self, settings: Mapping[str, Any], model: DiffusionModel, masks: Callable[[], Sequence[Tensor | None]]
+    ) -> AuxiliaryLoss | None:
+        """The inner one's."""
+        return self.inner.auxiliary_loss(settings, model, masks)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The inner one's tensors, the averages, and how many updates these had."""
+        trained = {f"trained.{name}": tensor for name, tensor in self.inner.state_dict().items()}
+        averages = {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        return {**trained, **averages, "updates": torch.tensor(self.updates)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over what ``state_dict`` gave."""
+        self.inner.load_state_dict(_below("trained.", state))
+        self.average.load_state_dict(_below("average.", state))
+        self.updates = int(state["updates"])
+
+    # --- acting, and files: the inner one's --------------------------------------------------------------------------
+
+    def attach(self, model: DiffusionModel, multiplier: float = 1.0) -> AbstractContextManager[None]:
+        """What is trained acts."""
+        return self.inner.attach(model, multiplier)
+
+    def require_fit(self, model: DiffusionModel) -> None:
+        """See ``Adapter``."""
+        self.inner.require_fit(model)
+
+    def check_run(self, settings: Mapping[str, Any], model: DiffusionModel, lines: Sequence[str]) -> None:
+        """See ``Adapter``."""
+        self.inner.check_run(settings, model, lines)
+
+    def published(self) -> Adapter:
+        """The averages, or what is trained, as ``publish`` has it."""
+        return self.files()[""]
+
+    def files(self) -> Mapping[str, Adapter]:
+        """Both: the published one by the name itself, the other beside it."""
+        average, raw, beside = self.average, self.inner, BESIDE[self.publish]
+        if self.publish == "average":
+            return {"": self._labelled(average, "average"), beside: self._labelled(raw, "raw", beside)}
+        return {"": self._labelled(raw, "raw"), beside: self._labelled(average, "average", beside)}
+
+    @property
+    def optimizer_beside(self) -> str:
+        """The optimizer's state belongs to what is trained."""
+        return BESIDE["average"] if self.publish == "average" else ""
+
+    def _labelled(self, adapter: Adapter, weights: str, more: str = "") -> Adapter:
+        """The same tensors, with what is to stand in the file."""
+        labelled = copy.copy(adapter)
+        labelled.name, labelled.step = self.name + more, self.step
+        labelled.provenance = {**self.provenance, WEIGHTS: weights}
+        return labelled
+
+    @property
+    def suffix(self) -> str:
+        """The inner one's."""
+        return self.inner.suffix
+
+    def save(self, path: str | os.PathLike[str], **about: Any) -> None:
+        """Writes what is published."""
+        self.published().save(path, **about)
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

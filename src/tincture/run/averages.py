@@ -1,0 +1,58 @@
+"""Averages of a run: made where the settings ask for them, and the file that they add beside the adapter's."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from tincture.adapters.adapter import Adapter
+from tincture.adapters.averaged import BESIDE, WEIGHTS, Averaged
+from tincture.errors import TinctureError, UsageError
+from tincture.settings.schedule import Schedule
+from tincture.settings.train import TrainSettings
+from tincture.workspace import path_beside
+
+
+def averaged(settings: TrainSettings, adapter: Adapter) -> Adapter:
+    """The adapter, with averages of its weights if the settings ask for them."""
+    adapter.provenance.pop(WEIGHTS, None)  # what it held before the run
+    if not settings.ema:
+        return adapter
+    decay = Schedule.parse(settings.ema, settings.steps)
+    return Averaged(adapter, decay.at, warmup=settings.ema_warmup, publish=settings.ema_publish)
+
+
+def check_beside(settings: TrainSettings, adapter: Adapter, path: Path) -> None:
+    """Makes sure that the file beside the adapter's ``path`` is the run's to write.
+
+    Raises:
+        UsageError: another adapter bears its name.
+    """
+    if not settings.ema:
+        return
+    beside = path_beside(path, adapter.name, BESIDE[settings.ema_publish])
+    if beside.exists() and not _belongs_to(adapter, beside):
+        raise UsageError(
+            f"{beside} would be overwritten: with ema, weights that are not published are saved under that name, and "
+            f"it is not of a run of {adapter.name!r}. Rename it, or train without ema."
+        )
+
+
+def _belongs_to(adapter: Adapter, beside: Path) -> bool:
+    try:
+        found = type(adapter).load(beside).provenance
+    except TinctureError:
+        return False
+    settings = found.get("settings")
+    return WEIGHTS in found and isinstance(settings, dict) and settings.get("name") == adapter.name
+
+
+def remark_average(adapter: Adapter, path: Path) -> None:
+    """Warns that the adapter in ``path`` holds averages, when what was trained lies beside it."""
+    raw = path_beside(path, adapter.name, BESIDE["average"])
+    if adapter.provenance.get(WEIGHTS) == "average" and raw.exists():
+        warnings.warn(
+            f"{path.name} holds averaged weights, from which this training begins. What was trained, with the "
+            f"optimizer's state if that was saved, is {raw.stem!r}.",
+            stacklevel=3,
+        )
