@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,9 @@ def caption_for(
 ) -> str:
     """The caption of the picture at `path`.
 
-    It is the text of the file of the same name ending in .txt, else .caption, its lines joined to one. Without such a
-    file it is `otherwise`; if that is None too, it comes from the picture's own name: without the ending and a leading
-    run of digits and hyphens ("0012-1-a fox.png" gives "a fox"), and reduced to the matches of `word_regex`, joined by
+    It is the text of the first of its `caption_files` that is there, its lines joined to one. Without such a file it is
+    `otherwise`; if that is None too, it comes from the picture's own name: without the ending and a leading run of
+    digits and hyphens ("0012-1-a fox.png" gives "a fox"), and reduced to the matches of `word_regex`, joined by
     `join_string`, where a regex is given. A regex with one group stands for what the group matched.
 
     Args:
@@ -60,11 +60,21 @@ def written_caption(path: Path, encoding: str = "utf-8") -> str | None:
         DataError: the text file cannot be read in this encoding.
         UsageError: there is no such encoding.
     """
-    for text_file in (path.with_suffix(ending) for ending in CAPTION_ENDINGS):
+    for text_file in caption_files(path):
         if os.path.isfile(text_file):
             lines = _read_text(text_file, encoding).splitlines()
             return " ".join(line.strip() for line in lines if line.strip())
     return None
+
+
+def caption_files(picture: Path) -> Iterator[Path]:
+    """Where the caption of a picture may stand, what comes first counts: of 1.png in 1.txt, 1.caption, 1.png.txt, ...
+
+    Some programs write the endings in capitals.
+    """
+    for stem in dict.fromkeys((picture.stem, picture.name)):
+        for ending in (*CAPTION_ENDINGS, *(ending.upper() for ending in CAPTION_ENDINGS)):
+            yield picture.with_name(stem + ending)
 
 
 def load_template(path_or_name: str | Path, folder: Path | None = None) -> list[str]:

@@ -12,7 +12,15 @@ from tincture.data.captions import caption_for
 from tincture.data.dataset import PictureDataset, Sample
 from tincture.data.decoded import DecodedPictures
 from tincture.data.fitting import Buckets, Fit, Size, fitting
-from tincture.data.listing import PictureFile, Source, list_pictures, name_some
+from tincture.data.listing import (
+    PictureFile,
+    Source,
+    caption_remarks,
+    inner_remarks,
+    list_pictures,
+    name_some,
+    no_pictures,
+)
 from tincture.data.masks import MaskFinder, checked_mask, read_mask
 from tincture.data.picture_check import PictureCheck, check_picture
 from tincture.data.picture_files import UnreadablePictureError, read_picture
@@ -82,11 +90,14 @@ def load_dataset(
         decoded=DecodedPictures(keep_pixels),
     )
     sources = [Source.parse(text) for text in ([folders] if isinstance(folders, str | Path) else folders)]
+    roots = [source.folder for source in sources]
     listings = [list_pictures(source, recursive=recursive, folder_repeats=folder_repeats) for source in sources]
-    samples, skipped = _usable([file for listing in listings for file in listing.files], reader.sample)
+    files = [file for listing in listings for file in listing.files]
+    samples, skipped = _usable(files, reader.sample)
     if not samples:
-        raise DataError(_nothing_usable([source.folder for source in sources], skipped))
+        raise DataError(_nothing_usable(roots, skipped))
     remarks = [remark for listing in listings for remark in listing.remarks]
+    remarks += caption_remarks(listings) + ([] if recursive else inner_remarks(roots, files))
     remarks += _remarks(samples, reader.finder)
     if flip:
         samples = [both for sample in samples for both in (sample, dataclasses.replace(sample, flip=True))]
@@ -185,7 +196,7 @@ def _remarks(samples: Sequence[Sample], finder: MaskFinder | None) -> list[str]:
 def _nothing_usable(folders: Sequence[Path], skipped: Sequence[tuple[Path, str]]) -> str:
     where = ", ".join(map(str, folders))
     if not skipped:
-        return f"There are no pictures in the folder {where}. Put some into it (PNG, JPEG, WebP, ...)."
+        return no_pictures(folders)
     reasons = "; ".join(f"{path.name}: {reason}" for path, reason in skipped[:MOST_REASONS])
     more = f"; and {len(skipped) - MOST_REASONS} more" if len(skipped) > MOST_REASONS else ""
     return f"None of the pictures in the folder {where} can be used. {reasons}{more}."

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tincture.data.caption_lists import read_metadata
+from tincture.data.captions import CAPTION_ENDINGS, caption_files
 from tincture.data.masks import MASK_FOLDER
 from tincture.errors import DataError, UsageError
 
 MAX_REPEATS = 10_000
+
+PICTURE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif"}
+    | {".ppm", ".pgm", ".jp2"}
+)
+"""The usual ones: what lies in a folder that nobody named, or comes from another machine, is a picture by these."""
+_REPEATS = r"(\d{1,4})_.+"
+MOST_SEARCHED = 200
+"""So many folders are looked into where one has no pictures, to say which have."""
 
 # What lies beside pictures without being meant as one. Everything else is tried: an ending says little of a content.
 NO_PICTURES = frozenset(
@@ -68,10 +79,16 @@ class PictureFile:
 
 @dataclass
 class Listing:
-    """What folders hold; `remarks` are sentences about what is odd."""
+    """What folders hold.
+
+    Attributes:
+        remarks: sentences about what is odd.
+        unused_captions: caption files that belong to no picture.
+    """
 
     files: list[PictureFile] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    unused_captions: list[Path] = field(default_factory=list)
 
 
 def list_pictures(source: Source, *, recursive: bool = False, folder_repeats: bool = False) -> Listing:
@@ -91,17 +108,70 @@ def list_pictures(source: Source, *, recursive: bool = False, folder_repeats: bo
     captions: dict[Path, str] = {}
     paths: dict[Path, None] = {}
     for folder, entries in _folders(source.folder, recursive, listing.remarks):
-        paths.update(dict.fromkeys(path for path in entries if _may_be_picture(path)))
+        pictures = [path for path in entries if _may_be_picture(path)]
+        paths.update(dict.fromkeys(pictures))
+        listing.unused_captions += _unused_captions(entries, pictures)
         named, remarks = read_metadata(folder)
         captions.update(named)
         listing.remarks += remarks
-        if unnamed := [path.name for path in entries if named and _may_be_picture(path) and path not in named]:
+        if unnamed := [path.name for path in pictures if named and path not in named]:
             listing.remarks.append(f"The metadata file in {folder} does not name {name_some(unnamed)}.")
     paths.update(dict.fromkeys(captions))
     for path in paths:
         times = _repeats_of(path.parent, source.folder) if folder_repeats else 1
         listing.files.append(PictureFile(path, source.folder, source.repeats * times, captions.get(path)))
     return listing
+
+
+def caption_remarks(listings: Iterable[Listing]) -> list[str]:
+    """A sentence about caption files that belong to no picture, where there are any."""
+    names = [path.name for listing in listings for path in listing.unused_captions]
+    if not names:
+        return []
+    called = "One is called like its picture, such as 1.txt beside 1.png"
+    return [f"Caption files that belong to no picture: {name_some(names)}. {called}."]
+
+
+def inner_remarks(folders: Sequence[Path], files: Iterable[PictureFile]) -> list[str]:
+    """A sentence about folders inside the folders whose pictures are not among the files, where there are any."""
+    taken = {file.path.parent for file in files}
+    inner = [(folder, place) for folder in folders for place in inner_folders(folder) if place not in taken]
+    if not inner:
+        return []
+    names = name_some([place.relative_to(folder).as_posix() for folder, place in inner])
+    return [f"Pictures in inner folders are left out: {names}. The setting recursive takes them."]
+
+
+def _unused_captions(entries: Sequence[Path], pictures: Sequence[Path]) -> list[Path]:
+    written = [path for path in entries if path.suffix.lower() in CAPTION_ENDINGS and not path.name.startswith(".")]
+    used = {place.name for picture in pictures for place in caption_files(picture)} if written else set()
+    return [path for path in written if path.name not in used and path.is_file()]
+
+
+def inner_folders(folder: Path) -> list[Path]:
+    """Folders inside that hold pictures, nearest first; of very many, some of the first."""
+    found = itertools.islice(_folders(folder, True, []), MOST_SEARCHED)
+    inner = [place for place, entries in found if place != folder and any(map(_is_called_a_picture, entries))]
+    return sorted(inner, key=lambda place: len(place.parts))
+
+
+def no_pictures(folders: Sequence[Path], *, with_repeats: bool = True) -> str:
+    """What to say of folders without pictures: what lies in folders inside them, and which setting takes it.
+
+    Args:
+        with_repeats: whether the caller knows the setting folder_repeats.
+    """
+    sentence = f"There are no pictures in the folder {', '.join(map(str, folders))}"
+    inner = [(folder, place) for folder in folders for place in inner_folders(folder)]
+    if not inner:
+        return f"{sentence}. Put some into it (PNG, JPEG, WebP, ...)."
+    names = [place.relative_to(folder).as_posix() for folder, place in inner]
+    numbered = with_repeats and any(re.match(_REPEATS, place.name) for _, place in inner)
+    repeats = ", with the setting folder_repeats to take the number in a folder's name as repeats" if numbered else ""
+    return (
+        f"{sentence} itself, but in folders inside it: {name_some(names)}. To take them, give the setting recursive"
+        f"{repeats}; or name one of them instead, such as {inner[0][1]}."
+    )
 
 
 def name_some(names: list[str], most: int = 5) -> str:
@@ -135,7 +205,9 @@ def _why_not(folder: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"The picture folder {folder} does not exist. Check the path."
     if isinstance(error, NotADirectoryError):
-        return f"{folder} is a file. Give the folder that holds the pictures."
+        packed = folder.suffix.lower() in (".zip", ".7z", ".rar", ".tar", ".gz")
+        advice = "Unpack it, and give the folder" if packed else "Give the folder that holds the pictures"
+        return f"{folder} is a file. {advice}{'' if packed else f' ({folder.parent})'}."
     return f"The picture folder {folder} cannot be read: {error.strerror}."
 
 
@@ -150,10 +222,14 @@ def _may_be_picture(path: Path) -> bool:
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 
+def _is_called_a_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES and _may_be_picture(path)
+
+
 def _repeats_of(folder: Path, root: Path) -> int:
     """The number before "_" in the name of the innermost folder, from `root` on, that has one; else 1."""
     for inner in (folder, *folder.parents):
-        if match := re.fullmatch(r"(\d{1,4})_.+", inner.resolve().name if inner == root else inner.name):
+        if match := re.fullmatch(_REPEATS, inner.resolve().name if inner == root else inner.name):
             return max(1, int(match[1]))
         if inner == root:
             break

@@ -62,7 +62,7 @@ def list_sources(source: Path, destination: Path, *, recursive: bool) -> Listing
         *(f"The folder {folder} holds crops, not sources; passed over." for folder in made),
     ]
     _refuse_mixing({found.path.parent for found in sources}, destination)
-    return Listing(sources, remarks)
+    return Listing(sources, remarks, listing.unused_captions)
 
 
 def _within(source: Path, destination: Path) -> Iterator[str]:

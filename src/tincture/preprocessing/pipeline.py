@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tincture.data.listing import Listing, PictureFile, name_some
+from tincture.data.listing import Listing, PictureFile, caption_remarks, name_some, no_pictures
 from tincture.data.masks import MaskFinder
 from tincture.errors import DataError, StorageError
 from tincture.events import Callback, Progressed
@@ -113,7 +113,7 @@ def _listing(settings: PreprocessSettings) -> Listing:
     check_places(source, destination, recursive=settings.recursive)
     listing = list_sources(source, destination, recursive=settings.recursive)
     if not listing.files:
-        raise DataError(f"There are no pictures in the folder {source}. Put some into it (PNG, JPEG, WebP, ...).")
+        raise DataError(no_pictures([source], with_repeats=False))
     return listing
 
 
@@ -126,7 +126,9 @@ def _open(settings: PreprocessSettings, listing: Listing, overwrite: bool) -> _R
     ledger = Ledger(open_report(settings, destination, overwrite=overwrite), destination)
     ledger.enter({name: stem_of(each.path) for name, each in found.items()})
     ledger.report.face_detector = chosen.detector
-    ledger.report.remarks = [*listing.remarks, *chosen.remarks, *_missing_corners(settings), *_vanished(ledger, found)]
+    beside = caption_remarks([listing]) if settings.existing_captions != "ignore" else []
+    odd = [*listing.remarks, *beside, *chosen.remarks, *_missing_corners(settings), *_vanished(ledger, found)]
+    ledger.report.remarks = odd
     for remark in ledger.report.remarks:
         warnings.warn(remark, stacklevel=3)
     ledger.report.complete = False

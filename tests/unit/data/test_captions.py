@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tincture.data.captions import caption_for, load_template, possible_prompts, prompt_for
+from tincture.data.captions import caption_files, caption_for, load_template, possible_prompts, prompt_for
 from tincture.errors import DataError, UsageError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data"
@@ -45,6 +45,18 @@ def test_where_a_caption_is_looked_for(tmp_path: Path) -> None:
     assert caption_for(path, otherwise="from a list") == "caption"
     path.with_suffix(".txt").write_text("txt")
     assert caption_for(path, otherwise="from a list") == "txt"
+
+
+@pytest.mark.parametrize(
+    "name", ["1.txt", "1.caption", "1.TXT", "1.CAPTION", "1.png.txt", "1.png.caption", "1.png.TXT", "1.png.CAPTION"]
+)
+def test_a_caption_file_may_be_called_in_many_ways(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("a red square")
+    assert caption_for(tmp_path / "1.png", otherwise="none") == "a red square"
+    assert caption_for(tmp_path / "2.png", otherwise="none") == "none"
+    (tmp_path / "1.txt").write_text("the usual one")
+    assert caption_for(tmp_path / "1.png") == "the usual one"
+    assert name in [path.name for path in caption_files(tmp_path / "1.png")]
 
 
 @pytest.mark.parametrize(

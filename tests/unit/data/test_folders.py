@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -252,10 +253,10 @@ def test_a_picture_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: py
     save(tmp_path / "b.png")
     opened = Image.open
 
-    def refuse(path: Path) -> Image.Image:
+    def refuse(path: Path, **options: Any) -> Image.Image:
         if path.name == "a.png":
             raise PermissionError(13, "Permission denied")
-        return opened(path)
+        return opened(path, **options)
 
     monkeypatch.setattr(Image, "open", refuse)
     dataset = load_dataset(tmp_path, width=16, height=16)

@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from tincture.data.listing import Source, list_pictures, name_some
+from tincture.data.listing import (
+    MOST_SEARCHED,
+    Listing,
+    PictureFile,
+    Source,
+    caption_remarks,
+    inner_folders,
+    inner_remarks,
+    list_pictures,
+    name_some,
+    no_pictures,
+)
 from tincture.errors import DataError, UsageError
 
 
@@ -136,6 +147,57 @@ def test_pictures_that_metadata_name_are_found_with_their_captions(tmp_path: Pat
     assert captions(False) == {"a.png": "a", "b.png": None, "in/c.png": "c"}
     assert captions(True) == {"a.png": "a", "b.png": None, "in/c.png": "nearer", "in/d.png": None}
     assert list_pictures(Source(tmp_path)).remarks == [f"The metadata file in {tmp_path} does not name b.png."]
+
+
+def test_caption_files_that_belong_to_no_picture_are_named(tmp_path: Path) -> None:
+    make(tmp_path, "1.png", "1.TXT", "2.png", "2.png.txt", "3.png", "3.txt", "3.caption", "y/4.png", "y/4.txt")
+    make(tmp_path, "1 .txt", "2.txt.txt", "5.txt", "readme.TXT", "6.png.caption", ".hidden.txt", "notes.md")
+    (tmp_path / "folder.txt").mkdir()
+    unused = ["1 .txt", "2.txt.txt", "5.txt", "6.png.caption", "readme.TXT"]
+    listing = list_pictures(Source(tmp_path))
+    assert [path.name for path in listing.unused_captions] == unused
+    make(tmp_path, "y/z.caption")
+    inner = list_pictures(Source(tmp_path), recursive=True)
+    assert [path.name for path in inner.unused_captions] == [*unused, "z.caption"]
+    assert caption_remarks([listing, inner]) == [
+        "Caption files that belong to no picture: 1 .txt, 2.txt.txt, 5.txt, 6.png.caption, readme.TXT and 6 more. "
+        "One is called like its picture, such as 1.txt beside 1.png."
+    ]
+    assert caption_remarks([list_pictures(Source(tmp_path / "y" / ".."), recursive=False)]) != []
+    assert caption_remarks([Listing()]) == []
+
+
+def test_what_lies_in_inner_folders_is_named_with_what_takes_it(tmp_path: Path) -> None:
+    empty = f"There are no pictures in the folder {tmp_path}. Put some into it (PNG, JPEG, WebP, ...)."
+    make(tmp_path, "notes/readme", ".hidden/1.png", "mask/1.png", "1.txt")
+    assert (no_pictures([tmp_path]), inner_remarks([tmp_path], [])) == (empty, [])
+    make(tmp_path, "deep/er/3.JPG", "photos/2.webp")
+    said = no_pictures([tmp_path])
+    assert said == (
+        f"There are no pictures in the folder {tmp_path} itself, but in folders inside it: photos, deep/er. To take "
+        f"them, give the setting recursive; or name one of them instead, such as {tmp_path}/photos."
+    )
+    make(tmp_path, "10_rex/1.png")
+    said = no_pictures([tmp_path])
+    assert "10_rex, photos, deep/er" in said and "with the setting folder_repeats to take the number" in said
+    assert "folder_repeats" not in no_pictures([tmp_path], with_repeats=False)
+    taken = [PictureFile(tmp_path / "photos" / "2.webp", tmp_path, 1)]
+    assert inner_remarks([tmp_path], taken) == [
+        "Pictures in inner folders are left out: 10_rex, deep/er. The setting recursive takes them."
+    ]
+
+
+def test_of_very_many_folders_only_some_are_looked_into(tmp_path: Path) -> None:
+    make(tmp_path, *(f"{number:03}/1.png" for number in range(MOST_SEARCHED + 50)))
+    assert len(inner_folders(tmp_path)) == MOST_SEARCHED - 1
+
+
+@pytest.mark.parametrize(("name", "advice"), [("rex.zip", "Unpack it, and give the folder."), ("1.png", "({folder})")])
+def test_a_file_instead_of_a_folder(tmp_path: Path, name: str, advice: str) -> None:
+    make(tmp_path, name)
+    with pytest.raises(DataError, match="is a file") as error:
+        list_pictures(Source(tmp_path / name))
+    assert advice.format(folder=tmp_path) in str(error.value)
 
 
 def test_some_of_many_names() -> None:

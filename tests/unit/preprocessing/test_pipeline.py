@@ -425,7 +425,7 @@ def test_a_run_that_made_nothing_binds_nobody_and_what_it_left_is_swept_away(sou
     stop.set()
     assert crop(source, out, stop=stop).interrupted
     (out / "00000-0-a red fox.png").write_bytes(b"left by a run that was killed")
-    for name in ("a red fox.png", "b.jpg"):
+    for name in ("a red fox.png", "b.jpg", "b.txt"):
         (source / name).unlink()
     assert crop(source, out, width=40).new == 1
     assert set(files(out)) == {"00000-0-c.png"}

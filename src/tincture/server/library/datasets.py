@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from tincture.data.captions import CAPTION_ENDINGS, caption_for
+from tincture.data.captions import CAPTION_ENDINGS, caption_files, caption_for
 from tincture.data.listing import NO_PICTURES, PictureFile, Source, list_pictures
 from tincture.data.masks import MASK_FOLDER, MaskFinder
 from tincture.data.picture_files import UnreadablePictureError, read_picture
@@ -256,10 +256,11 @@ class Datasets:
         mask = MaskFinder().find(picture, root)
         try:
             picture.unlink()
-            if not any(path.stem == picture.stem for path in picture.parent.iterdir() if _may_be_picture(path)):
-                beside = [picture.with_suffix(ending) for ending in CAPTION_ENDINGS]
-                for path in [*beside, *([mask] if mask else [])]:
-                    path.unlink(missing_ok=True)
+            others = [path for path in picture.parent.iterdir() if _may_be_picture(path)]
+            shared = {path for other in others for path in caption_files(other)}
+            masks = [mask] if mask and not any(other.stem == picture.stem for other in others) else []
+            for path in (*(path for path in caption_files(picture) if path not in shared), *masks):
+                path.unlink(missing_ok=True)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise StorageError(f"{file} could not be deleted: {reason}.") from error
@@ -373,8 +374,7 @@ def _caption(text: str) -> str:
 
 
 def _is_captioned(found: PictureFile) -> bool:
-    beside = (found.path.with_suffix(ending) for ending in CAPTION_ENDINGS)
-    return found.caption is not None or any(os.path.isfile(path) for path in beside)
+    return found.caption is not None or any(os.path.isfile(path) for path in caption_files(found.path))
 
 
 def _may_be_picture(path: Path) -> bool:

@@ -17,16 +17,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tincture.data.captions import CAPTION_ENDINGS
+from tincture.data.listing import PICTURE_SUFFIXES
 from tincture.data.masks import MASK_FOLDER
 from tincture.data.picture_files import UnreadablePictureError
 from tincture.errors import DataError, StorageError, UsageError, shortened
 from tincture.server.errors import TooMuchError
 from tincture.server.requests.pictures import facts_of
 
-PICTURE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif"}
-    | {".ppm", ".pgm", ".jp2"}
-)
 METADATA = frozenset({"metadata.jsonl", "metadata.csv"})
 JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})

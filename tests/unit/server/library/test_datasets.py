@@ -517,6 +517,16 @@ def test_a_removed_picture_takes_its_caption_and_mask_along(datasets: Datasets, 
     assert everything(rex) == ["b.png", "inner/0-c d.jpg", "metadata.jsonl"]
 
 
+def test_a_removed_picture_takes_captions_along_that_are_called_otherwise(datasets: Datasets, rex: Path) -> None:
+    (rex / "a.jpg").write_bytes(PNG)
+    for name in ("a.png.txt", "a.jpg.TXT", "b.TXT"):
+        (rex / name).write_text("x")
+    datasets.remove_picture("rex", "a.png")
+    assert "a.png.txt" not in everything(rex) and {"a.txt", "a.jpg.TXT"} <= set(everything(rex))
+    datasets.remove_picture("rex", "b.png")
+    assert "b.TXT" not in everything(rex) and "a.txt" in everything(rex)
+
+
 def test_only_pictures_of_data_sets_are_deleted(datasets: Datasets, rex: Path, tmp_path: Path) -> None:
     (tmp_path / "originals").mkdir()
     (tmp_path / "originals" / "a.png").write_bytes(PNG)
