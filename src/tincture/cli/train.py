@@ -154,9 +154,19 @@ def _finish(session: Session, result: RunResult) -> None:
         "loss": result.loss if math.isfinite(result.loss) else None,  # JSON has no NaN
         "interrupted": result.interrupted,
         "seconds": result.seconds,
+        "overflows": result.overflows,
+        "divergences": result.divergences,
     }
     text = f"{result.adapter_path}\nstep {result.global_step}, loss {result.loss:.4f}, {result.seconds:.1f} s"
-    session.show(shown, f"{text}\nrun folder: {result.run_dir}")
+    rejected = f"\n{_rejected(result)}" if result.overflows or result.divergences else ""
+    session.show(shown, f"{text}{rejected}\nrun folder: {result.run_dir}")
     if result.interrupted:
         session.say(f"stopped and saved; go on with: tincture resume {str(result.run_dir)!r}")
         raise typer.Exit(130)
+
+
+def _rejected(result: RunResult) -> str:
+    return (
+        f"{result.overflows} steps were made again, since their gradients overflowed; {result.divergences} diverged "
+        "ones were skipped or gone back from"
+    )

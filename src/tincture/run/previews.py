@@ -17,7 +17,7 @@ from PIL import Image
 
 from tincture.adapters.adapter import Adapter
 from tincture.drawing.sheets import save_sheet
-from tincture.events import Event, PreviewReady, RunStarted, StepEnd
+from tincture.events import Event, PreviewReady, RolledBack, RunStarted, StepEnd
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.formats.pictures import open_picture
 from tincture.kinds.registry import find_kind
@@ -61,6 +61,8 @@ class Previewer:
             self._catch_up(event)
         elif isinstance(event, StepEnd) and self._due(event):
             self.draw(event.global_step)
+        elif isinstance(event, RolledBack):
+            self._forget_after(event.global_step)
 
     def _catch_up(self, event: RunStarted) -> None:
         """Draws the first preview of a run. One that goes on makes here only what a kill kept it from making: the
@@ -71,6 +73,13 @@ class Previewer:
                 self.draw(event.global_step)
         elif due:
             self._write_sheet_and_card(event.global_step)  # the pictures come before them
+
+    def _forget_after(self, global_step: int) -> None:
+        """Previews of steps that the run went back from show what it is no more."""
+        for step in self._steps_on_disk():
+            for path in self._paths(step) if step > global_step else ():
+                path.unlink(missing_ok=True)
+        self._rows = None
 
     def _due(self, event: RunStarted | StepEnd) -> bool:
         return event.global_step % self.every == 0 or event.global_step == event.steps

@@ -43,7 +43,8 @@ class RunResult:
     """How a run ended.
 
     ``loss`` is the mean over the window, NaN when no step was made; ``ending`` says why a run that was not interrupted
-    ended before its last step, and is empty otherwise.
+    ended before its last step, and is empty otherwise. ``overflows`` steps were made again since their gradients
+    overflowed in float16; ``divergences`` were skipped or gone back from.
     """
 
     adapter_path: Path
@@ -53,6 +54,8 @@ class RunResult:
     interrupted: bool
     seconds: float
     ending: str = ""
+    overflows: int = 0
+    divergences: int = 0
 
 
 # --- train -----------------------------------------------------------------------------------------------------------
@@ -202,7 +205,11 @@ def _run(
     with shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)):
         interrupted = trainer.run(watchers, stop)
     loss, _ = trainer.window.window()
-    return RunResult(path, folder.path, trainer.global_step, loss, interrupted, seconds.value, trainer.ending)
+    return RunResult(
+        *(path, folder.path, trainer.global_step, loss, interrupted, seconds.value, trainer.ending),
+        overflows=trainer.guard.overflows,
+        divergences=trainer.guard.divergences,
+    )
 
 
 def _emit_prepared(run: Components, folder: RunFolder, callbacks: Sequence[Callback]) -> None:

@@ -142,7 +142,7 @@ def finished(task: Task) -> Fields | None:
     from tincture.run.components import load_adapter
     from tincture.run.folder import RunFolder, read_record
     from tincture.settings.train import TrainSettings
-    from tincture.training.checkpoint import list_states
+    from tincture.training.checkpoint import list_states, newest_state
 
     assert task.run_dir
     try:
@@ -153,6 +153,7 @@ def finished(task: Task) -> Fields | None:
         end = settings.last_step
         if not states or states[0][0] < end or load_adapter(settings.kind, path, path.stem).step < end:
             return None
+        guard = newest_state(states[0][1].parent).get("parts", {}).get("guard", {})
     except TinctureError:
         return None
     events = task.folder.events()
@@ -165,6 +166,7 @@ def finished(task: Task) -> Fields | None:
         "loss": steps[-1]["loss_mean"] if steps else None,
         "interrupted": False,
         "seconds": round(times[-1] - times[0], 3) if times else None,
+        **{name: guard.get(name, 0) for name in ("overflows", "divergences")},
     }
 
 
@@ -184,6 +186,8 @@ def _trained(result: RunResult) -> tuple[bool, Fields]:
         "loss": result.loss if math.isfinite(result.loss) else None,
         "interrupted": result.interrupted,
         "seconds": round(result.seconds, 3),
+        "overflows": result.overflows,
+        "divergences": result.divergences,
     }
     return result.interrupted, fields
 
