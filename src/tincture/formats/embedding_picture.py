@@ -74,10 +74,12 @@ def parse_picture(path: str | os.PathLike[str], content: bytes) -> EmbeddingFile
 
 def _text_chunk(path: str | os.PathLike[str], content: bytes) -> bytes | None:
     """The text under our keyword, by reading chunk after chunk: Pillow would unpack whatever else there is."""
-    for kind, body in _png_chunks(path, content):
+    for kind, body, checksum in _png_chunks(path, content):
         keyword, _, rest = body[: len(_CHUNK) + 1].partition(b"\0")
         if kind not in _TEXT_CHUNKS or keyword != _CHUNK.encode() or rest:
             continue
+        if zlib.crc32(kind + body) != checksum:
+            raise _damaged(path)
         text = body[len(_CHUNK) + 1 :]
         if kind == b"tEXt":
             return text
@@ -88,15 +90,17 @@ def _text_chunk(path: str | os.PathLike[str], content: bytes) -> bytes | None:
     return None
 
 
-def _png_chunks(path: str | os.PathLike[str], content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _png_chunks(path: str | os.PathLike[str], content: bytes) -> Iterator[tuple[bytes, bytes, int]]:
+    """Type, body and CRC-32 of each."""
     position = len(_PNG)
     for _ in range(_MOST_CHUNKS):
         length = int.from_bytes(content[position : position + 4])
         kind = content[position + 4 : position + 8]
         if not kind:
             return
-        yield kind, content[position + 8 : position + 8 + length]
-        position += 12 + length
+        end = position + 8 + length
+        yield kind, content[position + 8 : end], int.from_bytes(content[end : end + 4])
+        position = end + 4
     raise FileFormatError(f"{os.fspath(path)} is refused: it has more than {_MOST_CHUNKS} parts, which no picture has.")
 
 
@@ -144,6 +148,8 @@ def _inflated(path: str | os.PathLike[str], compressed: bytes) -> bytes:
         raise _damaged(path) from error
     if decompressor.unconsumed_tail:
         raise _too_large(path)
+    if not decompressor.eof:  # where its checksum stands
+        raise _damaged(path)
     return text
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tincture.errors import FileFormatError, StorageError
+from tincture.formats.integrity import COMMENT, require_whole_zip, sealed
 from tincture.formats.pickle_check import PARAMETER_DICT, ForbiddenPickleError, names_in_pickles, without_module_source
 from tincture.formats.temporary_file import TemporaryFile, sweep, sync_folder
 
@@ -86,7 +87,7 @@ def atomic_torch_save(obj: Any, path: str | os.PathLike[str]) -> None:
     """Writes ``obj`` as a torch zip file that ``torch.load`` and the webui's check of ``.pt`` files accept.
 
     That check refuses the extra entries of today's ``torch.save``, so they are left out. Equal objects give equal
-    bytes.
+    bytes. A checksum of all of it stands at the end, see ``integrity``.
 
     Raises:
         StorageError: see ``write_atomically``.
@@ -109,7 +110,8 @@ def _portable_zip(obj: Any) -> bytes:
             if _PORTABLE_ENTRY.fullmatch(name):
                 # A ZipInfo made by hand carries no time of day.
                 target.writestr(zipfile.ZipInfo(name), source.read(name))
-    return portable.getvalue()
+        target.comment = COMMENT
+    return sealed(portable.getvalue())
 
 
 def entries_refused_by_webui(content: bytes) -> tuple[str, ...]:
@@ -126,8 +128,8 @@ def safe_torch_load(path: str | os.PathLike[str]) -> Any:
     ``torch.nn.ParameterDict``, which embeddings of 2022 hold, comes back as an object with its ``_parameters``.
 
     Raises:
-        FileFormatError: no such file, empty, truncated, not of this kind, or with something in it other than plain
-            values and tensors.
+        FileFormatError: no such file, empty, truncated, with a bit that is not as it was written, not of this kind, or
+            with something in it other than plain values and tensors.
         StorageError: the system refuses to read it.
     """
     return parse_torch(path, read_bytes(path))
@@ -148,6 +150,8 @@ def parse_torch(path: str | os.PathLike[str], content: bytes, most_steps: int | 
         raise FileFormatError(f"{os.fspath(path)} is empty (0 bytes); copy or save it again.")
     try:
         _refuse_expansion(path, content)
+        if content.startswith(b"PK"):
+            require_whole_zip(path, content)
         return _load_plain(content, names_in_pickles(content, most_steps))
     except FileFormatError:
         raise

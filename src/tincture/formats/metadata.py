@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tincture.formats.integrity import CHECKSUM
 from tincture.formats.safetensors_file import modelspec
 
 _PROVENANCE = "tincture.provenance"
@@ -52,7 +53,7 @@ def provenance_of(metadata: Mapping[str, str], known: Iterable[str] = ()) -> dic
     """The provenance in the metadata of a file, ours or another program's; ``known`` keys are left out."""
     provenance = json_object(metadata.get(_PROVENANCE))
     provenance |= {key: metadata[f"modelspec.{key}"] for key in _SHARED_KEYS if f"modelspec.{key}" in metadata}
-    own = {f"modelspec.{key}" for key in (*_SHARED_KEYS, *_COMPUTED_KEYS)} | {_PROVENANCE, *known}
+    own = {f"modelspec.{key}" for key in (*_SHARED_KEYS, *_COMPUTED_KEYS)} | {_PROVENANCE, CHECKSUM, *known}
     foreign = {key: text for key, text in metadata.items() if key not in own}
     return provenance | ({"metadata": foreign} if foreign else {})
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tincture.errors import FileFormatError
 from tincture.formats.files import read_bytes, write_atomically
+from tincture.formats.integrity import CHECKSUM, damaged, tensors_checksum
 
 MODELSPEC_VERSION = "1.0.1"
 # safetensors itself allows no longer header; one of that length takes seconds and a gigabyte to read.
@@ -49,7 +50,7 @@ def parse_safetensors(path: str | os.PathLike[str], content: bytes) -> tuple[dic
     """The tensors, on the CPU, and the metadata in ``content``, the bytes of the file ``path``.
 
     Raises:
-        FileFormatError: damaged or truncated, or with a header beyond 4 MiB.
+        FileFormatError: damaged or truncated, as a checksum of ours tells too, or with a header beyond 4 MiB.
     """
     length = int.from_bytes(content[:8], "little")
     if _LONGEST_ADAPTER_HEADER < length <= _LONGEST_HEADER:
@@ -65,7 +66,12 @@ def parse_safetensors(path: str | os.PathLike[str], content: bytes) -> tuple[dic
             f"{os.fspath(path)} is a damaged or truncated safetensors file ({error}); copy or save it again."
         ) from error
     header = json.loads(content[8 : 8 + length])
-    return tensors, header.get("__metadata__") or {}
+    metadata: dict[str, str] = header.get("__metadata__") or {}
+    if CHECKSUM in metadata and metadata[CHECKSUM] != tensors_checksum(
+        header, memoryview(content)[8 + length :], metadata
+    ):
+        raise damaged(path)
+    return tensors, metadata
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -81,6 +87,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Writes a safetensors file, whole or not at all, with ``modelspec.hash_sha256`` of its tensors added.
 
+    Where metadata of ours (``tincture.…``) is among it, a checksum of that and the tensors is too, see ``integrity``.
     Equal tensors and metadata give equal bytes.
 
     Raises:
@@ -93,7 +100,10 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     values = memoryview(saved)[start:]
     # The library orders metadata at random, so the header is made here.
     complete = {**metadata, "modelspec.hash_sha256": f"0x{hashlib.sha256(values).hexdigest()}"}
-    header = json.dumps({"__metadata__": dict(sorted(complete.items())), **json.loads(saved[8:start])}).encode()
+    entries = json.loads(saved[8:start])
+    if checksum := tensors_checksum(entries, values, complete):
+        complete[CHECKSUM] = checksum
+    header = json.dumps({"__metadata__": dict(sorted(complete.items())), **entries}).encode()
     header += b" " * (-len(header) % 8)
 
     def write(file: BinaryIO) -> None:
