@@ -7,6 +7,7 @@ gradient scaler's, the losses of the window, what the trainer's parts have to ke
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,23 +71,34 @@ def save_state(trainer: Trainer, folder: Path, retention: Retention = TWO_STATES
 
 
 def newest_state(folder: Path) -> dict[str, Any]:
-    """The newest state in ``folder`` that can be read.
+    """The newest state in ``folder`` that is whole. Newer ones that are not are put aside, with a warning of each.
 
     Raises:
         FileFormatError: there is none.
     """
-    faults = []
-    for _, path in list_states(folder):
+    faults: dict[Path, str] = {}
+    for step, path in list_states(folder):
         try:
             state = safe_torch_load(path)
         except TinctureError as error:
-            faults.append(str(error))
+            faults[path] = str(error)
             continue
         if isinstance(state, dict) and {"global_step", "adapter", "optimizer"} <= state.keys():
+            for damaged, fault in faults.items():
+                warnings.warn(f"{fault} {_put_aside(damaged)} The run goes on from step {step}.", stacklevel=2)
             return state
-        faults.append(f"{path} does not hold a training state.")
-    reason = " ".join(faults) or "The folder has no file step-NUMBER.pt."
+        faults[path] = f"{path} does not hold a training state."
+    reason = " ".join(faults.values()) or "The folder has no file step-NUMBER.pt."
     raise FileFormatError(f"No training state in {folder} can be read, so the run cannot be resumed. {reason}")
+
+
+def _put_aside(path: Path) -> str:
+    """Gives a damaged state a name that no later one takes, and is not counted among them; says so."""
+    try:
+        aside = path.replace(path.with_name(f"{path.name}.damaged"))
+    except OSError:
+        return "It stays where it is."
+    return f"It was put aside as {aside.name}."
 
 
 def restore_state(trainer: Trainer, state: dict[str, Any]) -> None:

@@ -27,7 +27,20 @@ def test_the_newest_readable_state_counts(tmp_path: Path) -> None:
     atomic_torch_save(STATE, state_path(tmp_path, 3))
     state_path(tmp_path, 5).write_bytes(b"torn")
     atomic_torch_save({"global_step": 7}, state_path(tmp_path, 7))
-    assert newest_state(tmp_path) == STATE
+    with pytest.warns(UserWarning) as told:
+        assert newest_state(tmp_path) == STATE
+    assert [str(warning.message) for warning in told] == [
+        f"{state_path(tmp_path, 7)} does not hold a training state. It was put aside as step-00000007.pt.damaged. The "
+        "run goes on from step 3.",
+        f"{state_path(tmp_path, 5)} cannot be read as a torch file; it is damaged, truncated or of another kind (pop "
+        "from empty list). It was put aside as step-00000005.pt.damaged. The run goes on from step 3.",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-00000003.pt",
+        "step-00000005.pt.damaged",
+        "step-00000007.pt.damaged",
+    ]
+    assert newest_state(tmp_path) == STATE  # once is enough
 
 
 def test_no_state_is_told_with_the_reasons(tmp_path: Path) -> None:
