@@ -112,7 +112,9 @@ def test_damaged_newest_state_falls_back_to_the_one_before(new_bench: Callable[[
     (_, newest), (step, _) = list_states(result.run_dir / "state")
     assert step == 2
     newest.write_bytes(newest.read_bytes()[:200])
-    assert_same(stopped.resume(result.run_dir), whole)
+    with pytest.warns(UserWarning, match=r"step-00000003\.pt .* put aside .* The run goes on from step 2\."):
+        assert_same(stopped.resume(result.run_dir), whole)
+    assert newest.with_name(f"{newest.name}.damaged").stat().st_size == 200
 
 
 def test_no_readable_state_is_told(bench: Bench) -> None:
