@@ -43,7 +43,7 @@ TINCTURE = [(page, call) for page in PAGES for call in commands(page, "tincture"
 MAKE = [(page, call) for page in PAGES for call in commands(page, "make")]
 TOOLS = [(page, call) for page in PAGES for call in commands(page, "python") if " tools/" in call]
 # keys of the metadata in files, and what lies in deploy/
-NO_MODULES = {f"tincture.{key}" for key in ("embedding", "hypernetwork", "lora", "provenance", "service")}
+NO_MODULES = {f"tincture.{key}" for key in ("checksum", "embedding", "hypernetwork", "lora", "provenance", "service")}
 NAMES = sorted(
     {
         (page, named)
