@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
-from tincture.errors import UsageError
+from tincture.errors import UsageError, shortened
 from tincture.kinds.layer_structure import check_dropout_structure, check_layer_structure, numbers
 from tincture.models.samplers import SAMPLERS
 from tincture.settings.checks import Bounds, at_least, filled, multiple_of_8, overlap, part, share, side
@@ -44,6 +45,10 @@ class WebuiArguments(CheckedSettings):
     """The call's name."""
     ORDER: ClassVar[tuple[str, ...]]
     """All arguments, in the order in which they may be given by position."""
+    UNCHECKED: ClassVar[frozenset[str]] = frozenset()
+    """Arguments, of today and of earlier years, on which nothing depends: any value is taken, and forgotten."""
+    EARLIER_NAMES: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """What the reference called its arguments in earlier years → their names of today."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -55,10 +60,22 @@ class WebuiArguments(CheckedSettings):
         specs = specs_of(cls)
         given = {
             name: _as_meant(specs[name], value) if name in specs else value
-            for name, value in values.items()
-            if value is not None or name not in specs or specs[name].optional
+            for name, value in cls.in_names_of_today(values).items()
         }
         return cls.from_dict(given, source=cls.CALL)
+
+    @classmethod
+    def in_names_of_today(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments that are given and count, by today's names; UsageError for one that is given by two names."""
+        given: dict[str, Any] = {}
+        for name, value in values.items():
+            if value is None or name in cls.UNCHECKED:
+                continue
+            today = cls.EARLIER_NAMES.get(name, name)
+            if today in given:
+                raise UsageError(f"{cls.CALL} was given {today} twice: also by its earlier name {name}; leave one out.")
+            given[today] = value
+        return given
 
     @classmethod
     def of_call(cls, positional: Sequence[Any], named: Mapping[str, Any]) -> Self:
@@ -108,6 +125,7 @@ class CreateEmbedding(WebuiArguments):
 
     CALL = "create_embedding"
     ORDER = ("name", "num_vectors_per_token", "overwrite_old", "init_text")
+    EARLIER_NAMES = MappingProxyType({"initialization_text": "init_text", "nvpt": "num_vectors_per_token"})
 
     name: str = setting(dataclasses.MISSING, ADAPTER, "Its name; also the file's name.", filled)
     num_vectors_per_token: int = setting(1, ADAPTER, "Number of vectors: tokens it stands for.", _VECTORS)
@@ -177,8 +195,14 @@ class TrainArguments(WebuiArguments):
     """What both trainings take; relative paths start at the workspace."""
 
     KIND: ClassVar[str]
+    UNCHECKED = frozenset({"id_task", "num_repeats"})
+    EARLIER_NAMES = MappingProxyType(
+        {"template_file": "template_filename", "preview_sampler_index": "preview_sampler_name"}
+    )
 
-    id_task: str = setting("", ADAPTER, "The reference's identifier of a task; nothing depends on it here.")
+    id_task: str = setting(
+        "", ADAPTER, "The reference's identifier of a task, of any type; nothing depends on it here."
+    )
 
     learn_rate: str = setting(
         "",
@@ -216,13 +240,26 @@ class TrainArguments(WebuiArguments):
     preview_prompt: str = setting("", PREVIEW, "Prompt of the previews.")
     preview_negative_prompt: str = setting("", PREVIEW, "Negative prompt of the previews.")
     preview_steps: int = setting(20, PREVIEW, "Sampling steps of the previews.", at_least(1))
-    preview_sampler_name: str = setting("Euler a", PREVIEW, "Sampler of the previews.", filled)
+    preview_sampler_name: str = setting(
+        "Euler a", PREVIEW, "Sampler of the previews, or its place in the list of samplers, counted from 0.", filled
+    )
     preview_cfg_scale: float | None = setting(
         None, PREVIEW, "Guidance scale of the previews; not given: the model's own.", at_least(0)
     )
     preview_seed: int = setting(-1, PREVIEW, "Seed of all previews; -1: one by chance.", _SEED, largest=2**32)
     preview_width: int = setting(0, PREVIEW, "Width of the previews; 0: that of the training.", multiple_of_8)
     preview_height: int = setting(0, PREVIEW, "Height of the previews; 0: that of the training.", multiple_of_8)
+
+    @classmethod
+    def in_names_of_today(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Also with the sampler's name for its place in the list, as the reference had it until September 2023."""
+        given = super().in_names_of_today(values)
+        if "preview_sampler_name" in given:
+            if given.get("preview_from_txt2img") in (None, False):  # nothing depends on it
+                del given["preview_sampler_name"]
+            else:
+                given["preview_sampler_name"] = _sampler(given["preview_sampler_name"])
+        return given
 
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
@@ -242,6 +279,20 @@ class TrainArguments(WebuiArguments):
     def save_every(self) -> int:
         """Steps between copies."""
         return int(getattr(self, f"save_{self.KIND}_every"))
+
+
+def _sampler(given: Any) -> Any:
+    """The sampler's name for its place in the list that clients are given; another value is left as it is."""
+    if isinstance(given, float) and given.is_integer():
+        given = int(given)
+    if not isinstance(given, int) or isinstance(given, bool):
+        return given
+    if not 0 <= given < len(SAMPLERS):
+        raise UsageError(
+            f"preview_sampler_index is {shortened(given)}, but must be from 0 to {len(SAMPLERS) - 1}, or a name: "
+            f"{', '.join(SAMPLERS)}."
+        )
+    return list(SAMPLERS)[given]
 
 
 def _schedule_faults(values: Mapping[str, Any]) -> list[str]:
@@ -335,7 +386,9 @@ class Preprocess(WebuiArguments):
         "process_multicrop_threshold",
     )
 
-    id_task: str = setting("", DATA, "The reference's identifier of a task; nothing depends on it here.")
+    UNCHECKED = frozenset({"id_task"})
+
+    id_task: str = setting("", DATA, "The reference's identifier of a task, of any type; nothing depends on it here.")
     process_src: str = setting(dataclasses.MISSING, DATA, "Folder of pictures.", filled)
     process_dst: str = setting(dataclasses.MISSING, DATA, "Folder for the crops.", filled)
 

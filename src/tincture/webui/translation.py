@@ -148,17 +148,9 @@ def preprocess_settings(arguments: Preprocess, *, captioner: str = "", tagger: s
         UsageError: one of these is asked for, but not there.
     """
     if arguments.process_caption and not captioner:
-        raise UsageError(
-            "process_caption is on, but there is no BLIP model: put one in transformers' layout (such as "
-            f"Salesforce/blip-image-captioning-base) into models/BLIP in the workspace, or name one by the variable "
-            f"{CAPTIONER_VARIABLE}."
-        )
+        raise UsageError(missing_describer("captioner", "process_caption is on"))
     if arguments.process_caption_deepbooru and not tagger:
-        raise UsageError(
-            "process_caption_deepbooru is on, but there is no tagger: put DeepDanbooru's model-resnet_custom_v3.pt "
-            "into models/torch_deepdanbooru in the workspace, or name it, or a WD14 tagger, by the variable "
-            f"{TAGGER_VARIABLE}."
-        )
+        raise UsageError(missing_describer("tagger", "process_caption_deepbooru is on"))
     return {
         "source": arguments.process_src,
         "destination": arguments.process_dst,
@@ -185,6 +177,20 @@ def preprocess_settings(arguments: Preprocess, *, captioner: str = "", tagger: s
         "multicrop_objective": _OBJECTIVES[arguments.process_multicrop_objective],
         "multicrop_threshold": arguments.process_multicrop_threshold,
     }
+
+
+def missing_describer(what: str, asked: str) -> str:
+    """That there is no captioner, or no tagger, and where to put one; ``asked`` is what took it for granted."""
+    if what == "captioner":
+        return (
+            f"{asked}, but there is no BLIP model: put one in transformers' layout (such as "
+            "Salesforce/blip-image-captioning-base) into models/BLIP in the workspace, or name one by the variable "
+            f"{CAPTIONER_VARIABLE}."
+        )
+    return (
+        f"{asked}, but there is no tagger: put DeepDanbooru's model-resnet_custom_v3.pt into models/torch_deepdanbooru "
+        f"in the workspace, or name it, or a WD14 tagger, by the variable {TAGGER_VARIABLE}."
+    )
 
 
 def find_describers(workspace: Workspace) -> dict[str, str]:

@@ -14,13 +14,14 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
+from pydantic import BaseModel, ValidationError
 
 from tests.runs import write_pictures
 from tincture.errors import DivergedError, UsageError
 from tincture.formats import hash_cache
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.models.samplers import SAMPLERS
-from tincture.server import api_webui
+from tincture.server import api_v1, api_webui
 from tincture.server.api_webui.session import Session
 from tincture.server.errors import NotFoundError
 from tincture.server.http import errors as http_errors
@@ -116,6 +117,15 @@ class FakeService:
 
     def adapter_file(self, kind: str, name: str) -> Path:
         return Path(f"/old/{name}.pt")
+
+    def unload(self) -> None:
+        self.stopped.append("model")
+
+    def load(self, model: str) -> None:
+        self.made.append((model, {"loaded": True}))
+
+    def describe(self, picture: bytes, **models: str) -> str:
+        return f"{len(picture)} bytes by {sorted(models)}"
 
     def embeddings(self, model: str) -> dict[str, list[dict[str, Any]]]:
         told = {"step": 5, "sd_checkpoint": "ab", "sd_checkpoint_name": model, "shape": 64, "vectors": 2}
@@ -483,6 +493,11 @@ def test_txt2img_leaves_open_what_is_not_given(service: FakeService, client: Tes
         ({"alwayson_scripts": {"ControlNet": {"args": [{"model": "x"}]}}}, "the script 'ControlNet'"),
         ({"alwayson_scripts": "all"}, "alwayson_scripts"),
         ({"override_settings": {"eta_noise_seed_delta": 3}}, "override_settings has 'eta_noise_seed_delta'"),
+        ({"override_settings": {"samples_format": "jpg"}}, "samples_format is 'jpg', which is not done here"),
+        ({"override_settings": {"samples_save": "no"}}, "samples_save in override_settings is 'no'"),
+        ({"override_settings": {"sd_model_checkpont": "x"}}, "the nearest is sd_model_checkpoint"),
+        ({"override_settings": {"token_merging_ratio": 0.5}}, "token_merging_ratio is 0.5"),
+        ({"sampler_index": 40}, "sampler_index is 40, but must be from 0 to 12, or a name"),
         ({"override_settings": {"sd_vae": 3}}, "sd_vae in override_settings is 3"),
         ({"override_settings": {"sd_model_checkpoint": "nothing"}}, "There is no model 'nothing'"),
         ({"override_settings": {"CLIP_stop_at_last_layers": "x"}}, "clip_skip is 'x'"),
@@ -499,6 +514,90 @@ def test_txt2img_refuses_what_it_cannot_do(
     assert answer.status_code == 422
     assert told in answer.json()["detail"]
     assert service.made == []
+
+
+IDLE: dict[str, Any] = {
+    "samples_format": "png",
+    "show_progress_every_n_steps": 5,
+    "eta_noise_seed_delta": 0,
+    "randn_source": "CPU",
+    "live_previews_enable": True,
+    "an_extensions_own": {"a": [1]},
+    "sd_vae": "None",
+    "CLIP_stop_at_last_layers": None,
+    "sd_checkpoint_hash": "0123456789",
+    "training_enable_tensorboard": True,
+}
+"""Options, none of which changes a picture."""
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_overrides_that_change_nothing_are_taken(service: FakeService, client: TestClient, name: str) -> None:
+    whole = {"prompt": "a moon", "seed": 3}
+    plain = client.post("txt2img", json=whole)
+    answer = client.post("txt2img", json={**whole, "override_settings": {name: IDLE[name]}})
+    assert (answer.status_code, service.made[0]) == (200, service.made[1])
+    remarks = answer.json()["remarks"]
+    plainly = {"samples_format", "eta_noise_seed_delta", "sd_vae", "CLIP_stop_at_last_layers"}
+    assert [remark for remark in remarks if name in remark] == (
+        [] if name in plainly else [f"'{name}' changes nothing on this server."]
+    )
+    assert answer.json()["info"] == plain.json()["info"]
+
+
+def test_the_options_may_be_sent_back_whole(service: FakeService, client: TestClient) -> None:
+    options = client.get("options").json()
+    answer = client.post("txt2img", json={"prompt": "a moon", "override_settings": options})
+    assert (answer.status_code, answer.json()["remarks"]) == (200, ["It was drawn by a stand-in."])
+    assert (client.post("options", json=options).json(), client.get("options").json()) == (None, options)
+    assert client.post("options", json=dict.fromkeys(options)).json() is None
+
+
+def test_pictures_that_are_not_to_be_kept_are_deleted(service: FakeService, client: TestClient) -> None:
+    kept = client.post("txt2img", json={"prompt": "a", "override_settings": {"samples_save": True}})
+    assert len(list((service.state_dir / "pictures").iterdir())) == len(kept.json()["images"]) == 1
+    sent = client.post("txt2img", json={"prompt": "a", "override_settings": {"samples_save": False}})
+    assert (list((service.state_dir / "pictures").iterdir()), len(sent.json()["images"])) == ([], 1)
+
+
+@pytest.mark.parametrize(("given", "means"), [(0, "Euler"), ("Heun", "Heun"), (9, "DDIM")])
+def test_the_old_index_of_a_sampler(service: FakeService, client: TestClient, given: Any, means: str) -> None:
+    assert client.post("txt2img", json={"prompt": "a", "sampler_index": given}).status_code == 200
+    assert service.made[0][1]["sampler"] == means
+
+
+def request_models(router: Any) -> dict[str, type[BaseModel]]:
+    """The class of every request that has one, by the address that takes it."""
+    found: dict[str, type[BaseModel]] = {}
+    for route in router.routes:
+        found |= request_models(inner) if (inner := getattr(route, "original_router", None)) else {}
+        if body := getattr(route, "body_field", None):
+            kind = body.field_info.annotation
+            found |= {route.path: kind} if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
+    return found
+
+
+def test_null_stands_for_what_is_left_out_in_every_field_of_every_request(service: FakeService) -> None:
+    routers = [make(service) for make in (api_webui.router, api_v1.router)]  # type: ignore[operator]
+    models = request_models(routers[0]) | request_models(routers[1])
+    assert len(models) >= 8
+    tried = 0
+    for path, kind in models.items():
+        needed = {name for name, field in kind.model_fields.items() if field.is_required()}
+        least = {name: LEAST_OF.get(name, "x") for name in needed}
+        try:
+            plain = kind.model_validate(least)
+        except ValidationError as error:
+            raise AssertionError(f"{path}: {error}") from None
+        for name in kind.model_fields.keys() - needed:
+            assert kind.model_validate({**least, name: None}) == plain, (path, name)
+            allowed = kind.model_json_schema()["properties"][name]
+            assert "null" in str(allowed), (path, name)
+            tried += 1
+    assert tried > 60
+
+
+LEAST_OF: dict[str, Any] = {"kind": "train", "settings": {}, "prompts": ["a"], "before": "j1"}
 
 
 @pytest.mark.parametrize("seed", [-2, 2**63 - 1, 10**30])
@@ -605,12 +704,57 @@ def test_the_chosen_model_counts_for_all_requests(service: FakeService, client: 
         ({"sd_model_checkpoint": "nothing"}, "There is no model 'nothing'"),
         ({"sd_model_checkpoint": 3}, "must be the title of a model"),
         ({"samples_save": False, "sd_model_checkpoint": "picto"}, "'samples_save'"),
+        ({"eta_noise_seed_delta": 3}, "cannot be set here: eta_noise_seed_delta is 3, which is not done here"),
+        ({"training_enable_tensorboard": "yes"}, "training_enable_tensorboard is 'yes', but must be true or false"),
     ],
 )
 def test_other_options_are_refused(client: TestClient, options: dict[str, Any], told: str) -> None:
     answer = client.post("options", json=options)
     assert answer.status_code == 422
     assert told in answer.json()["detail"]
+
+
+def test_options_of_trainings_go_with_every_training(service: FakeService, client: TestClient) -> None:
+    given = {"training_enable_tensorboard": True, "save_optimizer_state": True, "show_progressbar": False}
+    assert client.post("options", json=given).json() == {
+        "remarks": ["'show_progressbar' changes nothing on this server."]
+    }
+    options = client.get("options").json()
+    assert options["training_enable_tensorboard"] is options["save_optimizer_state"] is True
+    client.post("train/embedding", json=EMBEDDING)
+    settings = service.submitted[0][1]
+    assert (settings["tensorboard"], settings["save_optimizer_state"]) == (True, True)
+    assert client.post("options", json={"training_enable_tensorboard": False}).json() is None
+    client.post("train/embedding", json=EMBEDDING)
+    assert [each["tensorboard"] for _, each in service.submitted] == [True, False]
+
+
+def test_what_clients_ask_for_when_they_start(service: FakeService, client: TestClient) -> None:
+    assert client.get("http://127.0.0.1/internal/ping").json() == {}
+    for name in ("extensions", "sd-modules", "loras"):
+        assert client.get(name).json() == []
+    assert client.post("refresh-loras").json() is None
+    assert client.post("unload-checkpoint").json() == {}
+    assert client.post("reload-checkpoint").json() == {}
+    assert (service.stopped, service.made) == (["model"], [("picto", {"loaded": True})])
+
+
+def test_interrogate_says_what_is_on_a_picture(
+    service: FakeService, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("TINCTURE_CAPTIONER", "TINCTURE_TAGGER"):
+        monkeypatch.delenv(variable, raising=False)
+    image = base64.b64encode(b"1234567").decode()
+    refused = client.post("interrogate", json={"image": image})
+    assert (refused.status_code, refused.json()["errors"]) == (422, refused.json()["detail"])
+    assert "The model clip was asked for, but there is no BLIP model: put one" in refused.json()["detail"]
+    unknown = client.post("interrogate", json={"image": image, "model": "eye"})
+    assert (unknown.status_code, "known are clip, deepdanbooru" in unknown.json()["detail"]) == (404, True)
+    monkeypatch.setenv("TINCTURE_CAPTIONER", "models/blip")
+    monkeypatch.setenv("TINCTURE_TAGGER", "models/tagger")
+    assert client.post("interrogate", json={"image": image}).json() == {"caption": "7 bytes by ['captioner']"}
+    tagged = client.post("interrogate", json={"image": f"data:image/png;base64,{image}", "model": "deepdanbooru"})
+    assert tagged.json() == {"caption": "7 bytes by ['tagger']"}
 
 
 def test_flags_tell_no_secret(client_of: Clients, tmp_path: Path) -> None:

@@ -123,6 +123,58 @@ def test_a_call_gives_each_argument_once() -> None:
         CreateEmbedding.of_call(["cat", 1, False, "*", 0], {})
 
 
+NEEDED: dict[type[WebuiArguments], dict[str, Any]] = {
+    CreateEmbedding: {"name": "cat"},
+    CreateHypernetwork: {"name": "ink"},
+    Preprocess: {"process_src": "a", "process_dst": "b"},
+    TrainEmbedding: {"embedding_name": "cat", "data_root": "d"},
+    TrainHypernetwork: {"hypernetwork_name": "ink", "data_root": "d"},
+}
+
+
+@pytest.mark.parametrize("given", [0, 1.5, True, -3, 10**12, "x" * 30_000, [1, {}], {"a": None}, float("nan")])
+@pytest.mark.parametrize("kind", [kind for kind in CALLS if kind.UNCHECKED])
+def test_a_field_that_nothing_depends_on_is_not_checked(kind: type[WebuiArguments], given: Any) -> None:
+    for name in kind.UNCHECKED:
+        assert kind.of({**NEEDED[kind], name: given}) == kind.of(NEEDED[kind])
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_none_stands_for_what_is_not_given(kind: type[WebuiArguments]) -> None:
+    assert kind.of({**dict.fromkeys((*kind.ORDER, *kind.EARLIER_NAMES)), **NEEDED[kind]}) == kind.of(NEEDED[kind])
+    for name in NEEDED[kind]:
+        assert f"{name} is missing" in refusal(kind, {**NEEDED[kind], name: None})
+
+
+@pytest.mark.parametrize(
+    ("kind", "earlier", "value", "today", "means"),
+    [
+        (TrainEmbedding, "preview_sampler_index", "DDIM", "preview_sampler_name", "DDIM"),
+        (TrainEmbedding, "preview_sampler_index", 1, "preview_sampler_name", "Euler a"),
+        (TrainHypernetwork, "preview_sampler_index", 9.0, "preview_sampler_name", "DDIM"),
+        (TrainHypernetwork, "preview_sampler_name", 0, "preview_sampler_name", "Euler"),
+        (TrainHypernetwork, "template_file", "style.txt", "template_filename", "style.txt"),
+        (CreateEmbedding, "initialization_text", "dog", "init_text", "dog"),
+        (CreateEmbedding, "nvpt", 3, "num_vectors_per_token", 3),
+    ],
+)
+def test_names_of_earlier_years_mean_those_of_today(
+    kind: type[WebuiArguments], earlier: str, value: Any, today: str, means: Any
+) -> None:
+    previews = {"preview_from_txt2img": True} if issubclass(kind, TrainEmbedding | TrainHypernetwork) else {}
+    assert getattr(kind.of({**NEEDED[kind], **previews, earlier: value}), today) == means
+    if earlier != today:
+        told = refusal(kind, {**NEEDED[kind], **previews, today: means, earlier: value})
+        assert f"was given {today} twice: also by its earlier name {earlier}" in told
+
+
+def test_a_place_behind_the_last_sampler_is_refused_where_it_counts() -> None:
+    far = {**FEW, "preview_sampler_index": 40}
+    assert TrainHypernetwork.of(far) == TrainHypernetwork.of(FEW)
+    told = refusal(TrainHypernetwork, {**far, "preview_from_txt2img": True})
+    assert "preview_sampler_index is 40, but must be from 0 to 12, or a name: Euler, Euler a" in told
+
+
 def test_all_faults_are_told_at_once_in_the_references_names() -> None:
     message = refusal(TrainHypernetwork, {"hypernetwork_name": "ink", "learn_rat": 1, "steps": 0, "batch_size": "1"})
     for told in (

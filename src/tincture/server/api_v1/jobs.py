@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from tincture.server.api_v1.common import Patient, file_answers, send_file, url
+from tincture.server.api_v1.request_models import without_nulls
 from tincture.server.api_v1.schemas import (
     Interrupted,
     JobAnswer,
@@ -116,7 +117,7 @@ class JobEndpoints:
         The adapter to train must exist; see /adapters.
         """
         asked = request.model_dump(exclude={"kind", "settings"})
-        job = self._service.queue.submit(request.kind, request.settings, source="api", **asked)
+        job = self._service.queue.submit(request.kind, without_nulls(request.settings), source="api", **asked)
         response.headers["Location"] = url("jobs", job.id)
         return _answer(job)
 
@@ -161,7 +162,8 @@ class JobEndpoints:
 
     async def plan(self, request: PlanRequest) -> Plan:
         """What a training would do: pictures, sizes, steps, epochs, memory. Nothing is written; it takes seconds."""
-        plan = await self._patient.call(lambda: self._service.model_work.plan(request.kind, request.settings))
+        settings = without_nulls(request.settings)
+        plan = await self._patient.call(lambda: self._service.model_work.plan(request.kind, settings))
         return Plan(**plan)
 
     def interrupt(self) -> Interrupted:

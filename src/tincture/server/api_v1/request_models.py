@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from tincture.kinds.registry import Option
 from tincture.server.requests.sizes import LARGEST_NUMBER, LONGEST_TEXT, MOST_ITEMS
@@ -15,6 +15,34 @@ from tincture.settings.fields import FieldSpec
 NONE_OPEN: Mapping[str, str] = types.MappingProxyType({})
 LONGEST_WORD = 200
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def _nullable(schema: dict[str, Any]) -> None:
+    """Says in a request's description that each field that may be left out may be null."""
+    for name, described in schema.get("properties", {}).items():
+        kinds = described.get("anyOf", [])
+        if name in schema.get("required", ()) or {"type": "null"} in kinds or not described.keys() - {"description"}:
+            continue
+        words = {key: described.pop(key) for key in ("title", "description", "default") if key in described}
+        whole = {"anyOf": [*(kinds or [dict(described)]), {"type": "null"}], **words}
+        described.clear()
+        described.update(whole)
+
+
+class BaseRequest(BaseModel):
+    """A request's body, in which null stands for a field that is left out."""
+
+    model_config = ConfigDict(json_schema_extra=_nullable)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        return without_nulls(values) if isinstance(values, dict) else values
+
+
+def without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given: null stands for what is left out."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def with_fields(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from tincture.kinds.registry import AdapterKind, kind_names
-from tincture.server.api_v1.request_models import limits_of, option_field, with_fields
+from tincture.server.api_v1.request_models import BaseRequest, limits_of, option_field, with_fields
 from tincture.server.queue.jobs import HIGHEST_PRIORITY, JobKind, JobState, Wanted
 from tincture.settings.conversion import CONVERSION_FIELDS, INSPECTION_FIELDS
 from tincture.settings.drawing import REQUEST_FIELDS
@@ -22,8 +22,8 @@ else:
     KindName = Literal[kind_names()]
 
 
-class Request(BaseModel):
-    """A request's body: keys that it does not know are refused."""
+class Request(BaseRequest):
+    """A request's body: keys that it does not know are refused, and null stands for what is left out."""
 
     model_config = ConfigDict(extra="forbid")
 

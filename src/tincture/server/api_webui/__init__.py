@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 
 from tincture.server.api_webui.catalogue import CatalogueEndpoints
@@ -17,14 +19,20 @@ PREFIX = "/sdapi/v1"
 
 
 def router(service: Service, session: Session | None = None) -> APIRouter:
-    """Every endpoint below /sdapi/v1; errors are answered as ``http_errors`` says, unless ``webui_errors`` is on.
+    """Every endpoint below /sdapi/v1, and /internal/ping; errors as ``http_errors`` says, or ``webui_errors``.
 
     Args:
         service: what it asks for everything.
         session: what clients choose; None: nothing yet.
     """
-    whole = APIRouter(prefix=PREFIX, responses=documented(*COMMON), tags=["as the webui"])
+    whole = APIRouter(responses=documented(*COMMON), tags=["as the webui"])
     session = session or Session(service)
     for group in (CreationEndpoints, TrainingEndpoints, ProgressEndpoints, PictureEndpoints, CatalogueEndpoints):
-        whole.include_router(group(service, session).router())
+        whole.include_router(group(service, session).router(), prefix=PREFIX)
+    whole.add_api_route("/internal/ping", ping, methods=["GET"])
     return whole
+
+
+def ping() -> dict[str, Any]:
+    """That the server is there."""
+    return {}

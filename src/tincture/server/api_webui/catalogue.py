@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
-from tincture.errors import UsageError, shortened
 from tincture.formats.hash_cache import remembered_sha256
 from tincture.models.samplers import SAMPLERS
 from tincture.server.api_v1.common import Patient
@@ -19,6 +18,7 @@ from tincture.server.api_webui.schemas import (
     HypernetworkAnswer,
     Memory,
     ModelAnswer,
+    OptionsSet,
     SamplerAnswer,
     SchedulerAnswer,
     Scripts,
@@ -27,10 +27,10 @@ from tincture.server.api_webui.schemas import (
 )
 from tincture.server.api_webui.session import Session
 from tincture.server.api_webui.txt2img import SCHEDULERS
+from tincture.server.http.errors import documented
 from tincture.server.service import Service
 from tincture.settings.server import is_loopback
 
-MODEL_OPTION = "sd_model_checkpoint"
 HASH_DIGITS = 10
 
 
@@ -58,14 +58,21 @@ class CatalogueEndpoints:
             **dict.fromkeys(
                 ("/upscalers", "/face-restorers", "/realesrgan-models", "/latent-upscale-modes"), self.none
             ),
-            **dict.fromkeys(("/prompt-styles", "/loras", "/script-info"), self.none),
+            **dict.fromkeys(("/prompt-styles", "/loras", "/script-info", "/extensions", "/sd-modules"), self.none),
         }
         for path, endpoint in asked.items():
             name = path.strip("/").replace("-", "_")
             router.add_api_route(path, endpoint, methods=["GET"], name=name)
         router.add_api_route("/options", self.set_options, methods=["POST"])
-        for path in ("/refresh-embeddings", "/refresh-checkpoints", "/refresh-vae"):
-            router.add_api_route(path, self.refresh, methods=["POST"], name=path.strip("/").replace("-", "_"))
+        listed = ("/refresh-embeddings", "/refresh-checkpoints", "/refresh-vae", "/refresh-loras")
+        acts = {
+            **dict.fromkeys(listed, self.refresh),
+            "/unload-checkpoint": self.unload,
+            "/reload-checkpoint": self.reload,
+        }
+        for path, endpoint in acts.items():
+            name = path.strip("/").replace("-", "_")
+            router.add_api_route(path, endpoint, methods=["POST"], name=name, responses=documented(409))
         return router
 
     async def embeddings(self) -> Embeddings:
@@ -103,31 +110,23 @@ class CatalogueEndpoints:
         return Scripts()
 
     def options(self) -> dict[str, Any]:
-        """The options that there are. Only sd_model_checkpoint can be set."""
-        return {
-            MODEL_OPTION: self._session.model(),
-            "sd_checkpoint_hash": "",
-            "sd_vae": "Automatic",
-            "CLIP_stop_at_last_layers": 1,
-            "samples_save": True,
-            "samples_format": "png",
-            "outdir_txt2img_samples": str(self._service.state_dir / "pictures"),
-        }
+        """The options that there are. The model can be set, and two of trainings."""
+        return self._session.options()
 
-    def set_options(self, options: Annotated[dict[str, Any], Body()]) -> None:
+    def set_options(self, options: Annotated[dict[str, Any], Body()]) -> OptionsSet | None:
         """Chooses the model by sd_model_checkpoint, for all clients of /sdapi. Options given as they are do no harm."""
-        present = self.options()
-        wanted = {name: value for name, value in options.items() if present.get(name, ...) != value}
-        if others := [name for name in wanted if name != MODEL_OPTION]:
-            raise UsageError(
-                f"The option {shortened(others[0])} cannot be set here; only {MODEL_OPTION} can. Settings of a "
-                "training or a picture go with its request."
-            )
-        if MODEL_OPTION in wanted:
-            title = wanted[MODEL_OPTION]
-            if not isinstance(title, str) or not title:
-                raise UsageError(f"{MODEL_OPTION} is {shortened(title)}, but must be the title of a model.")
-            self._session.choose(title)
+        remarks = self._session.set_options(options)
+        return OptionsSet(remarks=remarks) if remarks else None
+
+    async def unload(self) -> dict[str, Any]:
+        """Frees the memory that the model takes which pictures were drawn with; the next drawing loads it again."""
+        await self._patient.call(self._service.model_work.unload)
+        return {}
+
+    async def reload(self) -> dict[str, Any]:
+        """Loads the model now, so that the next drawing begins at once."""
+        await self._patient.call(lambda: self._service.model_work.load(self._session.model()))
+        return {}
 
     def cmd_flags(self) -> dict[str, Any]:
         """How the server was started, as far as the webui has a flag for it; nothing that is secret."""

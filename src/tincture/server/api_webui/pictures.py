@@ -12,19 +12,28 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from tincture.errors import DataError
+from tincture.errors import DataError, UsageError, shortened
 from tincture.formats.picture_text import CHUNK, parse_parameters, picture_texts
 from tincture.formats.pictures import open_picture
 from tincture.server.api_v1.common import Patient
-from tincture.server.api_webui.schemas import Drawn, PngInfo, PngInfoRequest, Txt2ImgRequest
+from tincture.server.api_webui.schemas import (
+    Caption,
+    Drawn,
+    InterrogateRequest,
+    PngInfo,
+    PngInfoRequest,
+    Txt2ImgRequest,
+)
 from tincture.server.api_webui.session import Session
-from tincture.server.api_webui.txt2img import drawing_of, info_of
+from tincture.server.api_webui.txt2img import SAVED, drawing_of, info_of
+from tincture.server.errors import NotFoundError
 from tincture.server.http.errors import documented
 from tincture.server.service import Service
+from tincture.webui.translation import find_describers, missing_describer
 
 
 class PictureEndpoints:
-    """/txt2img and /png-info."""
+    """/txt2img, /png-info and /interrogate."""
 
     def __init__(self, service: Service, session: Session) -> None:
         self._service, self._session = service, session
@@ -35,6 +44,7 @@ class PictureEndpoints:
         router = APIRouter()
         router.add_api_route("/txt2img", self.txt2img, methods=["POST"], responses=documented(404, 507))
         router.add_api_route("/png-info", self.png_info, methods=["POST"])
+        router.add_api_route("/interrogate", self.interrogate, methods=["POST"], responses=documented(404))
         return router
 
     async def txt2img(self, request: Txt2ImgRequest) -> Drawn:
@@ -50,10 +60,22 @@ class PictureEndpoints:
         text = texts.get(CHUNK, "")
         return PngInfo(info=text, items=texts, parameters=_parameters(text) if text.strip() else {})
 
+    async def interrogate(self, request: InterrogateRequest) -> Caption:
+        """Says what is on a picture, by the captioner or tagger that lies in the workspace."""
+        return await self._patient.call(lambda: self._described(request))
+
+    def _described(self, request: InterrogateRequest) -> Caption:
+        what, models = describer_of(request.model), find_describers(self._service.workspace)
+        if what not in models:
+            raise UsageError(missing_describer(what, f"The model {request.model} was asked for"))
+        picture = _decoded(request.image)
+        return Caption(caption=self._service.model_work.describe(picture, **{what: models[what]}))
+
     def _draw(self, request: Txt2ImgRequest) -> Drawn:
-        drawing = drawing_of(request, most=self._service.settings.max_pictures)
-        drawing["model"] = self._session.named(drawing["model"]) if "model" in drawing else self._session.model()
         remarks: list[str] = []
+        present = self._session.options()
+        drawing = drawing_of(request, most=self._service.settings.max_pictures, present=present, remarks=remarks)
+        drawing["model"] = self._session.named(drawing["model"]) if "model" in drawing else self._session.model()
         self._session.begin_drawing()
         try:
             paths = self._service.model_work.draw(drawing, remarks, partly=True)
@@ -61,7 +83,19 @@ class PictureEndpoints:
             self._session.end_drawing()
         if request.override_settings_restore_afterwards is False:
             self._session.choose(drawing["model"])
-        return _answer(request, drawing["seeds"][: len(paths)], paths, remarks)
+        answer = _answer(request, drawing["seeds"][: len(paths)], paths, remarks)
+        if (request.override_settings or {}).get(SAVED) is False:
+            for path in paths:
+                path.unlink(missing_ok=True)
+        return answer
+
+
+def describer_of(model: str) -> str:
+    """``captioner`` or ``tagger``, for what the webui's clients call them; NotFoundError."""
+    known = {"clip": "captioner", "deepdanbooru": "tagger", "deepbooru": "tagger"}
+    if model.lower() not in known:
+        raise NotFoundError(f"There is no model {shortened(model)} for interrogate; known are {', '.join(known)}.")
+    return known[model.lower()]
 
 
 def _answer(request: Txt2ImgRequest, seeds: Sequence[int], paths: Sequence[Path], remarks: list[str]) -> Drawn:

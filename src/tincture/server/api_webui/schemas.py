@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tincture.server.api_v1.request_models import limits_of
+from tincture.server.api_v1.request_models import BaseRequest, limits_of
 from tincture.settings.drawing import REQUEST_FIELDS
 from tincture.settings.fields import FieldSpec, specs_of
 from tincture.webui.arguments import WebuiArguments
@@ -17,10 +17,11 @@ _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 def body_of(arguments: type[WebuiArguments]) -> dict[str, Any]:
     """What a route's ``openapi_extra`` says of a body that holds these arguments by name."""
     specs = specs_of(arguments)
+    anything = {name: {"description": specs[name].help} for name in arguments.UNCHECKED if name in specs}
     schema = {
         "type": "object",
         "title": arguments.CALL,
-        "properties": {name: _property(specs[name]) for name in arguments.ORDER},
+        "properties": {name: anything.get(name) or _property(specs[name]) for name in arguments.ORDER},
         "required": [name for name in arguments.ORDER if specs[name].required],
         "additionalProperties": False,
     }
@@ -92,6 +93,12 @@ class VaeAnswer(BaseModel):
     filename: str
 
 
+class OptionsSet(BaseModel):
+    """What became of options; the webui has no such answer."""
+
+    remarks: list[str] = Field(description="Sentences, such as that an option changes nothing here.")
+
+
 class SamplerAnswer(BaseModel):
     """A sampler."""
 
@@ -157,7 +164,7 @@ class Progress(BaseModel):
 _GUIDANCE = {name: limit for name, limit in limits_of(REQUEST_FIELDS["guidance_scale"]).items() if name in ("ge", "le")}
 
 
-class Txt2ImgRequest(BaseModel):
+class Txt2ImgRequest(BaseRequest):
     """What to draw. Further fields of the webui's are ignored where they change nothing, and refused where they would.
 
     What is left out is the model's own: size and guidance.
@@ -170,7 +177,9 @@ class Txt2ImgRequest(BaseModel):
     seed: int = Field(default=-1, description="Of the first picture, the next have the next ones; -1: one by chance.")
     steps: Annotated[int, Field(**limits_of(REQUEST_FIELDS["steps"]))] = 20
     sampler_name: str | None = Field(default=None, description="A name of /samplers; Euler a where none is given.")
-    sampler_index: str | None = Field(default=None, description="The same by its old name.")
+    sampler_index: str | int | None = Field(
+        default=None, description="The same by its old name, or its place in /samplers, counted from 0."
+    )
     scheduler: str | None = Field(default=None, description="A name of /schedulers.")
     cfg_scale: Annotated[float, Field(**_GUIDANCE)] | None = None
     width: int | None = Field(default=None, ge=8)
@@ -178,7 +187,9 @@ class Txt2ImgRequest(BaseModel):
     batch_size: int | None = Field(default=None, ge=1, description="Pictures drawn at a time.")
     n_iter: int | None = Field(default=None, ge=1, description="How often.")
     override_settings: dict[str, Any] | None = Field(
-        default=None, description="sd_model_checkpoint, sd_vae and CLIP_stop_at_last_layers for this request."
+        default=None,
+        description="sd_model_checkpoint, sd_vae, CLIP_stop_at_last_layers and samples_save for this request; others "
+        "are taken where they change nothing.",
     )
     override_settings_restore_afterwards: bool | None = Field(
         default=True, description="False: sd_model_checkpoint is kept as the option."
@@ -197,10 +208,23 @@ class Drawn(BaseModel):
     )
 
 
-class PngInfoRequest(BaseModel):
+class PngInfoRequest(BaseRequest):
     """A picture whose text is asked for."""
 
     image: str = Field(description="PNG or WebP in base64, with or without data:image/png;base64, before it.")
+
+
+class InterrogateRequest(BaseRequest):
+    """A picture that is to be described."""
+
+    image: str = Field(description="A picture in base64, with or without data:image/png;base64, before it.")
+    model: str = Field(default="clip", description="clip: a sentence by BLIP; deepdanbooru: tags.")
+
+
+class Caption(BaseModel):
+    """What is on a picture."""
+
+    caption: str
 
 
 class PngInfo(BaseModel):

@@ -95,15 +95,17 @@ class TrainingEndpoints:
         return InfoAnswer(info=f"train {kind.KIND} complete: filename: {path} error: None", remarks=remarks)
 
     def _submit_training(self, kind: type[TrainArguments], body: Mapping[str, Any]) -> tuple[Job, list[str]]:
-        check_sizes(body, specs_of(kind))
+        check_sizes(kind.in_names_of_today(body), specs_of(kind))
         settings = train_settings(kind.of(body))
         folders = self._service.places.train_settings(settings).folders
         settings, remarks = clamped(settings, sum(map(count_pictures, folders)))
-        job = self._service.queue.submit("train", {**settings, "model": self._session.model()}, source=SOURCE)
+        job = self._service.queue.submit(
+            "train", {**settings, **self._session.training, "model": self._session.model()}, source=SOURCE
+        )
         return job, remarks
 
     def _submit_preprocessing(self, body: Mapping[str, Any]) -> Job:
-        check_sizes(body, specs_of(Preprocess))
+        check_sizes(Preprocess.in_names_of_today(body), specs_of(Preprocess))
         settings = preprocess_settings(Preprocess.of(body), **find_describers(self._service.workspace))
         return self._service.queue.submit("preprocess", settings, source=SOURCE)
 

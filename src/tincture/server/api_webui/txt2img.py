@@ -11,6 +11,7 @@ from tincture.errors import UsageError, shortened
 from tincture.formats.picture_text import parse_parameters
 from tincture.models.samplers import SAMPLERS
 from tincture.randomness import LARGEST_REQUESTED_SEED
+from tincture.server.api_webui import options
 from tincture.server.api_webui.schemas import Txt2ImgRequest
 from tincture.server.errors import TooMuchError
 
@@ -32,26 +33,30 @@ HARMLESS: Mapping[str, tuple[Any, ...]] = {
     "disable_extra_networks": (False,),
 }
 """Fields of the webui's that would change a picture, and the values with which they don't; so does None."""
-OVERRIDES = ("sd_model_checkpoint", "sd_vae", "CLIP_stop_at_last_layers")
-NO_VAE = ("", "Automatic", "None")
+SAVED = "samples_save"
+"""In ``override_settings``, False has the pictures deleted once they are sent."""
 SCHEDULERS: Mapping[str, str] = {"automatic": "Automatic", "karras": "Karras"}
 
 
-def drawing_of(request: Txt2ImgRequest, *, most: int) -> dict[str, Any]:
+def drawing_of(request: Txt2ImgRequest, *, most: int, present: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
     """What ``Service.draw`` takes, but the model where ``override_settings`` names none.
 
     Args:
         most: pictures that may be drawn.
+        present: the options that there are, which ``override_settings`` may always have as they are.
+        remarks: gets a sentence about overrides that change nothing.
 
     Raises:
         UsageError: naming everything that this server cannot do.
         TooMuchError: more pictures than may be drawn.
     """
-    faults = [*_unknown_features(request.model_extra or {}), *_override_faults(request.override_settings or {})]
+    given = request.override_settings or {}
+    overrides = {name: value for name, value in given.items() if not options.is_left(name, value, present)}
+    faults = [*_unknown_features(request.model_extra or {}), *_override_faults(overrides)]
     if faults:
         raise UsageError(f"This server cannot draw that: {'; '.join(faults)}.")
-    overrides = {name: value for name, value in (request.override_settings or {}).items() if value is not None}
-    vae = overrides.get("sd_vae", "")
+    acting = (*options.ACTING, SAVED)
+    remarks += options.remark([name for name in overrides if name not in acting])
     drawing = {
         "prompts": [request.prompt],
         "seeds": _seeds(request, most),
@@ -63,8 +68,8 @@ def drawing_of(request: Txt2ImgRequest, *, most: int) -> dict[str, Any]:
         "height": request.height,
         "batch_size": request.batch_size,
         "clip_skip": overrides.get("CLIP_stop_at_last_layers"),
-        "vae": None if vae in NO_VAE else vae,
-        "model": overrides.get("sd_model_checkpoint") or None,
+        "vae": overrides.get("sd_vae"),
+        "model": overrides.get(options.MODEL) or None,
     }
     return {name: value for name, value in drawing.items() if value is not None}
 
@@ -89,10 +94,15 @@ def _acts(script: Any) -> bool:
 def _override_faults(overrides: Mapping[str, Any]) -> list[str]:
     faults = []
     for name, value in overrides.items():
-        if name not in OVERRIDES:
-            faults.append(f"override_settings has {shortened(name)}, but may have {', '.join(OVERRIDES)}")
-        elif name != "CLIP_stop_at_last_layers" and not isinstance(value, str | None):
-            faults.append(f"{name} in override_settings is {shortened(value)}, but must be a text")
+        if name in options.ACTING:
+            if name != "CLIP_stop_at_last_layers" and not isinstance(value, str):
+                faults.append(f"{name} in override_settings is {shortened(value)}, but must be a text")
+        elif name == SAVED:
+            if not isinstance(value, bool):
+                faults.append(f"{name} in override_settings is {shortened(value)}, but must be true or false")
+        elif fault := options.refused(name, value):
+            known = ", ".join((*options.ACTING, SAVED))
+            faults.append(f"override_settings has {shortened(name)}, but may have {known}: {fault}")
     return faults
 
 
@@ -113,7 +123,7 @@ def _seeds(request: Txt2ImgRequest, most: int) -> list[int]:
 
 def _sampler(request: Txt2ImgRequest) -> str:
     """The sampler by our name: capitals don't matter, and a scheduler of today belongs to the name."""
-    given = request.sampler_name or request.sampler_index or DEFAULT_SAMPLER
+    given = request.sampler_name or _sampler_at(request.sampler_index) or DEFAULT_SAMPLER
     folded = {name.casefold(): name for name in SAMPLERS}
     sampler = folded.get(given.casefold(), given)
     scheduler = (request.scheduler or "automatic").casefold()
@@ -125,6 +135,15 @@ def _sampler(request: Txt2ImgRequest) -> str:
         f"The sampler {shortened(given)} cannot have the scheduler {shortened(request.scheduler)}; leave scheduler "
         f"out, or give Karras with one of {', '.join(name[:-7] for name in SAMPLERS if name.endswith(' Karras'))}."
     )
+
+
+def _sampler_at(index: str | int | None) -> str | None:
+    """The sampler by its old name, or by its place in the list."""
+    if not isinstance(index, int):
+        return index
+    if not 0 <= index < len(SAMPLERS):
+        raise UsageError(f"sampler_index is {shortened(index)}, but must be from 0 to {len(SAMPLERS) - 1}, or a name.")
+    return list(SAMPLERS)[index]
 
 
 def info_of(request: Txt2ImgRequest, seeds: Sequence[int], texts: Sequence[str], size: tuple[int, int]) -> str:

@@ -11,7 +11,7 @@ from tincture.server.http.errors import error_response
 
 UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-API_PATHS = ("/api/", "/sdapi/")
+API_PATHS = ("/api/", "/sdapi/", "/internal/")
 HEAD_BYTES = 16 * 2**10
 """Of a request's first line and headers, at most."""
 ALLOWED = "tincture.allowed"

@@ -139,14 +139,20 @@ class ModelProcess:
         with self._count:
             return None if self._progress is None else dict(self._progress)
 
-    def rest(self) -> None:
-        """Ends the process now if no call is at work, so that its memory is free; the next call gets a new one."""
-        if self._turn.acquire(blocking=False):
-            try:
-                self._stop_idling()
-                self._end()
-            finally:
-                self._turn.release()
+    def rest(self) -> bool:
+        """Ends the process now if no call is at work, so that its memory is free; the next call gets a new one.
+
+        Returns:
+            Whether there is no process any more.
+        """
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            self._stop_idling()
+            self._end()
+        finally:
+            self._turn.release()
+        return True
 
     def close(self) -> None:
         """Ends the process, with the call at work if there is one; later calls raise."""

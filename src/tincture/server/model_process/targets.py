@@ -6,6 +6,7 @@ Every target is called as ``function(resources, **arguments)``. Paths in argumen
 from __future__ import annotations
 
 import shutil
+import tempfile
 import types
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,16 +17,21 @@ from tincture import recipe
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.files import conversion
 from tincture.adapters.files.inspection import inspect_file
+from tincture.data.picture_files import UnreadablePictureError, read_picture
 from tincture.drawing.generation import BATCH_SIZE, Studio, generate_grid, generate_pictures
-from tincture.errors import OutOfMemoryError, TinctureError, UsageError
+from tincture.errors import DataError, OutOfMemoryError, TinctureError, UsageError
 from tincture.formats.file_state import FileState, state_of
 from tincture.formats.files import write_atomically
 from tincture.kinds.registry import kind_names, kinds
 from tincture.models.devices import resolve_device
+from tincture.preprocessing.captioning import Captioner
+from tincture.preprocessing.describing import load_models
 from tincture.run import doctor
 from tincture.run.memory.fit import is_shortage
 from tincture.server.errors import ConflictError, StoppedError
+from tincture.server.requests.pictures import facts_of
 from tincture.settings.drawing import DrawingRequest
+from tincture.settings.preprocess import PreprocessSettings
 from tincture.settings.train import TrainSettings
 from tincture.workspace import ADAPTER_SUFFIX, TRAINABLE_SUFFIXES, Workspace, clean_name
 
@@ -40,7 +46,14 @@ class Resources:
     def __init__(self, workspace: Workspace, report: Report) -> None:
         self.workspace, self.report = workspace, report
         self.studio = Studio(workspace)
+        self._described_by: tuple[PreprocessSettings, Captioner] | None = None
         self._steps: dict[tuple[Path, FileState], int | None] = {}
+
+    def describer(self, settings: PreprocessSettings) -> Captioner:
+        """The captioner or tagger that the settings name, loaded if it is not the one that was asked for last."""
+        if self._described_by is None or self._described_by[0] != settings:
+            self._described_by = settings, load_models(settings)[0]
+        return self._described_by[1]
 
     def step_of(self, path: Path) -> int | None:
         """The step that the adapter in a file is at, read once as long as the file stays as it is."""
@@ -150,6 +163,25 @@ def draw(
     )
 
 
+def load(resources: Resources, *, model: str, device: str) -> None:
+    """Loads the model as a drawing does that leaves all else open."""
+    resources.studio.model(model, None, device, DrawingRequest(prompts=("",)).precision)
+
+
+def describe(resources: Resources, *, picture: bytes, device: str, **models: str) -> str:
+    """What is on a picture; ``models`` names a captioner or a tagger."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "picture"
+        path.write_bytes(picture)
+        try:
+            facts_of(path)
+            pixels, _ = read_picture(path)
+        except UnreadablePictureError as error:
+            raise DataError(f"The image {error}; send another one.") from None
+    settings = PreprocessSettings.from_dict({"source": "-", "destination": "-", "device": device, **models})
+    return resources.describer(settings)([pixels])[0]
+
+
 def _drawn(settings: DrawingRequest, shared: Mapping[str, Any], finished: list[Path]) -> list[Path]:
     seeds = settings.drawn_seeds()
     if settings.is_sheet:
@@ -213,6 +245,8 @@ TARGETS: Mapping[str, Callable[..., Any]] = types.MappingProxyType(
         "create": create,
         "list_embeddings": list_embeddings,
         "draw": draw,
+        "load": load,
+        "describe": describe,
         "inspect": inspect,
         "convert": convert,
         "file_steps": file_steps,

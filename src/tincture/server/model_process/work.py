@@ -58,6 +58,31 @@ class ModelWork:
         self.file_process.rest()
         self.drawing_process.rest()
 
+    def unload(self) -> None:
+        """Frees the memory of the model that drew last; ConflictError while something is done with it."""
+        if not self.drawing_process.rest():
+            raise ConflictError("The model is at work on a picture; wait for it, or stop it by /sdapi/v1/interrupt.")
+
+    def load(self, model: str = "") -> None:
+        """Loads the model that draws, as the next drawing needs it; blocks for that. ModelError as for a drawing."""
+        chosen = self._places.model(model or self._default_model())
+        self.drawing_process.call("load", model=chosen, device=self._settings.device[0])
+
+    def describe(self, picture: bytes, *, captioner: str = "", tagger: str = "") -> str:
+        """What is on a picture, by one of the two models.
+
+        Args:
+            picture: a file.
+
+        Raises:
+            DataError: it is no picture, or of no format that is taken.
+            ForbiddenPathError, ModelError: the model cannot be had.
+        """
+        models = {"captioner": captioner, "tagger": tagger}
+        named = {what: self._places.helper_model(name) for what, name in models.items()}
+        device = self._settings.device[0]
+        return cast(str, self.file_process.call("describe", picture=picture, device=device, **named))
+
     def close(self) -> None:
         """Ends the processes, with the calls at work; blocks for that."""
         self.file_process.close()

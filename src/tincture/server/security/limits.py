@@ -32,7 +32,7 @@ MOST_VALUES = 10**6  # of JSON: each takes a hundred bytes of memory once it is 
 FORM_ROOM = 2**20  # what multipart/form-data needs beside the files
 FORM = "multipart/form-data"
 PICTURE_BYTES = 32 * 2**20  # a picture of 2048 × 2048 pixels in base64
-PICTURES = "/sdapi/v1/png-info"
+PICTURES = ("/sdapi/v1/png-info", "/sdapi/v1/interrogate")
 UPLOADS = re.compile(r"/api/v1/datasets(/.*)?|/gradio_api/upload/?")
 
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -117,7 +117,7 @@ class CheckBody:
             return await self._app(scope, receive, send)
         upload = is_upload(scope)
         most = self._most_upload + FORM_ROOM if upload else self._most
-        if scope["path"] == PICTURES:
+        if scope["path"] in PICTURES:
             most = max(most, PICTURE_BYTES)
         try:
             _check_announced(scope, upload, most)

@@ -183,13 +183,12 @@ def test_an_idle_process_ends_and_the_next_call_has_a_new_one(make: Callable[...
 
 def test_a_process_that_rests_gives_its_memory_back_and_one_at_work_is_left_alone(calls: ModelProcess) -> None:
     first = calls.call("count")
-    calls.rest()
-    calls.rest()
+    assert calls.rest() and calls.rest()
     assert calls._child is None and calls._idle is None
     second = calls.call("count")
     assert (second["calls"], second["pid"] != first["pid"]) == (1, True)
     with calls._turn:
-        calls.rest()
+        assert not calls.rest()
     assert calls.call("count")["calls"] == 2
 
 

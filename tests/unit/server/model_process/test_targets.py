@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.runs import Bench
+from tests.unit.preprocessing.tiny import write_blip
 from tests.unit.server.model_process.test_client import until
 from tincture.adapters.embedding import Embedding
 from tincture.errors import DataError, OutOfMemoryError, UsageError
@@ -160,6 +163,32 @@ def test_plans_and_new_adapters(resources: Resources, bench: Bench) -> None:
     assert TARGETS["inspect"](resources, path=network)["layer_structure"] == [1, 3, 1]
     card = TARGETS["convert"](resources, path=made, out=bench.workspace.root / "rex.png", name="rex")
     assert card["format"] == "png" and Path(card["path"]).is_file()
+
+
+def test_a_model_that_was_loaded_is_what_the_next_drawing_takes(resources: Resources, bench: Bench) -> None:
+    TARGETS["load"](resources, model=str(bench.model), device="cpu")
+    loaded = resources.studio.model_cache._model
+    draw(resources, bench)
+    assert resources.studio.model_cache._model is loaded is not None
+
+
+def test_a_picture_is_described_by_the_captioner_that_stays(resources: Resources, tmp_path: Path) -> None:
+    blip = str(write_blip(tmp_path / "blip"))
+    red, green = (picture_bytes(colour) for colour in ("red", "green"))
+    said = [TARGETS["describe"](resources, picture=picture, device="cpu", captioner=blip) for picture in (red, green)]
+    assert all(said) and said[0] != said[1]
+    settings, captioner = resources._described_by or (None, None)
+    TARGETS["describe"](resources, picture=red, device="cpu", captioner=blip)
+    assert resources._described_by == (settings, captioner) and captioner is not None
+    for bad in (b"", b"%!PS-Adobe", b"<svg/>", red[:60]):
+        with pytest.raises(DataError, match=r"^The image .*; send another one\.$"):
+            TARGETS["describe"](resources, picture=bad, device="cpu", captioner=blip)
+
+
+def picture_bytes(colour: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture
