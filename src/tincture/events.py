@@ -5,7 +5,7 @@ A watcher is any object with ``on_event(event)``; it picks the events it cares f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,11 +55,30 @@ class RunPrepared(Event):
 
 @dataclass(frozen=True)
 class Progressed(Event):
-    """Preparation before the first step went on: ``done`` of ``total`` (pictures, say) in ``stage``."""
+    """What a run does now besides its steps: it has ``done`` of ``total`` (pictures, say) in ``stage``.
+
+    A stage begins with 0 done, and is over when all are. Where nothing can be counted, ``total`` is 1. ``step`` of
+    ``steps`` tells how far that is which is done next, such as denoising steps of the pictures at hand; 0 of 0 where
+    nobody can tell. ``Stage`` emits these.
+    """
 
     stage: str
     done: int
     total: int
+    step: int = 0
+    steps: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether what comes next is something else."""
+        return self.done >= self.total
+
+    @property
+    def description(self) -> str:
+        """The same in a few words, such as ``encoding pictures 3 of 12``."""
+        counted = f" {self.done} of {self.total}" if self.total > 1 else ""
+        within = f", step {self.step} of {self.steps}" if self.steps and not self.over else ""
+        return f"{self.stage}{counted}{within}"
 
 
 @dataclass(frozen=True)
@@ -195,3 +214,44 @@ class Callback(Protocol):
     """Anything that watches a run."""
 
     def on_event(self, event: Event) -> None: ...
+
+
+Emit = Callable[[Event], object]
+
+
+def emitter(callbacks: Iterable[Callback]) -> Emit:
+    """What hands an event to each of ``callbacks``, in their order."""
+
+    def emit(event: Event) -> None:
+        for callback in callbacks:
+            callback.on_event(event)
+
+    return emit
+
+
+class Stage:
+    """A part of a run as a context, which tells that it begins, how far it is, and, unless it failed, that it is over.
+
+    Args:
+        emit: gets the events.
+        name: what is being done, such as ``saving``.
+        total: how many things that are; 1 where they cannot be counted.
+    """
+
+    def __init__(self, emit: Emit, name: str, total: int = 1) -> None:
+        self._emit, self._latest = emit, Progressed(name, 0, total)
+
+    def __enter__(self) -> Stage:
+        self._emit(self._latest)
+        return self
+
+    def advance(self, done: int | None = None, step: int = 0, steps: int = 0) -> None:
+        """``done`` are finished (None: as many as before), and ``step`` of ``steps`` of those that come next."""
+        latest = self._latest
+        done = latest.done if done is None else done
+        self._latest = Progressed(latest.stage, done, latest.total, step, steps)
+        self._emit(self._latest)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and not self._latest.over:
+            self.advance(self._latest.total)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
 
 from tincture.events import (
     Callback,
@@ -24,7 +25,10 @@ from tincture.events import (
     StepRejected,
     StepsDone,
 )
+from tincture.run.duration import TimeLeft, in_words
 from tincture.run.lines import Lines, numbers, sentence
+
+_TRAINING = "training"
 
 
 @contextmanager
@@ -34,46 +38,65 @@ def progress(console: Console | None = None) -> Iterator[Callback]:
     if not console.is_terminal:
         yield Lines(functools.partial(_print, console))
         return
+    time_left = TimeLeft()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
         TextColumn("{task.fields[numbers]}"),
-        TimeRemainingColumn(),
+        _Left(time_left),
     )
     with Progress(*columns, console=console) as shown:
-        yield Bar(shown)
+        yield Bar(shown, time_left)
 
 
 class Bar:
-    """One bar for the preparation, one for the steps."""
+    """One bar for the steps, and one for what the run does besides them, for as long as it does that."""
 
-    def __init__(self, shown: Progress) -> None:
-        self.shown = shown
-        self.stages: dict[str, TaskID] = {}
+    def __init__(self, shown: Progress, time_left: TimeLeft) -> None:
+        self.shown, self.time_left = shown, time_left
+        self.tasks: dict[str, TaskID] = {}
 
     def on_event(self, event: Event) -> None:
+        self.time_left.on_event(event)
         match event:
             case ModelLoaded() | MemoryFitted() | StepRejected() | RolledBack() | CheckpointSaved() | PreviewReady():
                 _print(self.shown.console, sentence(event))
+            case Progressed() if event.over:
+                self._forget(event.stage)
             case Progressed():
-                self._move(event.stage, event.done, event.total)
+                self._move(event.stage, event.done, event.total, event.description)
             case RunStarted():
-                self._forget("training")  # of an earlier run, whose speed would spoil the time left
-                self._move("training", event.global_step, event.steps)
+                self._forget(_TRAINING)  # of an earlier run
+                self._step(event.global_step, event.steps)
             case StepEnd():
-                self._move("training", event.global_step, event.steps)
+                self._step(event.global_step, event.steps)
             case StepsDone():
-                self.shown.update(self.stages["training"], numbers=numbers(event))
+                self.shown.update(self.tasks[_TRAINING], numbers=numbers(event))
 
-    def _forget(self, stage: str) -> None:
-        if stage in self.stages:
-            self.shown.remove_task(self.stages.pop(stage))
+    def _step(self, done: int, total: int) -> None:
+        self._move(_TRAINING, done, total, f"{_TRAINING} {done}/{total}")
 
-    def _move(self, stage: str, done: int, total: int) -> None:
-        if stage not in self.stages:
-            self.stages[stage] = self.shown.add_task(stage, total=total, completed=done, numbers="")
-        self.shown.update(self.stages[stage], completed=done, total=total)
+    def _forget(self, name: str) -> None:
+        if name in self.tasks:
+            self.shown.remove_task(self.tasks.pop(name))
+
+    def _move(self, name: str, done: int, total: int, description: str) -> None:
+        countable = total if total > 1 or name == _TRAINING else None  # a bar that moves to and fro
+        if name not in self.tasks:
+            self.tasks[name] = self.shown.add_task(description, total=countable, completed=done, numbers="")
+        self.shown.update(self.tasks[name], completed=done, total=countable, description=description)
+
+
+class _Left(ProgressColumn):
+    """How long the run has yet to go, behind the bar of the steps."""
+
+    def __init__(self, time_left: TimeLeft) -> None:
+        super().__init__()
+        self.time_left = time_left
+
+    def render(self, task: Task) -> Text:
+        left = self.time_left.seconds() if task.description.startswith(_TRAINING) and not task.finished else None
+        return Text(f"{in_words(left)} left" if left is not None else "")
 
 
 def _print(console: Console, line: str) -> None:

@@ -31,6 +31,7 @@ def generate(
     batch_size: int = 16,
     interrupted: Callable[[], bool] | None = None,
     on_step: Callable[[int, int], object] | None = None,
+    on_pictures: Callable[[int], object] | None = None,
 ) -> Tensor:
     """One picture per pair of prompt and seed: uint8 (B, height, width, 3) on the CPU.
 
@@ -45,6 +46,7 @@ def generate(
         batch_size: pictures at a time.
         interrupted: asked before every step; True ends the work, and only pictures of finished batches are returned.
         on_step: told after every step of a batch how many are done, and of how many; what it raises ends the work.
+        on_pictures: told after every batch how many pictures are finished.
 
     Raises:
         UsageError: one of the above is not allowed.
@@ -71,6 +73,8 @@ def generate(
             if on_step is not None:
                 on_step(done_steps, len(scheduler.timesteps))
         done.append(_decode(model, latents))
+        if on_pictures is not None:
+            on_pictures(sum(map(len, done)))
     return torch.cat(done)
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from tincture.data.listing import Listing, PictureFile, caption_remarks, name_some, no_pictures
 from tincture.data.masks import MaskFinder
 from tincture.errors import DataError, StorageError
-from tincture.events import Callback, Progressed
+from tincture.events import Callback, Progressed, Stage, emitter
 from tincture.preprocessing.captioning import Captioner
 from tincture.preprocessing.crop_files import write_caption
 from tincture.preprocessing.crop_places import check_places, list_sources, relative_name, stem_of
@@ -224,7 +224,8 @@ class _Run:
         )
         # Cutting is in vain if they cannot be loaded. What may be unchanged is no reason to load them.
         if any(not job.known and self._wants_words(job.existing) for _, job in jobs.values()):
-            describer.prepare()
+            with Stage(emitter(self.callbacks), "loading the captioners"):
+                describer.prepare()
         for job, outcome in self._spread(cut, [job for _, job in jobs.values()]):
             name = jobs[job.path][0]
             if isinstance(outcome, Cut) and self._wants_words(job.existing):
@@ -320,8 +321,7 @@ class _Run:
         return run_jobs(function, jobs, process_count(self.settings.workers, len(jobs)), self.stop.is_set)
 
     def _report(self, stage: str, done: int, total: int) -> None:
-        for callback in self.callbacks:
-            callback.on_event(Progressed(stage, done, total))
+        emitter(self.callbacks)(Progressed(stage, done, total))
 
 
 def _reason(outcome: Skipped | Crashed) -> str:

@@ -5,6 +5,7 @@ Below this module everything takes flat parameters.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from tincture.adapters.adapter import Adapter, adapter_class
 from tincture.data.dataset import PictureDataset
 from tincture.data.decoded import PIXEL_MEMORY
 from tincture.errors import AlreadyTrainedError, DataError, ModelError, UsageError
-from tincture.events import Callback, Event, MemoryFitted, ModelLoaded
+from tincture.events import Callback, MemoryFitted, ModelLoaded, Stage, emitter
 from tincture.kinds.registry import find_kind
 from tincture.models.devices import PRECISIONS, half_precision, resolve_device
 from tincture.models.diffusion_model import DiffusionModel
@@ -75,11 +76,13 @@ def prepare(
         record: of the run that goes on; model and data must be those it began with.
     """
     make_optimizer(settings, adapter)  # refuses what cannot be used before anything heavy is loaded
-    device = resolve_device(settings.device)
-    model = load_base(settings, workspace)
-    _emit(callbacks, ModelLoaded(model.describe(), model))
+    emit, device = emitter(callbacks), resolve_device(settings.device)
+    with Stage(emit, "loading the model"):
+        model = load_base(settings, workspace)
+    emit(ModelLoaded(model.describe(), model))
     files = open_latents(settings, model, device)
-    dataset = load_data(settings, model, files, keep_pixels=PIXEL_MEMORY)
+    with Stage(emit, "reading pictures"):
+        dataset = load_data(settings, model, files, keep_pixels=PIXEL_MEMORY)
     if record is not None:
         _check_unchanged(settings, model, dataset, record)
     check(settings, model, adapter, lines, dataset)
@@ -87,26 +90,23 @@ def prepare(
     for remark in (*skipped, *dataset.remarks, *mask_remarks(settings, dataset)):
         warnings.warn(remark, stacklevel=2)
     estimator = MemoryEstimator(model, adapter, dataset, lines, device.type)
-    settings, fitted = fit_memory(settings, estimator, device)
+    with Stage(emit, "fitting memory") if settings.open_memory_settings() else contextlib.nullcontext():
+        settings, fitted = fit_memory(settings, estimator, device)
     if fitted is not None:
-        _emit(callbacks, fitted)
+        emit(fitted)
     with shortage_explained(settings, device, lambda: estimator):
-        estimator.model = model = place(model, settings, workspace, device)
-        adapter.to(model.device)
+        with Stage(emit, "preparing the model"):
+            estimator.model = model = place(model, settings, workspace, device)
+            adapter.to(model.device)
         # Only now: some, such as Adagrad, make their state at once, on the device where the parameters are.
         optimizer = make_optimizer(settings, adapter)
         known = known_prompts(settings, model, adapter, dataset, lines)
         model.placement.keep = frozenset({DENOISER} if known else {DENOISER, TEXT_ENCODERS})
-        data = training_data(settings, model, adapter.name, dataset, lines, callbacks, files)
+        data = training_data(settings, model, adapter.name, dataset, lines, emit, files)
         loss = auxiliary_loss(settings, model, adapter, dataset)
         adapter = averaged(settings, adapter)
     trainer = make_trainer(settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=loss)
     return Components(settings, model, adapter, dataset, lines, trainer, estimator)
-
-
-def _emit(callbacks: Sequence[Callback], event: Event) -> None:
-    for callback in callbacks:
-        callback.on_event(event)
 
 
 def load_base(settings: TrainSettings, workspace: Workspace, *, stay: bool = False) -> DiffusionModel:

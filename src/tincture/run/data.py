@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -22,16 +22,14 @@ from tincture.data.latents import LatentCache
 from tincture.data.masks import mask_weights
 from tincture.data.picture_check import check_picture
 from tincture.errors import UsageError
-from tincture.events import Callback, Progressed
+from tincture.events import Emit, Stage
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.placement import VAE
+from tincture.run.duration import ENCODING, USUAL_PREVIEWS
 from tincture.settings.train import TrainSettings
 from tincture.training.trainer import PromptDraw, TrainingData
 from tincture.workspace import Workspace
-
-MAX_PREVIEWS = 4
-"""Prompts drawn at each preview when the settings name none."""
 
 
 def open_latents(settings: TrainSettings, model: DiffusionModel, device: torch.device) -> LatentFiles | None:
@@ -97,7 +95,7 @@ def training_data(
     name: str,
     dataset: PictureDataset,
     lines: list[str],
-    callbacks: Sequence[Callback],
+    emit: Emit,
     files: LatentFiles | None = None,
 ) -> TrainingData:
     """What the steps of a run draw from, with every picture encoded.
@@ -105,18 +103,16 @@ def training_data(
     Args:
         name: of the adapter, which takes the place of [name].
         lines: of the prompt template.
-        callbacks: get how far the encoding is.
+        emit: is told how far the encoding is.
         files: hold latents of earlier runs, and keep these.
     """
 
-    def report(done: int, total: int) -> None:
-        for callback in callbacks:
-            callback.on_event(Progressed("latents", done, total))
-
     if files is not None and model.slicing:  # which changes larger pictures' latents a little
         files.encoder += ", in slices"
-    with model.placement.acting(VAE, alone=True):
-        latents = LatentCache.encode(model, dataset, seed=settings.seed, on_progress=report, files=files)
+    with model.placement.acting(VAE, alone=True), Stage(emit, ENCODING, len(dataset)) as stage:
+        latents = LatentCache.encode(
+            model, dataset, seed=settings.seed, on_progress=lambda done, _: stage.advance(done), files=files
+        )
     for remark in files.remarks() if files else ():
         warnings.warn(remark, stacklevel=2)
     return TrainingData(
@@ -171,7 +167,7 @@ def possible_prompts(settings: TrainSettings, name: str, dataset: PictureDataset
 
 def preview_prompts(settings: TrainSettings, dataset: PictureDataset, draw: PromptDraw) -> tuple[str, ...]:
     """The settings' prompts of previews, or those of the first pictures."""
-    pictures = [index for index, sample in enumerate(dataset) if not sample.flip][:MAX_PREVIEWS]
+    pictures = [index for index, sample in enumerate(dataset) if not sample.flip][:USUAL_PREVIEWS]
     return settings.preview_prompts or tuple(dict.fromkeys(draw(index, 0, index) for index in pictures))
 
 

@@ -23,9 +23,10 @@ from typing import Any, cast
 import torch
 
 from tincture.errors import DivergedError, FileFormatError, StorageError
-from tincture.events import CheckpointSaved, Event, RolledBack, RunEnded, RunStarted, StepEnd
+from tincture.events import CheckpointSaved, Event, RolledBack, RunEnded, RunStarted, Stage, StepEnd
 from tincture.formats.files import write_text
 from tincture.kinds.registry import find_kind
+from tincture.run.duration import SAVING
 from tincture.training.checkpoint import TWO_STATES, Retention, save_state
 from tincture.training.trainer import Trainer
 from tincture.workspace import ADAPTER_SUFFIX, copy_name, parse_copy_name
@@ -157,10 +158,16 @@ class Checkpointer:
         self.copies, self.states = copies, states
 
     def on_event(self, event: Event) -> None:
+        copies = isinstance(event, StepEnd) and self.every and event.global_step % self.every == 0
+        if copies or isinstance(event, RunStarted | RolledBack | RunEnded):
+            with Stage(self.trainer.emit, SAVING):
+                self._save_at(event)
+
+    def _save_at(self, event: Event) -> None:
         if isinstance(event, RunStarted | RolledBack):
             # A run that is killed before its first copy can be resumed too, and one that went back stays there.
             self._save_state()
-        elif isinstance(event, StepEnd) and self.every and event.global_step % self.every == 0:
+        elif isinstance(event, StepEnd):
             self._check()
             self._save_adapter(
                 self.folder.copies / (copy_name(self.trainer.adapter.name, event.global_step) + self.folder.suffix)

@@ -17,6 +17,7 @@ from tincture.events import (
     StepRejected,
     StepsDone,
 )
+from tincture.run.duration import TimeLeft, in_words
 
 EVERY_S = 15.0
 """Seconds between two lines of what changes often."""
@@ -25,10 +26,8 @@ EVERY_S = 15.0
 def sentence(event: Event) -> str:
     """The event for a person; empty for one that is not worth a line."""
     match event:
-        case ModelLoaded() | MemoryFitted() | StepRejected() | RolledBack():
+        case ModelLoaded() | MemoryFitted() | Progressed() | StepRejected() | RolledBack():
             return event.description
-        case Progressed():
-            return f"{event.stage} {event.done}/{event.total}"
         case RunStarted():
             return f"training from step {event.global_step} to {event.steps} on {event.samples} pictures"
         case StepsDone():
@@ -51,33 +50,32 @@ class Lines:
 
     Args:
         write: called with each line.
+        time_left: watches the same run already; None: one of its own is made.
+        clock: seconds since anything, which never go back.
     """
 
-    def __init__(self, write: Callable[[str], object]) -> None:
-        self._write = write
-        self._written_at = time.monotonic()
-        self._began = (0, time.monotonic())
+    def __init__(
+        self,
+        write: Callable[[str], object],
+        time_left: TimeLeft | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._write, self._clock = write, clock
+        self._time_left, self._watches = time_left or TimeLeft(clock), time_left is None
+        self._written_at = clock()
 
     def on_event(self, event: Event) -> None:
+        if self._watches:
+            self._time_left.on_event(event)
         match event:
-            case Progressed() if not self._is_due():
+            case Progressed() if event.over or not self._is_due():
                 return
             case StepsDone() if not self._is_due() and event.global_step < event.steps:
                 return
-            case RunStarted():
-                self._began = (event.global_step, time.monotonic())
         if text := sentence(event):
-            self._written_at = time.monotonic()
-            self._write(f"{text}{self._left(event)}")
+            self._written_at = self._clock()
+            left = self._time_left.seconds() if isinstance(event, StepsDone | Progressed) else None
+            self._write(f"{text}  {in_words(left)} left" if left and left >= 0.5 else text)
 
     def _is_due(self) -> bool:
-        return time.monotonic() - self._written_at >= EVERY_S
-
-    def _left(self, event: Event) -> str:
-        if not isinstance(event, StepsDone):
-            return ""
-        start, started = self._began
-        done, left = event.global_step - start, event.steps - event.global_step
-        if done <= 0 or left <= 0:
-            return ""
-        return f"  {(time.monotonic() - started) / done * left:.0f} s left"
+        return self._clock() - self._written_at >= EVERY_S

@@ -17,12 +17,13 @@ from PIL import Image
 
 from tincture.adapters.adapter import Adapter
 from tincture.drawing.sheets import save_sheet
-from tincture.events import Event, PreviewReady, RolledBack, RunStarted, StepEnd
+from tincture.events import Event, PreviewReady, RolledBack, RunStarted, Stage, StepEnd
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.formats.pictures import open_picture
 from tincture.kinds.registry import find_kind
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.sampling import complete, generate
+from tincture.run.duration import DRAWING
 from tincture.settings.drawing import Drawing
 from tincture.training.trainer import Trainer
 
@@ -87,8 +88,16 @@ class Previewer:
     def draw(self, global_step: int) -> None:
         """Draws, writes and tells of the previews at ``global_step``, within the trainer's run."""
         seeds, at_once = [self.seed] * len(self.prompts), 1 if self.model.slicing else MAX_AT_ONCE
-        with self.trainer.publishing():
-            pictures = generate(self.model, self.prompts, self.drawing, seeds=seeds, batch_size=at_once).numpy()
+        with self.trainer.publishing(), Stage(self.trainer.emit, DRAWING, len(self.prompts)) as stage:
+            pictures = generate(
+                self.model,
+                self.prompts,
+                self.drawing,
+                seeds=seeds,
+                batch_size=at_once,
+                on_step=lambda step, steps: stage.advance(step=step, steps=steps),
+                on_pictures=stage.advance,
+            ).numpy()
         paths = self._paths(global_step)
         for path, prompt, picture in zip(paths, self.prompts, pictures, strict=True):
             save_png(picture, path, self._text(prompt, {}))

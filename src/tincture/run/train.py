@@ -13,7 +13,7 @@ from typing import Any
 
 from tincture.adapters.adapter import Adapter
 from tincture.errors import UsageError
-from tincture.events import Callback, RunEnded, RunPrepared
+from tincture.events import Callback, RunEnded, RunPrepared, emitter
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import resolve_device
 from tincture.run.averages import check_beside, remark_average
@@ -87,7 +87,7 @@ def train(
     load_optimizer(run.trainer.optimizer, adapter, path)
     folder = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name, path.suffix)
     write_records(run, folder, path, workspace)
-    _emit_prepared(run, folder, callbacks)
+    emitter(callbacks)(RunPrepared(folder.path, run.settings.to_dict()))
     return _run(run, folder, path, callbacks, stop)
 
 
@@ -143,7 +143,7 @@ def resume(
         record["settings"] = run.settings.to_dict()
     if record != began:
         write_json(folder.record, record)
-    _emit_prepared(run, folder, callbacks)
+    emitter(callbacks)(RunPrepared(folder.path, run.settings.to_dict()))
     return _run(run, folder, path, callbacks, stop)
 
 
@@ -210,11 +210,6 @@ def _run(
         overflows=trainer.guard.overflows,
         divergences=trainer.guard.divergences,
     )
-
-
-def _emit_prepared(run: Components, folder: RunFolder, callbacks: Sequence[Callback]) -> None:
-    for callback in callbacks:
-        callback.on_event(RunPrepared(folder.path, run.settings.to_dict()))
 
 
 class _Seconds:

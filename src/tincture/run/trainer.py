@@ -8,8 +8,10 @@ import torch
 
 from tincture.adapters.adapter import Adapter, AuxiliaryLoss
 from tincture.data.dataset import PictureDataset
+from tincture.events import Progressed
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.run.data import possible_prompts
+from tincture.run.duration import PROMPTS
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.conditioning import Conditioning
@@ -47,7 +49,7 @@ def make_trainer(
     clipping = None
     if settings.clip_grad_mode != "none":
         clipping = Clipping(settings.clip_grad_mode, Schedule.parse(settings.clip_grad_value, settings.steps))
-    return Trainer(
+    trainer = Trainer(
         model,
         adapter,
         data,
@@ -77,6 +79,8 @@ def make_trainer(
             overflow_limit=settings.overflow_limit,
         ),
     )
+    trainer.conditioning.on_progress = lambda done, total: trainer.emit(Progressed(PROMPTS, done, total))
+    return trainer
 
 
 def known_prompts(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -24,6 +24,9 @@ class Conditioning:
         capacity: encodings to keep; with shuffled or dropped tags there may be very many prompts.
         known: prompts that are encoded when the first one is asked for, so that the text encoders may rest afterwards;
             they and the empty one must be within ``capacity``. For text that is not trained.
+
+    Attributes:
+        on_progress: is told how many of the known prompts are encoded, from 0 on, and how many there are.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Conditioning:
         known: Sequence[str] = (),
     ) -> None:
         self.model, self.trains_text, self.clip_skip, self.capacity = model, trains_text, clip_skip, capacity
+        self.on_progress: Callable[[int, int], object] = lambda done, total: None
         self.encoded = 0
         self._known = list(known)
         self._encoded: OrderedDict[str, Conditions] = OrderedDict()
@@ -56,8 +60,11 @@ class Conditioning:
 
     def _encode_known(self) -> None:
         with self.model.placement.acting(TEXT_ENCODERS, alone=True):
-            for prompt in ("", *self._known):
+            known = ["", *self._known]
+            self.on_progress(0, len(known))
+            for done, prompt in enumerate(known, start=1):
                 self._keep(prompt)
+                self.on_progress(done, len(known))
         self._known.clear()
 
     def _keep(self, prompt: str) -> Conditions:

@@ -28,8 +28,8 @@ def steps_done(global_step: int, steps: int) -> StepsDone:
 RUN: list[Event] = [
     ModelLoaded("tiny [0123456789]: Stable Diffusion 1, predicts noise"),
     MemoryFitted({"offload": True, "weight_storage": "same"}, peak=3 * 2**30, available=7 * 2**29),
-    Progressed("latents", 1, 2),
-    Progressed("latents", 2, 2),
+    Progressed("encoding pictures", 1, 2),
+    Progressed("encoding pictures", 2, 2),
     RunStarted(global_step=10, steps=20, samples=5, micro_batches_per_epoch=5),
     StepEnd(11, 20),
     steps_done(11, 20),
@@ -50,7 +50,7 @@ def shown(events: list[Event], *, terminal: bool) -> str:
 
 def test_a_terminal_sees_a_bar_with_loss_rate_and_epoch() -> None:
     text = shown(RUN, terminal=True)
-    for part in ("latents", "training", "20/20", "0.1234±0.0100", "rate 0.005", "epoch 3"):
+    for part in ("encoding pictures 1 of 2", "training", "20/20", "0.1234±0.0100", "rate 0.005", "epoch 3"):
         assert part in text
     assert "tiny [0123456789]: Stable Diffusion 1, predicts noise" in text
     assert "memory: about 3.00 of 3.50 GiB, by offload yes, weight storage same" in text

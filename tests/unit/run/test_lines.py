@@ -2,11 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.unit.cli.test_progress import RUN, steps_done
 from tincture.events import Event, PreviewReady, Progressed, RunEnded, StepEnd
-from tincture.run import lines
 from tincture.run.lines import Lines, sentence
 
 
@@ -29,27 +26,27 @@ def test_a_run_is_few_plain_lines_and_ends_with_its_last_step() -> None:
     ]
 
 
-def test_what_changes_often_is_a_line_every_15_seconds_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changes_often_is_a_line_every_15_seconds_with_the_time_left() -> None:
     now = [0.0]
-    monkeypatch.setattr(lines.time, "monotonic", lambda: now[0])
     found: list[str] = []
-    watcher = Lines(found.append)
+    watcher = Lines(found.append, clock=lambda: now[0])
     for seconds, event in (
-        (14.9, Progressed("latents", 1, 9)),
-        (15.0, Progressed("latents", 2, 9)),
+        (14.9, Progressed("encoding pictures", 1, 9)),
+        (15.0, Progressed("encoding pictures", 2, 9)),
         (20.0, RUN[4]),
-        (34.9, steps_done(11, 20)),
+        (28.0, steps_done(11, 20)),
+        (28.0, StepEnd(11, 20)),
         (36.0, steps_done(12, 20)),
         (37.0, steps_done(13, 20)),
     ):
         now[0] = seconds
         watcher.on_event(event)
     assert [line.split("  ")[0] for line in found] == [
-        "latents 2/9",
+        "encoding pictures 2 of 9",
         "training from step 10 to 20 on 5 pictures",
         "step 12/20",
     ]
-    assert found[-1].endswith("  64 s left")  # 8 s a step
+    assert found[-1].endswith("  1 min 04 s left")  # 8 s a step: nine after the eleventh, of which 8 s are gone
 
 
 def test_steps_themselves_are_no_lines() -> None:

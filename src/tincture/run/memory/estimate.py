@@ -24,6 +24,7 @@ from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.placement import DENOISER, TEXT_ENCODERS, VAE
 from tincture.models.sampling import pictures_decoded_at_once
 from tincture.run.data import possible_prompts, preview_prompts, prompt_draw
+from tincture.run.duration import ENCODING, PROMPTS
 from tincture.run.memory.rehearsal import Rehearsal, StepMemory
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer, prompts_in_memory
 from tincture.settings.train import TrainSettings
@@ -31,7 +32,7 @@ from tincture.training.trainer import Trainer, TrainingData
 
 T = TypeVar("T")
 
-ENCODING, PROMPTS, TRAINING, PREVIEWS = "encoding pictures", "encoding prompts", "training", "previews"
+TRAINING, PREVIEWS = "training", "previews"
 _ALWAYS_USED = frozenset({DENOISER, TEXT_ENCODERS})
 _REHEARSED = ("precision", "gradient_checkpointing", "weight_storage", "slicing")
 _NOT_OF_A_STEP = ("offload", "slicing", "vram", "steps", "save_", "preview_")

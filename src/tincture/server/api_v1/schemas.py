@@ -80,7 +80,7 @@ class JobAnswer(BaseModel):
     global_step: int = Field(description="How far it is: steps of a training, pictures of preprocessing.")
     steps: int = Field(description="Where it will end; 0: not known yet.")
     progress: float = Field(description="From 0 to 1.")
-    stage: str = Field(description="What it does before the first step, or waits for; empty while it trains.")
+    stage: str = Field(description="What it does besides its steps, or waits for; empty while it makes steps.")
     loss: float | None = Field(description="Mean over the window of the latest steps.")
     learning_rate: float | None
     eta_s: float | None = Field(description="Seconds that are left, as far as can be told.")

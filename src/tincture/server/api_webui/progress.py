@@ -75,7 +75,9 @@ class ProgressEndpoints:
         preview = drawing.get("preview") if with_image else None
         return Progress(
             progress=share,
-            eta_relative=(time.time() - began) * (1 - share) / share if began and done else 0.0,
+            eta_relative=(time.monotonic() - self._session.drawing_mark) * (1 - share) / share
+            if began and done
+            else 0.0,
             state=State(
                 job="txt2img",
                 job_count=1,
@@ -89,12 +91,11 @@ class ProgressEndpoints:
 
 
 def _text(job: Job) -> str:
-    if job.stage:
-        return f"{job.name}: {job.stage}"
-    facts = [f"{job.name}: step {job.global_step} of {job.steps}"]
+    facts = [f"step {job.global_step} of {job.steps}"] if job.steps else []
+    facts += [job.stage] if job.stage else []
     facts += [f"loss {job.loss:.4f}"] if job.loss is not None else []
     facts += [f"learning rate {job.learning_rate:g}"] if job.learning_rate is not None else []
-    return ", ".join(facts)
+    return f"{job.name}: {', '.join(facts) or 'starting'}"
 
 
 def _timestamp(seconds: float | None) -> str:

@@ -22,6 +22,7 @@ class Session:
     Attributes:
         training: settings of every training that the options set, by name.
         drawing_since: when the drawing at hand began, in seconds since 1970; None while nothing is drawn by this API.
+        drawing_mark: the same by a clock that never jumps.
     """
 
     def __init__(self, service: Service) -> None:
@@ -30,6 +31,7 @@ class Session:
         self._lock = threading.Lock()
         self.training: dict[str, bool] = {}
         self.drawing_since: float | None = None
+        self.drawing_mark = 0.0
 
     def model(self) -> str:
         """The model's name, as ``sd-models`` lists it."""
@@ -97,7 +99,7 @@ class Session:
 
     def begin_drawing(self) -> None:
         """Notes the time, for those who ask how long it will take."""
-        self.drawing_since = time.time()
+        self.drawing_since, self.drawing_mark = time.time(), time.monotonic()
 
     def end_drawing(self) -> None:
         """The drawing is over."""

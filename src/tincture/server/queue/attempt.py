@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tincture.errors import StorageError
+from tincture.events import Progressed
 from tincture.server.queue.folder import JobFolder
 from tincture.server.queue.history import EventRecord
 from tincture.server.queue.jobs import Job, Wanted
@@ -126,18 +127,28 @@ def changes_by(job: Job, record: EventRecord) -> dict[str, Any]:
         case "prepared":
             return {"run_dir": record["run_dir"]}
         case "stage":
-            stage = {"stage": f"{record['stage']} {record['done']}/{record['total']}"}
-            counts = job.kind == "preprocess" and record["stage"] == _COUNTED_STAGE
-            return {**stage, "global_step": record["done"], "steps": record["total"]} if counts else stage
+            at = Progressed(record["stage"], record["done"], record["total"], *_within(record))
+            stage = {"stage": "" if at.over else at.description, **_left(record)}
+            counts = job.kind == "preprocess" and at.stage == _COUNTED_STAGE
+            return {**stage, "global_step": at.done, "steps": at.total} if counts else stage
         case "started" | "progress":
-            return {"stage": "", "global_step": record["global_step"], "steps": record["steps"]}
+            return {"stage": "", "global_step": record["global_step"], "steps": record["steps"], **_left(record)}
         case "rolled_back":
             return {"global_step": record["global_step"]}
         case "steps":
             step, *_, rate = record["records"][-1]
-            same = {name: record[name] for name in ("steps", "eta_s")}
-            return {"global_step": step, "loss": record["loss_mean"], "learning_rate": rate, **same}
+            now = {"loss": record["loss_mean"], "learning_rate": rate, **_left(record)}
+            return {"global_step": step, "steps": record["steps"], **now}
     return {}
+
+
+def _within(record: EventRecord) -> tuple[int, int]:
+    """What is done of the next thing of a stage; workers of earlier versions do not say it."""
+    return record.get("step", 0), record.get("steps", 0)
+
+
+def _left(record: EventRecord) -> dict[str, Any]:
+    return {"eta_s": record["eta_s"]} if "eta_s" in record else {}
 
 
 def _task(job: Job, where: Path) -> dict[str, Any]:

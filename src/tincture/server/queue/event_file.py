@@ -5,10 +5,10 @@ Every line, an event record, is a JSON object with its number ``n`` (1, 2, ...),
 
 model     text
 memory    text
-stage     stage, done, total
+stage     stage, done, total, step, steps, eta_s
 prepared  run_dir
 started   global_step, steps, samples, micro_batches_per_epoch
-progress  global_step, steps
+progress  global_step, steps, step_s, eta_s
 steps     records [[global_step, epoch, epoch_step, loss, learning_rate], ...], steps, loss_mean, loss_error,
           recent_mean, recent_error, eta_s
 saved     global_step, path
@@ -16,12 +16,14 @@ preview   global_step, paths
 remark    text
 ended     attempt, state ("done", "stopped", "failed"), result or error and error_type
 
-``stage`` and ``progress`` come five times a second at most. Numbers that are not finite are null.
+``stage`` and ``progress`` come five times a second at most. A stage is over when ``done`` is ``total``. ``step_s`` are
+seconds of a step, ``eta_s`` those that are left. Numbers that are not finite are null, and those that are not known.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -29,9 +31,9 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tincture.events import (
     CheckpointSaved,
@@ -48,6 +50,7 @@ from tincture.events import (
     StepsDone,
 )
 from tincture.formats.temporary_file import sync
+from tincture.run.duration import TimeLeft
 from tincture.run.lines import Lines
 from tincture.server.queue.folder import JobFolder
 from tincture.server.queue.history import EventRecord
@@ -107,17 +110,18 @@ class EventFile:
 class Reporter:
     """A watcher of a run. The run's thread only puts values into memory; another one makes lines of them."""
 
-    def __init__(self, folder: JobFolder) -> None:
+    def __init__(self, folder: JobFolder, clock: Callable[[], float] = time.monotonic) -> None:
         self._file = EventFile(folder.event_file)
-        self._happened: deque[tuple[float, Event | EventRecord]] = deque()
+        self._happened: deque[_Happened] = deque()
         self._woken, self._closing = threading.Event(), threading.Event()
-        self._speed = _Speed()
-        self._lines = Lines(_print)
+        self._time_left = TimeLeft(clock)
+        self._lines = Lines(_print, self._time_left)
         self._thread = threading.Thread(target=self._write_always, name="events", daemon=True)
         self._thread.start()
 
     def on_event(self, event: Event) -> None:
         """Notes an event; takes microseconds."""
+        self._time_left.on_event(event)
         # The model itself is not held.
         self._put(ModelLoaded(event.description) if isinstance(event, ModelLoaded) else event)
 
@@ -140,7 +144,9 @@ class Reporter:
         self._file.close()
 
     def _put(self, event: Event | EventRecord) -> None:
-        self._happened.append((time.time(), event))
+        left = self._time_left.seconds()
+        now = _Moment(time.time(), self._time_left.step_s, None if left is None else round(left, 1))
+        self._happened.append((now, event))
         if not self._woken.is_set():
             self._woken.set()
 
@@ -159,7 +165,7 @@ class Reporter:
     def _write(self) -> None:
         happened = [self._happened.popleft() for _ in range(len(self._happened))]
         joined = _joined(happened)
-        records = [{"time": round(at, 3), **record} for at, event in joined for record in self._records(event)]
+        records = [{"time": round(at.time, 3), **record} for at, event in joined for record in _records(at, event)]
         if records:
             self._file.write(records, durably=any(each["type"] in ("prepared", "ended") for each in records))
         for _, event in joined:
@@ -168,21 +174,38 @@ class Reporter:
             else:
                 _print(_own_sentence(event))
 
-    def _records(self, event: Event | EventRecord) -> Iterator[EventRecord]:
-        if isinstance(event, StepEnd):
-            self._speed.add(event.global_step)
-        if isinstance(event, StepsDone):
-            left = self._speed.seconds(event.steps - event.global_step)
-            yield from ({**part, "eta_s": left} for part in _steps(event))
-        else:
-            record = event if isinstance(event, dict) else _plain(event)
-            if record:
+
+class _Moment(NamedTuple):
+    """When something happened, in seconds since 1970, and what was known then of the time of a step and that left."""
+
+    time: float
+    step_s: float | None
+    eta_s: float | None
+
+
+_Happened = tuple[_Moment, Event | EventRecord]
+
+
+def _records(at: _Moment, event: Event | EventRecord) -> Iterator[EventRecord]:
+    left = {"eta_s": at.eta_s}
+    match event:
+        case StepsDone():
+            yield from ({**part, **left} for part in _steps(event))
+        case StepEnd():
+            numbers = {"global_step": event.global_step, "steps": event.steps, "step_s": at.step_s}
+            yield {"type": "progress", **numbers, **left}
+        case Progressed():
+            yield {"type": "stage", **dataclasses.asdict(event), **left}
+        case Event():
+            if record := _plain(event):
                 yield record
+        case _:
+            yield event
 
 
-def _joined(happened: Sequence[tuple[float, Event | EventRecord]]) -> list[tuple[float, Event | EventRecord]]:
+def _joined(happened: Sequence[_Happened]) -> list[_Happened]:
     """The same, with the last of several numbers of one kind, and the losses of several readings in one."""
-    joined: list[tuple[float, Event | EventRecord]] = []
+    joined: list[_Happened] = []
     seen: set[object] = set()
     records: tuple[Any, ...] = ()
     for _, event in happened:
@@ -230,15 +253,11 @@ def _plain(event: Event) -> EventRecord | None:
             return {"type": "model", "text": event.description}
         case MemoryFitted():
             return {"type": "memory", "text": event.description}
-        case Progressed():
-            return {"type": "stage", "stage": event.stage, "done": event.done, "total": event.total}
         case RunPrepared():
             return {"type": "prepared", "run_dir": str(event.run_dir)}
         case RunStarted():
             numbers = ("global_step", "steps", "samples", "micro_batches_per_epoch")
             return {"type": "started", **{name: getattr(event, name) for name in numbers}}
-        case StepEnd():
-            return {"type": "progress", "global_step": event.global_step, "steps": event.steps}
         case CheckpointSaved():
             return {"type": "saved", "global_step": event.global_step, "path": str(event.path)}
         case PreviewReady():
@@ -262,23 +281,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return value
-
-
-class _Speed:
-    """Seconds per step, over the latest."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque(maxlen=100)
-
-    def add(self, step: int) -> None:
-        self._seen.append((time.monotonic(), step))
-
-    def seconds(self, steps: int) -> float | None:
-        """How long ``steps`` will take; None before that is known."""
-        if len(self._seen) < 2:
-            return None
-        (first_time, first), (last_time, last) = self._seen[0], self._seen[-1]
-        return round((last_time - first_time) / (last - first) * steps, 1) if last > first else None
 
 
 def _print(line: str) -> None:

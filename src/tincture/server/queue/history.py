@@ -6,14 +6,10 @@ import bisect
 import itertools
 import math
 from array import array
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-RECENT_S = 30.0
-"""Seconds over which the speed is taken."""
 
 _METRICS = ("global_step", "epoch", "epoch_step", "loss", "learning_rate")
 
@@ -62,7 +58,6 @@ class History:
         self._columns = tuple(array("d") for _ in _METRICS)
         self._latest: dict[str, Any] = {}
         self._remarks: list[str] = []
-        self._pace: deque[tuple[float, int]] = deque()
 
     def add(self, record: EventRecord) -> None:
         """Takes the next record; types that are not known are passed over."""
@@ -74,14 +69,14 @@ class History:
             case "remark" | "memory":
                 self._remarks.append(str(record["text"]))
             case "started":
-                self._pace.clear()
+                self._latest.pop("speed", None)
                 self._forget_after(record["global_step"])
             case "rolled_back":
                 self._remarks.append(str(record["text"]))
                 self._pace.clear()
                 self._forget_after(record["global_step"])
             case "progress":
-                self._note_pace(float(record["time"]), int(record["global_step"]))
+                self._latest["speed"] = 1 / record["step_s"] if record.get("step_s") else None
             case "steps":
                 for step in record["records"]:
                     self._add_step(step)
@@ -102,7 +97,6 @@ class History:
         return Trace(
             *(steps[:], losses[:], rates[:]),
             epoch=int(epochs[-1]) if epochs else None,
-            speed=self._speed(),
             previews={step: tuple(map(Path, paths)) for step, paths in sorted(dict(self.previews).items())},
             remarks=tuple(self._remarks),
             **self._latest,
@@ -120,17 +114,6 @@ class History:
             left = bisect.bisect_right(steps, step)
             for column in self._columns:
                 del column[left:]
-
-    def _note_pace(self, now: float, step: int) -> None:
-        self._pace.append((now, step))
-        while len(self._pace) > 2 and now - self._pace[0][0] > RECENT_S:
-            self._pace.popleft()
-
-    def _speed(self) -> float | None:
-        if len(self._pace) < 2:
-            return None
-        (start, first), (end, last) = self._pace[0], self._pace[-1]
-        return (last - first) / (end - start) if end > start and last > first else None
 
 
 def _metric(row: Sequence[float]) -> Metric:

@@ -67,7 +67,7 @@ class Job:
         attempts: how often it was begun, or gone on with.
         run_dir: the run's folder, once there is one: with it, the job goes on where it stopped.
         global_step, steps: how far a training is; pictures, for preprocessing. 0 of 0 before that is known.
-        stage: what it does before the first step, or waits for, for people; empty while it trains.
+        stage: what it does besides its steps, or waits for, for people; empty while it makes steps.
         loss: mean over the window.
         learning_rate: at ``global_step``.
         eta_s: seconds that are left, as far as can be told.

@@ -52,7 +52,7 @@ def test_every_event_becomes_the_line_that_is_documented(folder: JobFolder) -> N
         folder,
         ModelLoaded("picto, 64 x 64"),
         MemoryFitted({"slicing": True}, 2**30, 2**31),
-        Progressed("latents", 3, 5),
+        Progressed("encoding pictures", 3, 5),
         RunPrepared(Path("run"), {"steps": 20}),
         RunStarted(0, 20, 5, 3),
         losses(1, 2),
@@ -62,13 +62,15 @@ def test_every_event_becomes_the_line_that_is_documented(folder: JobFolder) -> N
         RunEnded(2, False, 1.0),
     )
     assert [event.pop("n") for event in told] == list(range(1, 11))
+    taken = told[6].pop("step_s"), told[6].pop("eta_s")
+    assert taken[0] > 0 and taken[1] is not None
     assert all(event.pop("time") > 1e9 for event in told)
     records = [[1, 0, 0, 0.5, 0.01], [2, 0, 1, 0.5, 0.01]]
     means = {"loss_mean": 0.5, "loss_error": 0.1, "recent_mean": 0.5, "recent_error": 0.2}
     assert told == [
         {"type": "model", "text": "picto, 64 x 64"},
         {"type": "memory", "text": "memory: about 1.00 of 2.00 GiB, by slicing yes"},
-        {"type": "stage", "stage": "latents", "done": 3, "total": 5},
+        {"type": "stage", "stage": "encoding pictures", "done": 3, "total": 5, "step": 0, "steps": 0, "eta_s": None},
         {"type": "prepared", "run_dir": "run"},
         {"type": "started", "global_step": 0, "steps": 20, "samples": 5, "micro_batches_per_epoch": 3},
         {"type": "steps", "records": records, "steps": 20, **means, "eta_s": None},
@@ -229,15 +231,3 @@ def test_a_fault_in_writing_does_not_end_what_comes_after(
     reporter.end({"attempt": 1, "state": "done", "result": {}})
     assert [event["type"] for event in folder.events()] == ["ended"]
     assert "ValueError: odd" in capsys.readouterr().err
-
-
-def test_the_time_left_follows_the_speed(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    speed, clock = event_file._Speed(), iter([10.0, 12.0, 16.0])
-    monkeypatch.setattr(event_file.time, "monotonic", lambda: next(clock))
-    assert speed.seconds(5) is None
-    speed.add(1)
-    assert speed.seconds(5) is None
-    speed.add(1)
-    assert speed.seconds(5) is None
-    speed.add(4)
-    assert speed.seconds(5) == 10.0

@@ -48,10 +48,16 @@ def test_a_run_that_goes_on_from_an_earlier_step_forgets_the_later_ones(tmp_path
     assert list(job.trace().loss) == [0.5, 0.5, 0.1]
 
 
-def test_the_speed_is_that_of_late(tmp_path: Path) -> None:
+def test_the_speed_is_that_of_the_last_steps(tmp_path: Path) -> None:
     job = JobFolder(tmp_path / "one")
-    tell(tmp_path / "one", *({"type": "progress", "global_step": 3 * step} for step in range(100)))
-    assert job.trace().speed == 3.0
+    tell(tmp_path / "one", {"type": "progress", "global_step": 3, "steps": 9})  # of an earlier version
+    assert job.trace().speed is None
+    tell(
+        tmp_path / "one", *({"type": "progress", "global_step": 4, "steps": 9, "step_s": pace} for pace in (1.0, 0.25))
+    )
+    assert job.trace().speed == 4.0
+    tell(tmp_path / "one", {"type": "started", "global_step": 4})
+    assert job.trace().speed is None
 
 
 def test_only_the_latest_jobs_are_kept_and_others_are_read_again(tmp_path: Path) -> None:

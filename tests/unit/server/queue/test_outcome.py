@@ -85,9 +85,20 @@ def test_an_unknown_signal_is_named_by_its_number() -> None:
 
 def test_what_an_event_changes_in_its_job() -> None:
     looking = {"type": "stage", "stage": "looking", "done": 2, "total": 5}
-    assert changes_by(job(), looking) == changes_by(job(kind="preprocess"), looking) == {"stage": "looking 2/5"}
+    assert changes_by(job(), looking) == changes_by(job(kind="preprocess"), looking) == {"stage": "looking 2 of 5"}
     cutting = {**looking, "stage": "cutting"}
-    assert changes_by(job(kind="preprocess"), cutting) == {"stage": "cutting 2/5", "global_step": 2, "steps": 5}
+    assert changes_by(job(kind="preprocess"), cutting) == {"stage": "cutting 2 of 5", "global_step": 2, "steps": 5}
+    drawing = {
+        "type": "stage",
+        "stage": "drawing previews",
+        "done": 0,
+        "total": 1,
+        "step": 3,
+        "steps": 20,
+        "eta_s": 8.5,
+    }
+    assert changes_by(job(), drawing) == {"stage": "drawing previews, step 3 of 20", "eta_s": 8.5}
+    assert changes_by(job(), {**drawing, "done": 1}) == {"stage": "", "eta_s": 8.5}
     assert changes_by(job(), {"type": "remark", "text": "odd"}) == {}
     assert changes_by(job(), {"type": "of a later version"}) == {}
 

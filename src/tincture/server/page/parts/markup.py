@@ -36,17 +36,6 @@ def file_url(path: Path | str) -> str:
     return f"gradio_api/file={quote(str(path))}"
 
 
-def duration(seconds: float | None) -> str:
-    """``42 s``, ``3 min 05 s``, ``2 h 04 min``, ``3 d 02 h``; empty when it is not known."""
-    if seconds is None or not 0 <= seconds < 10**9:
-        return ""
-    whole = round(seconds)
-    for unit, inner, size, part in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // part:02} {inner}"
-    return f"{whole} s"
-
-
 def when(seconds: float | None) -> str:
     """A time in the server's time zone, to the minute; empty when there is none."""
     return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

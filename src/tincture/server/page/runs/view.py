@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tincture.run.duration import in_words
 from tincture.server.page.parts.fields import without_flags
-from tincture.server.page.parts.markup import duration, escape, facts, fault, muted, plain, when
+from tincture.server.page.parts.markup import escape, facts, fault, muted, plain, when
 from tincture.server.page.parts.plot import Line, Values, chart
 from tincture.server.page.runs.smoothing import smooth, spread, thin, window
 from tincture.server.queue.history import Trace
@@ -64,13 +65,13 @@ def _short(job: Job) -> Iterator[str]:
     yield kind_words(job)
     if job.steps:
         yield f"{job.global_step:,} / {job.steps:,}"
-    if job.stage and (job.state is JobState.QUEUED or (job.state is JobState.RUNNING and not job.global_step)):
+    if job.stage and job.state in (JobState.QUEUED, JobState.RUNNING):
         yield job.stage
     if job.state is JobState.RUNNING:
         if job.loss is not None:
             yield f"loss {job.loss:.4f}"
         if job.eta_s is not None:
-            yield f"{duration(job.eta_s)} left"
+            yield f"{in_words(job.eta_s)} left"
     if job.priority:
         yield f"priority {job.priority}"
     if job.device and job.device != "auto":
@@ -111,16 +112,23 @@ def head(job: Job, trace: Trace) -> str:
 
 def _numbers(job: Job, trace: Trace) -> Iterator[tuple[str, str]]:
     running = job.state is JobState.RUNNING
-    yield "Now", job.stage if running or job.state is JobState.QUEUED else ""
+    yield "Now", _now(job)
     what = "Step" if job.kind == "train" else "Pictures"
     yield what, f"{job.global_step:,} of {job.steps:,}" if job.steps else ""
     yield "Epoch", f"{trace.epoch + 1:,}" if trace.epoch is not None else ""
     yield "Loss", _loss(job, trace)
     yield "Learning rate", f"{job.learning_rate:.3g}" if job.learning_rate is not None else ""
     yield "Speed", _speed(trace.speed) if running else ""
-    yield "Time left", duration(job.eta_s) if running else ""
-    yield "Took" if job.state in FINISHED else "Running for", duration(_seconds(job))
+    yield "Time left", in_words(job.eta_s) if running else ""
+    yield "Took" if job.state in FINISHED else "Running for", in_words(_seconds(job))
     yield "Device", job.device if job.device != "auto" else ""
+
+
+def _now(job: Job) -> str:
+    """What it does, or waits for."""
+    if job.state is JobState.RUNNING:
+        return job.stage or ("training" if job.kind == "train" and job.steps else "")
+    return job.stage if job.state is JobState.QUEUED else ""
 
 
 def _loss(job: Job, trace: Trace) -> str:
@@ -195,5 +203,5 @@ def _job_rows(job: Job) -> Iterator[tuple[str, str]]:
     yield "ended", when(job.ended_at)
     yield "begun how often", str(job.attempts) if job.attempts > 1 else ""
     yield "priority", str(job.priority)
-    yield "time limit", duration(job.timeout_s)
+    yield "time limit", in_words(job.timeout_s)
     yield "run folder", job.run_dir or ""

@@ -9,9 +9,10 @@ import gradio as gr
 from gradio.context import Context
 
 from tincture.errors import TinctureError
+from tincture.run.duration import in_words
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
-from tincture.server.page.parts.markup import duration, escape, facts, fault, muted, plain, size
+from tincture.server.page.parts.markup import escape, facts, fault, muted, plain, size
 from tincture.server.page.parts.messages import done, failed
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP
 from tincture.settings.server import SERVER_FIELDS
@@ -114,7 +115,7 @@ def about_server(service: Service) -> str:
         ("Its own folder", str(service.state_dir)),
         ("Folders that requests may use", plain([str(folder) for folder in service.places.roots])),
         ("Devices", plain(about["devices"])),
-        ("Running for", duration(about["uptime_s"])),
+        ("Running for", in_words(about["uptime_s"])),
         ("Jobs", ", ".join(f"{count} {state}" for state, count in about["jobs"].items() if count) or "none"),
         ("Extensions", plain(about["extensions"]) or "none"),
         ("HTTP API", "/docs"),
