@@ -119,7 +119,7 @@ class TimeLeft:
                 self._count(event.global_step)
             case RolledBack():
                 self._start_at(event.global_step)
-                self._look_ahead(event.global_step)
+                self._update_estimate(event.global_step)
 
     def seconds(self) -> float | None:
         """What is left; None before the first step is done."""
@@ -159,9 +159,9 @@ class TimeLeft:
             self.step_s = _usual(self._paces)
         elif step > self._mark[1]:
             self.step_s = self._pace(step)
-        self._look_ahead(step)
+        self._update_estimate(step)
 
-    def _look_ahead(self, step: int) -> None:
+    def _update_estimate(self, step: int) -> None:
         if self.step_s is not None:
             left, least = (self._remaining(at, self.step_s) for at in (step, min(step + 1, self._agenda.steps)))
             self._estimate = self._clock(), left, least

@@ -73,7 +73,6 @@ class History:
                 self._forget_after(record["global_step"])
             case "rolled_back":
                 self._remarks.append(str(record["text"]))
-                self._pace.clear()
                 self._forget_after(record["global_step"])
             case "progress":
                 self._latest["speed"] = 1 / record["step_s"] if record.get("step_s") else None
