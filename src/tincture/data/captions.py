@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import regex
 
-from tincture.errors import DataError, UsageError
+from tincture.errors import DataError, UsageError, shortened
+from tincture.settings.expressions import fault_of_expression
 
 NAME = "[name]"
 FILEWORDS = "[filewords]"
@@ -160,13 +161,21 @@ def _fill(line: str, caption: str, name: str) -> str:
     return line.replace(FILEWORDS, caption).replace(NAME, name)
 
 
-def _matches(word_regex: str, text: str) -> list[str]:
+def _compiled(word_regex: str) -> regex.Pattern[str]:
+    """Refuses, before it is compiled, what would take all memory then."""
+    example = 'An example is "[\\w\']+".'
+    if fault := fault_of_expression(word_regex):
+        broken = fault.startswith("a regular expression (")
+        words = f"is not {fault}" if broken else f"must be {fault}"
+        raise UsageError(f"The word regex {shortened(word_regex)} {words}. {example}")
     try:
-        pattern = regex.compile(word_regex)
+        return regex.compile(word_regex)
     except regex.error as error:
-        raise UsageError(
-            f'The word regex {word_regex!r} is not a regular expression: {error}. An example is "[\\w\']+".'
-        ) from error
+        raise UsageError(f"The word regex {word_regex!r} is not a regular expression: {error}. {example}") from error
+
+
+def _matches(word_regex: str, text: str) -> list[str]:
+    pattern = _compiled(word_regex)
     group = 1 if pattern.groups == 1 else 0
     try:
         return [match.group(group) or "" for match in pattern.finditer(text, timeout=REGEX_WITHIN_S)]

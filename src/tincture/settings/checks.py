@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tincture.randomness import LARGEST_SEED
+from tincture.settings.expressions import fault_of_expression
 
 Check = Callable[[Any], str | None]
 """Says what is allowed when a value is not ("at least 1"), or None when it is fine."""
@@ -89,12 +90,8 @@ def text_encoding(value: str) -> str | None:
 
 
 def regular_expression(value: str) -> str | None:
-    """A text that `re` can compile."""
-    try:
-        re.compile(value)
-    except re.error as error:
-        return f"a regular expression ({error})"
-    return None
+    """A regular expression that finds words: see ``fault_of_expression``."""
+    return fault_of_expression(value)
 
 
 def gigabytes(value: str) -> str | None:
