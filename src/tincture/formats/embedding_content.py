@@ -24,10 +24,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tincture.errors import FileFormatError, UsageError
+from tincture.formats.field_values import whole_number
 from tincture.formats.files import require_own_values
 from tincture.formats.metadata import json_object, text_of
 
@@ -178,11 +180,10 @@ def _webui(path: str | os.PathLike[str], content: Mapping[Any, Any]) -> Embeddin
         raise _no_embedding(path, f"it holds {len(terms)} terms ({_listed(terms)}), not exactly one")
     vectors = _rows(path, "string_to_param", next(iter(terms.values())))
     joined = vectors.shape[1] == _JOINED_WIDTH
-    step = content.get("step")
     return EmbeddingFile(
         vectors=_split(vectors) if joined else {encoder_of(vectors, content.get(_ENCODER_KEY)): vectors},
         name=text_of(content.get("name")) or Path(path).stem,
-        step=step if isinstance(step, int) and step >= 0 else 0,
+        step=whole_number(path, content, "step"),
         model_name=text_of(content.get("sd_checkpoint_name")),
         model_hash=text_of(content.get("sd_checkpoint")),
         provenance=json_object(content.get(_PROVENANCE_KEY)),
@@ -231,6 +232,8 @@ def _split(vectors: Tensor) -> dict[str, Tensor]:
 
 def _rows(path: str | os.PathLike[str], key: str, value: object) -> Tensor:
     """``value`` as float32 (num_vectors, width), checked."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
     if not isinstance(value, Tensor) or not _is_dense(value) or value.ndim not in (1, 2) or not value.numel():
         raise FileFormatError(
             f"{os.fspath(path)}: {_shortened(key)} is {_described(value)}; vectors of the shape "

@@ -26,6 +26,7 @@ from tincture.formats.embedding_content import (
     webui_content,
 )
 from tincture.formats.embedding_picture import is_picture, parse_picture, write_embedding_png, write_embedding_webp
+from tincture.formats.field_values import whole_number
 from tincture.formats.files import atomic_torch_save, parse_torch, read_bytes
 from tincture.formats.metadata import json_object, metadata_of, provenance_of, text_of
 from tincture.formats.safetensors_file import is_safetensors, parse_safetensors, write_safetensors
@@ -62,12 +63,11 @@ def _parse_safetensors(path: str | os.PathLike[str], content: bytes) -> Embeddin
     tensors, metadata = parse_safetensors(path, content)
     file = embedding_of(path, tensors)
     description = json_object(metadata.get(_METADATA_DESCRIPTION))
-    step = description.get("step")
     file.name = text_of(description.get("name")) or file.name
     if len(file.vectors) == 1 and file.layout != "sdxl":
         (vectors,) = file.vectors.values()
         file.vectors = {encoder_of(vectors, description.get("text_encoder")): vectors}
-    file.step = step if isinstance(step, int) and step >= 0 else 0
+    file.step = whole_number(path, description, "step")
     file.model_name = text_of(description.get("sd_checkpoint_name"))
     file.model_hash = text_of(description.get("sd_checkpoint"))
     file.provenance = provenance_of(metadata, known=[_METADATA_DESCRIPTION])

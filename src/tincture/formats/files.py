@@ -16,8 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tincture.errors import FileFormatError, StorageError
+from tincture.formats import pickled_numpy
 from tincture.formats.integrity import COMMENT, require_whole_zip, sealed
-from tincture.formats.pickle_check import PARAMETER_DICT, ForbiddenPickleError, names_in_pickles, without_module_source
+from tincture.formats.pickle_check import (
+    MOST_STEPS,
+    PARAMETER_DICT,
+    ForbiddenPickleError,
+    names_in_pickles,
+    without_module_source,
+)
 from tincture.formats.temporary_file import TemporaryFile, sweep, sync_folder
 
 # torch is imported where it is needed: processes that only write pictures start without it.
@@ -135,13 +142,13 @@ def safe_torch_load(path: str | os.PathLike[str]) -> Any:
     return parse_torch(path, read_bytes(path))
 
 
-def parse_torch(path: str | os.PathLike[str], content: bytes, most_steps: int | None = None) -> Any:
+def parse_torch(path: str | os.PathLike[str], content: bytes, most_steps: int = MOST_STEPS) -> Any:
     """Reads ``content``, the bytes of the torch file ``path``, as ``safe_torch_load`` does.
 
     Args:
         path: for error messages.
         content: the file.
-        most_steps: steps its pickle may take to build its values; None for any number.
+        most_steps: steps its pickles may take to build their values.
 
     Raises:
         FileFormatError: see ``safe_torch_load``.
@@ -176,11 +183,12 @@ class _ParameterDict:
 def _load_plain(content: bytes, names: set[str]) -> Any:
     import torch
 
-    if PARAMETER_DICT not in names:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    if not content.startswith(b"PK"):
-        content = without_module_source(content)
-    with torch.serialization.safe_globals([(_ParameterDict, PARAMETER_DICT)]):
+    stand_ins: list[Any] = pickled_numpy.stand_ins(names)
+    if PARAMETER_DICT in names:
+        stand_ins.append((_ParameterDict, PARAMETER_DICT))
+        if not content.startswith(b"PK"):
+            content = without_module_source(content)
+    with torch.serialization.safe_globals(stand_ins):
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 

@@ -24,6 +24,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tincture.errors import FileFormatError
+from tincture.formats.field_values import numbers, switch, text, whole_number
 from tincture.formats.files import atomic_torch_save, parse_torch, read_bytes
 from tincture.formats.hypernetwork_states import State, check_shapes, context_width_of, read_pair
 from tincture.formats.metadata import json_object, metadata_of, provenance_of, text_of
@@ -88,20 +89,20 @@ def read_hypernetwork_file(path: str | os.PathLike[str]) -> HypernetworkFile:
     if not pairs:
         raise FileFormatError(f"{os.fspath(path)} is no hypernetwork: it has no layers keyed by context width.")
     states = {width: read_pair(path, width, pair) for width, pair in pairs.items()}
-    structure = _numbers(path, description, "layer_structure") or (1, 2, 1)
+    structure = numbers(path, description, "layer_structure") or (1, 2, 1)
     check_shapes(path, states, structure)
     return HypernetworkFile(
         states=states,
         name=text_of(description.get("name")) or Path(path).stem,
-        step=_step(path, description),
+        step=whole_number(path, description, "step"),
         layer_structure=structure,
-        activation_func=_value(path, description, "activation_func", str, None),
-        weight_init=_value(path, description, "weight_initialization", str, "Normal"),
-        add_layer_norm=_value(path, description, "is_layer_norm", bool, False),
-        activate_output=_value(path, description, "activate_output", bool, True),
-        use_dropout=_value(path, description, "use_dropout", bool, False),
-        dropout_structure=_numbers(path, description, "dropout_structure"),
-        last_layer_dropout=_value(path, description, "last_layer_dropout", bool, False),
+        activation_func=text(path, description, "activation_func"),
+        weight_init=text(path, description, "weight_initialization") or "Normal",
+        add_layer_norm=switch(path, description, "is_layer_norm", False),
+        activate_output=switch(path, description, "activate_output", True),
+        use_dropout=switch(path, description, "use_dropout", False),
+        dropout_structure=numbers(path, description, "dropout_structure"),
+        last_layer_dropout=switch(path, description, "last_layer_dropout", False),
         model_name=text_of(description.get("sd_checkpoint_name")),
         model_hash=text_of(description.get("sd_checkpoint")),
         optional_info=text_of(description.get("optional_info")) or None,
@@ -143,37 +144,6 @@ def _parse_safetensors(path: str | os.PathLike[str], content: bytes) -> _Parsed:
             )
         pairs.setdefault(width, ({}, {}))["kv".index(role)][key] = tensor
     return pairs, description, provenance_of(metadata, known=[_METADATA_DESCRIPTION])
-
-
-def _value(path: str | os.PathLike[str], description: Mapping[Any, Any], key: str, kind: type, default: Any) -> Any:
-    value = description.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, kind):
-        raise FileFormatError(
-            f"{os.fspath(path)}: {key} is {reprlib.repr(value)}; a value of type {kind.__name__} is needed."
-        )
-    return value
-
-
-def _step(path: str | os.PathLike[str], description: Mapping[Any, Any]) -> int:
-    step = description.get("step")
-    if step is None:
-        return 0
-    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-        raise FileFormatError(
-            f"{os.fspath(path)}: step is {reprlib.repr(step)}; a whole number of 0 or more is needed."
-        )
-    return step
-
-
-def _numbers(path: str | os.PathLike[str], description: Mapping[Any, Any], key: str) -> tuple[float, ...] | None:
-    value = description.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, list | tuple) or not all(isinstance(number, int | float) for number in value):
-        raise FileFormatError(f"{os.fspath(path)}: {key} is {reprlib.repr(value)}; a list of numbers is needed.")
-    return tuple(value)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

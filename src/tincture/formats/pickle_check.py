@@ -1,9 +1,8 @@
 """What the pickles in a torch file name and how many steps they take, found without loading them.
 
 torch's own ``weights_only`` reader runs no foreign code, but it lets a pickle call some hundred classes and functions,
-``bytearray(10**12)`` among them. Adapter files need a handful, so the rest is refused before torch sees it. So are
-tuples of tuples that share their parts: as a key of a dict, a thousand bytes of them take longer than the age of the
-universe.
+``bytearray(10**12)`` among them. Adapter files need a handful, so the rest is refused before torch sees it, and so is
+what ``pickle_values`` finds. For numpy's objects those of ``pickled_numpy`` stand.
 """
 
 from __future__ import annotations
@@ -13,41 +12,52 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from itertools import count
+from typing import BinaryIO
+
+from tincture.formats.pickle_values import ForbiddenPickleError, PickleValues
+from tincture.formats.pickled_numpy import has_stand_in
+
+__all__ = ["ForbiddenPickleError", "names_in_pickles", "without_module_source"]
 
 PARAMETER_DICT = "torch.nn.modules.container.ParameterDict"
 _PARAMETER_DICT_GLOBAL = "torch.nn.modules.container ParameterDict"
 _ALLOWED = {
+    "_codecs.encode",  # of the bytes of numpy's values
+    "builtins.set",
+    "collections.Counter",
     "collections.OrderedDict",
+    "torch.Size",
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor",
+    "torch._utils._rebuild_device_tensor_from_numpy",
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_tensor",
     "torch._utils._rebuild_tensor_v2",
+    "torch.device",
     "torch.nn.parameter.Parameter",
     PARAMETER_DICT,
     "__builtin__.set",  # in every ParameterDict
 }
 _STORAGE = re.compile(r"torch\.[A-Z]\w*Storage")
+_KIND_OF_NUMBERS = re.compile(r"torch\.(bfloat16|float(16|32|64|8_\w+)|u?int(8|16|32|64)|bool)")
 # The legacy format is five pickles (magic number, protocol, system, content, storage keys) before the raw numbers.
 _LEGACY_PICKLES = 5
 # Other ways to name an object, which torch does not write.
 _FOREIGN_NAMINGS = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
 _LARGEST_NUMBER = 2**128  # Python refuses to write out numbers of some thousand digits
-_LARGEST_TUPLE = 100_000  # items within items, each counted as often as it occurs
-_LARGEST_PICKLE = 256 * 2**20  # bytes; of ours and of whole models they have a few megabytes at most
-
-
-class ForbiddenPickleError(Exception):
-    """Why a pickle is not loaded, as words that follow the file's name."""
+_LARGEST_PICKLE = 256 * 2**20  # bytes of all in a file; of ours and of whole models they have a few megabytes at most
+# A checkpoint with two sets of weights and an optimizer's state takes some two hundred thousand; a second's work.
+MOST_STEPS = 400_000
 
 
 def names_in_pickles(
-    content: bytes | BinaryIO, most_steps: int | None = None, harmless: Callable[[str], bool] = lambda name: False
+    content: bytes | BinaryIO, most_steps: int = MOST_STEPS, harmless: Callable[[str], bool] = lambda name: False
 ) -> set[str]:
     """The Python objects that the pickles of a torch file, zip or legacy, name as ``module.name``.
 
     Args:
         content: the file, or the file opened; of that only the pickles are read.
-        most_steps: steps a pickle may take to build its values; None for any number.
+        most_steps: steps the pickles may take together to build their values.
         harmless: tells of a name whether it may stand there too. The caller must not load what it means.
 
     Raises:
@@ -58,37 +68,42 @@ def names_in_pickles(
     is_zip = file.read(2) == b"PK"
     file.seek(0)
     streams = _zipped_pickles(file) if is_zip else (file for _ in range(_LEGACY_PICKLES))
-    return {name for stream in streams for name in _checked_names(stream, most_steps, harmless)}
+    steps = count(1)
+    return {name for stream in streams for name in _checked_names(stream, steps, most_steps, harmless)}
 
 
 def _zipped_pickles(file: BinaryIO) -> Iterator[BinaryIO]:
+    total = 0
     with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
             # torch finds entries whatever their case
             if entry.filename.lower().endswith(".pkl"):
-                if entry.file_size > _LARGEST_PICKLE:
+                total += entry.file_size
+                if total > _LARGEST_PICKLE:
                     raise ForbiddenPickleError(
-                        f"its entry {ascii(entry.filename[:100])[1:-1]} unpacks to {entry.file_size} bytes, which no "
+                        f"its entry {ascii(entry.filename[:100])[1:-1]} unpacks to {total} bytes, which no "
                         f"list of tensors needs"
                     )
                 yield io.BytesIO(archive.read(entry))
 
 
-def _checked_names(stream: BinaryIO, most_steps: int | None, harmless: Callable[[str], bool]) -> Iterator[str]:
-    sizes = _TupleSizes()
-    for step, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if step == most_steps:
+def _checked_names(
+    stream: BinaryIO, steps: Iterator[int], most_steps: int, harmless: Callable[[str], bool]
+) -> Iterator[str]:
+    values = PickleValues()
+    for opcode, argument, _ in pickletools.genops(stream):
+        if next(steps) > most_steps:
             raise ForbiddenPickleError(f"it takes more than {most_steps} steps to build its values, which none needs")
-        sizes.follow(opcode, argument)
         if opcode.name in _FOREIGN_NAMINGS:
             raise ForbiddenPickleError(
                 "it holds Python objects that could run code, in a form that torch does not write"
             )
+        values.follow(opcode, argument)
         if isinstance(argument, int) and abs(argument) >= _LARGEST_NUMBER:
             raise ForbiddenPickleError("it holds a whole number of more than 128 bits, which none needs")
         if opcode.name == "GLOBAL":
             name = str(argument).replace(" ", ".")
-            if name not in _ALLOWED and not _STORAGE.fullmatch(name) and not harmless(name):
+            if not _is_allowed(name) and not harmless(name):
                 raise ForbiddenPickleError(
                     f"it holds the Python object {ascii(name[:100])[1:-1]}, which could run code; only plain values "
                     f"and tensors are allowed"
@@ -96,38 +111,9 @@ def _checked_names(stream: BinaryIO, most_steps: int | None, harmless: Callable[
             yield name
 
 
-class _TupleSizes:
-    """Follows a pickle's stack and memo, and knows of every object how many items a walk through its tuples meets."""
-
-    def __init__(self) -> None:
-        self.stack: list[int] = []
-        self.marks: list[int] = []
-        self.memo: dict[Any, int] = {}
-
-    def follow(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
-        if opcode.name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            self.memo[argument] = self.stack[-1]
-        elif opcode.name in ("BINGET", "LONG_BINGET", "GET"):
-            self.stack.append(self.memo[argument])
-        elif opcode.name == "MARK":
-            self.marks.append(len(self.stack))
-        else:
-            taken = self._take(opcode)
-            size = 1 + sum(taken) if "TUPLE" in opcode.name else 1
-            if size > _LARGEST_TUPLE:
-                raise ForbiddenPickleError("it holds tuples within tuples without end")
-            self.stack.extend(size for _ in opcode.stack_after)
-
-    def _take(self, opcode: pickletools.OpcodeInfo) -> list[int]:
-        count = len(opcode.stack_before)
-        start = len(self.stack) - count
-        if pickletools.markobject in opcode.stack_before:
-            start = self.marks.pop() - opcode.stack_before.index(pickletools.markobject)
-        if start < 0:
-            raise ValueError("the stack is empty")
-        taken = self.stack[start:]
-        del self.stack[start:]
-        return taken
+def _is_allowed(name: str) -> bool:
+    kinds = (_STORAGE, _KIND_OF_NUMBERS)
+    return name in _ALLOWED or has_stand_in(name) or any(kind.fullmatch(name) for kind in kinds)
 
 
 def without_module_source(content: bytes) -> bytes:

@@ -21,6 +21,7 @@ from torch import Tensor
 from tincture.errors import FileFormatError, StorageError
 from tincture.formats.files import first_bytes
 from tincture.formats.pickle_check import ForbiddenPickleError, names_in_pickles
+from tincture.formats.pickled_numpy import Nothing, has_stand_in, stand_ins
 from tincture.formats.safetensors_file import is_safetensors
 
 # Names of thousands of tensors and a thumbnail fit; the library takes up to 100 MB, and a gigabyte of memory for that.
@@ -35,8 +36,7 @@ _OTHER_FILES = (
 )
 # What training programs leave in a checkpoint beside the weights. It is not loaded: an empty object stands for it.
 _HARMLESS_PACKAGES = ("pytorch_lightning", "lightning", "lightning_fabric", "numpy", "omegaconf")
-_HARMLESS_NAMES = ("_codecs.encode", "argparse.Namespace", "collections.defaultdict", "typing.Any")
-_MOST_STEPS = 5_000_000  # of a pickle; a checkpoint with two sets of weights takes some fifty thousand
+_HARMLESS_NAMES = ("argparse.Namespace", "collections.defaultdict", "typing.Any")
 _DEEPEST_STATE = 4  # levels of "state_dict" within "state_dict"
 _SAFE_DTYPES = {
     "F64": torch.float64,
@@ -136,15 +136,6 @@ def _open_safetensors(path: Path, head: bytes) -> TensorFile:
 # --- torch files ------------------------------------------------------------------------------------------------------
 
 
-class _Nothing:
-    """Stands for an object that is not loaded: takes whatever it is given, and keeps nothing."""
-
-    def __new__(cls, *_: object, **__: object) -> _Nothing:
-        return super().__new__(cls)
-
-    def __setstate__(self, state: object) -> None: ...
-
-
 def _is_harmless(name: str) -> bool:
     return name.partition(".")[0] in _HARMLESS_PACKAGES or name in _HARMLESS_NAMES
 
@@ -153,9 +144,9 @@ def _open_torch(path: Path, head: bytes) -> TensorFile:
     is_zip = head.startswith(b"PK")
     try:
         with path.open("rb") as file:
-            names = names_in_pickles(file, _MOST_STEPS, _is_harmless)
-        ignored: list[Any] = [(_Nothing, name) for name in names if _is_harmless(name)]
-        with torch.serialization.safe_globals(ignored):
+            names = names_in_pickles(file, harmless=_is_harmless)
+        ignored: list[Any] = [(Nothing, name) for name in names if _is_harmless(name) and not has_stand_in(name)]
+        with torch.serialization.safe_globals([*ignored, *stand_ins(names)]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except ForbiddenPickleError as error:
         raise FileFormatError(f"{path} is not loaded: {error}.") from error

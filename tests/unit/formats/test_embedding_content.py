@@ -140,7 +140,7 @@ def test_what_is_no_embedding_is_refused_in_a_sentence(content: object, words: s
 
 @pytest.mark.parametrize("value", [None, "x", -1, 1.5, [3]])
 def test_odd_descriptions_do_not_matter(value: object) -> None:
-    content = {"string_to_param": {"*": rows()}, "name": 3, "step": value, "sd_checkpoint": value, "tincture": value}
+    content = {"string_to_param": {"*": rows()}, "name": 3, "step": None, "sd_checkpoint": value, "tincture": value}
     file = embedding_of("file.pt", content)
     assert (file.name, file.step) == ("file", 0)
     assert file.provenance == {}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickletools
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tincture.adapters.embedding import Embedding
 from tincture.errors import FileFormatError, TinctureError, UsageError
 from tincture.formats.embedding_content import EmbeddingFile
 from tincture.formats.embedding_file import EMBEDDING_WRITERS, read_embedding_file, write_embedding_file
+from tincture.formats.files import atomic_torch_save
 from tincture.formats.safetensors_file import read_safetensors
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -359,3 +362,28 @@ def test_a_name_that_cannot_be_written_gives_way_to_the_files(tmp_path: Path) ->
     torch.save({"a\ud800": vectors()}, tmp_path / "dog.bin")
     assert read_embedding_file(tmp_path / "cat.pt").name == "cat"
     assert read_embedding_file(tmp_path / "dog.bin").name == "dog"
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def steps_in(path: Path) -> int:
+    with zipfile.ZipFile(path) as archive:
+        return sum(1 for _ in pickletools.genops(archive.read("archive/data.pkl")))
+
+
+def test_a_file_may_take_ten_thousand_steps_to_build_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+
+    def write(others: int) -> int:
+        atomic_torch_save({"string_to_param": {"*": vectors()}, "others": [7] * others}, path)
+        return steps_in(path)
+
+    least = write(2)
+    # Beyond a thousand, a list is written in batches; each takes two steps more.
+    longest = next(count for count in range(10_000 - least, 0, -1) if write(count) <= 10_000)
+    assert write(longest) == 10_000
+    assert torch.equal(read_embedding_file(path).vectors["clip_l"], vectors())
+    write(longest + 1)
+    with pytest.raises(FileFormatError, match="more than 10000 steps to build its values, which none needs"):
+        read_embedding_file(path)

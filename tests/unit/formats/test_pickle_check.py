@@ -12,6 +12,7 @@ import torch
 
 from tincture.formats import pickle_check
 from tincture.formats.pickle_check import (
+    MOST_STEPS,
     PARAMETER_DICT,
     ForbiddenPickleError,
     names_in_pickles,
@@ -82,6 +83,48 @@ def test_plain_pickles_with_code_are_refused(protocol: int) -> None:
         names_in_pickles(pickle.dumps(Call(print), protocol=protocol))
 
 
+def counted_work(content: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Steps that are looked at before ``content`` is refused."""
+    looked_at, steps = 0, pickletools.genops
+
+    def counted(stream: Any) -> Any:
+        nonlocal looked_at
+        for step in steps(stream):
+            looked_at += 1
+            yield step
+
+    monkeypatch.setattr(pickle_check.pickletools, "genops", counted)
+    with pytest.raises(ForbiddenPickleError, match="more than 400000 steps"):
+        names_in_pickles(content)
+    return looked_at
+
+
+def test_of_ten_million_tiny_steps_a_fraction_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"\x80\x02" + b"N0" * 5_000_000 + b"N."
+    assert counted_work(content, monkeypatch) == MOST_STEPS + 1
+
+
+def test_many_entries_have_no_more_steps_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for n in range(9):
+            archive.writestr(f"a/{n}.pkl", b"\x80\x02" + b"N0" * 50_000 + b"N.")
+    assert counted_work(buffer.getvalue(), monkeypatch) == MOST_STEPS + 1
+
+
+def test_many_entries_unpack_to_no_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a/1.pkl", pickle.dumps(1, protocol=2))
+        archive.writestr("a/2.pkl", pickle.dumps(2, protocol=2))
+    size = len(pickle.dumps(1, protocol=2))
+    monkeypatch.setattr(pickle_check, "_LARGEST_PICKLE", 2 * size)
+    assert names_in_pickles(buffer.getvalue()) == set()
+    monkeypatch.setattr(pickle_check, "_LARGEST_PICKLE", 2 * size - 1)
+    with pytest.raises(ForbiddenPickleError, match=r"2\.pkl unpacks to"):
+        names_in_pickles(buffer.getvalue())
+
+
 def test_tuples_that_share_their_parts_are_refused() -> None:
     pairs: tuple[Any, ...] = ()
     for _ in range(60):
@@ -116,7 +159,7 @@ def test_numbers_too_long_to_write_out_are_refused(number: int) -> None:
 
 def test_a_pickle_may_take_as_many_steps_as_are_allowed() -> None:
     content = pickle.dumps({"a": [1, 2, (3,)]}, protocol=2)
-    steps = len(list(pickletools.genops(content)))
+    steps = 5 * len(list(pickletools.genops(content)))
     assert names_in_pickles(content * 5, most_steps=steps) == set()
     with pytest.raises(ForbiddenPickleError, match=f"more than {steps - 1} steps"):
         names_in_pickles(content * 5, most_steps=steps - 1)
