@@ -84,6 +84,15 @@ class QuickProcess:
             Image.new("RGB", (8, 8)).save(out)
         return {"path": str(out), "kind": "embedding", "format": to or "pt", "name": name, "lost": ["The <step>."]}
 
+    def _load(self, model: str, device: str) -> None:
+        pass
+
+    def _describe(self, picture: bytes, device: str, captioner: str, tagger: str) -> str:
+        return f"{len(picture)} bytes"
+
+    def rest(self) -> bool:
+        return True
+
     def _add_adapter(self, path: Path, name: str) -> Path:
         raise UsageError(f"{name} holds nothing that can be added.")
 
