@@ -7,15 +7,19 @@ The threshold of gradient clipping is a schedule of the same grammar.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from tincture.errors import UsageError
 from tincture.settings.schedule import Schedule
 
-if TYPE_CHECKING:  # settings are checked without torch
-    import torch
-
 logger = logging.getLogger(__name__)
+
+
+class HasRates(Protocol):
+    """What is needed of a ``torch.optim.Optimizer``: schedules are checked without torch."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
 
 
 class LearnRateScheduler:
@@ -69,7 +73,7 @@ class LearnRateScheduler:
         self._enter()
         return True
 
-    def apply(self, optimizer: torch.optim.Optimizer, step_number: int) -> None:
+    def apply(self, optimizer: HasRates, step_number: int) -> None:
         """Writes the rate for step ``step_number`` into every parameter group.
 
         It is written whether or not it changed, because a restored optimizer brings back the rate it was saved with.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
+import typing
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tincture.errors import AlreadyTrainedError
 from tincture.settings.fields import specs_of
@@ -37,41 +38,60 @@ from tincture.webui.translation import (
 from tincture.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tincture.adapters.embedding import Embedding
-    from tincture.adapters.hypernetwork import Hypernetwork
     from tincture.events import Callback
     from tincture.preprocessing.pipeline import PreprocessResult
+    from tincture.webui.networks import Embedding, Hypernetwork
 
 Result = TypeVar("Result")
 
 
-def _called_as(
-    arguments: type[WebuiArguments],
-) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Lets a function of checked arguments be called like the reference's: by position, by name, or both."""
+class ReferenceCall(Generic[Result]):
+    """A function of checked arguments that is called like the reference's: by position, by name, or both.
 
-    def wrap(function: Callable[..., Result]) -> Callable[..., Result]:
+    Signature and annotations are those that callers see. Types that take torch to be known are loaded only when
+    somebody asks for the annotations.
+    """
+
+    def __init__(self, arguments: type[WebuiArguments], function: Callable[..., Result]) -> None:
+        functools.update_wrapper(self, function, ("__module__", "__name__", "__qualname__", "__doc__"))
+        self._arguments, self._function = arguments, function
         _, *own = inspect.signature(function).parameters.values()
+        self._own = [option.name for option in own]
+        returned = function.__annotations__["return"]
+        self.__signature__ = inspect.Signature([*_parameters(arguments), *own], return_annotation=returned)
 
-        @functools.wraps(function)
-        def call(*positional: Any, **named: Any) -> Result:
-            keywords = {option.name: named.pop(option.name) for option in own if option.name in named}
-            return function(arguments.of_call(positional, named), **keywords)
+    def __call__(self, *positional: Any, **named: Any) -> Result:
+        keywords = {name: named.pop(name) for name in self._own if name in named}
+        return self._function(self._arguments.of_call(positional, named), **keywords)
 
-        signed: Any = call
-        signed.__signature__ = inspect.Signature([*_parameters(arguments), *own])
-        return call
+    @property
+    def __annotations__(self) -> dict[str, Any]:  # type: ignore[override]
+        hints = typing.get_type_hints(self._function, localns=_late_types())
+        taken = typing.get_type_hints(self._arguments)
+        own = {name: hints[name] for name in (*self._own, "return")}
+        return {**{name: taken[name] for name in self._arguments.ORDER}, **own}
 
-    return wrap
+
+def _called_as(arguments: type[WebuiArguments]) -> Callable[[Callable[..., Result]], ReferenceCall[Result]]:
+    return lambda function: ReferenceCall(arguments, function)
+
+
+def _late_types() -> dict[str, Any]:
+    """What annotations here name and only type checkers import."""
+    from tincture.events import Callback
+    from tincture.preprocessing.pipeline import PreprocessResult
+    from tincture.webui.networks import Embedding, Hypernetwork
+
+    return {kind.__name__: kind for kind in (Callback, PreprocessResult, Embedding, Hypernetwork)}
 
 
 def _parameters(arguments: type[WebuiArguments]) -> list[inspect.Parameter]:
     """As Python's signatures want it, none without a default behind one that has it."""
-    specs = specs_of(arguments)
+    specs, hints = specs_of(arguments), typing.get_type_hints(arguments)
     last = max(place for place, name in enumerate(arguments.ORDER) if specs[name].required)
     kind, empty = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
     return [
-        inspect.Parameter(name, kind, default=empty if place <= last else specs[name].default)
+        inspect.Parameter(name, kind, default=empty if place <= last else specs[name].default, annotation=hints[name])
         for place, name in enumerate(arguments.ORDER)
     ]
 
@@ -144,7 +164,7 @@ def train_embedding(
         DataError: the pictures cannot be used.
         TrainingError: the run diverged, or memory ran out.
     """
-    from tincture.adapters.embedding import Embedding
+    from tincture.webui.networks import Embedding
 
     path = _train(arguments, _open(workspace), model, settings, callbacks, stop)
     embedding = Embedding.load(path)
@@ -166,7 +186,7 @@ def train_hypernetwork(
 
     Args and Raises: see ``train_embedding``.
     """
-    from tincture.adapters.hypernetwork import Hypernetwork
+    from tincture.webui.networks import Hypernetwork
 
     path = _train(arguments, _open(workspace), model, settings, callbacks, stop)
     hypernetwork = Hypernetwork.load(path)
