@@ -117,7 +117,7 @@ class PersonalizedBase(Dataset[DatasetEntry]):
         self._model = base if include_cond else None
         self.lines = load_template(settings, place)
         self._samples = load_data(settings, base)
-        self._data = training_data(settings, base, placeholder_token, self._samples, self.lines, [])
+        self._data = training_data(settings, base, placeholder_token, self._samples, self.lines, lambda event: None)
         repeated = self._samples.repeats()
         self._order = [index for index, times in enumerate(repeated) for _ in range(times)]
         self.dataset_length = len(self._order)
