@@ -8,6 +8,7 @@
     ├── FileFormatError           an adapter or state file that cannot be read
     ├── StorageError              a disk that is full, a folder that may not be written
     └── TrainingError             a run that cannot start or go on
+        ├── BusyError             another process trains the adapter, or goes on with the run
         ├── DivergedError         loss or weights became NaN or infinite
         └── OutOfMemoryError      the device's memory does not hold the run
 
@@ -64,6 +65,10 @@ class StorageError(TinctureError):
 
 class TrainingError(TinctureError):
     """A run that cannot start or go on."""
+
+
+class BusyError(TrainingError):
+    """Another process, or another thread of this one, trains the adapter, or goes on with the run."""
 
 
 class DivergedError(TrainingError):

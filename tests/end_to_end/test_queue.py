@@ -20,7 +20,7 @@ from tests.runs import NAMES, RANDOM, Bench, csv_text, equal, last_state, make_b
 from tests.support import save_folder, tiny_model
 from tincture import recipe
 from tincture.adapters.embedding import Embedding
-from tincture.server.queue.file_lock import FileLock
+from tincture.formats.file_lock import FileLock
 from tincture.server.queue.jobs import Job, JobState, Wanted
 from tincture.server.queue.store import JobStore
 from tincture.server.queue.supervisor import Supervisor

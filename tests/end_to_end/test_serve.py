@@ -19,7 +19,7 @@ import pytest
 
 from tests.runs import equal, write_pictures
 from tincture.adapters.embedding import Embedding
-from tincture.server.queue.file_lock import FileLock
+from tincture.formats.file_lock import FileLock
 
 pytestmark = pytest.mark.slow
 

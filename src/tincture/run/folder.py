@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import itertools
 import json
 import math
@@ -32,6 +33,8 @@ from tincture.training.trainer import Trainer
 from tincture.workspace import ADAPTER_SUFFIX, copy_name, parse_copy_name
 
 ALL = Retention(0)
+RECORD = "run.json"
+_CHECKSUM = "checksum"
 _RECORDED = {"settings", "root", "adapter_path", "model_hash", "data_hash", "template_lines"}
 
 
@@ -56,7 +59,7 @@ class RunFolder:
 
     @property
     def record(self) -> Path:
-        return self.path / "run.json"
+        return self.path / RECORD
 
     @property
     def start(self) -> Path:
@@ -108,18 +111,32 @@ def _made(path: Path) -> bool:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Writes ``values`` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, _laid_out(values))
+
+
+def _laid_out(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_record(folder: Path, values: Mapping[str, Any]) -> None:
+    """Writes ``run.json`` in ``folder``, with a checksum of ``values``."""
+    write_json(folder / RECORD, {**values, _CHECKSUM: _checksum(values)})
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What ``run.json`` in ``folder`` says.
+    """What ``run.json`` in ``folder`` says, without its checksum.
 
     Raises:
         FileFormatError: it is missing or damaged.
     """
-    path = folder / "run.json"
+    path = folder / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        record = json.loads(text)
     except FileNotFoundError:
         raise FileFormatError(
             f"{folder} is not the folder of a run: it has no run.json. "
@@ -130,6 +147,13 @@ def read_record(folder: Path) -> dict[str, Any]:
     missing = _RECORDED - record.keys() if isinstance(record, dict) else _RECORDED
     if missing:
         raise FileFormatError(f"{path} does not describe a run: it lacks {', '.join(sorted(missing))}.")
+    checksum = record.pop(_CHECKSUM, None)
+    # A program that changed it on purpose lays it out in its own way; damage does not.
+    if checksum not in (None, _checksum(record)) and text == _laid_out({**record, _CHECKSUM: checksum}):
+        raise FileFormatError(
+            f"{path} is damaged: its checksum shows that it is not what was written. Put back an earlier copy of it; "
+            f"if you changed it yourself, take out its line with {_CHECKSUM!r}."
+        )
     return cast(dict[str, Any], record)
 
 

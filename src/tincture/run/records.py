@@ -15,8 +15,8 @@ from tincture.models.loading.load import find_vae
 from tincture.models.loading.sources import find_source
 from tincture.models.sampling import complete
 from tincture.run.components import Components
-from tincture.run.folder import RunFolder, write_json
-from tincture.run.relocate import adapter_digest
+from tincture.run.folder import RunFolder, write_json, write_record
+from tincture.run.ownership import adapter_digest
 from tincture.settings.drawing import Drawing
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
@@ -48,7 +48,7 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
     }
     now = datetime.datetime.now()
     write_json(folder.path / f"settings-{now:%Y-%m-%d-%H-%M-%S}.json", _webui_settings(run, folder, now))
-    write_json(folder.record, record)
+    write_record(folder.path, record)
 
 
 def arithmetics(record: Mapping[str, Any]) -> list[Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tincture.adapters.adapter import Adapter
-from tincture.errors import UsageError
+from tincture.errors import FileFormatError, TinctureError, UsageError
 from tincture.events import Callback, RunEnded, RunPrepared, emitter
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import resolve_device
@@ -25,12 +25,21 @@ from tincture.run.components import (
     prepare,
 )
 from tincture.run.data import load_template, preview_prompts
-from tincture.run.folder import Checkpointer, RunFolder, read_record, write_json
+from tincture.run.folder import RECORD, Checkpointer, RunFolder, read_record, write_record
 from tincture.run.memory.fit import shortage_explained
 from tincture.run.optimizer_file import load_optimizer, save_optimizer
+from tincture.run.ownership import (
+    TrainingLock,
+    adapter_lock,
+    is_own,
+    noted,
+    place_to_save,
+    refuse_foreign,
+    run_lock,
+)
 from tincture.run.previews import Cards, Previewer
 from tincture.run.records import arithmetics, preview_drawing, provenance, write_records
-from tincture.run.relocate import noted, refuse_foreign, relocated
+from tincture.run.relocate import relocated
 from tincture.settings.train import MEMORY_SETTINGS, TrainSettings
 from tincture.training import checkpoint
 from tincture.training.checkpoint import Retention
@@ -73,9 +82,22 @@ def train(
         UsageError: a setting does not fit model, data or adapter.
         DataError: the pictures cannot be used.
         TrainingError: nothing is left to do, the run diverged, or memory ran out.
+        BusyError: the adapter is being trained already.
     """
     settings = settings.resolved()
     path = find_adapter(settings, workspace)
+    with contextlib.closing(adapter_lock(path)) as lock:
+        return _train(settings, workspace, path, lock, callbacks, stop)
+
+
+def _train(
+    settings: TrainSettings,
+    workspace: Workspace,
+    path: Path,
+    lock: TrainingLock,
+    callbacks: Sequence[Callback],
+    stop: threading.Event | None,
+) -> RunResult:
     adapter = load_adapter(settings.kind, path, path.stem)
     check_steps(settings, adapter)
     check_beside(settings, adapter, path)
@@ -86,9 +108,11 @@ def train(
         run = prepare(settings, workspace, adapter, lines, callbacks)
     load_optimizer(run.trainer.optimizer, adapter, path)
     folder = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name, path.suffix)
-    write_records(run, folder, path, workspace)
-    emitter(callbacks)(RunPrepared(folder.path, run.settings.to_dict()))
-    return _run(run, folder, path, callbacks, stop)
+    lock.name_run(folder.path)
+    with contextlib.closing(run_lock(folder.path)):
+        write_records(run, folder, path, workspace)
+        emitter(callbacks)(RunPrepared(folder.path, run.settings.to_dict()))
+        return _run(run, folder, path, callbacks, stop)
 
 
 def resume(
@@ -116,22 +140,40 @@ def resume(
         FileFormatError: the folder holds no run, or no readable state.
         DataError: the pictures or captions are not those that the run began with.
         UsageError: the adapter's file was trained further, or made anew, since.
+        BusyError: the run is going on already, or the adapter is being trained by another one.
     """
     run_dir = Path(run_dir).resolve()
-    began = read_record(run_dir)
-    workspace = workspace or Workspace.open(began["root"])
-    record = relocated(began, run_dir, workspace)
-    values = {**record["settings"], **_changed_memory(memory or {}), **({"device": device} if device else {})}
-    settings = TrainSettings.from_dict(values, source=str(run_dir / "run.json")).resolved()
+    read_record(run_dir)  # refuses what is no run, before a lock is put there
+    with contextlib.closing(run_lock(run_dir)):
+        began = read_record(run_dir)
+        workspace = workspace or Workspace.open(began["root"])
+        record = relocated(began, run_dir, workspace)
+        with contextlib.closing(adapter_lock(Path(record["adapter_path"]))) as lock:
+            lock.name_run(run_dir)
+            run, folder = _prepare_again(run_dir, began, record, workspace, memory or {}, device, callbacks)
+            return _run(run, folder, Path(record["adapter_path"]), callbacks, stop)
+
+
+def _prepare_again(
+    run_dir: Path,
+    began: Mapping[str, Any],
+    record: dict[str, Any],
+    workspace: Workspace,
+    memory: Mapping[str, Any],
+    device: str,
+    callbacks: Sequence[Callback],
+) -> tuple[Components, RunFolder]:
+    """The run of ``record`` as its newest state has it, and its folder; see ``resume``."""
+    values = {**record["settings"], **_changed_memory(memory), **({"device": device} if device else {})}
+    settings = TrainSettings.from_dict(values, source=str(run_dir / RECORD)).resolved()
     path = Path(record["adapter_path"])
     folder = RunFolder(run_dir, settings.kind, path.suffix)
-    adapter = load_adapter(settings.kind, folder.start, path.stem)
     states = checkpoint.list_states(folder.states)
+    adapter = _load_start(folder, path, record, may_differ=bool(states))
     # A run that was killed before it wrote its first state stands at its start.
     state = checkpoint.newest_state(folder.states) if states else None
-    saved = states[0][0] if states else adapter.step
     if path.exists():
-        _refuse_newer(load_adapter(settings.kind, path, path.stem), path, saved, record, run_dir)
+        refuse_foreign(folder, path, states[0][0] if states else adapter.step, record)
     record["arithmetic"] = _remark_arithmetic(settings, arithmetics(record))
     with shortage_explained(settings, resolve_device(settings.device), lambda: None, str(run_dir)):
         run = prepare(settings, workspace, adapter, record["template_lines"], callbacks, record)
@@ -142,9 +184,37 @@ def resume(
     if memory:
         record["settings"] = run.settings.to_dict()
     if record != began:
-        write_json(folder.record, record)
+        write_record(run_dir, record)
     emitter(callbacks)(RunPrepared(folder.path, run.settings.to_dict()))
-    return _run(run, folder, path, callbacks, stop)
+    return run, folder
+
+
+def _load_start(folder: RunFolder, path: Path, record: Mapping[str, Any], *, may_differ: bool) -> Adapter:
+    """The adapter as the run began with it.
+
+    Args:
+        may_differ: its numbers are not needed, since a state holds them: where its file is damaged, a copy does, or
+            the adapter's own file in ``path``, which say as well how it is built.
+
+    Raises:
+        FileFormatError: there is no such file that is whole.
+    """
+    try:
+        return load_adapter(folder.kind, folder.start, path.stem)
+    except FileFormatError as error:
+        if not may_differ:
+            raise
+        fault = error
+    copies = sorted(folder.copies.glob(f"*{folder.suffix}"), key=lambda copy: copy.stat().st_mtime, reverse=True)
+    for other in (*copies, path):
+        with contextlib.suppress(TinctureError):
+            adapter = load_adapter(folder.kind, other, path.stem)
+            if other != path or is_own(adapter, record):
+                warnings.warn(f"{fault} The run goes on all the same: {other} says how it is built.", stacklevel=3)
+                return adapter
+    raise FileFormatError(
+        f"{fault} No other file of the run says how the adapter is built, so its states cannot be used without it."
+    ) from fault
 
 
 def _remark_arithmetic(settings: TrainSettings, before: Sequence[Any] = ()) -> list[Any]:
@@ -153,15 +223,6 @@ def _remark_arithmetic(settings: TrainSettings, before: Sequence[Any] = ()) -> l
     for remark in now.remarks(*before[-1:]):
         warnings.warn(remark, stacklevel=3)
     return [*before] if now.to_dict() in before[-1:] else [*before, now.to_dict()]
-
-
-def _refuse_newer(there: Adapter, path: Path, saved: int, record: Mapping[str, Any], run_dir: Path) -> None:
-    if there.step > saved:
-        raise UsageError(
-            f"{path} has {there.step} steps, but the newest state in {run_dir} has {saved}: the file was trained "
-            "further since, and resuming would overwrite it. Move it away to resume all the same."
-        )
-    refuse_foreign(there, path, record, run_dir)
 
 
 def _changed_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +244,7 @@ def _run(
     run: Components, folder: RunFolder, path: Path, callbacks: Sequence[Callback], stop: threading.Event | None
 ) -> RunResult:
     settings, trainer = run.settings, run.trainer
-    seconds = _Seconds()
+    seconds, saver = _Seconds(), _Saver(run, folder, path)
     watchers: list[Callback] = [seconds, CsvLog(folder.csv, trainer.global_step)]
     if settings.tensorboard:
         watchers.append(TensorBoardLog(folder.tensorboard, trainer.global_step))
@@ -194,7 +255,7 @@ def _run(
             folder,
             path,
             settings.save_every,
-            lambda to: _save(run, folder, to, path),
+            saver,
             copies=Retention(settings.keep_copies, settings.keep_copies_every),
             states=Retention(settings.keep_states, settings.keep_states_every),
         )
@@ -206,7 +267,7 @@ def _run(
         interrupted = trainer.run(watchers, stop)
     loss, _ = trainer.window.window()
     return RunResult(
-        *(path, folder.path, trainer.global_step, loss, interrupted, seconds.value, trainer.ending),
+        *(saver.saved_at, folder.path, trainer.global_step, loss, interrupted, seconds.value, trainer.ending),
         overflows=trainer.guard.overflows,
         divergences=trainer.guard.divergences,
     )
@@ -222,18 +283,30 @@ class _Seconds:
             self.value = event.seconds
 
 
-def _save(run: Components, folder: RunFolder, path: Path, adapter_path: Path) -> list[Path]:
-    """Writes all files of the adapter, of which ``path`` is the one to publish."""
-    final, files = path == adapter_path, run.adapter.files()
-    paths = {more: path_beside(path, run.adapter.name, more) for more in files}
-    with noted(folder, run.adapter) if final else contextlib.nullcontext():
-        for more, adapter in files.items():
-            made = provenance(run, adapter)
-            adapter.save(paths[more], model_name=run.model.name, model_hash=run.model.hash, provenance=made)
-    if run.settings.save_optimizer_state and final:
-        beside = run.adapter.optimizer_beside
-        save_optimizer(run.trainer.optimizer, files[beside], paths[beside])
-    return list(paths.values())
+class _Saver:
+    """Writes all files of the adapter, of which the given path is the one to publish; gives their paths.
+
+    Attributes:
+        saved_at: where the finished adapter is: at its path, unless another's work lies there.
+    """
+
+    def __init__(self, run: Components, folder: RunFolder, path: Path) -> None:
+        self._run, self._folder, self._path, self.saved_at = run, folder, path, path
+
+    def __call__(self, path: Path) -> list[Path]:
+        adapter = self._run.adapter
+        final, files = path == self._path, adapter.files()
+        if final:
+            path = self.saved_at = place_to_save(self._folder, adapter, path, list(files))
+        paths = {more: path_beside(path, adapter.name, more) for more in files}
+        with noted(self._folder, adapter) if path == self._path else contextlib.nullcontext():
+            for more, shown in files.items():
+                model, made = self._run.model, provenance(self._run, shown)
+                shown.save(paths[more], model_name=model.name, model_hash=model.hash, provenance=made)
+        if self._run.settings.save_optimizer_state and final:
+            beside = adapter.optimizer_beside
+            save_optimizer(self._run.trainer.optimizer, files[beside], paths[beside])
+        return list(paths.values())
 
 
 def _previewer(run: Components, folder: RunFolder) -> Previewer:

@@ -22,7 +22,7 @@ from tincture.models.arithmetic import VARIABLE, Arithmetic
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.components import load_adapter
 from tincture.run.folder import read_record, write_json
-from tincture.run.relocate import adapter_digest
+from tincture.run.ownership import adapter_digest
 
 REPOSITORY = Path(__file__).parents[3]
 THREADS = (1, 2, 3)

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tincture.errors import StorageError, TinctureError, UsageError
+from tincture.formats.file_lock import FileLock
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.queue.attempt import POLL_S, Attempt
-from tincture.server.queue.file_lock import FileLock
 from tincture.server.queue.folder import JobFolder
 from tincture.server.queue.jobs import FINISHED, Job, JobState, Wanted
 from tincture.server.queue.outcome import Ending, Outcome, outcome

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tincture.errors import StorageError, TinctureError
+from tincture.formats.file_lock import FileLock
 from tincture.formats.files import write_text
 from tincture.server.child_environment import child_environment
 from tincture.server.errors import ConflictError
-from tincture.server.queue.file_lock import FileLock
 from tincture.server.queue.folder import JobFolder
 
 # -P: a file in the workspace that is called like a module is not taken for it.

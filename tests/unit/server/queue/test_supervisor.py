@@ -16,9 +16,9 @@ import pytest
 
 from tests.unit.server.fake_worker import COMMAND
 from tincture.errors import StorageError, UsageError
+from tincture.formats.file_lock import FileLock
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.queue import supervisor as supervisor_module
-from tincture.server.queue.file_lock import FileLock
 from tincture.server.queue.jobs import Job, JobState, Wanted
 from tincture.server.queue.store import JobStore
 from tincture.server.queue.supervisor import Supervisor

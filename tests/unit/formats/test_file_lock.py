@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tincture.server.queue.file_lock import FileLock
+from tincture.formats.file_lock import FileLock
 
 PATIENCE = 60
 
