@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ class Sample:
         mask: its mask picture, which goes before an alpha channel.
         repeats: how often it comes in an epoch.
         digest: the sha256 of the picture's file, 64 hex digits; "" where nobody asked.
+        root: the folder that was given, in which it was found.
     """
 
     path: Path
@@ -49,6 +49,7 @@ class Sample:
     mask: Path | None = None
     repeats: int = 1
     digest: str = ""
+    root: Path = Path()
 
     @property
     def fit(self) -> Fit:
@@ -79,6 +80,7 @@ class PictureDataset(Sequence[Sample]):
         self.remarks = list(remarks)
         self._decoded = decoded or DecodedPictures()
         self._digest = ""
+        self._digests: dict[Path, bytes] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -96,6 +98,12 @@ class PictureDataset(Sequence[Sample]):
     def pictures(self) -> int:
         """How many pictures there are, without their mirrored copies."""
         return sum(not sample.flip for sample in self.samples)
+
+    def part(self, samples: Sequence[Sample], remarks: Sequence[str] = ()) -> PictureDataset:
+        """Some of its samples as a data set of their own, with what is known and was decoded of them."""
+        found = PictureDataset(samples, self.skipped, remarks, self._decoded)
+        found._digests = self._digests
+        return found
 
     def repeats(self) -> list[int]:
         """How often each sample comes in an epoch."""
@@ -150,16 +158,24 @@ class PictureDataset(Sequence[Sample]):
         """
         if not self._digest:
             total = hashlib.sha256()
-            digest_of = functools.cache(_file_digest)  # a picture and its mirrored sample share files
             for sample in self.samples:
                 # The caption is hashed by itself, so that the parts cannot run into each other.
-                digest = bytes.fromhex(sample.digest) or digest_of(sample.path)
+                digest = bytes.fromhex(self.content(sample))
                 total.update(digest + hashlib.sha256(sample.caption.encode()).digest())
                 if sample.mask or sample.flip or sample.repeats != 1:
-                    mask = digest_of(sample.mask).hex() if sample.mask else ""
+                    mask = self._file_digest(sample.mask).hex() if sample.mask else ""
                     total.update(hashlib.sha256(f"{mask} {sample.flip} {sample.repeats}".encode()).digest())
             self._digest = total.hexdigest()
         return self._digest
+
+    def content(self, sample: Sample) -> str:
+        """The sha256 (hexadecimal) of a sample's picture file, which is read once; DataError as ``digest``."""
+        return sample.digest or self._file_digest(sample.path).hex()
+
+    def _file_digest(self, path: Path) -> bytes:
+        if path not in self._digests:  # a picture and its mirrored sample share files
+            self._digests[path] = _file_digest(path)
+        return self._digests[path]
 
     def _read(self, path: Path, read: Callable[[Path], T]) -> T:
         try:

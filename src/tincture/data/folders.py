@@ -144,6 +144,7 @@ class _SampleReader:
             mask=mask,
             repeats=file.repeats,
             digest=check.digest,
+            root=file.root,
         )
 
     def _keep(self, path: Path, check: PictureCheck, fit: Fit, *, with_alpha: bool) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tincture.data.caption_lists import read_metadata
 from tincture.data.captions import CAPTION_ENDINGS, caption_files
 from tincture.data.masks import MASK_FOLDER
+from tincture.data.preprocessed import is_for_validation, is_no_training_data
 from tincture.errors import DataError, UsageError
 
 MAX_REPEATS = 10_000
@@ -95,7 +96,8 @@ def list_pictures(source: Source, *, recursive: bool = False, folder_repeats: bo
     """The files of a folder that may be pictures, in the order of their names; those of inner folders come after.
 
     Pictures that a metadata file names are found in inner folders too. Hidden files and folders, files that plainly are
-    no pictures (`NO_PICTURES`) and folders called "mask" are passed over.
+    no pictures (`NO_PICTURES`) and folders called "mask" are passed over. So are, unless they are the source itself,
+    folders in which preprocessing put what is not to be trained.
 
     Args:
         recursive: Look into the folders inside it too, and so on; links to folders are followed, each folder once.
@@ -117,7 +119,9 @@ def list_pictures(source: Source, *, recursive: bool = False, folder_repeats: bo
         if unnamed := [path.name for path in pictures if named and path not in named]:
             listing.remarks.append(f"The metadata file in {folder} does not name {name_some(unnamed)}.")
     paths.update(dict.fromkeys(captions))
-    for path in paths:
+    aside = {inner for inner in {path.parent for path in paths} if _is_aside(inner, source.folder)}
+    listing.remarks += [remark for remark in _named_aside(aside) if remark not in listing.remarks]
+    for path in (path for path in paths if path.parent not in aside):
         times = _repeats_of(path.parent, source.folder) if folder_repeats else 1
         listing.files.append(PictureFile(path, source.folder, source.repeats * times, captions.get(path)))
     return listing
@@ -198,7 +202,24 @@ def _folders(root: Path, recursive: bool, remarks: list[str]) -> Iterator[tuple[
         seen.add((place.st_dev, place.st_ino))
         yield folder, entries
         if recursive:
-            waiting += [path for path in reversed(entries) if _may_hold_pictures(path)]
+            inner = [path for path in entries if _may_hold_pictures(path)]
+            aside = {path for path in inner if is_no_training_data(path)}
+            remarks += _named_aside(aside)
+            waiting += [path for path in reversed(inner) if path not in aside]
+
+
+def _is_aside(folder: Path, root: Path) -> bool:
+    """Whether a metadata file in ``root`` names what preprocessing set aside in a folder inside of it."""
+    inside = itertools.takewhile(lambda place: place != root, (folder, *folder.parents))
+    return folder.is_relative_to(root) and any(is_no_training_data(place) for place in inside)
+
+
+def _named_aside(folders: Iterable[Path]) -> list[str]:
+    return [
+        f"The folder {folder} is what preprocessing set aside for validation; its pictures are left out."
+        for folder in sorted(folders)
+        if is_for_validation(folder)
+    ]
 
 
 def _why_not(folder: Path, error: OSError) -> str:
@@ -229,8 +250,14 @@ def _is_called_a_picture(path: Path) -> bool:
 def _repeats_of(folder: Path, root: Path) -> int:
     """The number before "_" in the name of the innermost folder, from `root` on, that has one; else 1."""
     for inner in (folder, *folder.parents):
-        if match := re.fullmatch(_REPEATS, inner.resolve().name if inner == root else inner.name):
-            return max(1, int(match[1]))
+        if times := _number_in(inner.resolve().name if inner == root else inner.name):
+            return times
         if inner == root:
             break
     return 1
+
+
+def _number_in(name: str) -> int:
+    """How often a folder of this name says that its pictures come; 0 where it says nothing."""
+    match = re.fullmatch(_REPEATS, name)
+    return max(1, int(match[1])) if match else 0

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from tincture.data.listing import Listing, PictureFile, caption_remarks, name_some, no_pictures
 from tincture.data.masks import MaskFinder
+from tincture.data.preprocessed import DEBUG, REPORT
 from tincture.errors import DataError, StorageError
 from tincture.events import Callback, Progressed, Stage, emitter
 from tincture.preprocessing.captioning import Captioner
@@ -30,7 +31,7 @@ from tincture.preprocessing.faces import choose_detector, opencv
 from tincture.preprocessing.ledger import Ledger, open_report
 from tincture.preprocessing.lock import sole_use
 from tincture.preprocessing.processes import Crashed, process_count, run_jobs
-from tincture.preprocessing.report import DEBUG, REPORT, SourceRecord
+from tincture.preprocessing.report import SourceRecord
 from tincture.preprocessing.rules import cut_rules
 from tincture.preprocessing.sides import choose_sides
 from tincture.preprocessing.texts import compose, existing_caption, needs_words

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from tincture.data.preprocessed import DEBUG, REPORT
 from tincture.errors import UsageError
 from tincture.formats.files import write_text
 from tincture.formats.software import VERSION
@@ -16,8 +17,6 @@ from tincture.preprocessing.crop_files import caption_path, remove_crop
 from tincture.preprocessing.duplicates import Pair
 from tincture.preprocessing.geometry import Box, Method, Size
 
-REPORT = "preprocess-report.json"
-TRAIN, VALIDATION, DEBUG = "train", "validation", "debug"
 FORMAT = 1
 Side = Literal["", "train", "validation"]
 
