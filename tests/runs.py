@@ -146,5 +146,5 @@ def last_state(run_dir: Path) -> Any:
 
 
 def csv_text(run_dir: Path) -> str:
-    (path,) = run_dir.glob("*_loss.csv")
+    (path,) = (path for path in run_dir.glob("*_loss.csv") if path.name != "validation_loss.csv")
     return path.read_text()

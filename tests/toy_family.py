@@ -140,6 +140,9 @@ class Flow:
         drawn = [randomness.generator(seed, "timestep", global_step, slot).standard_normal() for slot in slots]
         return torch.tensor(drawn, dtype=torch.float32).sigmoid()
 
+    def timesteps_at(self, shares: Sequence[float]) -> Tensor:
+        return torch.special.ndtri(torch.tensor(shares, dtype=torch.float32)).sigmoid()
+
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         return torch.lerp(latents, noise, timesteps[:, None, None, None])
 

@@ -181,6 +181,29 @@ class StepsDone(Event):
 
 
 @dataclass(frozen=True)
+class Validated(Event):
+    """The losses on fixed noise after ``global_step``: of pictures that are not trained, and of some that are.
+
+    ``loss`` and ``error`` (standard error) are of the pictures for validation, those of ``training`` of trained ones.
+    ``best_step`` is the step whose ``loss`` is the lowest so far, ``best_loss``; None where none is finite.
+    """
+
+    global_step: int
+    steps: int
+    loss: float
+    error: float
+    training_loss: float
+    training_error: float
+    best_step: int | None
+    best_loss: float
+
+    @property
+    def is_best(self) -> bool:
+        """Whether there was none better."""
+        return self.best_step == self.global_step
+
+
+@dataclass(frozen=True)
 class CheckpointSaved(Event):
     """A file that holds the adapter as it is after ``global_step``."""
 

@@ -24,6 +24,7 @@ from tincture.events import (
     StepEnd,
     StepRejected,
     StepsDone,
+    Validated,
 )
 from tincture.run.duration import TimeLeft, in_words
 from tincture.run.lines import Lines, numbers, sentence
@@ -59,7 +60,15 @@ class Bar:
     def on_event(self, event: Event) -> None:
         self.time_left.on_event(event)
         match event:
-            case ModelLoaded() | MemoryFitted() | StepRejected() | RolledBack() | CheckpointSaved() | PreviewReady():
+            case (
+                ModelLoaded()
+                | MemoryFitted()
+                | StepRejected()
+                | RolledBack()
+                | Validated()
+                | CheckpointSaved()
+                | PreviewReady()
+            ):
                 _print(self.shown.console, sentence(event))
             case Progressed() if event.over:
                 self._forget(event.stage)

@@ -156,10 +156,12 @@ def _finish(session: Session, result: RunResult) -> None:
         "seconds": result.seconds,
         "overflows": result.overflows,
         "divergences": result.divergences,
+        **({"best_path": str(result.best_path)} if result.best_path else {}),
     }
     text = f"{result.adapter_path}\nstep {result.global_step}, loss {result.loss:.4f}, {result.seconds:.1f} s"
     rejected = f"\n{_rejected(result)}" if result.overflows or result.divergences else ""
-    session.show(shown, f"{text}{rejected}\nrun folder: {result.run_dir}")
+    best = f"\nbest by validation: {result.best_path}" if result.best_path else ""
+    session.show(shown, f"{text}{rejected}{best}\nrun folder: {result.run_dir}")
     if result.interrupted:
         session.say(f"stopped and saved; go on with: tincture resume {str(result.run_dir)!r}")
         raise typer.Exit(130)

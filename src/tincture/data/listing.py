@@ -58,6 +58,11 @@ class Source:
     def __str__(self) -> str:
         return str(self.folder) if self.repeats == 1 else f"{self.folder}:{self.repeats}"
 
+    def moved(self, inner: Path, *, folder_repeats: bool) -> Source:
+        """A folder in this one, in its place; with `folder_repeats` it keeps what this one's name says of repeats."""
+        times = _number_in(self.folder.resolve().name) if folder_repeats else 0
+        return Source(inner, self.repeats * max(1, times))
+
     def resolved(self) -> Source:
         """With an absolute path."""
         return Source(self.folder.resolve(), self.repeats)
@@ -92,7 +97,9 @@ class Listing:
     unused_captions: list[Path] = field(default_factory=list)
 
 
-def list_pictures(source: Source, *, recursive: bool = False, folder_repeats: bool = False) -> Listing:
+def list_pictures(
+    source: Source, *, recursive: bool = False, folder_repeats: bool = False, set_aside: bool = False
+) -> Listing:
     """The files of a folder that may be pictures, in the order of their names; those of inner folders come after.
 
     Pictures that a metadata file names are found in inner folders too. Hidden files and folders, files that plainly are
@@ -102,6 +109,7 @@ def list_pictures(source: Source, *, recursive: bool = False, folder_repeats: bo
     Args:
         recursive: Look into the folders inside it too, and so on; links to folders are followed, each folder once.
         folder_repeats: Take the number of a folder called like "10_rex" as repeats of the pictures in it.
+        set_aside: Take what is not to be trained too.
 
     Raises:
         DataError: the folder cannot be read.
@@ -109,7 +117,7 @@ def list_pictures(source: Source, *, recursive: bool = False, folder_repeats: bo
     listing = Listing()
     captions: dict[Path, str] = {}
     paths: dict[Path, None] = {}
-    for folder, entries in _folders(source.folder, recursive, listing.remarks):
+    for folder, entries in _folders(source.folder, recursive, set_aside, listing.remarks):
         pictures = [path for path in entries if _may_be_picture(path)]
         paths.update(dict.fromkeys(pictures))
         listing.unused_captions += _unused_captions(entries, pictures)
@@ -119,7 +127,8 @@ def list_pictures(source: Source, *, recursive: bool = False, folder_repeats: bo
         if unnamed := [path.name for path in pictures if named and path not in named]:
             listing.remarks.append(f"The metadata file in {folder} does not name {name_some(unnamed)}.")
     paths.update(dict.fromkeys(captions))
-    aside = {inner for inner in {path.parent for path in paths} if _is_aside(inner, source.folder)}
+    folders = set() if set_aside else {path.parent for path in paths}
+    aside = {inner for inner in folders if _is_aside(inner, source.folder)}
     listing.remarks += [remark for remark in _named_aside(aside) if remark not in listing.remarks]
     for path in (path for path in paths if path.parent not in aside):
         times = _repeats_of(path.parent, source.folder) if folder_repeats else 1
@@ -154,7 +163,7 @@ def _unused_captions(entries: Sequence[Path], pictures: Sequence[Path]) -> list[
 
 def inner_folders(folder: Path) -> list[Path]:
     """Folders inside that hold pictures, nearest first; of very many, some of the first."""
-    found = itertools.islice(_folders(folder, True, []), MOST_SEARCHED)
+    found = itertools.islice(_folders(folder, True, True, []), MOST_SEARCHED)
     inner = [place for place, entries in found if place != folder and any(map(_is_called_a_picture, entries))]
     return sorted(inner, key=lambda place: len(place.parts))
 
@@ -184,7 +193,7 @@ def name_some(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def _folders(root: Path, recursive: bool, remarks: list[str]) -> Iterator[tuple[Path, list[Path]]]:
+def _folders(root: Path, recursive: bool, set_aside: bool, remarks: list[str]) -> Iterator[tuple[Path, list[Path]]]:
     """Each folder with its entries in the order of their names."""
     waiting, seen = [root], set()
     while waiting:
@@ -203,7 +212,7 @@ def _folders(root: Path, recursive: bool, remarks: list[str]) -> Iterator[tuple[
         yield folder, entries
         if recursive:
             inner = [path for path in entries if _may_hold_pictures(path)]
-            aside = {path for path in inner if is_no_training_data(path)}
+            aside = {path for path in inner if not set_aside and is_no_training_data(path)}
             remarks += _named_aside(aside)
             waiting += [path for path in reversed(inner) if path not in aside]
 

@@ -74,12 +74,12 @@ class _Report:
     def __init__(self, folder: Path) -> None:
         content = _read(folder)
         settings = content.get("settings")
-        root = str(settings.get("source", "")) if isinstance(settings, dict) else ""
+        root = str(settings.get("source", "")).replace("\0", "") if isinstance(settings, dict) else ""
 
         def place(item: Mapping[str, Any], name: str) -> Hashable:
-            return _place(Path(root or folder, str(item.get(name))))
+            return _place(Path(root or folder, str(item.get(name)).replace("\0", "")))
 
-        self.sources = {item.get("index"): place(item, "source") for item in _items(content, "sources")}
+        self.sources = {str(item.get("index")): place(item, "source") for item in _items(content, "sources")}
         self.alike = [(place(item, "first"), place(item, "second")) for item in _items(content, "near_duplicates")]
 
 
@@ -93,8 +93,8 @@ def _origins(path: Path, reports: dict[Path, _Report]) -> Iterator[Hashable]:
     for place in (folder, folder.parent):
         if place not in reports:
             reports[place] = _Report(place)
-        if int(match[1]) in reports[place].sources:
-            yield reports[place].sources[int(match[1])]
+        if (number := str(int(match[1]))) in reports[place].sources:
+            yield reports[place].sources[number]
 
 
 def _place(path: Path) -> Hashable:

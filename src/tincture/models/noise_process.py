@@ -36,6 +36,13 @@ class NoiseProcess(Protocol):
         """Of the samples ``slots`` of a step, on the CPU: each a function of seed, step and slot alone."""
         ...
 
+    def timesteps_at(self, shares: Sequence[float]) -> Tensor:
+        """(B,) on the CPU: the timesteps below which these shares, 0 up to 1, of all that are drawn lie.
+
+        Shares that are spread evenly stand for what ``draw_timesteps`` gives in the long run.
+        """
+        ...
+
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The noisy latents that the denoiser is given."""
         ...
@@ -91,6 +98,11 @@ class Diffusion:
         count = self.scheduler.config.num_train_timesteps
         drawn = (randomness.generator(seed, "timestep", global_step, slot).integers(count) for slot in slots)
         return torch.tensor([int(timestep) for timestep in drawn])
+
+    def timesteps_at(self, shares: Sequence[float]) -> Tensor:
+        """(B,) int64."""
+        count = self.scheduler.config.num_train_timesteps
+        return torch.tensor([min(int(share * count), count - 1) for share in shares])
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Ho et al. 2020, equation 4."""

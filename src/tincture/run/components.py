@@ -17,8 +17,9 @@ import torch
 from tincture.adapters.adapter import Adapter, adapter_class
 from tincture.data.dataset import PictureDataset
 from tincture.data.decoded import PIXEL_MEMORY
+from tincture.data.latent_files import LatentFiles
 from tincture.errors import AlreadyTrainedError, DataError, ModelError, UsageError
-from tincture.events import Callback, MemoryFitted, ModelLoaded, Stage, emitter
+from tincture.events import Callback, Emit, MemoryFitted, ModelLoaded, Stage, emitter
 from tincture.kinds.registry import find_kind
 from tincture.models.devices import PRECISIONS, half_precision, resolve_device
 from tincture.models.diffusion_model import DiffusionModel
@@ -27,8 +28,9 @@ from tincture.models.placement import DENOISER, TEXT_ENCODERS
 from tincture.models.samplers import SAMPLERS
 from tincture.run.averages import averaged
 from tincture.run.data import (
+    Encoded,
     auxiliary_loss,
-    load_data,
+    encode,
     mask_remarks,
     open_latents,
     require_masks,
@@ -36,9 +38,12 @@ from tincture.run.data import (
 )
 from tincture.run.memory.estimate import MemoryEstimator
 from tincture.run.memory.fit import available_memory, fit, shortage_explained
+from tincture.run.sides import Sides, load_sides
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer
+from tincture.run.validation import make_grid, measured, validation_prompts
 from tincture.settings.train import TrainSettings
 from tincture.training.trainer import Trainer
+from tincture.training.validation import Grid
 from tincture.workspace import Workspace
 
 
@@ -49,16 +54,24 @@ class Components:
     Attributes:
         settings: with nothing left open.
         lines: of the prompt template.
+        sides: the pictures, those that are trained and those that are not.
+        grids: what is measured of those for validation, and of those that are trained; None without validation.
         estimator: tells the memory that other settings would take.
     """
 
     settings: TrainSettings
     model: DiffusionModel
     adapter: Adapter
-    dataset: PictureDataset
+    sides: Sides
     lines: list[str]
     trainer: Trainer
+    grids: tuple[Grid, Grid] | None
     estimator: MemoryEstimator
+
+    @property
+    def dataset(self) -> PictureDataset:
+        """The pictures that are trained."""
+        return self.sides.training
 
 
 def prepare(
@@ -82,14 +95,15 @@ def prepare(
     emit(ModelLoaded(model.describe(), model))
     files = open_latents(settings, model, device)
     with Stage(emit, "reading pictures"):
-        dataset = load_data(settings, model, files, keep_pixels=PIXEL_MEMORY)
+        sides = load_sides(settings, model, files, keep_pixels=PIXEL_MEMORY)
+    dataset = sides.training
     if record is not None:
-        _check_unchanged(settings, model, dataset, record)
+        _check_unchanged(settings, model, sides, record)
     check(settings, model, adapter, lines, dataset)
     skipped = (f"{path} is skipped: {reason}" for path, reason in dataset.skipped)
     for remark in (*skipped, *dataset.remarks, *mask_remarks(settings, dataset)):
         warnings.warn(remark, stacklevel=2)
-    estimator = MemoryEstimator(model, adapter, dataset, lines, device.type)
+    estimator = MemoryEstimator(model, adapter, dataset, lines, device.type, sides.validation)
     with Stage(emit, "fitting memory") if settings.open_memory_settings() else contextlib.nullcontext():
         settings, fitted = fit_memory(settings, estimator, device)
     if fitted is not None:
@@ -100,13 +114,39 @@ def prepare(
             adapter.to(model.device)
         # Only now: some, such as Adagrad, make their state at once, on the device where the parameters are.
         optimizer = make_optimizer(settings, adapter)
-        known = known_prompts(settings, model, adapter, dataset, lines)
+        further = validation_prompts(settings, adapter.name, sides.validation, lines)
+        known = known_prompts(settings, model, adapter, dataset, lines, further)
         model.placement.keep = frozenset({DENOISER} if known else {DENOISER, TEXT_ENCODERS})
-        data = training_data(settings, model, adapter.name, dataset, lines, emit, files)
+        encoded = encode(settings, model, dataset, emit, files)
+        grids = _grids(settings, model, adapter, sides, encoded, lines, emit, files)
         loss = auxiliary_loss(settings, model, adapter, dataset)
         adapter = averaged(settings, adapter)
+    for remark in files.remarks() if files else ():
+        warnings.warn(remark, stacklevel=2)
+    data = training_data(settings, adapter.name, dataset, encoded, lines)
     trainer = make_trainer(settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=loss)
-    return Components(settings, model, adapter, dataset, lines, trainer, estimator)
+    return Components(settings, model, adapter, sides, lines, trainer, grids, estimator)
+
+
+def _grids(
+    settings: TrainSettings,
+    model: DiffusionModel,
+    adapter: Adapter,
+    sides: Sides,
+    trained: Encoded,
+    lines: list[str],
+    emit: Emit,
+    files: LatentFiles | None,
+) -> tuple[Grid, Grid] | None:
+    if sides.validation is None:
+        return None
+    samples = [sides.validation[index] for index in measured(settings, sides.validation)]
+    chosen = sides.validation.part(samples)
+    encoded = encode(settings, model, chosen, emit, files)
+    return (
+        make_grid(settings, adapter.name, chosen, encoded, lines),
+        make_grid(settings, adapter.name, sides.training, trained, lines),
+    )
 
 
 def load_base(settings: TrainSettings, workspace: Workspace, *, stay: bool = False) -> DiffusionModel:
@@ -189,13 +229,12 @@ def check_steps(settings: TrainSettings, adapter: Adapter) -> None:
         )
 
 
-def _check_unchanged(
-    settings: TrainSettings, model: DiffusionModel, dataset: PictureDataset, record: Mapping[str, Any]
-) -> None:
-    if dataset.digest() != record["data_hash"]:
+def _check_unchanged(settings: TrainSettings, model: DiffusionModel, sides: Sides, record: Mapping[str, Any]) -> None:
+    validation = sides.validation.digest() if sides.validation else ""
+    if sides.training.digest() != record["data_hash"] or validation != record.get("validation_hash", ""):
         raise DataError(
-            f"The pictures, captions or masks in {', '.join(settings.folders)} have changed since the run began; put "
-            "them back to resume."
+            f"The pictures, captions or masks in {', '.join([*settings.folders, *settings.validation_folders])} have "
+            "changed since the run began; put them back to resume."
         )
     if model.hash != record["model_hash"]:
         raise ModelError(

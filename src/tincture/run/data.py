@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ from tincture.settings.train import TrainSettings
 from tincture.training.trainer import PromptDraw, TrainingData
 from tincture.workspace import Workspace
 
+_IN_SLICES = ", in slices"
+"""How latents were made that slicing may have changed a little."""
+
 
 def open_latents(settings: TrainSettings, model: DiffusionModel, device: torch.device) -> LatentFiles | None:
     """Where latents are kept from run to run, if the settings name a place; UsageError when it is a file.
@@ -47,9 +50,14 @@ def open_latents(settings: TrainSettings, model: DiffusionModel, device: torch.d
 
 
 def load_data(
-    settings: TrainSettings, model: DiffusionModel, files: LatentFiles | None = None, *, keep_pixels: int = 0
+    settings: TrainSettings,
+    model: DiffusionModel,
+    files: LatentFiles | None = None,
+    *,
+    folders: Sequence[str],
+    keep_pixels: int = 0,
 ) -> PictureDataset:
-    """The pictures, at the settings' size or the model's own; DataError when none can be used.
+    """The pictures in ``folders``, at the settings' size or the model's own; DataError when none can be used.
 
     Args:
         files: spare decoding the pictures whose latents they hold.
@@ -58,7 +66,7 @@ def load_data(
     width, height = settings.width or model.default_size, settings.height or model.default_size
     stride = model.vae_scale_factor
     return load_dataset(
-        settings.folders,
+        folders,
         width=width,
         height=height,
         resize=settings.resize,
@@ -89,39 +97,57 @@ def load_template(settings: TrainSettings, workspace: Workspace) -> list[str]:
     return captions.load_template(settings.template, workspace.templates)
 
 
-def training_data(
+@dataclass(frozen=True)
+class Encoded:
+    """A data set as the denoiser sees it; ``weights`` and ``time_ids`` as ``TrainingData`` has them."""
+
+    latents: LatentCache
+    weights: Sequence[Tensor] | None
+    time_ids: Sequence[Tensor] | None
+
+
+def encode(
     settings: TrainSettings,
     model: DiffusionModel,
-    name: str,
     dataset: PictureDataset,
-    lines: list[str],
     emit: Emit,
     files: LatentFiles | None = None,
-) -> TrainingData:
-    """What the steps of a run draw from, with every picture encoded.
+) -> Encoded:
+    """Every picture encoded.
 
     Args:
-        name: of the adapter, which takes the place of [name].
-        lines: of the prompt template.
-        emit: is told how far the encoding is.
+        emit: is told how far it is.
         files: hold latents of earlier runs, and keep these.
     """
-
-    if files is not None and model.slicing:  # which changes larger pictures' latents a little
-        files.encoder += ", in slices"
+    if files is not None and model.slicing and not files.encoder.endswith(_IN_SLICES):
+        files.encoder += _IN_SLICES
     with model.placement.acting(VAE, alone=True), Stage(emit, ENCODING, len(dataset)) as stage:
         latents = LatentCache.encode(
             model, dataset, seed=settings.seed, on_progress=lambda done, _: stage.advance(done), files=files
         )
-    for remark in files.remarks() if files else ():
-        warnings.warn(remark, stacklevel=2)
-    return TrainingData(
-        plan=BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats()),
-        latents=latents,
-        prompt=prompt_draw(settings, name, dataset, lines),
-        latent_sampling_method=settings.latent_sampling_method,
+    return Encoded(
+        latents,
         weights=_loss_weights(settings, model, dataset, latents) if settings.use_weight else None,
         time_ids=[_time_ids(model, sample) for sample in dataset] if model.family.knows_sizes else None,
+    )
+
+
+def training_data(
+    settings: TrainSettings, name: str, dataset: PictureDataset, encoded: Encoded, lines: list[str]
+) -> TrainingData:
+    """What the steps of a run draw from.
+
+    Args:
+        name: of the adapter, which takes the place of [name].
+        lines: of the prompt template.
+    """
+    return TrainingData(
+        plan=BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats()),
+        latents=encoded.latents,
+        prompt=prompt_draw(settings, name, dataset, lines),
+        latent_sampling_method=settings.latent_sampling_method,
+        weights=encoded.weights,
+        time_ids=encoded.time_ids,
     )
 
 

@@ -4,9 +4,9 @@ run.json                    settings and what else a resume needs
 settings-DATE-TIME.json     the webui's settings file
 start.pt                    the adapter as it was before the first step (or .safetensors, as its file has it)
 state/step-NUMBER.pt        training states
-embeddings/ hypernetworks/  copies of the adapter, NAME-STEP.pt
+embeddings/ hypernetworks/  copies of the adapter, NAME-STEP.pt, and the best by validation, NAME-best.pt
 images/                     previews and their contact sheet
-KIND_loss.csv, tensorboard/ logs
+KIND_loss.csv, validation_loss.csv, tensorboard/ logs
 """
 
 from __future__ import annotations
@@ -84,6 +84,10 @@ class RunFolder:
     @property
     def csv(self) -> Path:
         return self.path / find_kind(self.kind).losses
+
+    @property
+    def validation_csv(self) -> Path:
+        return self.path / "validation_loss.csv"
 
     @property
     def tensorboard(self) -> Path:

@@ -16,6 +16,7 @@ from tincture.events import (
     RunStarted,
     StepRejected,
     StepsDone,
+    Validated,
 )
 from tincture.run.duration import TimeLeft, in_words
 
@@ -32,11 +33,20 @@ def sentence(event: Event) -> str:
             return f"training from step {event.global_step} to {event.steps} on {event.samples} pictures"
         case StepsDone():
             return f"step {event.global_step}/{event.steps}  {numbers(event)}"
+        case Validated():
+            return f"validation at step {event.global_step}: {validation_numbers(event)}"
         case CheckpointSaved():
             return f"saved {event.path}"
         case PreviewReady():
             return f"{len(event.paths)} previews in {event.paths[0].parent}"
     return ""
+
+
+def validation_numbers(event: Validated) -> str:
+    """Both losses with their standard errors, and where the best one was."""
+    trained = f"{event.training_loss:.4f}±{event.training_error:.4f} on trained pictures"
+    best = "best so far" if event.is_best else f"best {event.best_loss:.4f} at step {event.best_step}"
+    return f"loss {event.loss:.4f}±{event.error:.4f}, {trained}; {best}"
 
 
 def numbers(event: StepsDone) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tincture.adapters.adapter import Adapter
@@ -13,10 +14,13 @@ from tincture.errors import AlreadyTrainedError
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import resolve_device
 from tincture.run.averages import check_beside
+from tincture.run.best import best_path, require_place
 from tincture.run.components import check, check_steps, find_adapter, fit_memory, load_adapter, load_base
-from tincture.run.data import load_data, load_template, mask_remarks, open_latents
+from tincture.run.data import load_template, mask_remarks, open_latents
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
+from tincture.run.sides import Sides, load_sides
 from tincture.run.trainer import make_optimizer
+from tincture.run.validation import validation_plan
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
@@ -32,15 +36,17 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
     settings = settings.resolved()
     path = find_adapter(settings, workspace)
     adapter = load_adapter(settings.kind, path, path.stem)
-    make_optimizer(settings, adapter)  # refuses what train would refuse
+    make_optimizer(settings, adapter)  # as what follows, it refuses what train would refuse
     check_beside(settings, adapter, path)
+    require_place(settings, path)
     device = resolve_device(settings.device)
     model = load_base(settings, workspace, stay=True)
-    dataset = load_data(settings, model, open_latents(settings, model, device))
+    sides = load_sides(settings, model, open_latents(settings, model, device))
+    dataset = sides.training
     lines = load_template(settings, workspace)
     check(settings, model, adapter, lines, dataset)
     batches = BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats())
-    estimator = MemoryEstimator(model, adapter, dataset, lines, device.type)
+    estimator = MemoryEstimator(model, adapter, dataset, lines, device.type, sides.validation)
     settings, fitted = fit_memory(settings, estimator, device)
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     remaining = max(0, settings.last_step - adapter.step)
@@ -68,11 +74,22 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
         "epochs": round(remaining * settings.gradient_accumulation_steps / batches.micro_batches_per_epoch, 2),
         "trained_numbers": trained,
         "memory_mib": _mib(estimator.estimate(settings)),
+        **_validation(settings, sides, adapter, path),
         **({"chosen_for_memory": dict(fitted.chosen)} if fitted else {}),
     }
 
 
+def _validation(settings: TrainSettings, sides: Sides, adapter: Adapter, path: Path) -> dict[str, Any]:
+    planned = validation_plan(settings, sides, adapter.step)
+    return {"validation": {**planned, "best_path": str(best_path(path))}} if planned else {}
+
+
 def _end_remarks(settings: TrainSettings, adapter: Adapter) -> Iterator[str]:
+    if 0 < settings.last_step - adapter.step <= settings.early_stopping_patience * settings.validation_every:
+        yield (
+            f"The run is too short to end early: {settings.early_stopping_patience} measurements without progress, one "
+            f"every {settings.validation_every} steps, come to all its steps."
+        )
     if settings.last_step < settings.steps:
         yield (
             f"The learning rate's schedule ends at step {settings.last_step}, and the run with it, though steps is "

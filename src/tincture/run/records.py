@@ -21,11 +21,15 @@ from tincture.settings.drawing import Drawing
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
+BEST = "best"
+"""What the file of a run's best adapter by validation has in its provenance, and no other."""
+
 
 def write_records(run: Components, folder: RunFolder, path: Path, workspace: Workspace) -> None:
     """Writes what a resume needs, and the webui's settings file."""
     settings = run.settings.replace(
         data=tuple(str(Source.parse(folder).resolved()) for folder in run.settings.folders),
+        validation_data=tuple(str(Source.parse(folder).resolved()) for folder in run.settings.validation_folders),
         masks=run.settings.masks and str(Path(run.settings.masks).resolve()),
         cache_dir=run.settings.cache_dir and str(Path(run.settings.cache_dir).resolve()),
         model=_anywhere(run.settings.model, workspace),
@@ -41,6 +45,7 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
         "model_name": run.model.name,
         "model_hash": run.model.hash,
         "data_hash": run.dataset.digest(),
+        "validation_hash": run.sides.validation.digest() if run.sides.validation else "",
         # The lines themselves: a template that is edited later does not change this run.
         "template_lines": run.lines,
         "arithmetic": [Arithmetic.current(run.model.device.type).to_dict()],
@@ -117,7 +122,8 @@ def provenance(run: Components, adapter: Adapter) -> dict[str, Any]:
     settings = run.settings.replace(**run.model.overrides(), **_placeless(run))
     made = {**software(), "settings": settings.to_dict(), "data_hash": run.dataset.digest()}
     people = {"author": run.settings.author, "license": run.settings.license}
-    return {**adapter.provenance, **{key: text for key, text in people.items() if text}, **made}
+    before = {key: value for key, value in adapter.provenance.items() if key != BEST}
+    return {**before, **{key: text for key, text in people.items() if text}, **made}
 
 
 def _placeless(run: Components) -> dict[str, Any]:
@@ -128,6 +134,7 @@ def _placeless(run: Components) -> dict[str, Any]:
     settings = run.settings
     return {
         "data": tuple(_source_name(Source.parse(folder)) for folder in settings.folders),
+        "validation_data": tuple(_source_name(Source.parse(folder)) for folder in settings.validation_folders),
         "masks": settings.masks and Path(settings.masks).resolve().name,
         "model": run.model.name,
         "vae": settings.vae and _without_ending(Path(settings.vae)),

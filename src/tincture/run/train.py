@@ -17,6 +17,7 @@ from tincture.events import Callback, RunEnded, RunPrepared, emitter
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import resolve_device
 from tincture.run.averages import check_beside, remark_average
+from tincture.run.best import BestFile, require_place
 from tincture.run.components import (
     Components,
     check_steps,
@@ -43,7 +44,8 @@ from tincture.run.relocate import relocated
 from tincture.settings.train import MEMORY_SETTINGS, TrainSettings
 from tincture.training import checkpoint
 from tincture.training.checkpoint import Retention
-from tincture.training.metrics import CsvLog, TensorBoardLog
+from tincture.training.metrics import CsvLog, TensorBoardLog, ValidationLog
+from tincture.training.validation import Validator
 from tincture.workspace import Workspace, path_beside
 
 
@@ -53,7 +55,8 @@ class RunResult:
 
     ``loss`` is the mean over the window, NaN when no step was made; ``ending`` says why a run that was not interrupted
     ended before its last step, and is empty otherwise. ``overflows`` steps were made again since their gradients
-    overflowed in float16; ``divergences`` were skipped or gone back from.
+    overflowed in float16; ``divergences`` were skipped or gone back from. ``best_path`` is the adapter as it was where
+    validation found it best, None without validation.
     """
 
     adapter_path: Path
@@ -65,6 +68,7 @@ class RunResult:
     ending: str = ""
     overflows: int = 0
     divergences: int = 0
+    best_path: Path | None = None
 
 
 # --- train -----------------------------------------------------------------------------------------------------------
@@ -102,6 +106,7 @@ def _train(
     check_steps(settings, adapter)
     check_beside(settings, adapter, path)
     remark_average(adapter, path)
+    require_place(settings, path)
     lines = load_template(settings, workspace)
     _remark_arithmetic(settings)
     with shortage_explained(settings, resolve_device(settings.device), lambda: None):
@@ -174,6 +179,7 @@ def _prepare_again(
     state = checkpoint.newest_state(folder.states) if states else None
     if path.exists():
         refuse_foreign(folder, path, states[0][0] if states else adapter.step, record)
+    require_place(settings, path)
     record["arithmetic"] = _remark_arithmetic(settings, arithmetics(record))
     with shortage_explained(settings, resolve_device(settings.device), lambda: None, str(run_dir)):
         run = prepare(settings, workspace, adapter, record["template_lines"], callbacks, record)
@@ -249,6 +255,8 @@ def _run(
     if settings.tensorboard:
         watchers.append(TensorBoardLog(folder.tensorboard, trainer.global_step))
     trainer.restore_last_good = lambda: checkpoint.restore_state(trainer, checkpoint.newest_state(folder.states))
+    # Before states and the finished adapter are saved: the one holds what was measured, the other comes last.
+    best = _validation(run, folder, path, watchers)
     watchers.append(
         Checkpointer(
             trainer,
@@ -270,7 +278,19 @@ def _run(
         *(saver.saved_at, folder.path, trainer.global_step, loss, interrupted, seconds.value, trainer.ending),
         overflows=trainer.guard.overflows,
         divergences=trainer.guard.divergences,
+        best_path=best.path if best and best.path.exists() else None,
     )
+
+
+def _validation(run: Components, folder: RunFolder, path: Path, watchers: list[Callback]) -> BestFile | None:
+    """Adds those who measure, log and keep the best adapter; returns the last."""
+    if run.grids is None:
+        return None
+    every, patience = run.settings.validation_every, run.settings.early_stopping_patience
+    validator = Validator(run.trainer, *run.grids, every=every, patience=patience)
+    best = BestFile(run, folder, path, validator)
+    watchers += [ValidationLog(folder.validation_csv, validator.measured), validator, best]
+    return best
 
 
 class _Seconds:

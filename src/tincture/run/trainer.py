@@ -84,16 +84,27 @@ def make_trainer(
 
 
 def known_prompts(
-    settings: TrainSettings, model: DiffusionModel, adapter: Adapter, dataset: PictureDataset, lines: list[str]
+    settings: TrainSettings,
+    model: DiffusionModel,
+    adapter: Adapter,
+    dataset: PictureDataset,
+    lines: list[str],
+    further: Sequence[str] = (),
 ) -> list[str]:
     """The prompts to encode before the first step, so that the text encoders can leave the device; none if they can't.
 
     They can't where the text side is trained, and where there are more prompts than stay on the device.
+
+    Args:
+        further: prompts that are used beside those of the data set.
     """
     if not settings.offload or adapter.trains_text:
         return []
     prompts = possible_prompts(settings, adapter.name, dataset, lines)
-    return prompts if prompts is not None and len(prompts) < prompts_in_memory(model) else []
+    if prompts is None:
+        return []
+    known = list(dict.fromkeys([*prompts, *further]))
+    return known if len(known) < prompts_in_memory(model) else []
 
 
 def prompts_in_memory(model: DiffusionModel) -> int:

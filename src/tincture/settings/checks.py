@@ -80,6 +80,11 @@ def filled_each(value: str | tuple[str, ...]) -> str | None:
     return None if texts and all(text.strip() for text in texts) else "a text that is not empty, or several"
 
 
+def filled_if_any(value: str | tuple[str, ...]) -> str | None:
+    """None at all, or texts with something in each."""
+    return None if not value else filled_each(value)
+
+
 def text_encoding(value: str) -> str | None:
     """An encoding of texts by Python's name."""
     try:

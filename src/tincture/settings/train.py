@@ -22,6 +22,7 @@ from tincture.settings.checks import (
     drawn_seed,
     filled,
     filled_each,
+    filled_if_any,
     gigabytes,
     multiple_of_8,
     regular_expression,
@@ -68,11 +69,12 @@ MEMORY_SETTINGS: Mapping[str, Any] = types.MappingProxyType(
 )
 """Settings that decide on how much memory a run needs, with what they usually are; those that cost least come first."""
 
-ADAPTER, OPTIMIZER, GUARDS, DATA, MACHINE, OUTPUT, PREVIEW = (
+ADAPTER, OPTIMIZER, GUARDS, DATA, VALIDATION, MACHINE, OUTPUT, PREVIEW = (
     "What is trained",
     "Optimization",
     "Averages and guards",
     "Pictures and captions",
+    "Validation",
     "Precision and device",
     "Copies and logs",
     "Previews",
@@ -169,6 +171,43 @@ class TrainSettings(CheckedSettings):
         DATA,
         "Weight of a loss that holds the attention to an embedding's name to the masks; 0: none.",
         at_least(0),
+    )
+
+    validation_data: str | tuple[str, ...] = setting(
+        (),
+        VALIDATION,
+        "Folder of pictures that are not trained, to measure the loss on; repeat for several.",
+        filled_if_any,
+    )
+    validation_share: float = setting(
+        0.0, VALIDATION, "Part of the pictures in the data that is not trained, to measure the loss on; 0: none.", share
+    )
+    validation_every: int = setting(
+        100,
+        VALIDATION,
+        "Steps between measurements of the loss on pictures that are not trained; 0: none.",
+        at_least(0),
+    )
+    validation_pictures: int = setting(
+        16,
+        VALIDATION,
+        "Pictures that are measured at most, of those for validation and of those that are trained.",
+        at_least(1),
+        largest=10**4,
+    )
+    validation_bands: int = setting(
+        8,
+        VALIDATION,
+        "Bands of timesteps; each picture is measured at one timestep of each.",
+        at_least(1),
+        largest=1000,
+    )
+    early_stopping_patience: int = setting(
+        0,
+        VALIDATION,
+        "End the run when so many measurements in a row were no better than the best one; 0: never.",
+        at_least(0),
+        largest=10**7,
     )
 
     steps: int = setting(
@@ -312,13 +351,20 @@ class TrainSettings(CheckedSettings):
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
         sound = {name: value for name, value in values.items() if name not in faulty}
-        faults = [*_data_faults(sound), *_kind_faults(sound), *_preview_faults(sound), *_output_faults(sound)]
+        faults = [*_data_faults(sound), *_validation_faults(sound), *_kind_faults(sound)]
+        faults += [*_preview_faults(sound), *_output_faults(sound)]
         return faults + ([] if "steps" in faulty else _schedule_faults(sound))
 
     @property
     def folders(self) -> tuple[str, ...]:
         """The folders of pictures, as `data` says them."""
         return (self.data,) if isinstance(self.data, str) else self.data
+
+    @property
+    def validation_folders(self) -> tuple[str, ...]:
+        """The folders of pictures for validation, as `validation_data` says them."""
+        folders = (self.validation_data,) if isinstance(self.validation_data, str) else self.validation_data
+        return tuple(folder for folder in folders if folder)
 
     def overrides(self) -> ModelOverrides:
         """What counts instead of what the model's files say."""
@@ -363,6 +409,23 @@ def _data_faults(values: Mapping[str, Any]) -> list[str]:
             f"masks is {values['masks']!r}, but use_weight is off and attention_mask_weight is 0, so that no mask "
             "would count; give one of them"
         )
+    return faults
+
+
+def _validation_faults(values: Mapping[str, Any]) -> list[str]:
+    data, part = values.get("validation_data"), values.get("validation_share")
+    patience, faults = values.get("early_stopping_patience"), []
+    if data and part:
+        faults.append(
+            f"validation_data is {data!r} and validation_share is {part:g}, but the pictures for validation come from "
+            "folders of their own or from the data; give one of them"
+        )
+    asked = {"validation_data": data, "validation_share": part, "early_stopping_patience": patience}
+    for name, value in asked.items():
+        if value and values.get("validation_every") == 0:
+            faults.append(
+                f"{name} is {value!r}, but validation_every is 0, so that nothing would be measured; leave one out"
+            )
     return faults
 
 

@@ -7,15 +7,16 @@ import io
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tincture.errors import StorageError, UsageError
-from tincture.events import Event, RolledBack, RunEnded, StepsDone
+from tincture.events import Event, RolledBack, RunEnded, StepsDone, Validated
 from tincture.formats.files import write_text
 
 CSV_COLUMNS = ("step", "epoch", "epoch_step", "loss", "learn_rate")
+VALIDATION_COLUMNS = ("step", "validation_loss", "validation_error", "training_loss", "training_error", "best_step")
 RECENT = 32
 
 
@@ -61,7 +62,37 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
     return mean, statistics.stdev(values, mean) / math.sqrt(len(values))
 
 
-class CsvLog:
+class _RowLog:
+    """A CSV that begins with ``rows`` and grows; there is nothing else in it, whatever was there before.
+
+    Lines beyond the step to which the run goes back are dropped: they belong to steps that are made again.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
+        self.path, self.columns = path, columns
+        self._begin(rows)
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, RolledBack):
+            self._begin(rows_until(self.path, event.global_step))
+
+    def _begin(self, rows: Iterable[Mapping[str, str]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())
+
+    def append(self, lines: str) -> None:
+        """Adds whole lines; StorageError."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+        except OSError as error:
+            raise StorageError(f"The loss log {self.path} could not be written: {error.strerror or error}.") from error
+
+
+class CsvLog(_RowLog):
     """One line per step in the webui's columns: step, epoch, epoch_step, loss (7 digits), learn_rate.
 
     Lines beyond ``global_step`` are dropped at the start, and when the run goes back: they belong to steps that are
@@ -69,30 +100,45 @@ class CsvLog:
     """
 
     def __init__(self, path: Path, global_step: int) -> None:
-        self.path = path
-        self._drop_after(global_step)
-
-    def _drop_after(self, global_step: int) -> None:
-        rows = [row for row in read_csv(self.path) if int(row["step"]) <= global_step]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path, text.getvalue())
+        super().__init__(path, CSV_COLUMNS, rows_until(path, global_step))
 
     def on_event(self, event: Event) -> None:
-        if isinstance(event, RolledBack):
-            self._drop_after(event.global_step)
-        if not isinstance(event, StepsDone):
-            return
-        lines = "".join(
-            f"{r.global_step},{r.epoch},{r.epoch_step},{r.loss:.7f},{r.learning_rate:g}\n" for r in event.records
-        )
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(lines)
-        except OSError as error:
-            raise StorageError(f"The loss log {self.path} could not be written: {error.strerror or error}.") from error
+        super().on_event(event)
+        if isinstance(event, StepsDone):
+            self.append(
+                "".join(
+                    f"{r.global_step},{r.epoch},{r.epoch_step},{r.loss:.7f},{r.learning_rate:g}\n"
+                    for r in event.records
+                )
+            )
+
+
+class ValidationLog(_RowLog):
+    """One line per measurement, its losses with 7 digits; ``best_step`` is the best one so far.
+
+    Args:
+        measured: what a run that goes on has measured; its states know, so that the file need not be sound.
+    """
+
+    def __init__(self, path: Path, measured: Iterable[Validated] = ()) -> None:
+        rows = (dict(zip(VALIDATION_COLUMNS, _cells(each), strict=True)) for each in measured)
+        super().__init__(path, VALIDATION_COLUMNS, rows)
+
+    def on_event(self, event: Event) -> None:
+        super().on_event(event)
+        if isinstance(event, Validated):
+            self.append(",".join(_cells(event)) + "\n")
+
+
+def _cells(event: Validated) -> list[str]:
+    losses = (event.loss, event.error, event.training_loss, event.training_error)
+    best = "" if event.best_step is None else str(event.best_step)
+    return [str(event.global_step), *(f"{loss:.7f}" for loss in losses), best]
+
+
+def rows_until(path: Path, global_step: int) -> list[dict[str, str]]:
+    """The whole lines of a log up to a step."""
+    return [row for row in read_csv(path) if int(row["step"]) <= global_step]
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -105,7 +151,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 class TensorBoardLog:
-    """Loss and rate as the webui names them: ``Loss/train`` and ``Learn rate/train``.
+    """Loss and rate as the webui names them: ``Loss/train`` and ``Learn rate/train``; beside them ``Loss/validation``.
 
     Raises:
         UsageError: TensorBoard is not installed.
@@ -134,5 +180,8 @@ class TensorBoardLog:
             for record in event.records:
                 self._writer.add_scalar("Loss/train", record.loss, record.global_step)
                 self._writer.add_scalar("Learn rate/train", record.learning_rate, record.global_step)
+        elif isinstance(event, Validated):
+            self._writer.add_scalar("Loss/validation", event.loss, event.global_step)
+            self._writer.add_scalar("Loss/train on the grid of validation", event.training_loss, event.global_step)
         elif isinstance(event, RunEnded):
             self._writer.close()

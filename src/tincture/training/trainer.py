@@ -285,7 +285,7 @@ class Trainer:
         weights = None if self.data.weights is None else torch.stack([self.data.weights[index] for index in indices])
         time_ids = None if self.data.time_ids is None else torch.cat([self.data.time_ids[index] for index in indices])
         watching = contextlib.nullcontext() if self.auxiliary_loss is None else self.auxiliary_loss.watching()
-        with self._autocast(), watching:
+        with self.autocast(), watching:
             conditions = self.conditioning(prompts)
             loss = denoising_loss(
                 lambda noisy, at: self.model.predict_noise(noisy, at, conditions, time_ids),
@@ -297,7 +297,8 @@ class Trainer:
             )
         return loss if self.auxiliary_loss is None else loss + self.auxiliary_loss.value(indices, prompts)
 
-    def _autocast(self) -> contextlib.AbstractContextManager[None]:
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """The frozen model computes in the run's precision inside."""
         enabled = self.dtype is not torch.float32
         autocast: Any = torch.autocast(self.model.device.type, self.dtype if enabled else None, enabled=enabled)
         return autocast  # type: ignore[no-any-return]

@@ -27,12 +27,13 @@ from tincture.run.data import possible_prompts, preview_prompts, prompt_draw
 from tincture.run.duration import ENCODING, PROMPTS
 from tincture.run.memory.rehearsal import Rehearsal, StepMemory
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer, prompts_in_memory
+from tincture.run.validation import at_once, measured, validation_prompts
 from tincture.settings.train import TrainSettings
 from tincture.training.trainer import Trainer, TrainingData
 
 T = TypeVar("T")
 
-TRAINING, PREVIEWS = "training", "previews"
+TRAINING, VALIDATION, PREVIEWS = "training", "validation", "previews"
 _ALWAYS_USED = frozenset({DENOISER, TEXT_ENCODERS})
 _REHEARSED = ("precision", "gradient_checkpointing", "weight_storage", "slicing")
 _NOT_OF_A_STEP = ("offload", "slicing", "vram", "steps", "save_", "preview_")
@@ -75,11 +76,19 @@ class MemoryEstimator:
         dataset: the pictures.
         lines: of the prompt template.
         device_type: of the device that the run is meant for.
+        validation: the pictures for validation.
     """
 
     def __init__(
-        self, model: DiffusionModel, adapter: Adapter, dataset: PictureDataset, lines: list[str], device_type: str
+        self,
+        model: DiffusionModel,
+        adapter: Adapter,
+        dataset: PictureDataset,
+        lines: list[str],
+        device_type: str,
+        validation: PictureDataset | None = None,
     ) -> None:
+        self.validation = validation
         self.model, self.adapter, self.dataset, self.lines = model, adapter, dataset, lines
         self.device_type = device_type
         self._known: dict[tuple[Any, ...], Any] = {}
@@ -104,6 +113,8 @@ class MemoryEstimator:
         if not self.adapter.trains_text:
             phases[PROMPTS] = prompts
         phases[TRAINING] = there(DENOISER) + lasting + step.passing
+        if self.validation is not None:
+            phases[VALIDATION] = there(DENOISER) + lasting + self._validating(settings, self.validation)
         if settings.preview_every:
             drawing, decoding = self._preview(settings)
             phases[PREVIEWS] = max(prompts, there(DENOISER) + lasting + drawing, there(VAE) + lasting + decoding)
@@ -133,7 +144,8 @@ class MemoryEstimator:
 
     def _resident(self, settings: TrainSettings) -> frozenset[str]:
         """Parts that stay on the device between their uses, where others come and go."""
-        known = known_prompts(settings, self.model, self.adapter, self.dataset, self.lines)
+        further = validation_prompts(settings, self.adapter.name, self.validation, self.lines)
+        known = known_prompts(settings, self.model, self.adapter, self.dataset, self.lines, further)
         return frozenset({DENOISER}) if known else _ALWAYS_USED
 
     def _encoding(self, settings: TrainSettings) -> int:
@@ -166,6 +178,12 @@ class MemoryEstimator:
             self._once(lambda: rehearsal.predicting(*predicted), "drawing", *kind, *predicted),
             self._once(lambda: rehearsal.decoding_pictures(*decoded), "decoding", settings.slicing, *decoded),
         )
+
+    def _validating(self, settings: TrainSettings, validation: PictureDataset) -> int:
+        sizes = [*self.dataset.sizes(), *(validation[index].fit.size for index in measured(settings, validation))]
+        predicted = (at_once(settings), *max(sizes, key=math.prod))
+        rehearsal, kind = self._rehearsal(settings), (settings.precision, settings.weight_storage)
+        return self._once(lambda: rehearsal.predicting(*predicted), "drawing", *kind, *predicted)
 
     def _step(self, settings: TrainSettings) -> StepMemory:
         rehearsal = self._rehearsal(settings)
@@ -221,13 +239,15 @@ class MemoryEstimator:
         """Bytes of what the steps draw from: latents, loss weights and masks of every picture, and encoded prompts."""
         tensors = 3 if settings.latent_sampling_method == "once" else 2
         planes = tensors * self.model.latent_channels + bool(settings.use_weight) + bool(settings.attention_mask_weight)
-        cells = sum(width * height for width, height in self.dataset.sizes()) // self.model.vae_scale_factor**2
+        sizes = [*self.dataset.sizes(), *([] if self.validation is None else self.validation.sizes())]
+        cells = sum(width * height for width, height in sizes) // self.model.vae_scale_factor**2
         return cells * planes * 4 + self._text(settings)
 
     def _text(self, settings: TrainSettings) -> int:
         if self.adapter.trains_text:
             return 0
         prompts = possible_prompts(settings, self.adapter.name, self.dataset, self.lines)
+        further = validation_prompts(settings, self.adapter.name, self.validation, self.lines)
         most = prompts_in_memory(self.model)
         each = max(self.model.bytes_of_prompt(prompt) for prompt in self._longest_prompts(1))
-        return min(most, most if prompts is None else len(prompts) + 1) * each
+        return min(most, most if prompts is None else len({*prompts, *further}) + 1) * each

@@ -197,7 +197,7 @@ class Datasets:
             NotFoundError: there is no such folder.
         """
         root = self.folder(folder)
-        found = list_pictures(Source(root), recursive=True).files
+        found = list_pictures(Source(root), recursive=True, set_aside=True).files
         masks = MaskFinder()
         return [self._picture_info(each, root, masks) for each in found[offset:][:limit]]
 
@@ -290,7 +290,7 @@ class Datasets:
         return PictureInfo(file, found.path, caption, _is_captioned(found), *size, mask, fault)
 
     def _info(self, name: str, path: Path) -> DatasetInfo:
-        found = list_pictures(Source(path), recursive=True).files
+        found = list_pictures(Source(path), recursive=True, set_aside=True).files
         return DatasetInfo(name, path, len(found), sum(map(_is_captioned, found)), sum(_sizes(path)))
 
     def _place(self, name: str) -> Path:

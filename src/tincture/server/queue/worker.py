@@ -139,6 +139,7 @@ PERFORM: Mapping[str, Callable[[Task, Sequence[Callback], Control], tuple[bool, 
 
 def finished(task: Task) -> Fields | None:
     """The result of a run that came to its end before the server could note it; None of one that did not."""
+    from tincture.run.best import best_path
     from tincture.run.components import load_adapter
     from tincture.run.folder import RunFolder, read_record
     from tincture.settings.train import TrainSettings
@@ -167,6 +168,7 @@ def finished(task: Task) -> Fields | None:
         "interrupted": False,
         "seconds": round(times[-1] - times[0], 3) if times else None,
         **{name: guard.get(name, 0) for name in ("overflows", "divergences")},
+        **_best(best if (best := best_path(path)).exists() and settings.validation_every else None),
     }
 
 
@@ -188,8 +190,13 @@ def _trained(result: RunResult) -> tuple[bool, Fields]:
         "seconds": round(result.seconds, 3),
         "overflows": result.overflows,
         "divergences": result.divergences,
+        **_best(result.best_path),
     }
     return result.interrupted, fields
+
+
+def _best(path: Path | None) -> Fields:
+    return {"best_path": str(path)} if path else {}
 
 
 def perform(task: Task, reporter: Reporter, control: Control) -> Fields:

@@ -224,6 +224,7 @@ class Places:
             model=self.model(settings.model),
             vae=self.vae(settings.vae),
             data=tuple(self._data(folder, to_come) for folder in settings.folders),
+            validation_data=tuple(self._data(folder, to_come) for folder in settings.validation_folders),
             template=self.template(settings.template),
             masks=str(self._present(settings.masks, self.path(settings.masks), to_come)) if settings.masks else "",
             cache_dir=self._optional(settings.cache_dir, writing=True),
