@@ -12,7 +12,7 @@ from pathlib import Path
 from tincture.data.caption_lists import read_metadata
 from tincture.data.captions import CAPTION_ENDINGS, caption_files
 from tincture.data.masks import MASK_FOLDER
-from tincture.data.preprocessed import is_for_validation, is_no_training_data
+from tincture.data.preprocessed import is_for_validation, is_no_training_data, sides_of
 from tincture.errors import DataError, UsageError
 
 MAX_REPEATS = 10_000
@@ -58,10 +58,16 @@ class Source:
     def __str__(self) -> str:
         return str(self.folder) if self.repeats == 1 else f"{self.folder}:{self.repeats}"
 
-    def moved(self, inner: Path, *, folder_repeats: bool) -> Source:
-        """A folder in this one, in its place; with `folder_repeats` it keeps what this one's name says of repeats."""
+    def trained(self, *, folder_repeats: bool = False) -> Source:
+        """What is trained of it: where preprocessing has set a part aside, the folder of the other.
+
+        With `folder_repeats` that keeps what this one's name says of repeats.
+        """
+        sides = sides_of(self.folder)
+        if sides is None:
+            return self
         times = _number_in(self.folder.resolve().name) if folder_repeats else 0
-        return Source(inner, self.repeats * max(1, times))
+        return Source(sides[0], self.repeats * max(1, times))
 
     def resolved(self) -> Source:
         """With an absolute path."""

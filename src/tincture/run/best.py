@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,9 @@ class BestFile:
         self._copy = folder.copies / self.path.name
         self._of = adapter_path
         self._written: Validated | None = None
+        # An object of its own: the run's will be attached, and have other weights.
+        self._adapter = copy.deepcopy(run.adapter.published()).to("cpu")
+        self._adapter.name = self.path.stem
 
     def on_event(self, event: Event) -> None:
         best = self.validator.best
@@ -79,9 +83,8 @@ class BestFile:
         self.run.trainer.emit(CheckpointSaved(best.global_step, self.path))
 
     def _save(self, path: Path, best: Validated) -> None:
-        model, kind = self.run.model, self.run.settings.kind
-        # An object of its own: the run's is attached, and has other weights by now.
-        adapter = load_adapter(kind, self.folder.start, self.path.stem).published()
+        model = self.run.model
+        adapter = self._adapter
         adapter.load_state_dict(self.validator.best_weights)
         adapter.step = best.global_step
         found = {

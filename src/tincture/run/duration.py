@@ -15,7 +15,7 @@ from typing import Any
 from tincture.events import Event, Progressed, RolledBack, RunPrepared, RunStarted, StepEnd, StepsDone
 
 ENCODING, PROMPTS = "encoding pictures", "encoding prompts"
-SAVING, DRAWING = "saving", "drawing previews"
+SAVING, VALIDATING, DRAWING = "saving", "validating", "drawing previews"
 
 USUAL_PREVIEWS = 4
 """Pictures of a preview where the settings name no prompts, if there are as many in the data."""
@@ -54,11 +54,18 @@ class Agenda:
 
     def ahead(self, step: int) -> dict[str, int]:
         """By stage, how often it comes after ``step`` steps were made, and what followed the last of them."""
-        previews, copies = (int(self.settings.get(name) or 0) for name in ("preview_every", "save_every"))
-        drawn = self._multiples(step, previews)
-        if previews and step < self.steps and self.steps % previews:
-            drawn += 1  # after the last step
-        return {DRAWING: drawn, SAVING: self._multiples(step, copies) + 1}
+        names = ("preview_every", "validation_every", "save_every")
+        previews, measurements, copies = (int(self.settings.get(name) or 0) for name in names)
+        return {
+            DRAWING: self._multiples_and_last(step, previews),
+            VALIDATING: self._multiples_and_last(step, measurements),
+            SAVING: self._multiples(step, copies) + 1,
+        }
+
+    def _multiples_and_last(self, step: int, every: int) -> int:
+        """The same as ``_multiples``, and the last step."""
+        after_last = bool(every and step < self.steps and self.steps % every)
+        return self._multiples(step, every) + after_last
 
     def _multiples(self, step: int, every: int) -> int:
         """How many multiples of ``every`` are behind ``step``, up to the last step."""

@@ -51,12 +51,7 @@ def find_folders(settings: TrainSettings) -> Folders:
     """
     sources = [Source.parse(text) for text in settings.folders]
     apart = {source.folder: sides for source in sources if (sides := sides_of(source.folder))}
-    training = [
-        source.moved(apart[source.folder][0], folder_repeats=settings.folder_repeats)
-        if source.folder in apart
-        else source
-        for source in sources
-    ]
+    training = [source.trained(folder_repeats=settings.folder_repeats) for source in sources]
     named = [_for_validation(Source.parse(text).folder) for text in settings.validation_folders]
     found = named or [Source(validation) for _, validation in apart.values()]
     validation = found if settings.validation_every else []

@@ -26,6 +26,7 @@ from tincture.run.components import (
     prepare,
 )
 from tincture.run.data import load_template, preview_prompts
+from tincture.run.duration import VALIDATING
 from tincture.run.folder import RECORD, Checkpointer, RunFolder, read_record, write_record
 from tincture.run.memory.fit import shortage_explained
 from tincture.run.optimizer_file import load_optimizer, save_optimizer
@@ -287,7 +288,7 @@ def _validation(run: Components, folder: RunFolder, path: Path, watchers: list[C
     if run.grids is None:
         return None
     every, patience = run.settings.validation_every, run.settings.early_stopping_patience
-    validator = Validator(run.trainer, *run.grids, every=every, patience=patience)
+    validator = Validator(run.trainer, *run.grids, every=every, stage=VALIDATING, patience=patience)
     best = BestFile(run, folder, path, validator)
     watchers += [ValidationLog(folder.validation_csv, validator.measured), validator, best]
     return best

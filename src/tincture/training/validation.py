@@ -7,7 +7,7 @@ which depend on the picture's content alone. So the curve is smooth, and compara
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tincture import randomness
-from tincture.events import Event, RunStarted, StepEnd, Validated
+from tincture.events import Event, RunStarted, Stage, StepEnd, Validated
 from tincture.training.loss import squared_errors
 from tincture.training.metrics import mean_and_error
 from tincture.training.trainer import Trainer
@@ -64,19 +64,31 @@ class Grid:
     def __init__(self, examples: Sequence[Example], bands: int, at_once: int) -> None:
         self.examples, self.bands, self.at_once = examples, bands, at_once
 
+    @property
+    def predictions(self) -> int:
+        """How many a measurement takes."""
+        return len(self.examples) * self.bands
+
     @torch.no_grad()
-    def losses(self, trainer: Trainer) -> list[list[float]]:
-        """For each example the loss in each band, with what acts on the trainer's model now."""
+    def losses(self, trainer: Trainer, on_progress: Callable[[int], None] = lambda done: None) -> list[list[float]]:
+        """For each example the loss in each band, with what acts on the trainer's model now.
+
+        Args:
+            on_progress: is told how many predictions are made.
+        """
         found = [[math.nan] * self.bands for _ in self.examples]
-        batches = list(self._batches())
-        values = torch.cat([self._errors(batch, trainer) for batch in batches]).tolist()
+        batches, errors = list(self._batches()), []
+        for batch in batches:
+            errors.append(self._errors(batch, trainer))
+            on_progress(sum(map(len, errors)))
+        values = torch.cat(errors).tolist()
         for cell, value in zip((cell for batch in batches for cell in batch), values, strict=True):
             found[cell.example][cell.band] = value
         return found
 
-    def loss(self, trainer: Trainer) -> tuple[float, float]:
-        """The mean over all, with its standard error over the pictures."""
-        means = [math.fsum(row) / len(row) for row in self.losses(trainer)]
+    def loss(self, trainer: Trainer, on_progress: Callable[[int], None] = lambda done: None) -> tuple[float, float]:
+        """The mean over all, with its standard error over the pictures; NaN where one of them is not finite."""
+        means = [math.fsum(row) / len(row) for row in self.losses(trainer, on_progress)]
         return mean_and_error(means) if all(map(math.isfinite, means)) else (math.nan, math.nan)
 
     def _batches(self) -> Iterator[list[Cell]]:
@@ -134,6 +146,7 @@ class Validator:
         trainer: whose adapter is measured, with the weights to publish, and who emits ``Validated``.
         held_out: of pictures that are not trained.
         trained: of pictures that are.
+        stage: what that is called while it goes on.
         patience: how many measurements may follow the best one before the run ends; 0: any number.
 
     Attributes:
@@ -141,8 +154,10 @@ class Validator:
         best_weights: by name, copies of the published tensors at the best of them, on the CPU.
     """
 
-    def __init__(self, trainer: Trainer, held_out: Grid, trained: Grid, *, every: int, patience: int = 0) -> None:
-        self.trainer, self.held_out, self.trained = trainer, held_out, trained
+    def __init__(
+        self, trainer: Trainer, held_out: Grid, trained: Grid, *, every: int, stage: str = PART, patience: int = 0
+    ) -> None:
+        self.trainer, self.held_out, self.trained, self.stage = trainer, held_out, trained, stage
         self.every, self.patience = every, patience
         self.measured: list[Validated] = []
         self.best_weights: dict[str, Tensor] = {}
@@ -166,8 +181,12 @@ class Validator:
 
     def measure(self, at: RunStarted | StepEnd) -> None:
         """Measures the adapter as it is, within the trainer's run, and emits what was found."""
-        with self.trainer.publishing() as published:
-            self._note(at.global_step, at.steps, *self.held_out.loss(self.trainer), *self.trained.loss(self.trainer))
+        trainer, first = self.trainer, self.held_out.predictions
+        progress = Stage(trainer.emit, self.stage, first + self.trained.predictions)
+        with trainer.publishing() as published, progress as stage:
+            held_out = self.held_out.loss(trainer, stage.advance)
+            trained = self.trained.loss(trainer, lambda done: stage.advance(first + done))
+            self._note(at.global_step, at.steps, *held_out, *trained)
             if self.measured[-1].is_best:
                 tensors = published.state_dict()
                 self.best_weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

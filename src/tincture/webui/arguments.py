@@ -384,6 +384,7 @@ class Preprocess(WebuiArguments):
         "process_multicrop_maxarea",
         "process_multicrop_objective",
         "process_multicrop_threshold",
+        "validation_share",
     )
 
     UNCHECKED = frozenset({"id_task"})
@@ -422,6 +423,13 @@ class Preprocess(WebuiArguments):
         "Maximize area", CROPS, "What goes first: the largest area, or the least error of proportions."
     )
     process_multicrop_threshold: float = setting(0.1, CROPS, "Part of a picture that may be cut off.", part)
+
+    validation_share: float = setting(
+        0.0,
+        DATA,
+        "Part of the pictures that goes to process_dst/validation, the rest to process_dst/train; not the reference's.",
+        share,
+    )
 
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:

@@ -131,7 +131,7 @@ def clamped(settings: Mapping[str, Any], pictures: int) -> tuple[dict[str, Any],
 
 def count_pictures(folder: str | Path) -> int:
     """How many pictures there may be in an epoch; DataError when the folder cannot be read."""
-    return sum(file.repeats for file in list_pictures(Source.parse(folder)).files)
+    return sum(file.repeats for file in list_pictures(Source.parse(folder).trained()).files)
 
 
 # --- preprocess ------------------------------------------------------------------------------------------------------
@@ -176,6 +176,7 @@ def preprocess_settings(arguments: Preprocess, *, captioner: str = "", tagger: s
         "multicrop_max_area": arguments.process_multicrop_maxarea,
         "multicrop_objective": _OBJECTIVES[arguments.process_multicrop_objective],
         "multicrop_threshold": arguments.process_multicrop_threshold,
+        "validation_share": arguments.validation_share,
     }
 
 

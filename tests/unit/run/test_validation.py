@@ -139,10 +139,8 @@ def test_masks_weigh_the_loss_as_they_do_in_training(bench: Bench) -> None:
 @pytest.mark.parametrize("kind", ["hypernetwork"])
 def test_runs_of_other_seeds_and_batches_begin_at_the_same_loss(new_bench: Callable[[str], Bench], kind: str) -> None:
     found = []
-    for name, options in {
-        "one": {"seed": 1},
-        "other": {"seed": 9, "batch_size": 5, "latent_sampling_method": "random"},
-    }.items():
+    changed: dict[str, Any] = {"seed": 9, "batch_size": 5, "latent_sampling_method": "random"}
+    for name, options in {"one": {"seed": 1}, "other": changed}.items():
         bench, recorder = new_bench(name), Recorder()
         bench.train(kind, callbacks=[recorder], validation_data=str(held_out(bench)), steps=2, **options)
         found.append(recorder.of(Validated))
@@ -167,7 +165,7 @@ def test_half_precision_measures_nearly_the_same(new_bench: Callable[[str], Benc
     found = []
     for name in ("fp32", precision):
         bench, recorder = new_bench(name), Recorder()
-        options = {"validation_data": str(held_out(bench)), "precision": name, "steps": 1}
+        options: dict[str, Any] = {"validation_data": str(held_out(bench)), "precision": name, "steps": 1}
         bench.train("embedding", callbacks=[recorder], **options)
         found.append(recorder.of(Validated)[0].loss)
     assert found[0] == pytest.approx(found[1], rel=0.02)

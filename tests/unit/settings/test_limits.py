@@ -157,6 +157,9 @@ STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
         "word_regex": 200,
         "learning_rate": 2000,
         "clip_grad_value": 2000,
+        "validation_pictures": 10**4,
+        "validation_bands": 1000,
+        "early_stopping_patience": 10**7,
     },
     PreprocessSettings: {
         **dict.fromkeys(("width", "height", "multicrop_min_dim", "multicrop_max_dim"), 8192),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,8 @@ from tincture.server.api_v1.schemas import (
     JobMove,
     JobRequest,
     LogPart,
+    Measurement,
+    Measurements,
     Metric,
     Metrics,
     Plan,
@@ -86,6 +89,7 @@ class JobEndpoints:
         one = documented(404)
         add("/jobs/{job_id}/log", self.log, methods=["GET"], responses=one, summary="Read a job's log")
         add("/jobs/{job_id}/metrics", self.metrics, methods=["GET"], responses=one, summary="Read a training's losses")
+        add("/jobs/{job_id}/validations", self.validations, methods=["GET"], responses=one, summary="Read validations")
         add(
             "/jobs/{job_id}/events",
             self.events,
@@ -190,11 +194,16 @@ class JobEndpoints:
         metrics = [Metric(**entry) for entry in found[:limit]]
         return Metrics(metrics=metrics, next=metrics[-1].global_step if len(found) > limit else None)
 
+    def validations(self, job_id: str) -> Measurements:
+        """The loss on pictures that are not trained, beside that of some that are, each time it was measured."""
+        found = self._service.queue.folder(job_id).validations()
+        return Measurements(validations=[Measurement(**dataclasses.asdict(each)) for each in found])
+
     async def events(self, job_id: str, since: Since = 0, last_event_id: LastEventId = None) -> Response:
         """Server-sent events until the job has ended: those behind number `since`, or behind Last-Event-ID.
 
         `state` tells how the job stands: at first, whenever it changed, and as the last event. All others are
-        numbered: model, memory, stage, prepared, started, progress, steps, saved, preview, remark, ended.
+        numbered: model, memory, stage, prepared, started, progress, steps, validated, saved, preview, remark, ended.
         """
         self._streams.check()
         job = await asyncio.to_thread(self._service.queue.job, job_id)

@@ -124,6 +124,24 @@ class Metrics(BaseModel):
     next: int | None = Field(None, description="What to give as since_step for those that follow; null: that is all.")
 
 
+class Measurement(BaseModel):
+    """What a training measured at a step, on fixed noise; a number that was not finite is null."""
+
+    global_step: int
+    loss: float | None = Field(description="Of pictures for validation, which are not trained.")
+    error: float | None = Field(description="Its standard error.")
+    training_loss: float | None = Field(description="Of pictures that are trained.")
+    training_error: float | None
+    best_step: int | None = Field(description="The step with the lowest loss so far.")
+    best_loss: float | None
+
+
+class Measurements(BaseModel):
+    """All that a training measured, by step."""
+
+    validations: list[Measurement]
+
+
 class Preview(BaseModel):
     """A preview picture."""
 

@@ -12,6 +12,7 @@ progress  global_step, steps, step_s, eta_s
 steps     records [[global_step, epoch, epoch_step, loss, learning_rate], ...], steps, loss_mean, loss_error,
           recent_mean, recent_error, eta_s
 saved     global_step, path
+validated global_step, steps, loss, error, training_loss, training_error, best_step, best_loss
 preview   global_step, paths
 remark    text
 ended     attempt, state ("done", "stopped", "failed"), result or error and error_type
@@ -48,6 +49,7 @@ from tincture.events import (
     StepEnd,
     StepRejected,
     StepsDone,
+    Validated,
 )
 from tincture.formats.temporary_file import sync
 from tincture.run.duration import TimeLeft
@@ -260,6 +262,8 @@ def _plain(event: Event) -> EventRecord | None:
             return {"type": "started", **{name: getattr(event, name) for name in numbers}}
         case CheckpointSaved():
             return {"type": "saved", "global_step": event.global_step, "path": str(event.path)}
+        case Validated():
+            return {"type": "validated", **dataclasses.asdict(event)}
         case PreviewReady():
             return {"type": "preview", "global_step": event.global_step, "paths": [str(path) for path in event.paths]}
     return None

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tincture.errors import StorageError
-from tincture.server.queue.history import EventRecord, History, Metric, Trace
+from tincture.server.queue.history import EventRecord, History, Metric, Trace, Validation
 
 MOST_BYTES = 4 * 2**20
 """Read at a time; who follows asks again."""
@@ -85,6 +85,11 @@ class JobFolder:
         """
         with self._caught_up() as history:
             return history.after(since_step, every, most)
+
+    def validations(self) -> tuple[Validation, ...]:
+        """What was measured on pictures that are not trained, by step."""
+        with self._caught_up() as history:
+            return history.trace().validations
 
     def trace(self) -> Trace:
         """What the job reported until now; empty for one that has not begun."""

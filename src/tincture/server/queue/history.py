@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import itertools
 import math
 from array import array
@@ -19,6 +20,19 @@ Metric = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Validation:
+    """What was measured at a step, as ``events.Validated`` has it; a number that is not finite is None."""
+
+    global_step: int
+    loss: float | None
+    error: float | None
+    training_loss: float | None
+    training_error: float | None
+    best_step: int | None
+    best_loss: float | None
+
+
+@dataclass(frozen=True)
 class Trace:
     """What a job reported until now.
 
@@ -30,6 +44,7 @@ class Trace:
         model: what the model is, in one line.
         remarks: sentences of the run on its way.
         loss_mean, loss_error: over the window, None until it is known.
+        validations: by their steps, ascending.
     """
 
     global_step: Sequence[float]
@@ -42,6 +57,10 @@ class Trace:
     remarks: tuple[str, ...] = ()
     loss_mean: float | None = None
     loss_error: float | None = None
+    validations: tuple[Validation, ...] = ()
+
+
+_MEASURED = tuple(field.name for field in dataclasses.fields(Validation))
 
 
 class History:
@@ -58,6 +77,7 @@ class History:
         self._columns = tuple(array("d") for _ in _METRICS)
         self._latest: dict[str, Any] = {}
         self._remarks: list[str] = []
+        self._validations: list[Validation] = []
 
     def add(self, record: EventRecord) -> None:
         """Takes the next record; types that are not known are passed over."""
@@ -70,16 +90,18 @@ class History:
                 self._remarks.append(str(record["text"]))
             case "started":
                 self._latest.pop("speed", None)
-                self._forget_after(record["global_step"])
+                self._go_back(record["global_step"])
             case "rolled_back":
                 self._remarks.append(str(record["text"]))
-                self._forget_after(record["global_step"])
+                self._go_back(record["global_step"])
             case "progress":
                 self._latest["speed"] = 1 / record["step_s"] if record.get("step_s") else None
             case "steps":
                 for step in record["records"]:
                     self._add_step(step)
                 self._latest |= {key: record.get(key) for key in ("loss_mean", "loss_error")}
+            case "validated":
+                self._validations.append(Validation(**{name: record[name] for name in _MEASURED}))
             case "preview":
                 self.previews.append((int(record["global_step"]), tuple(record["paths"])))
 
@@ -98,6 +120,7 @@ class History:
             epoch=int(epochs[-1]) if epochs else None,
             previews={step: tuple(map(Path, paths)) for step, paths in sorted(dict(self.previews).items())},
             remarks=tuple(self._remarks),
+            validations=tuple(self._validations),
             **self._latest,
         )
 
@@ -105,6 +128,11 @@ class History:
         self._forget_after((step[0] or 0) - 1)
         for column, value in zip(self._columns, step, strict=True):
             column.append(math.nan if value is None else value)
+
+    def _go_back(self, step: int) -> None:
+        """What follows ``step`` comes again; what was measured at it is known before a run goes on."""
+        self._forget_after(step)
+        self._validations = [each for each in self._validations if each.global_step <= step]
 
     def _forget_after(self, step: float) -> None:
         """A run that goes on may do its last steps again."""

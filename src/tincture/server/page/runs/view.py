@@ -12,7 +12,7 @@ from tincture.server.page.parts.fields import without_flags
 from tincture.server.page.parts.markup import escape, facts, fault, muted, plain, when
 from tincture.server.page.parts.plot import Line, Values, chart
 from tincture.server.page.runs.smoothing import smooth, spread, thin, window
-from tincture.server.queue.history import Trace
+from tincture.server.queue.history import Trace, Validation
 from tincture.server.queue.jobs import FINISHED, Job, JobState
 
 MOST_POINTS = 480
@@ -163,7 +163,26 @@ def charts(trace: Trace, smoothing: float) -> str:
         lines.append(Line(*spread(step, smoothed, MOST_POINTS // 2), "strong"))
     rate = Line(*_corners(step, np.asarray(trace.learning_rate)), "strong")
     note = f"mean over {over} steps" if over > 1 else "every step"
-    return f'<div class="charts">{chart("Loss", lines, note=note)}{chart("Learning rate", [rate])}</div>'
+    drawn = chart("Loss", lines, note=note) + chart("Learning rate", [rate]) + _validation(trace.validations)
+    return f'<div class="charts">{drawn}</div>'
+
+
+def _validation(measured: Sequence[Validation]) -> str:
+    """The curve of pictures that are not trained above that of some that are, with the best one marked."""
+    rows = [(each.global_step, each.loss, each.training_loss) for each in measured]
+    table = np.array([row for row in rows if None not in row], dtype=np.float64).reshape(-1, 3)
+    if not len(table):
+        return ""
+    step, loss, trained = (column[-MOST_POINTS:] for column in table.T)
+    best = int(np.argmin(loss))
+    ends = np.array([min(loss.min(), trained.min()), max(loss.max(), trained.max())])
+    lines = [
+        Line(step[[best, best]], ends, "mark"),
+        Line(step, trained, "dashed"),
+        Line(step, loss, "strong"),
+    ]
+    note = f"best {loss[best]:.4f} at step {step[best]:,.0f}; dashed: trained pictures"
+    return chart("Validation loss", lines, note=note)
 
 
 def _corners(step: Values, rate: Values) -> tuple[Values, Values]:
