@@ -13,7 +13,7 @@ from tincture.events import CheckpointSaved, Event, RolledBack, RunEnded, RunSta
 from tincture.run.components import Components, load_adapter
 from tincture.run.folder import RunFolder
 from tincture.run.records import BEST, provenance
-from tincture.run.sides import find_folders
+from tincture.run.split import find_folders
 from tincture.settings.train import TrainSettings
 from tincture.training.validation import Validator
 from tincture.workspace import path_beside

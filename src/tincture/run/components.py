@@ -36,11 +36,11 @@ from tincture.run.data import (
     require_masks,
     training_data,
 )
+from tincture.run.grids import make_grid, measured, validation_prompts
 from tincture.run.memory.estimate import MemoryEstimator
 from tincture.run.memory.fit import available_memory, fit, shortage_explained
-from tincture.run.sides import Sides, load_sides
+from tincture.run.split import Sides, load_sides
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer
-from tincture.run.validation import make_grid, measured, validation_prompts
 from tincture.settings.train import TrainSettings
 from tincture.training.trainer import Trainer
 from tincture.training.validation import Grid

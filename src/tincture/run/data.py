@@ -54,19 +54,20 @@ def load_data(
     model: DiffusionModel,
     files: LatentFiles | None = None,
     *,
-    folders: Sequence[str],
+    folders: Sequence[str] | None = None,
     keep_pixels: int = 0,
 ) -> PictureDataset:
-    """The pictures in ``folders``, at the settings' size or the model's own; DataError when none can be used.
+    """The pictures, at the settings' size or the model's own; DataError when none can be used.
 
     Args:
+        folders: where they lie; None: where the settings say.
         files: spare decoding the pictures whose latents they hold.
         keep_pixels: bytes of pixels that stay until they are encoded.
     """
     width, height = settings.width or model.default_size, settings.height or model.default_size
     stride = model.vae_scale_factor
     return load_dataset(
-        folders,
+        settings.folders if folders is None else folders,
         width=width,
         height=height,
         resize=settings.resize,

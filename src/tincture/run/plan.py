@@ -17,10 +17,10 @@ from tincture.run.averages import check_beside
 from tincture.run.best import best_path, require_place
 from tincture.run.components import check, check_steps, find_adapter, fit_memory, load_adapter, load_base
 from tincture.run.data import load_template, mask_remarks, open_latents
+from tincture.run.grids import validation_plan
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
-from tincture.run.sides import Sides, load_sides
+from tincture.run.split import Sides, load_sides
 from tincture.run.trainer import make_optimizer
-from tincture.run.validation import validation_plan
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 

@@ -15,7 +15,8 @@ from tincture import randomness
 from tincture.data.batches import BatchPlan
 from tincture.data.captions import prompt_for
 from tincture.models.diffusion_model import DiffusionModel
-from tincture.run.data import load_data, load_template, training_data
+from tincture.run.data import encode, load_template, training_data
+from tincture.run.split import load_sides
 from tincture.settings.train import TrainSettings
 from tincture.webui.networks import loaded_model
 from tincture.workspace import Workspace
@@ -116,8 +117,9 @@ class PersonalizedBase(Dataset[DatasetEntry]):
         base = loaded_model(model or "", place)
         self._model = base if include_cond else None
         self.lines = load_template(settings, place)
-        self._samples = load_data(settings, base)
-        self._data = training_data(settings, base, placeholder_token, self._samples, self.lines, lambda event: None)
+        self._samples = load_sides(settings, base).training
+        encoded = encode(settings, base, self._samples, lambda event: None)
+        self._data = training_data(settings, placeholder_token, self._samples, encoded, self.lines)
         repeated = self._samples.repeats()
         self._order = [index for index, times in enumerate(repeated) for _ in range(times)]
         self.dataset_length = len(self._order)

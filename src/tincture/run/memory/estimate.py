@@ -25,9 +25,9 @@ from tincture.models.placement import DENOISER, TEXT_ENCODERS, VAE
 from tincture.models.sampling import pictures_decoded_at_once
 from tincture.run.data import possible_prompts, preview_prompts, prompt_draw
 from tincture.run.duration import ENCODING, PROMPTS
+from tincture.run.grids import at_once, measured, validation_prompts
 from tincture.run.memory.rehearsal import Rehearsal, StepMemory
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer, prompts_in_memory
-from tincture.run.validation import at_once, measured, validation_prompts
 from tincture.settings.train import TrainSettings
 from tincture.training.trainer import Trainer, TrainingData
 

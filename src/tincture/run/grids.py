@@ -8,7 +8,7 @@ from typing import Any
 from tincture.data import captions
 from tincture.data.dataset import PictureDataset
 from tincture.run.data import Encoded
-from tincture.run.sides import Sides
+from tincture.run.split import Sides
 from tincture.settings.train import TrainSettings
 from tincture.training.validation import Example, Grid, is_due
 
