@@ -12,15 +12,16 @@ from torch import Tensor
 from tincture.errors import FileFormatError
 from tincture.formats.embedding_file import read_embedding_file
 from tincture.formats.embedding_picture import is_picture
+from tincture.formats.file_kinds import HEAD, describe_values, refuse_other_file
 from tincture.formats.files import entries_refused_by_webui, first_bytes, parse_torch, read_bytes
 from tincture.formats.hypernetwork_states import context_width_of
 from tincture.formats.lora_file import is_lora
 from tincture.formats.safetensors_file import is_safetensors, parse_safetensors
+from tincture.formats.tensor_file import refuse_large_file
 
 # Those of the reader that allows most, the one of hypernetworks.
 _LARGEST_FILE, _MOST_STEPS = 4 * 2**30, 100_000
-# What tells the containers apart; other files and pictures, however large, are read no further.
-_HEAD = 12
+_NEEDED = "give the file of an embedding, a hypernetwork or a LoRA"
 # Of protocol 2 and later, as torch's legacy format begins.
 _PICKLE = b"\x80"
 # SDXL's XTI files have some thirty tensors, whole models hundreds.
@@ -65,20 +66,22 @@ def read_contents(path: str | os.PathLike[str]) -> Contents:
         FileFormatError: no such file, damaged, larger than 4 GiB, or nothing of a known kind.
         StorageError: the system refuses to read it.
     """
-    head = first_bytes(path, _HEAD)
+    head = first_bytes(path, HEAD)
     if is_picture(head):
         return Contents("embedding", "png" if head.startswith(b"\x89") else "webp")
     if head and not is_safetensors(head) and not head.startswith((b"PK", _PICKLE)):
+        refuse_other_file(path, head, _NEEDED)
         raise FileFormatError(
             f"{os.fspath(path)} is no adapter file: it is neither a torch nor a safetensors file, nor a PNG or WebP "
             f"picture."
         )
+    refuse_large_file(path, _LARGEST_FILE, _NEEDED)
     content = read_bytes(path, most=_LARGEST_FILE)
     if is_safetensors(content):
         tensors, metadata = parse_safetensors(path, content)
         kind = "hypernetwork" if "tincture.hypernetwork" in metadata else _kind(path, tensors)
         return Contents(kind, "safetensors", tensors, metadata)
-    values = parse_torch(path, content, _MOST_STEPS)
+    values = parse_torch(path, content, _MOST_STEPS, _NEEDED)
     if not isinstance(values, Mapping):
         raise FileFormatError(
             f"{os.fspath(path)} is no adapter file: it holds a value of type {type(values).__name__}, not tensors by "
@@ -106,9 +109,10 @@ def _kind(path: str | os.PathLike[str], values: Mapping[Any, Any]) -> str:
     if is_lora(values):
         return "lora"
     if len(values) > _MOST_ENTRIES_OF_EMBEDDINGS:
+        what = describe_values(values)
         raise FileFormatError(
             f"{os.fspath(path)} is no embedding, hypernetwork, LoRA or optimizer state: it has {len(values)} entries, "
-            f"as a whole model has."
+            f"as a whole model has{f'; it is {what}' if what else ''}."
         )
     return "embedding"
 

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from tincture.errors import FileFormatError, UsageError
 from tincture.formats.field_values import whole_number
+from tincture.formats.file_kinds import describe_values
 from tincture.formats.files import require_own_values
 from tincture.formats.metadata import json_object, text_of
 
@@ -87,6 +88,9 @@ def embedding_of(path: str | os.PathLike[str], content: object) -> EmbeddingFile
         return _webui(path, content)
     if set(content) == set(_XTI_LAYERS):
         return _xti(path, content)
+    what = describe_values(content)
+    if what not in (None, "an embedding"):
+        raise _no_embedding(path, f"it is {what}; give the file of an embedding")
     outputs = sorted(key for key in content if key in _OUTPUT_KEYS)
     inputs = {key: value for key, value in content.items() if key not in outputs}
     if inputs and inputs.keys() <= {"clip_l", "clip_g"}:

@@ -30,11 +30,13 @@ from tincture.formats.field_values import whole_number
 from tincture.formats.files import atomic_torch_save, parse_torch, read_bytes
 from tincture.formats.metadata import json_object, metadata_of, provenance_of, text_of
 from tincture.formats.safetensors_file import is_safetensors, parse_safetensors, write_safetensors
+from tincture.formats.tensor_file import refuse_large_file
 
 # Ten thousand vectors fit. What is larger is a model, or was made to fill the memory.
 _LARGEST_FILE = 64 * 2**20
 # A webui's file takes some sixty steps to build.
 _MOST_STEPS = 10_000
+_NEEDED = "give the file of an embedding"
 _METADATA_DESCRIPTION = "tincture.embedding"
 _FAMILY_OF_ENCODER = {"clip_l": "stable-diffusion-v1", "clip_h": "stable-diffusion-v2"}
 _SDXL_ENCODERS = ("clip_l", "clip_g")
@@ -51,12 +53,13 @@ def read_embedding_file(path: str | os.PathLike[str]) -> EmbeddingFile:
             infinite or of the wrong shape.
         StorageError: the system refuses to read it.
     """
+    refuse_large_file(path, _LARGEST_FILE, _NEEDED)
     content = read_bytes(path, most=_LARGEST_FILE)
     if is_picture(content):
         return parse_picture(path, content)
     if is_safetensors(content):
         return _parse_safetensors(path, content)
-    return embedding_of(path, parse_torch(path, content, _MOST_STEPS))
+    return embedding_of(path, parse_torch(path, content, _MOST_STEPS, _NEEDED))
 
 
 def _parse_safetensors(path: str | os.PathLike[str], content: bytes) -> EmbeddingFile:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tincture.errors import FileFormatError, StorageError
 from tincture.formats import pickled_numpy
+from tincture.formats.file_kinds import HEAD, refuse_other_file, refuse_other_zip
 from tincture.formats.integrity import COMMENT, require_whole_zip, sealed
 from tincture.formats.pickle_check import (
     MOST_STEPS,
@@ -142,20 +143,26 @@ def safe_torch_load(path: str | os.PathLike[str]) -> Any:
     return parse_torch(path, read_bytes(path))
 
 
-def parse_torch(path: str | os.PathLike[str], content: bytes, most_steps: int = MOST_STEPS) -> Any:
+def parse_torch(
+    path: str | os.PathLike[str], content: bytes, most_steps: int = MOST_STEPS, needed: str = "give another file"
+) -> Any:
     """Reads ``content``, the bytes of the torch file ``path``, as ``safe_torch_load`` does.
 
     Args:
         path: for error messages.
         content: the file.
         most_steps: steps its pickles may take to build their values.
+        needed: what to do if it is a picture and the like, such as ``give the file of an embedding``.
 
     Raises:
         FileFormatError: see ``safe_torch_load``.
     """
     if not content:
         raise FileFormatError(f"{os.fspath(path)} is empty (0 bytes); copy or save it again.")
+    refuse_other_file(path, content[:HEAD], needed)
     try:
+        if content.startswith(b"PK"):
+            refuse_other_zip(path, content)
         _refuse_expansion(path, content)
         if content.startswith(b"PK"):
             require_whole_zip(path, content)
@@ -168,9 +175,10 @@ def parse_torch(path: str | os.PathLike[str], content: bytes, most_steps: int = 
         raise FileFormatError(f"{os.fspath(path)} is not loaded: {_REFUSED_BY_TORCH}.") from error
     # Damaged bytes reach deep into torch before anything notices, so every kind of exception stands for "damaged".
     except Exception as error:
+        known = "safetensors" if os.fspath(path).lower().endswith((".safetensors", ".sft")) else "torch"
         raise FileFormatError(
-            f"{os.fspath(path)} cannot be read as a torch file; it is damaged, truncated or of another kind "
-            f"({_first_line(error)})."
+            f"{os.fspath(path)} cannot be read as a {known} file; it is damaged, truncated or of another kind"
+            f"{_cause_in_words(error)}."
         ) from error
 
 
@@ -217,9 +225,12 @@ def require_own_values(path: str | os.PathLike[str], name: str, tensor: torch.Te
         )
 
 
-def _first_line(error: BaseException) -> str:
+def _cause_in_words(error: BaseException) -> str:
+    """The first line of an error that comes from within, in brackets; nothing of one that only programmers read."""
     text = str(error).strip()
-    return text.splitlines()[0][:200].rstrip(".:") if text else type(error).__name__
+    if isinstance(error, RuntimeError) or "opcode" in text:  # torch's own, and the pickle module's
+        return ""
+    return f" ({text.splitlines()[0][:200].rstrip('.:') if text else type(error).__name__})"
 
 
 def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:

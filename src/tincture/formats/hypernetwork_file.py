@@ -25,13 +25,16 @@ from typing import Any
 
 from tincture.errors import FileFormatError
 from tincture.formats.field_values import numbers, switch, text, whole_number
+from tincture.formats.file_kinds import describe_values
 from tincture.formats.files import atomic_torch_save, parse_torch, read_bytes
 from tincture.formats.hypernetwork_states import State, check_shapes, context_width_of, read_pair
 from tincture.formats.metadata import json_object, metadata_of, provenance_of, text_of
 from tincture.formats.safetensors_file import is_safetensors, parse_safetensors, write_safetensors
+from tincture.formats.tensor_file import refuse_large_file
 
 # Forty times the usual layers of Stable Diffusion 1 fit, and two thousand tensors at some fifty steps each.
 _LARGEST_FILE, _MOST_STEPS = 4 * 2**30, 100_000
+_NEEDED = "give the file of a hypernetwork"
 # The webui passes over string keys it does not know.
 _PROVENANCE_KEY = "tincture"
 _METADATA_DESCRIPTION = "tincture.hypernetwork"
@@ -81,11 +84,12 @@ def read_hypernetwork_file(path: str | os.PathLike[str]) -> HypernetworkFile:
             or do not fit the layer structure.
         StorageError: the system refuses to read it.
     """
+    refuse_large_file(path, _LARGEST_FILE, _NEEDED)
     content = read_bytes(path, most=_LARGEST_FILE)
     if is_safetensors(content):
         pairs, description, provenance = _parse_safetensors(path, content)
     else:
-        pairs, description, provenance = _parse_torch(path, parse_torch(path, content, _MOST_STEPS))
+        pairs, description, provenance = _parse_torch(path, parse_torch(path, content, _MOST_STEPS, _NEEDED))
     if not pairs:
         raise FileFormatError(f"{os.fspath(path)} is no hypernetwork: it has no layers keyed by context width.")
     states = {width: read_pair(path, width, pair) for width, pair in pairs.items()}
@@ -123,13 +127,22 @@ def _parse_torch(path: str | os.PathLike[str], content: object) -> _Parsed:
             raise FileFormatError(f"{os.fspath(path)} holds the width {width} twice; the file is damaged.")
         if width is not None:
             pairs[width] = value
+    if not pairs:
+        _refuse_another_kind(path, content)
     return pairs, content, json_object(content.get(_PROVENANCE_KEY))
+
+
+def _refuse_another_kind(path: str | os.PathLike[str], values: Mapping[Any, Any]) -> None:
+    what = describe_values(values)
+    if what not in (None, "a hypernetwork"):
+        raise FileFormatError(f"{os.fspath(path)} is no hypernetwork: it is {what}; {_NEEDED}.")
 
 
 def _parse_safetensors(path: str | os.PathLike[str], content: bytes) -> _Parsed:
     tensors, metadata = parse_safetensors(path, content)
     description = json_object(metadata.get(_METADATA_DESCRIPTION))
     if not description:
+        _refuse_another_kind(path, tensors)
         raise FileFormatError(
             f"{os.fspath(path)} is no hypernetwork: its metadata has no description under {_METADATA_DESCRIPTION}."
         )

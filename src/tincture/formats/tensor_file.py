@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tincture.errors import FileFormatError, StorageError
+from tincture.errors import FileFormatError, StorageError, TinctureError
+from tincture.formats.file_kinds import HEAD, describe_names, refuse_other_file, refuse_other_zip
 from tincture.formats.files import first_bytes
 from tincture.formats.pickle_check import ForbiddenPickleError, names_in_pickles
 from tincture.formats.pickled_numpy import Nothing, has_stand_in, stand_ins
@@ -26,18 +27,14 @@ from tincture.formats.safetensors_file import is_safetensors
 
 # Names of thousands of tensors and a thumbnail fit; the library takes up to 100 MB, and a gigabyte of memory for that.
 _LONGEST_HEADER = 32 * 2**20
-# What is often found under a model's name instead, by its first bytes.
-_OTHER_FILES = (
-    (b"version h", "a pointer of Git LFS, which stands for a file; download the file itself, as by git lfs pull"),
-    (b"<", "a web page, as failed downloads leave it; download the file again"),
-    (b"\x89PNG", "a picture; give a .safetensors or .ckpt file"),
-    (b"\xff\xd8\xff", "a picture; give a .safetensors or .ckpt file"),
-    (b"RIFF", "a picture; give a .safetensors or .ckpt file"),
-)
 # What training programs leave in a checkpoint beside the weights. It is not loaded: an empty object stands for it.
 _HARMLESS_PACKAGES = ("pytorch_lightning", "lightning", "lightning_fabric", "numpy", "omegaconf")
 _HARMLESS_NAMES = ("argparse.Namespace", "collections.defaultdict", "typing.Any")
+_NEEDED = "give a .safetensors or .ckpt file"
 _DEEPEST_STATE = 4  # levels of "state_dict" within "state_dict"
+_CONTAINERS = ("state_dict", "model_state_dict", "model", "module")
+# DataParallel and torch.compile put these between the names of a module and of what is in it.
+_WRAPPERS = ("module", "_orig_mod")
 _SAFE_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -68,42 +65,69 @@ class TensorFile:
     Attributes:
         path: the file.
         container: ``safetensors``, ``torch`` or ``torch-legacy``.
-        shapes: of every tensor, by name.
+        shapes: of every tensor, by name. What training programs wrap modules in (``module.``, ``_orig_mod.``) is left
+            out of the names.
         metadata: the texts of a safetensors file's header; empty for others.
     """
 
     def __init__(
         self, path: Path, container: str, shapes: Mapping[str, Shape], metadata: Mapping[str, str], source: Any
     ) -> None:
-        self.path, self.container, self.shapes, self.metadata = path, container, shapes, metadata
+        self.path, self.container, self.metadata = path, container, metadata
+        self._names = _unwrapped(shapes)
+        self.shapes: Mapping[str, Shape] = {name: shapes[own] for name, own in self._names.items()}
         self._source = source
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name on the CPU. Its memory may be the file's: copy what must outlive a change of it."""
-        tensor: Tensor = self._source.get_tensor(name) if self.container == "safetensors" else self._source[name]
+        own = self._names[name]
+        tensor: Tensor = self._source.get_tensor(own) if self.container == "safetensors" else self._source[own]
         return tensor
+
+
+def _unwrapped(names: Iterable[str]) -> dict[str, str]:
+    """The names as they stand in the file, by the names without what modules were wrapped in."""
+    found: dict[str, str] = {}
+    for name in names:
+        parts = name.removeprefix("state_dict.").split(".")
+        found[".".join(part for part in parts if part not in _WRAPPERS)] = name
+    every = list(names)
+    return found if len(found) == len(every) else {name: name for name in every}
 
 
 def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
     """Opens a safetensors or torch file, told by its content.
 
-    The tensors of a torch file may stand under ``state_dict``, as in checkpoints of training programs.
+    The tensors of a torch file may stand under ``state_dict`` and the like, all or some of them, as in checkpoints of
+    training programs.
 
     Raises:
         FileFormatError: no such file, empty, truncated, of another kind, with code in it, or without any tensor.
         StorageError: the system refuses to read it.
     """
     path = Path(path)
-    head = first_bytes(path, 9)
+    head = first_bytes(path, HEAD)
     if not head:
         raise FileFormatError(f"{path} is empty (0 bytes); copy or download it again.")
-    for start, words in _OTHER_FILES:
-        if head.startswith(start) and head[8:9] != b"{":
-            raise FileFormatError(f"{path} is {words}.")
+    refuse_other_file(path, head, _NEEDED)
     opened = _open_safetensors(path, head) if head[8:9] == b"{" else _open_torch(path, head)
     if not opened.shapes:
         raise FileFormatError(f"{path} holds no tensors by name; a file of a model's weights is needed.")
     return opened
+
+
+def refuse_large_file(path: str | os.PathLike[str], most: int, needed: str) -> None:
+    """Refuses a file of more than ``most`` bytes whose tensors tell what it is instead.
+
+    Raises:
+        FileFormatError: it is a whole model or the like; ``needed`` says what to give.
+    """
+    try:
+        what = describe_names(open_tensors(path).shapes) if Path(path).stat().st_size > most else None
+    except (TinctureError, OSError):  # which the reader will say itself
+        return
+    if what:
+        raise FileFormatError(f"{os.fspath(path)} is {what}; {needed}.")
 
 
 # --- safetensors ------------------------------------------------------------------------------------------------------
@@ -144,10 +168,15 @@ def _open_torch(path: Path, head: bytes) -> TensorFile:
     is_zip = head.startswith(b"PK")
     try:
         with path.open("rb") as file:
+            if is_zip:
+                refuse_other_zip(path, file)
+                file.seek(0)
             names = names_in_pickles(file, harmless=_is_harmless)
         ignored: list[Any] = [(Nothing, name) for name in names if _is_harmless(name) and not has_stand_in(name)]
         with torch.serialization.safe_globals([*ignored, *stand_ins(names)]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except FileFormatError:
+        raise
     except ForbiddenPickleError as error:
         raise FileFormatError(f"{path} is not loaded: {error}.") from error
     except pickle.UnpicklingError as error:
@@ -166,12 +195,15 @@ def _open_torch(path: Path, head: bytes) -> TensorFile:
 
 
 def _state_of(content: object) -> dict[str, Tensor]:
-    for _ in range(_DEEPEST_STATE):
-        if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-            content = content["state_dict"]
-    if not isinstance(content, Mapping):
-        return {}
-    return {key: value for key, value in content.items() if isinstance(key, str) and _is_plain(value)}
+    """The tensors of ``content`` and of the dicts of tensors in it, which come first where a name stands twice."""
+    found: dict[str, Tensor] = {}
+    for _ in range(_DEEPEST_STATE + 1):
+        if not isinstance(content, Mapping):
+            break
+        here = {key: value for key, value in content.items() if isinstance(key, str) and _is_plain(value)}
+        found = {**found, **here}
+        content = next((content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None)
+    return found
 
 
 def _is_plain(value: object) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tincture.errors import FileFormatError, TinctureError
+from tincture.formats.file_kinds import DECODER_ALONE
 from tincture.formats.files import first_bytes
 from tincture.formats.metadata import provenance_of
 from tincture.formats.tensor_file import TensorFile, open_tensors
@@ -17,6 +18,8 @@ from tincture.models.loading.checkpoint_kind import (
     Checkpoint,
     describe_other,
     find_checkpoint,
+    lacks_encoder,
+    lone_decoder_prefix,
     names_under,
     sizes_under,
     vae_prefix,
@@ -45,7 +48,7 @@ def inspect_model(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     if found is not None:
         return {**_checkpoint(file, found), **_numbers(file)}
     what = describe_other(file.shapes)
-    if what == "a VAE":
+    if what in ("a VAE", DECODER_ALONE):
         return {**_vae(file), **_numbers(file)}
     if what is None or what in _ADAPTERS:
         return None
@@ -82,7 +85,8 @@ def _open(path: Path) -> TensorFile | None:
 def _checkpoint(file: TensorFile, found: Checkpoint) -> dict[str, Any]:
     family = FAMILIES[found.family]
     prediction = _prediction(file, found)
-    missing = [] if found.vae_prefix is not None else ["VAE"]
+    vae = "encoder of the VAE" if lacks_encoder(file.shapes) else "VAE"
+    missing = [] if found.vae_prefix is not None else [vae]
     if len(found.text_encoders) < len(family.text_encoders):
         missing.append("text encoder")
     notes = [f"It has no {part}; {_REMEDY[part]}." for part in missing]
@@ -107,7 +111,11 @@ def _checkpoint(file: TensorFile, found: Checkpoint) -> dict[str, Any]:
     }
 
 
-_REMEDY = {"VAE": "give the file of one by --vae", "text encoder": "get the whole checkpoint"}
+_REMEDY = {
+    "VAE": "give the file of one by --vae",
+    "encoder of the VAE": "give the file of a whole VAE by --vae",
+    "text encoder": "get the whole checkpoint",
+}
 
 
 def _prediction(file: TensorFile, found: Checkpoint) -> Prediction | None:
@@ -118,14 +126,17 @@ def _prediction(file: TensorFile, found: Checkpoint) -> Prediction | None:
 
 
 def _vae(file: TensorFile) -> dict[str, Any]:
-    prefix = vae_prefix(file.shapes)
+    prefix = lone_decoder_prefix(file.shapes) if lacks_encoder(file.shapes) else vae_prefix(file.shapes)
     try:
         channels = latent_channels(sizes_under(file.shapes, names_under(file.shapes, prefix or "")))
     except ShapeError:
         channels = None
-    layout = "original" if prefix is not None else "diffusers"
-    usable = channels == 4
-    notes = [] if usable else ["Stable Diffusion 1, 2 and XL need a VAE of 4 latent channels."]
+    is_original = prefix is not None and not any(name.startswith("decoder.mid_block.") for name in file.shapes)
+    layout = "original" if is_original else "diffusers"
+    notes = [] if channels == 4 else ["Stable Diffusion 1, 2 and XL need a VAE of 4 latent channels."]
+    if lacks_encoder(file.shapes):
+        notes.append("It has only its decoder: without the encoder no picture can be encoded for training.")
+    usable = not notes
     readers = list(_READERS) if usable else []
     return {"kind": "vae", "format": layout, "latent_channels": channels, "read_by": readers, "notes": notes}
 

@@ -95,10 +95,18 @@ def test_values_that_hold_one_another_many_times_are_walked_once(tmp_path: Path)
     assert len(list(islice(read_contents(tmp_path / "x").tensors(), 2))) == 1
 
 
-@pytest.mark.parametrize("content", [b"hello", b"{}", b"\xff\xd8\xff\xe0 a JPEG"])
-def test_other_files_are_called_so(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\1\2hello", "neither a torch nor a safetensors file, nor a PNG or WebP"),
+        (b"hello", "it is a text, which begins 'hello'"),
+        (b"{}", "a text of JSON"),
+        (b"\xff\xd8\xff\xe0 a JPEG", "a JPEG picture; give the file of an embedding, a hypernetwork or a LoRA"),
+    ],
+)
+def test_other_files_are_called_so(content: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(FileFormatError, match="neither a torch nor a safetensors file, nor a PNG or WebP"):
+    with pytest.raises(FileFormatError, match=words):
         read_contents(tmp_path / "x")
 
 

@@ -82,6 +82,20 @@ def test_a_vae(checkpoints: Checkpoints, tmp_path: Path) -> None:
     assert (named["kind"], named["format"], named["latent_channels"]) == ("vae", "diffusers", 4)
 
 
+def test_a_vae_without_its_encoder(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    state = load_file(checkpoints.path("sd1"))
+    encoder = ("first_stage_model.encoder.", "first_stage_model.quant_conv.")
+    whole = {name: value for name, value in state.items() if not name.startswith(encoder)}
+    save_file({name: value for name, value in whole.items() if name.startswith("first_")}, tmp_path / "vae.safetensors")
+    save_file(whole, tmp_path / "model.safetensors")
+
+    vae, model = (inspect_file(tmp_path / name) for name in ("vae.safetensors", "model.safetensors"))
+
+    assert (vae["kind"], vae["format"], vae["read_by"]) == ("vae", "original", [])
+    assert vae["notes"] == ["It has only its decoder: without the encoder no picture can be encoded for training."]
+    assert model["notes"] == ["It has no encoder of the VAE; give the file of a whole VAE by --vae."]
+
+
 def test_models_of_other_families(tmp_path: Path) -> None:
     save_file({"double_blocks.0.img_attn.norm.key_norm.scale": torch.zeros(1)}, tmp_path / "a.safetensors")
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from tincture.formats.file_kinds import DECODER_ALONE, OTHER_NAMES, UNET_EXTENSIONS, describe_names
 from tincture.formats.tensor_file import Shape
 from tincture.models.loading.configs import Sizes, has_linear_projection
 
@@ -20,42 +21,12 @@ UNET_PREFIX = "model.diffusion_model."
 _EMA_PREFIX = "model_ema.diffusion_model"
 _VAE_PREFIXES = ("first_stage_model.", "vae.", "")
 _VAE_MARK = "encoder.down.0.block.0.norm1.weight"
+DIFFUSERS_VAE_MARK = "encoder.down_blocks.0.resnets.0.conv1.weight"
 _FIRST_LAYER = "input_blocks.0.0.weight"
 _SIZE_EMBEDDING = "label_emb.0.0.weight"
 _CLIP_MARK, _CLIP_TABLE = "embeddings.position_embedding.weight", "embeddings.token_embedding.weight"
 _OPEN_CLIP_MARK, _OPEN_CLIP_TABLE = "positional_embedding", "token_embedding.weight"
 
-# What a file is, by a name that only such files have. First those of which Stable Diffusion's U-Net may be a part.
-_EXTENSIONS = (
-    (r"edm_mean|edm_std", "a Playground 2.5 model"),
-    (r"edm_vpred\..*", "a CosXL model (EDM)"),
-    (r"control_model\..*", "a ControlNet"),
-    (r"model\.diffusion_model\..*\.(time_stack|time_mixer|temporal_transformer)\..*", "a model of videos"),
-    (r".*\.scale_weight|scaled_fp8", "a checkpoint whose float8 weights have scales of their own"),
-)
-_MAYBE_PREFIXED = r"(model\.diffusion_model\.|diffusion_model\.|model\.)?"
-_OTHERS = (
-    (r".*[._](lora_(up|down|A|B)|lora\.(up|down)|hada_w1_a|lokr_w[12](_a)?|oft_(blocks|diag))(\..*)?", "a LoRA"),
-    (r"(controlnet_cond_embedding|input_hint_block|control_model)\..*", "a ControlNet"),
-    (r"(ip_adapter|image_proj)\..*", "an IP-Adapter"),
-    (r".*motion_modules\..*", "a motion module of AnimateDiff"),
-    (_MAYBE_PREFIXED + r"joint_blocks\..*", "a Stable Diffusion 3 model"),
-    (_MAYBE_PREFIXED + r"distilled_guidance_layer\..*", "a Chroma model"),
-    (_MAYBE_PREFIXED + r"single_stream_modulation\..*", "a Flux 2 model"),
-    (_MAYBE_PREFIXED + r"txt_in\.individual_token_refiner\..*", "a HunyuanVideo model"),
-    (_MAYBE_PREFIXED + r"(double_blocks|single_transformer_blocks)\..*", "a Flux model"),
-    (_MAYBE_PREFIXED + r"double_layers\..*", "an AuraFlow model"),
-    (_MAYBE_PREFIXED + r"(cap_embedder|context_refiner)\..*", "a Lumina or Z-Image model"),
-    (_MAYBE_PREFIXED + r"(clip_txt_mapper|clf\.1|down_blocks\.\d+\.\d+\.channelwise)\..*", "a Stable Cascade model"),
-    (_MAYBE_PREFIXED + r"(text_states_proj|mlp_t5|pooler)\..*", "a Hunyuan-DiT model"),
-    (_MAYBE_PREFIXED + r"head\.modulation", "a Wan model"),
-    (_MAYBE_PREFIXED + r"(patchify_proj|caption_projection)\..*", "an LTX or PixArt model"),
-    (_MAYBE_PREFIXED + r"y_embedder\..*", "a PixArt or Sana model"),
-    (_MAYBE_PREFIXED + r"txt_(in|norm)\..*", "a Qwen-Image model"),
-    (r"model\.\d+\.sub\.\d+\..*|(RRDB_trunk|body)\.\d+\..*", "a model that enlarges pictures"),
-    (r"down_blocks\.\d+\.resnets\..*", "a U-Net alone, as diffusers names it"),
-    (r"encoder\.down_blocks\.\d+\.resnets\..*", "a VAE"),
-)
 _CHANNELS = {5: "a Stable Diffusion 2 depth model", 7: "an upscaler", 8: "an InstructPix2Pix model"}
 
 
@@ -114,23 +85,20 @@ def describe_other(shapes: Shapes) -> str | None:
     """
     unet = sizes_under(shapes, unet_names(shapes))
     if _is_convolution(unet.get(_FIRST_LAYER)):
-        return _first_match(shapes, _EXTENSIONS) or _special_unet(unet)
-    if words := _first_match(shapes, _OTHERS):
+        return describe_names(shapes, UNET_EXTENSIONS) or _special_unet(unet)
+    if words := describe_names(shapes, OTHER_NAMES):
         return words
     if _FIRST_LAYER in shapes:
         return "a U-Net alone, without text encoder and VAE"
-    if vae_prefix(shapes) is not None or any(f"{prefix}decoder.conv_in.weight" in shapes for prefix in _VAE_PREFIXES):
+    if vae_prefix(shapes) is not None:
         return "a VAE"
+    if lacks_encoder(shapes):
+        return DECODER_ALONE
     return "a text encoder alone" if next(_text_encoders(shapes), None) else None
 
 
 def _is_convolution(size: tuple[int, ...] | None) -> bool:
     return size is not None and len(size) == 4
-
-
-def _first_match(shapes: Shapes, table: tuple[tuple[str, str], ...]) -> str | None:
-    names = "\n".join(shapes)
-    return next((words for pattern, words in table if re.search(f"^({pattern})$", names, re.MULTILINE)), None)
 
 
 def _special_unet(unet: Sizes) -> str | None:
@@ -159,6 +127,18 @@ def names_under(shapes: Shapes, prefix: str) -> dict[str, str]:
 def vae_prefix(shapes: Shapes) -> str | None:
     """What the names of a VAE's tensors begin with; None without a VAE in the original layout."""
     return next((prefix for prefix in _VAE_PREFIXES if f"{prefix}{_VAE_MARK}" in shapes), None)
+
+
+def lone_decoder_prefix(shapes: Shapes) -> str | None:
+    """What the names of a VAE's decoder, in either layout, begin with; None where there is none, or an encoder too."""
+    if vae_prefix(shapes) is not None or DIFFUSERS_VAE_MARK in shapes:
+        return None
+    return next((prefix for prefix in _VAE_PREFIXES if f"{prefix}decoder.conv_in.weight" in shapes), None)
+
+
+def lacks_encoder(shapes: Shapes) -> bool:
+    """Whether there is the decoder of a VAE, and not its encoder."""
+    return lone_decoder_prefix(shapes) is not None
 
 
 def _text_encoders(shapes: Shapes) -> Iterator[FoundTextEncoder]:

@@ -26,6 +26,7 @@ from tincture.models.loading.checkpoint_kind import (
     UNET_PREFIX,
     Checkpoint,
     FoundTextEncoder,
+    lacks_encoder,
     names_under,
     sizes_under,
     unet_names,
@@ -62,6 +63,11 @@ def load_single_file(path: Path, options: LoadOptions, load_other_vae: Callable[
     found = require_checkpoint(file)
     family = FAMILIES[options.family or found.family]
     _require_text_encoders(file, found, family)
+    if load_other_vae is None and lacks_encoder(file.shapes):
+        raise ModelError(
+            f"{path} has only the decoder of its VAE: without the encoder no picture can be encoded for training. Give "
+            f"the file of a whole VAE for {family.title} by --vae."
+        )
     if load_other_vae is None and found.vae_prefix is None:
         raise ModelError(f"{path} has no VAE; give the file of one for {family.title} by --vae.")
     stated = find_prediction(path, file.shapes, file.metadata)

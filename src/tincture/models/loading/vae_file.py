@@ -14,7 +14,14 @@ from tincture.errors import ModelError
 from tincture.formats.tensor_file import TensorFile
 from tincture.models.families import FAMILIES, Family
 from tincture.models.loading.building import build
-from tincture.models.loading.checkpoint_kind import find_checkpoint, names_under, sizes_under, vae_prefix
+from tincture.models.loading.checkpoint_kind import (
+    DIFFUSERS_VAE_MARK,
+    find_checkpoint,
+    lacks_encoder,
+    names_under,
+    sizes_under,
+    vae_prefix,
+)
 from tincture.models.loading.config_files import config_of
 from tincture.models.loading.configs import PUBLISHED, diffusers_vae_config, vae_config
 from tincture.models.loading.diffusers_folder import load_vae_folder
@@ -22,7 +29,6 @@ from tincture.models.loading.model_file import describe_file, open_model_file
 
 LATENT_CHANNELS = 4
 _OF_VAE = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
-_DIFFUSERS_MARK = "encoder.down_blocks.0.resnets.0.conv1.weight"
 
 
 def original_vae(
@@ -63,8 +69,13 @@ def load_vae(path: Path, family: Family, device: torch.device | str) -> Any:
     if prefix is not None:
         _check_checkpoint(file, family)
         return original_vae(file, prefix, family, device)
-    if _DIFFUSERS_MARK in file.shapes:
+    if DIFFUSERS_VAE_MARK in file.shapes:
         return _diffusers_vae(file, family, device)
+    if lacks_encoder(file.shapes):
+        raise ModelError(
+            f"The VAE in {path} has only its decoder: without the encoder no picture can be encoded for training. Give "
+            f"the file or folder of a whole VAE for {family.title}."
+        )
     what = describe_file(file) or "no VAE that is known"
     raise ModelError(f"{path} is {what}; give the file or folder of a VAE for {family.title}.")
 

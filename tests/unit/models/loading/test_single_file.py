@@ -427,6 +427,52 @@ def test_a_checkpoint_without_a_vae(checkpoints: Checkpoints, sd1: StableDiffusi
     assert_same(load_model(path, vae=str(checkpoints.path("sd1"))), sd1)
 
 
+def decoder_alone(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    encoder = ("first_stage_model.encoder.", "first_stage_model.quant_conv.")
+    return {name: value for name, value in state.items() if not name.startswith(encoder)}
+
+
+def test_a_checkpoint_whose_vae_cannot_encode(checkpoints: Checkpoints, sd1: StableDiffusion, tmp_path: Path) -> None:
+    path = str(checkpoints.edited("sd1", tmp_path / "model.safetensors", decoder_alone))
+
+    with pytest.raises(ModelError, match=r"model\.safetensors has only the decoder of its VAE: without the enc"):
+        load_model(path)
+    with pytest.raises(ModelError, match=r"The VAE in .* has only its decoder: without the encoder no picture can be"):
+        load_model(str(checkpoints.path("sd1")), vae=path)
+    assert_same(load_model(path, vae=str(checkpoints.path("sd1"))), sd1)
+
+
+def test_a_vae_in_diffusers_layout_without_its_encoder(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    save_file(
+        {"decoder.conv_in.weight": torch.zeros(1), "decoder.mid_block.x": torch.zeros(1)}, tmp_path / "x.safetensors"
+    )
+
+    with pytest.raises(ModelError, match=r"The VAE in .* has only its decoder: without the encoder no picture can be"):
+        load_model(str(checkpoints.path("sd1")), vae=str(tmp_path / "x.safetensors"))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_modules_that_were_wrapped_in_training(
+    suffix: str, checkpoints: Checkpoints, sd1: StableDiffusion, tmp_path: Path
+) -> None:
+    def wrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        names = {name: name.replace("first_stage_model.", "first_stage_model._orig_mod.") for name in state}
+        return {f"module.{names[name]}": value for name, value in state.items()}
+
+    path = checkpoints.edited("sd1", tmp_path / f"model{suffix}", wrapped)
+    assert_same(load_model(str(path)), sd1)
+
+
+def test_tensors_half_of_which_stand_under_state_dict(
+    checkpoints: Checkpoints, sd1: StableDiffusion, tmp_path: Path
+) -> None:
+    state = load_file(checkpoints.path("sd1"))
+    inner = {name: value for name, value in state.items() if name.startswith("model.")}
+    outer = {name: value for name, value in state.items() if name not in inner}
+    torch.save({**outer, "epoch": 3, "state_dict": inner}, tmp_path / "model.ckpt")
+    assert_same(load_model(str(tmp_path / "model.ckpt")), sd1)
+
+
 def sixteen_channels(state: dict[str, Tensor]) -> dict[str, Tensor]:
     state["first_stage_model.decoder.conv_in.weight"] = torch.zeros(32, 16, 3, 3)
     return state

@@ -86,12 +86,15 @@ OTHERS: dict[str, tuple[dict[str, Tensor], str]] = {
     "ESRGAN": ({"model.1.sub.0.RDB1.conv1.0.weight": zeros(1)}, "a model that enlarges pictures"),
     "kohya's LoRA": ({"lora_unet_mid_block.lora_down.weight": zeros(1, 2)}, "a LoRA"),
     "diffusers' LoRA": ({"unet.mid_block.attentions.0.to_k.lora_A.weight": zeros(1, 2)}, "a LoRA"),
-    "LoHa": ({"lora_unet_mid_block.hada_w1_a": zeros(1, 2)}, "a LoRA"),
-    "LoKr": ({"lycoris_mid_block.lokr_w1": zeros(1, 2)}, "a LoRA"),
+    "LoHa": ({"lora_unet_mid_block.hada_w1_a": zeros(1, 2)}, r"a LyCORIS \(LoHa\), a kind of LoRA"),
+    "LoKr": ({"lycoris_mid_block.lokr_w1": zeros(1, 2)}, r"a LyCORIS \(LoKr\), a kind of LoRA"),
+    "T2I-Adapter": ({"adapter.body.0.resnets.0.block1.weight": zeros(1)}, "a T2I-Adapter"),
+    "a tiny VAE": ({"decoder.layers.0.weight": zeros(1, 1, 1, 1)}, r"a tiny VAE \(TAESD\)"),
+    "SwinIR": ({"layers.0.residual_group.blocks.0.norm1.weight": zeros(1)}, "a model that enlarges pictures"),
     "a U-Net alone": ({"input_blocks.0.0.weight": zeros(8, 4, 3, 3)}, "a U-Net alone, without text encoder"),
     "diffusers' U-Net": ({"down_blocks.0.resnets.0.conv1.weight": zeros(1)}, "a U-Net alone, as diffusers names it"),
     "diffusers' VAE": ({"encoder.down_blocks.0.resnets.0.conv1.weight": zeros(1)}, "a VAE"),
-    "a VAE's decoder": ({"decoder.conv_in.weight": zeros(1)}, "a VAE"),
+    "a VAE's decoder": ({"decoder.conv_in.weight": zeros(1)}, "a VAE without its encoder"),
     "a text encoder": (
         {
             "text_model.embeddings.position_embedding.weight": zeros(77, 8),
@@ -150,7 +153,11 @@ FILES: dict[str, tuple[str, Write, str]] = {
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4265380512\n"),
         "is a pointer of Git LFS, which stands for a file; download the file itself",
     ),
-    "a picture": ("a.png", lambda path: Image.new("RGB", (9, 9)).save(path), "is a picture; give a .safetensors or"),
+    "a picture": (
+        "a.png",
+        lambda path: Image.new("RGB", (9, 9)).save(path),
+        "is a PNG picture; give a .safe",
+    ),
     "an embedding in a picture": ("cat.png", embedding, "is an embedding; Stable Diffusion 1, 2 and XL checkpoints"),
     "a huge header": (
         "a.safetensors",
