@@ -1,7 +1,8 @@
 """Tincture teaches a frozen Stable Diffusion model a new subject or style, kept in one small file.
 
 The public names are imported when first used, so that `import tincture` and `tincture --help` load no torch. At once
-it asks for arithmetic that gives the same results each time, which can be done only before torch computes.
+it asks for arithmetic that gives the same results each time, and for as many threads as there are cores to use, which
+can be done only before torch computes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tincture.formats.software import VERSION as __version__
 from tincture.models.arithmetic import ask_for_reproducible_results
+from tincture.models.threads import ask_for_threads
 
 if TYPE_CHECKING:
     from tincture.adapters.embedding import Embedding
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 ask_for_reproducible_results()
+ask_for_threads()
 
 
 def version() -> str:

@@ -38,6 +38,7 @@ def generate(
     settings = _settings({"prompts": prompts or None, **flags}, config)
     workspace = session.workspace()
     from tincture.drawing import generation
+    from tincture.models.threads import computing_threads
 
     shared: dict[str, Any] = {
         "workspace": workspace,
@@ -49,16 +50,17 @@ def generate(
         "drawing": settings.drawing(),
     }
     seeds = settings.drawn_seeds()
-    if settings.is_sheet:
-        rows = [Path(checkpoint) for checkpoint in settings.checkpoints]
-        sheet = generation.generate_grid(
-            settings.prompts[0], seed=seeds[0], strengths=settings.columns, checkpoints=rows, **shared
-        )
-        paths = [sheet]
-    else:
-        if settings.batch_size is not None:
-            shared["batch_size"] = settings.batch_size
-        paths = generation.generate_pictures(list(settings.prompts), seeds=seeds, **shared)
+    with computing_threads(settings.threads):
+        if settings.is_sheet:
+            rows = [Path(checkpoint) for checkpoint in settings.checkpoints]
+            sheet = generation.generate_grid(
+                settings.prompts[0], seed=seeds[0], strengths=settings.columns, checkpoints=rows, **shared
+            )
+            paths = [sheet]
+        else:
+            if settings.batch_size is not None:
+                shared["batch_size"] = settings.batch_size
+            paths = generation.generate_pictures(list(settings.prompts), seeds=seeds, **shared)
     session.show({"pictures": [str(path) for path in paths]}, "\n".join(str(path) for path in paths))
 
 

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
     for kind in kinds():
         command(group, kind.name, extra=common)(_of_kind(kind))
     app.add_typer(group)
-    memory = [flag(FIELDS[name]) for name in ("vram", *MEMORY_SETTINGS)]
+    memory = [flag(FIELDS[name]) for name in ("vram", *MEMORY_SETTINGS, "threads")]
     command(app, "resume", extra=memory)(resume)
 
 
@@ -76,7 +76,8 @@ def resume(
 ) -> None:
     """Go on with a stopped run exactly where it stopped, with all its settings.
 
-    Only what saves memory can be changed; precision and weight storage change the result a little.
+    Only what saves memory can be changed, and the number of threads; precision, weight storage and threads change the
+    result a little.
     """
     if not run_dir.is_dir():
         raise UsageError(f"The run folder {str(run_dir)!r} is not a folder; give the one that train showed.")

@@ -8,18 +8,18 @@ from __future__ import annotations
 import codecs
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import regex
 
+from tincture.data.caption_files import caption_files
 from tincture.errors import DataError, UsageError, shortened
 from tincture.settings.expressions import fault_of_expression
 
 NAME = "[name]"
 FILEWORDS = "[filewords]"
-CAPTION_ENDINGS = (".txt", ".caption")
 SHIPPED = Path(__file__).parent / "templates"
 LARGEST_TEMPLATE = 2**20
 REGEX_WITHIN_S = 1.0
@@ -66,16 +66,6 @@ def written_caption(path: Path, encoding: str = "utf-8") -> str | None:
             lines = _read_text(text_file, encoding).splitlines()
             return " ".join(line.strip() for line in lines if line.strip())
     return None
-
-
-def caption_files(picture: Path) -> Iterator[Path]:
-    """Where the caption of a picture may stand, what comes first counts: of 1.png in 1.txt, 1.caption, 1.png.txt, ...
-
-    Some programs write the endings in capitals.
-    """
-    for stem in dict.fromkeys((picture.stem, picture.name)):
-        for ending in (*CAPTION_ENDINGS, *(ending.upper() for ending in CAPTION_ENDINGS)):
-            yield picture.with_name(stem + ending)
 
 
 def load_template(path_or_name: str | Path, folder: Path | None = None) -> list[str]:

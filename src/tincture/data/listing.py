@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tincture.data.caption_files import CAPTION_ENDINGS, caption_files
 from tincture.data.caption_lists import read_metadata
-from tincture.data.captions import CAPTION_ENDINGS, caption_files
 from tincture.data.masks import MASK_FOLDER
 from tincture.data.preprocessed import is_for_validation, is_no_training_data, sides_of
 from tincture.errors import DataError, UsageError

@@ -19,6 +19,7 @@ from multiprocessing.connection import wait as wait_for_end
 from typing import TypeVar
 
 from tincture.errors import TinctureError
+from tincture.models.threads import available_processors
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
@@ -38,8 +39,7 @@ def process_count(wanted: int, jobs: int) -> int:
     """How many processes so many jobs are worth; 1 means the caller's own. `wanted` 0 stands for all cores."""
     if wanted:
         return max(1, min(wanted, jobs))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, jobs // JOBS_PER_PROCESS))
+    return max(1, min(available_processors(), jobs // JOBS_PER_PROCESS))
 
 
 def run_jobs(

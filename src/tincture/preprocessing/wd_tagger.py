@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tincture.errors import ModelError, UsageError
+from tincture.models.threads import thread_count
 from tincture.preprocessing.batching import Batches
 from tincture.preprocessing.booru_labels import Kind, Label
 
@@ -118,6 +119,7 @@ def _open(model: Path, device: str) -> InferenceSession:
     providers = _providers(device, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its errors reach us as exceptions
+    options.intra_op_num_threads = thread_count()
     try:
         session = onnxruntime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # its errors have no base but this

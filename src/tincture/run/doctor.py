@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tincture.formats.software import VERSION
 from tincture.kinds.registry import kinds
+from tincture.models import threads
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import PRECISIONS
 from tincture.models.inspection import describe_model
@@ -48,6 +49,7 @@ def examine(workspace: Workspace) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "cpu_threads": torch.get_num_threads(),
+        "threads": threads.sentence(),
         "arithmetic": {**arithmetic.to_dict(), "remarks": arithmetic.remarks()},
         "libraries": {name: _version(name) for name in LIBRARIES},
         "optional_parts": {
@@ -72,6 +74,7 @@ def as_text(report: Mapping[str, Any]) -> str:
         ("python", f"{report['python']} on {report['system']}"),
         ("processor", f"{arithmetic['processor']}; {arithmetic['threads']} threads, MKL's mode: {arithmetic['mkl']}"),
         *(("", remark) for remark in arithmetic["remarks"]),
+        ("threads", report["threads"]),
         ("libraries", ", ".join(f"{name} {version or 'missing'}" for name, version in report["libraries"].items())),
         *((f"extra {name}", "installed" if there else "not installed") for name, there in extras),
         *((f"device {device['name']}", _device_text(device)) for device in report["devices"]),

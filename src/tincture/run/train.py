@@ -16,6 +16,7 @@ from tincture.errors import FileFormatError, TinctureError, UsageError
 from tincture.events import Callback, RunEnded, RunPrepared, emitter
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import resolve_device
+from tincture.models.threads import computing_threads
 from tincture.run.averages import check_beside, remark_average
 from tincture.run.best import BestFile, require_place
 from tincture.run.components import (
@@ -91,7 +92,7 @@ def train(
     """
     settings = settings.resolved()
     path = find_adapter(settings, workspace)
-    with contextlib.closing(adapter_lock(path)) as lock:
+    with contextlib.closing(adapter_lock(path)) as lock, computing_threads(settings.threads):
         return _train(settings, workspace, path, lock, callbacks, stop)
 
 
@@ -138,8 +139,8 @@ def resume(
     Args:
         workspace: where model and adapter lie; None takes the run's own. A run whose folder lies in it goes on there,
             should it have begun in another: the whole workspace was moved.
-        memory: of ``settings.MEMORY_SETTINGS`` and ``vram``, those to change from now on. ``vram`` chooses the others
-            anew, except for precision and weight storage, on which the result depends.
+        memory: of ``settings.MEMORY_SETTINGS``, ``vram`` and ``threads``, those to change from now on. ``vram`` chooses
+            the others anew, except for precision and weight storage, on which the result depends.
         device: where to go on, if not where the run began; another kind of device computes a little differently.
 
     Raises:
@@ -154,24 +155,35 @@ def resume(
         began = read_record(run_dir)
         workspace = workspace or Workspace.open(began["root"])
         record = relocated(began, run_dir, workspace)
-        with contextlib.closing(adapter_lock(Path(record["adapter_path"]))) as lock:
+        settings = _settings_again(run_dir, record, memory or {}, device)
+        with (
+            contextlib.closing(adapter_lock(Path(record["adapter_path"]))) as lock,
+            computing_threads(settings.threads),
+        ):
             lock.name_run(run_dir)
-            run, folder = _prepare_again(run_dir, began, record, workspace, memory or {}, device, callbacks)
+            run, folder = _prepare_again(run_dir, began, record, settings, workspace, bool(memory), callbacks)
             return _run(run, folder, Path(record["adapter_path"]), callbacks, stop)
+
+
+def _settings_again(run_dir: Path, record: Mapping[str, Any], memory: Mapping[str, Any], device: str) -> TrainSettings:
+    values = {**record["settings"], **_changed_memory(memory), **({"device": device} if device else {})}
+    return TrainSettings.from_dict(values, source=str(run_dir / RECORD)).resolved()
 
 
 def _prepare_again(
     run_dir: Path,
     began: Mapping[str, Any],
     record: dict[str, Any],
+    settings: TrainSettings,
     workspace: Workspace,
-    memory: Mapping[str, Any],
-    device: str,
+    are_new: bool,
     callbacks: Sequence[Callback],
 ) -> tuple[Components, RunFolder]:
-    """The run of ``record`` as its newest state has it, and its folder; see ``resume``."""
-    values = {**record["settings"], **_changed_memory(memory), **({"device": device} if device else {})}
-    settings = TrainSettings.from_dict(values, source=str(run_dir / RECORD)).resolved()
+    """The run of ``record`` as its newest state has it, and its folder; see ``resume``.
+
+    Args:
+        are_new: whether settings were changed, which the record then has from now on.
+    """
     path = Path(record["adapter_path"])
     folder = RunFolder(run_dir, settings.kind, path.suffix)
     states = checkpoint.list_states(folder.states)
@@ -188,7 +200,7 @@ def _prepare_again(
         load_optimizer(run.trainer.optimizer, adapter, path)
     else:
         checkpoint.restore_state(run.trainer, state)
-    if memory:
+    if are_new:
         record["settings"] = run.settings.to_dict()
     if record != began:
         write_record(run_dir, record)
@@ -233,11 +245,11 @@ def _remark_arithmetic(settings: TrainSettings, before: Sequence[Any] = ()) -> l
 
 
 def _changed_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
-    wrong = set(memory) - {*MEMORY_SETTINGS, "vram"}
+    wrong = set(memory) - {*MEMORY_SETTINGS, "vram", "threads"}
     if wrong:
         raise UsageError(
             f"A run cannot go on with another {', '.join(sorted(wrong))}; what can change is "
-            f"{', '.join(MEMORY_SETTINGS)} and vram. For all else, begin a new run."
+            f"{', '.join(MEMORY_SETTINGS)}, vram and threads. For all else, begin a new run."
         )
     chooses = memory.get("vram", "off") != "off"
     open_again = {"offload": None, "slicing": None, "gradient_checkpointing": None} if chooses else {}

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from tincture.errors import TinctureError, UsageError
 from tincture.extensions import load_extensions
+from tincture.models.threads import choose_threads
 from tincture.server.app import build_app, has_page
 from tincture.server.http.protocol import uvicorn_config
 from tincture.server.service import Service
@@ -52,6 +53,7 @@ def serve(
         StorageError: the queue cannot be opened.
     """
     _allow_open_files()
+    choose_threads(settings.threads, shares=len(settings.device) + 1)  # a job on each device, and what draws
     with _listen(settings.host, settings.port) as listener:
         service = Service(workspace, settings, load_extensions())
         page = has_page()

@@ -57,6 +57,7 @@ def at_least(minimum: float) -> Bounds:
     return Bounds(f"at least {minimum:g}", minimum)
 
 
+cpu_threads = Bounds("0 (chosen) or at most 1024", 0, 1024)
 drawn_seed = Bounds(f"from 0 to {LARGEST_SEED}", 0, LARGEST_SEED)
 """A seed of torch's own numbers, such as those of a picture."""
 share = Bounds("at least 0 and below 1", 0, below=1)

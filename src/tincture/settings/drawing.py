@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from tincture.randomness import LARGEST_REQUESTED_SEED, LARGEST_SEED
-from tincture.settings.checks import Bounds, Each, at_least, device_name, filled, multiple_of_8
+from tincture.settings.checks import Bounds, Each, at_least, cpu_threads, device_name, filled, multiple_of_8
 from tincture.settings.fields import FieldSpec, setting, specs_of
 from tincture.settings.model_overrides import ModelChoice
 from tincture.settings.request import CheckedRequest
@@ -156,6 +156,12 @@ class DrawingSettings(DrawingRequest):
     """The same where the caller chooses the device too: of `tincture generate` and its TOML files."""
 
     device: str = setting("auto", MACHINE, "auto, cpu, cuda, cuda:N, mps, xpu.", device_name)
+    threads: int = setting(
+        0,
+        MACHINE,
+        "CPU threads to compute with; 0: as many as there are cores to use, or what OMP_NUM_THREADS says.",
+        cpu_threads,
+    )
 
 
 REQUEST_FIELDS: Mapping[str, FieldSpec] = specs_of(DrawingRequest)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from tincture.settings.checks import Bounds, at_least, device_name, filled
+from tincture.settings.checks import Bounds, at_least, cpu_threads, device_name, filled
 from tincture.settings.fields import CheckedSettings, FieldSpec, setting, specs_of
 
 ADDRESS, ACCESS, WORK, LIMITS = ("Address", "Access", "Work", "Limits")
@@ -79,6 +79,12 @@ class ServerSettings(CheckedSettings):
 
     device: tuple[str, ...] = setting(
         ("auto",), WORK, "Device that jobs run on, one at a time; repeat for several devices.", _devices
+    )
+    threads: int = setting(
+        0,
+        WORK,
+        "CPU threads that jobs and drawings share; 0: as many as there are cores to use, or OMP_NUM_THREADS for each.",
+        cpu_threads,
     )
     state_dir: str = setting("", WORK, "Folder for queue, logs and drawn pictures; empty: tincture-server.")
     job_timeout: float = setting(0.0, WORK, "Hours after which a job is stopped and saved; 0: none.", at_least(0))

@@ -18,6 +18,7 @@ from tincture.randomness import LARGEST_REQUESTED_SEED
 from tincture.settings.checks import (
     Bounds,
     at_least,
+    cpu_threads,
     device_name,
     drawn_seed,
     filled,
@@ -278,6 +279,12 @@ class TrainSettings(CheckedSettings):
     )
 
     device: str = setting("auto", MACHINE, "auto, cpu, cuda, cuda:N, mps, xpu.", device_name)
+    threads: int = setting(
+        0,
+        MACHINE,
+        "CPU threads to compute with; 0: as many as there are cores to use, or what OMP_NUM_THREADS says.",
+        cpu_threads,
+    )
     vram: str = setting(
         "off",
         MACHINE,

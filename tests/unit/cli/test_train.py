@@ -79,6 +79,7 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "clip_skip": (["2"], 2),
     "seed": (["9"], 9),
     "device": (["cuda:1"], "cuda:1"),
+    "threads": (["3"], 3),
     "vram": (["6.5"], "6.5"),
     "offload": ([], True),
     "slicing": ([], True),

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tincture.data.captions import caption_files, caption_for, load_template, possible_prompts, prompt_for
+from tincture.data.caption_files import caption_files
+from tincture.data.captions import caption_for, load_template, possible_prompts, prompt_for
 from tincture.errors import DataError, UsageError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data"

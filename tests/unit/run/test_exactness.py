@@ -103,6 +103,20 @@ def test_a_resume_under_other_arithmetic_says_so_once_and_goes_on(
     assert [noted["threads"] for noted in arithmetic_of(result.run_dir)] == [threads, 17]
 
 
+def test_a_run_computes_with_as_many_threads_as_it_is_given(bench: Bench) -> None:
+    before = torch.get_num_threads()
+    result = bench.train("embedding", stop_after=1, threads=2)
+    assert torch.get_num_threads() == before
+    assert [noted["threads"] for noted in arithmetic_of(result.run_dir)] == [2]
+    bench.resume(result.run_dir, stop_after=2)  # as many again, so without a warning
+    assert len(arithmetic_of(result.run_dir)) == 1
+    with pytest.warns(UserWarning, match=r"threads: 1 instead of 2\)"):
+        recipe.resume(result.run_dir, memory={"threads": 1})
+    assert [noted["threads"] for noted in arithmetic_of(result.run_dir)] == [2, 1]
+    assert read_record(result.run_dir)["settings"]["threads"] == 1
+    assert torch.get_num_threads() == before
+
+
 @pytest.mark.parametrize("noted", [None, [], "damaged"])
 def test_runs_of_before_such_notes_resume_silently(bench: Bench, noted: Any) -> None:
     result = bench.train("embedding", stop_after=2)

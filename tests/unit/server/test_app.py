@@ -24,6 +24,7 @@ from tincture.cli.serve import server_settings
 from tincture.errors import UsageError
 from tincture.server import serving
 from tincture.server.app import build_app
+from tincture.server.child_environment import child_environment
 from tincture.server.security.auth import CHALLENGE
 from tincture.settings.server import ServerSettings
 from tincture.workspace import Workspace
@@ -299,6 +300,36 @@ def test_secrets_are_told_nowhere(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert "short-secret" not in capsys.readouterr().err
     assert main(["serve", "--root", str(tmp_path), "--auth", "secret-without-colon"]) == 2
     assert "secret-without-colon" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "chosen"),
+    [
+        ({}, "", (2, "PASSIVE")),
+        ({"device": ("cpu", "cuda:0", "cuda:1")}, "", (1, "PASSIVE")),
+        ({"threads": 6}, "", (3, "PASSIVE")),
+        ({"threads": 6}, "7", (3, "PASSIVE")),
+        ({}, "7", (7, None)),
+    ],
+)
+def test_jobs_and_drawings_share_the_cores(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    given: str,
+    chosen: tuple[int, str | None],
+) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TINCTURE_CHOSEN_THREADS", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr("tincture.models.threads.available_cores", lambda: 4)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError, match="Another program listens"):
+        port = taken.getsockname()[1]
+        serving.serve(Workspace.open(tmp_path), ServerSettings(port=port, **settings), lambda text: None)
+    environment = child_environment(allow_hub=False)
+    assert (int(environment["OMP_NUM_THREADS"]), environment.get("OMP_WAIT_POLICY")) == chosen
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of a POSIX system")

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from tincture.data.captions import CAPTION_ENDINGS, caption_files, caption_for
+from tincture.data.caption_files import CAPTION_ENDINGS, caption_files
+from tincture.data.captions import caption_for
 from tincture.data.listing import NO_PICTURES, PictureFile, Source, list_pictures
 from tincture.data.masks import MASK_FOLDER, MaskFinder
 from tincture.data.picture_files import UnreadablePictureError, read_picture

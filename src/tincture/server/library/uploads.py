@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tincture.data.captions import CAPTION_ENDINGS
+from tincture.data.caption_files import CAPTION_ENDINGS
 from tincture.data.listing import PICTURE_SUFFIXES
 from tincture.data.masks import MASK_FOLDER
 from tincture.data.picture_files import UnreadablePictureError
