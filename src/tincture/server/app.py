@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
@@ -96,7 +97,9 @@ def _mount_page(app: FastAPI, service: Service) -> None:
     mount_page(app, service, "/")
     mounted = app.router.routes[-1]
     assert isinstance(mounted, Mount)
-    mounted.app = PageGate(mounted.app, place=service.places.path, uploads=service.state_dir / PAGE_FILES)
+    gradio: Any = mounted.app
+    events = gradio.get_blocks().fns
+    mounted.app = PageGate(gradio, place=service.places.path, uploads=service.state_dir / PAGE_FILES, events=events)
 
 
 def _unknown(app: FastAPI) -> list[Route]:

@@ -185,6 +185,44 @@ def test_the_page_serves_no_file_from_elsewhere(page: tuple[TestClient, Path], t
     assert server.get("/gradio_api/file=https://evil.example/x").status_code in (403, 404, 422)
 
 
+ODD: list[tuple[str, str, dict[str, Any]]] = [
+    ("GET", "/gradio_api/file=nowhere.png", {}),
+    ("GET", "/gradio_api/file=/proc/1/root/etc/passwd", {}),
+    ("GET", "/gradio_api/file=/proc/self/cwd/x", {}),
+    ("GET", "/gradio_api/file=", {}),
+    ("POST", "/gradio_api/upload", {}),
+    ("POST", "/gradio_api/upload", {"json": {}}),
+    ("GET", "/gradio_api/upload_progress", {}),
+    ("POST", "/gradio_api/queue/join", {"json": {}}),
+    ("POST", "/gradio_api/queue/join", {"json": {"data": [], "fn_index": 10**6, "session_hash": "x"}}),
+    ("POST", "/gradio_api/queue/join", {"content": b"{", "headers": {"Content-Type": "application/json"}}),
+    ("POST", "/gradio_api/queue/join", {"json": {"data": [{"path": "/proc/1/root", "meta": {}}], "fn_index": 0}}),
+    ("POST", "/gradio_api/run/predict", {"json": {"data": "x", "fn_index": "y"}}),
+    ("POST", "/gradio_api/run/nothing", {"json": {"data": []}}),
+    ("GET", "/gradio_api/queue/data", {}),
+    ("POST", "/gradio_api/cancel", {"json": {}}),
+    ("POST", "/gradio_api/reset", {"json": []}),
+    ("GET", "/gradio_api/call/predict", {}),
+    ("POST", "/gradio_api/call/predict", {"json": {}}),
+    ("DELETE", "/config", {}),
+    ("GET", "/static/../../etc/passwd", {}),
+    ("GET", "/assets/nothing.js", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "address", "given"), ODD)
+def test_gradios_errors_have_the_common_shape(
+    method: str, address: str, given: dict[str, Any], page: tuple[TestClient, Path]
+) -> None:
+    answer = page[0].request(method, address, **given)
+    assert 400 <= answer.status_code < 500, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    told = answer.json()
+    assert told.keys() == {"error", "detail", "errors"}
+    assert told["detail"] == told["errors"] and told["detail"][-1] in ".!?"
+    assert int(answer.headers["content-length"]) == len(answer.content)
+
+
 @pytest.mark.parametrize("address", ["/gradio_api/queue/join", "/gradio_api/run/predict"])
 def test_the_page_takes_no_file_but_uploads(address: str, page: tuple[TestClient, Path], tmp_path: Path) -> None:
     """Gradio's inputs for files would copy any file of this machine, or fetch one from another."""

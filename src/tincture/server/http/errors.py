@@ -6,6 +6,7 @@ other UsageErrors, DataError, ModelError and FileFormatError 422 · StorageError
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -94,7 +95,7 @@ def answer_of(error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException):
         return error_response(error.status_code, "HTTPException", str(error.detail), error.headers)
     if isinstance(error, RequestValidationError):
-        return error_response(422, "UsageError", _sentence(error.errors()))
+        return error_response(422, "UsageError", sentence_of(error.errors()))
     if isinstance(error, UnicodeEncodeError):
         return error_response(422, "UsageError", "A text holds half a surrogate pair; send whole characters.")
     logger.error("A request failed.", exc_info=error)
@@ -154,11 +155,51 @@ class AnswerFaults:
             await answer_of(error)(scope, receive, send)
 
 
-def _sentence(faults: Sequence[Mapping[str, Any]]) -> str:
+def sentence_of(faults: Sequence[Mapping[str, Any]]) -> str:
     """All that pydantic found wrong, as one sentence per value; values themselves are not repeated."""
     sentences = [_fault(fault) for fault in faults[:MAX_FAULTS]]
     more = f" and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
     return f"The request is not allowed: {'; '.join(sentences)}{more}."
+
+
+class InCommonShape:
+    """Takes what an app sends that is not ours, and gives its errors the common shape; all else passes as it is.
+
+    Args:
+        send: gets what passes, and the errors.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._status, self._headers, self._body = 0, dict[str, str](), b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            self._status = message["status"]
+            given = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in message["headers"]}
+            self._headers = {name: given[name] for name in ("allow", "retry-after") if name in given}
+            return
+        if not self._status:
+            return await self._send(message)
+        if message["type"] == "http.response.body":
+            self._body = (self._body + message.get("body", b""))[: 4 * MAX_SENTENCE]
+            if not message.get("more_body", False):
+                sentence = _found_sentence(self._body) or DESCRIPTIONS.get(self._status, "The request failed.")
+                answer = error_response(self._status, "HTTPException", sentence, self._headers)
+                await answer(self._scope, self._receive, self._send)
+
+
+def _found_sentence(body: bytes) -> str:
+    """What another program's error says, as a sentence; empty where it says nothing of use."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    detail = (found.get("detail") or found.get("error")) if isinstance(found, dict) else None
+    if isinstance(detail, list) and detail and all(isinstance(fault, dict) for fault in detail):
+        return sentence_of(detail)
+    text = " ".join(detail.split()) if isinstance(detail, str) else ""
+    return text if not text or text[-1] in ".!?" else f"{text}."
 
 
 def _fault(fault: Mapping[str, Any]) -> str:

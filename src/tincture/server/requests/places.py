@@ -32,6 +32,8 @@ MOST_NAMED = 10
 """Templates that a message names."""
 SYSTEM_FOLDERS = tuple(Path(folder) for folder in ("/proc", "/sys", "/dev"))
 """Nobody keeps pictures there, and reading some of it does harm: refused even where the whole disk is allowed."""
+MOST_LINKS = 40
+"""In a row; Linux follows no more either."""
 ToCome = Callable[[], Iterable[Path]]
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{10}|[0-9a-f]{64}")
@@ -77,6 +79,11 @@ class Places:
         """
         text = os.fspath(text)
         _refuse_odd(text)
+        if _leads_through_systems(self._root / text):
+            raise ForbiddenPathError(
+                f"The path {shortened(text)} leads through a folder of the system itself, such as /proc; name the file "
+                "or folder directly."
+            )
         real = _real(self._root / text)
         if not any(real.is_relative_to(root) for root in self.roots) or _is_systems(real):
             raise ForbiddenPathError(
@@ -317,6 +324,27 @@ def _parts(text: str) -> Iterable[str]:
 
 def _is_systems(real: Path) -> bool:
     return any(real.is_relative_to(folder) for folder in SYSTEM_FOLDERS)
+
+
+def _leads_through_systems(path: Path) -> bool:
+    """Whether a folder of the system stands on the way, links followed: links in /proc lead to what others have open.
+
+    Nothing behind it is looked at, which alone may fail.
+    """
+    place, left, links = Path(os.sep if path.anchor.strip("/") == "" else path.anchor), [*path.parts[:0:-1]], 0
+    while left and links <= MOST_LINKS:
+        part = left.pop()
+        place = place.parent if part == os.pardir else place / part
+        if _is_systems(place):
+            return True
+        try:
+            target = Path(os.readlink(place))
+        except OSError:
+            continue  # no link, or nothing there
+        links += 1
+        place = Path(os.sep) if target.is_absolute() else place.parent
+        left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+    return False
 
 
 def _refuse_loops(real: Path, text: str) -> None:

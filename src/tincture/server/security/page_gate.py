@@ -2,7 +2,7 @@
 
 Gradio brings addresses that the page does not need: a proxy to other machines, logins, recordings, an assistant. Only
 those that the page needs are open (``OPEN``); all others are shut, those too that a later Gradio brings. Files are
-served by their path: it must lie where requests may read, links resolved.
+served by their path: it must lie where requests may read, links resolved. Gradio's errors get the common shape.
 
 An input that takes a file gets the path of what was uploaded before, and the browser says that path. Gradio makes sure
 that it is an upload only where it runs as a server of its own, and it fetches what is named by a URL. Here both are
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tincture.errors import UsageError
 from tincture.server.http.asgi import media_type, refuse
-from tincture.server.http.errors import status_of
+from tincture.server.http.errors import InCommonShape, status_of
 from tincture.server.security.limits import replayed, whole_body
 
 
@@ -52,6 +52,7 @@ OPEN = (
     *("/gradio_api/file={path_or_url:path}", "/gradio_api/upload", "/gradio_api/upload_progress"),
 )
 """Addresses as Gradio's routes name them, each also with a slash at its end."""
+_ACTS = re.compile(r"/gradio_api/(queue/join|run/[^/]+)/?")
 _OPEN = re.compile("|".join(f"(?:{_pattern(route)})" for route in OPEN), re.DOTALL)
 
 
@@ -61,15 +62,19 @@ class PageGate:
     Args:
         place: gives the path that a text names, with links resolved; UsageError when requests may not read it.
         uploads: the folder that Gradio keeps uploads in.
+        events: the numbers of the page's events, which requests name; None: any is handed on.
     """
 
-    def __init__(self, app: ASGIApp, place: Callable[[str], Path], uploads: Path) -> None:
-        self._app, self._place, self._uploads = app, place, uploads
+    def __init__(
+        self, app: ASGIApp, place: Callable[[str], Path], uploads: Path, events: Collection[int] | None = None
+    ) -> None:
+        self._app, self._place, self._uploads, self._events = app, place, uploads, events
         self._coming = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        send = InCommonShape(scope, receive, send)
         path = str(scope["path"])
         if not is_open(path):
             return await refuse(scope, receive, send, 404, "NotFoundError", "There is nothing at this address.")
@@ -85,6 +90,8 @@ class PageGate:
             if not all(is_upload(path, self._uploads) for path in named_files(body)):
                 sentence = "The request names a file that was not uploaded; upload the file itself."
                 return await refuse(scope, receive, send, 403, "ForbiddenPathError", sentence)
+            if _ACTS.fullmatch(path) and self._events is not None and named_event(body) not in self._events:
+                return await refuse(scope, receive, send, 404, "NotFoundError", "The page has no such event.")
             receive = replayed(body, receive)
         if path.rstrip("/") == UPLOAD:
             return await self._upload(scope, receive, send)
@@ -122,10 +129,19 @@ def named_files(body: bytes) -> list[str]:
     return found
 
 
+def named_event(body: bytes) -> int | None:
+    """The event that a request to the page is for; None where it names none."""
+    try:
+        number = json.loads(body).get("fn_index")
+    except (ValueError, RecursionError, AttributeError):
+        return None
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
+
+
 def is_upload(path: str, uploads: Path) -> bool:
     """Whether a path leads into the folder of uploads, links resolved; a URL does not."""
     try:
         real = Path(os.path.realpath(path))
-    except ValueError:  # a zero byte
+    except (ValueError, OSError):  # a zero byte, or a place that nobody may look at
         return False
     return real != (folder := Path(os.path.realpath(uploads))) and real.is_relative_to(folder)

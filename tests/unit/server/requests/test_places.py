@@ -173,6 +173,36 @@ def test_even_where_the_whole_disk_is_allowed_the_systems_own_folders_are_not(wo
             places.path(text)
 
 
+@posix
+@pytest.mark.parametrize("allowed", [[], ["/"]])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("/proc/self/cwd/pictures", "/proc/1/root/etc", "/proc/1/cwd", "/proc/1/fd/0", "/proc/self/root", "/dev/fd/0"),
+        *("/dev/stdin", "pictures/../../../../../../../../../../proc/self/cwd", "/proc/self/fd/0"),
+        *("link/pictures", "link", "chain/x", "/proc/thread-self/cwd/pictures", "/proc/1/map_files/x"),
+    ],
+)
+def test_nothing_leads_through_the_systems_own_folders(workspace: Workspace, text: str, allowed: list[str]) -> None:
+    """A link there leads to what a process has open, into the workspace too, and may be one that nobody may follow."""
+    places = Places(workspace, workspace.root / "state", allowed)
+    (workspace.root / "link").symlink_to("/proc/self/cwd")
+    (workspace.root / "chain").symlink_to("pictures/../link")
+    for name in ("path", "folder", "model", "vae", "helper_model"):
+        with pytest.raises(ForbiddenPathError, match=r"leads through a folder of the system itself|leads out"):
+            getattr(places, name)(text)
+
+
+@posix
+def test_links_of_the_users_own_still_lead_where_they_lead(workspace: Workspace, places: Places) -> None:
+    (workspace.root / "link").symlink_to("pictures")
+    (workspace.root / "far").symlink_to(workspace.root / "link")
+    assert places.path("far/a.png") == places.path("link/../link/a.png") == workspace.root / "pictures" / "a.png"
+    (workspace.root / "round").symlink_to("round")
+    with pytest.raises(ForbiddenPathError, match="in a circle"):
+        places.path("round/x")
+
+
 def test_the_servers_own_folder_is_read_only(workspace: Workspace, places: Places) -> None:
     assert places.path("tincture-server/pictures/a.png")
     for text in ("tincture-server", "tincture-server/jobs.sqlite3", "pictures/../tincture-server/x"):
