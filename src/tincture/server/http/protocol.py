@@ -12,16 +12,21 @@ from tincture.server.http.asgi import HEAD_BYTES
 from tincture.settings.server import ServerSettings
 
 HEADERS_WITHIN_S = 15.0
+TICKS = 15
 MOST_CONNECTIONS = 512
 IDLE_S = 20
 ENDS_WITHIN_S = 3  # for answers that are still being given; jobs have all the time that they need to save
 
 
 class PatientProtocol(H11Protocol):
-    """Closes a connection whose request's headers are not complete in time; uvicorn itself would wait for ever."""
+    """Closes a connection whose request's headers are not complete in time; uvicorn itself would wait for ever.
+
+    Time is counted in ticks: while this process is busy, one goes by and not many.
+    """
 
     headers_within_s = HEADERS_WITHIN_S
     _awaited: asyncio.TimerHandle | None = None
+    _ticks = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -40,7 +45,18 @@ class PatientProtocol(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._forget()
         elif self._awaited is None:
-            self._awaited = self.loop.call_later(self.headers_within_s, self._give_up)
+            self._ticks = 0
+            self._await()
+
+    def _await(self) -> None:
+        self._awaited = self.loop.call_later(self.headers_within_s / TICKS, self._ticked)
+
+    def _ticked(self) -> None:
+        self._ticks += 1
+        if self._ticks < TICKS:
+            self._await()
+        else:
+            self._give_up()
 
     def _forget(self) -> None:
         if self._awaited is not None:

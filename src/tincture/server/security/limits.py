@@ -26,6 +26,7 @@ from tincture.server.http.asgi import (
 MOST_ADDRESSES = 10_000
 MOST_HEADERS = 100
 PATIENCE_S = 30.0
+TICKS = 30  # of a client's patience: it is counted in these
 SLOWEST = 1000  # bytes a second, on average, once patience is over
 DEEPEST = 64  # lists and objects in each other
 MOST_VALUES = 10**6  # of JSON: each takes a hundred bytes of memory once it is read, however few it has here
@@ -133,20 +134,21 @@ class CheckBody:
         await self._app(scope, bounded, send)
 
     def _bounded(self, receive: Receive, most: int, received: Callable[[int], None]) -> Receive:
-        started, count, more = time.monotonic(), 0, True
+        waited, count, more = 0.0, 0, True
 
         async def bounded() -> Message:
-            nonlocal count, more
+            nonlocal waited, count, more
             if not more:
                 return await receive()
-            message = await _in_time(receive, self._patience_s)
+            message, seconds = await _in_time(receive, self._patience_s)
+            waited += seconds
             if message["type"] == "http.request":
                 piece = len(message.get("body", b""))
                 count, more = count + piece, bool(message.get("more_body", False))
                 received(piece)
                 if count > most:
                     raise HTTPException(413, _too_large(most))
-                if time.monotonic() - started > self._patience_s + count / SLOWEST:
+                if waited > self._patience_s + count / SLOWEST:
                     raise HTTPException(408, f"The body comes slower than {SLOWEST} bytes a second.")
             return message
 
@@ -206,12 +208,21 @@ def _too_large(most: int) -> str:
     return f"The body has more than {size}, which is the most that this server takes here."
 
 
-async def _in_time(receive: Receive, patience_s: float) -> Message:
+async def _in_time(receive: Receive, patience_s: float) -> tuple[Message, float]:
+    """The next part of the body, and how many seconds the client took for it; HTTPException when it takes too long.
+
+    What this process itself is late by does not count: while it is busy, one tick goes by and not many.
+    """
+    tick, ticks, began = patience_s / TICKS, 0, time.monotonic()
+    coming = asyncio.ensure_future(receive())
     try:
-        async with asyncio.timeout(patience_s):
-            return await receive()
-    except TimeoutError:
-        raise HTTPException(408, f"No part of the body came for {patience_s:g} s.") from None
+        while not (await asyncio.wait({coming}, timeout=tick))[0]:
+            ticks += 1
+            if ticks >= TICKS:
+                raise HTTPException(408, f"No part of the body came for {patience_s:g} s.")
+    finally:
+        coming.cancel()
+    return coming.result(), min(time.monotonic() - began, (ticks + 1) * tick)
 
 
 async def whole_body(receive: Receive) -> bytes | None:

@@ -3,16 +3,18 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.exceptions import HTTPException
-from starlette.types import Message
+from starlette.types import Message, Receive
 
 from tests.unit.server.gate import small_app
 from tests.unit.server.live import answer, live, request, send
+from tincture.server.http.errors import AnswerFaults
 from tincture.server.http.protocol import PatientProtocol
 from tincture.server.security.limits import DEEPEST, MOST_VALUES, CheckBody, CheckRate, check_json
 from tincture.server.security.page_gate import UPLOADS_AT_ONCE, PageGate, is_upload, named_files
@@ -260,3 +262,52 @@ def test_only_so_many_uploads_to_the_page_come_at_a_time(tmp_path: Path) -> None
 
 async def _nothing() -> Message:
     return {"type": "http.request"}
+
+
+def body_through(patience_s: float, receive: Receive, app: Callable[[Receive], Any]) -> list[int]:
+    """The statuses of what is sent when ``app`` reads a body through the gate."""
+    told: list[int] = []
+
+    async def send(message: Any) -> None:
+        told.append(message.get("status", 0))
+
+    async def reading(scope: Any, receive: Receive, send: Any) -> None:
+        await app(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    gate = CheckBody(AnswerFaults(reading), most=10**6, most_upload=10**6, patience_s=patience_s)
+    scope = {**_scope("127.0.0.1"), "method": "POST", "path": "/api/v1/datasets/x"}
+    scope["headers"] = [(b"content-type", b"multipart/form-data; boundary=b"), (b"transfer-encoding", b"chunked")]
+    asyncio.run(gate(scope, receive, send))  # type: ignore[arg-type]
+    return told
+
+
+@pytest.mark.parametrize("busy", ["while it waits", "between two parts"])
+def test_what_the_server_itself_is_late_by_is_not_the_clients(busy: str) -> None:
+    """The process does something else for longer than its patience, and the body lies there meanwhile."""
+    pieces = iter(range(3))
+
+    async def receive() -> Message:
+        loop = asyncio.get_running_loop()
+        if busy == "while it waits":
+            loop.call_soon(time.sleep, 0.35)
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"x", "more_body": next(pieces) < 2}
+
+    async def app(receive: Receive) -> None:
+        while (await receive()).get("more_body"):
+            if busy == "between two parts":
+                time.sleep(0.35)
+
+    assert body_through(0.3, receive, app)[0] == 200
+
+
+def test_a_client_that_is_late_is_told_so_by_a_server_that_waits() -> None:
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def app(receive: Receive) -> None:
+        await receive()
+
+    assert body_through(0.05, receive, app)[0] == 408
