@@ -24,7 +24,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ import numpy as np
 from PIL import Image
 
 from tests.runs import RANDOM, Bench, csv_text, equal, last_state, make_bench, trained
+from tincture import recipe
 from tincture.errors import TinctureError
 from tincture.events import Event, StepEnd
 
@@ -113,7 +114,8 @@ def _child(bench: Bench, kind: str, changes: Mapping[str, Any], moment: Moment, 
         if run_dir is None:
             bench.train(kind, callbacks=[moments], **{**SETTINGS, **changes})
         else:
-            bench.resume(run_dir, callbacks=[moments])
+            # in its own workspace: it may be a copy of the one in which the run began
+            recipe.resume(run_dir, workspace=bench.workspace, callbacks=[moments])
         outcome = Outcome("done", moments.counted)
     except TinctureError as error:
         outcome = Outcome("refused", moments.counted, str(error))
@@ -143,11 +145,11 @@ class Laboratory:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(_PRELOADED))
 
-    def bench(self) -> Bench:
-        """A new workspace."""
+    def bench(self, like: Bench | None = None) -> Bench:
+        """A new workspace, or one like another."""
         self._made += 1
         place = self.root / f"{self._made}" / "workspace"
-        shutil.copytree(self.template.workspace.root, place)
+        shutil.copytree((like or self.template).workspace.root, place)
         return replace(self.template, workspace=replace(self.template.workspace, root=place), data=place / "pictures")
 
     def run(self, bench: Bench, kind: str, moment: Moment = Moment(), **changes: Any) -> Outcome:
@@ -180,14 +182,18 @@ class Result:
     pictures: Mapping[str, bytes]
 
     @classmethod
-    def of(cls, bench: Bench, kind: str) -> Result:
+    def of(cls, bench: Bench, kind: str, unreadable: str = "") -> Result:
+        """``unreadable``: a file that is passed over."""
         run_dir = newest_run(bench)
         assert run_dir is not None
         folder, name = bench.path(kind).parent, NAMES[kind]
-        paths = sorted(folder.glob(f"{name}*.pt")) + sorted(run_dir.glob(f"{folder.name}/*.pt"))
+        paths = [*sorted(folder.glob(f"{name}*.pt")), *sorted(run_dir.glob(f"{folder.name}/*.pt"))]
+        paths = [path for path in paths if path.name != unreadable]
         texts = [csv_text(run_dir), *(path.read_text() for path in sorted(run_dir.glob("validation*.csv")))]
         pictures = {}
         for path in sorted((run_dir / "images").glob("*.png")):
+            if path.name == unreadable:
+                continue
             with Image.open(path) as picture:
                 pictures[path.name] = np.asarray(picture.convert("RGB")).tobytes()
         return cls({path.name: trained(path) for path in paths}, last_state(run_dir), "\n".join(texts), pictures)
@@ -245,6 +251,53 @@ def filled(laboratory: Laboratory, kind: str, number: int, expected: Result, **c
     if not wrong:
         laboratory.discard(bench)
     return f"{bench.workspace.root}: other {', '.join(wrong)}" if wrong else ""
+
+
+DAMAGES: Mapping[str, Callable[[bytes, random.Random], bytes]] = {
+    "bit flipped": lambda content, draw: _flipped(content, draw.randrange(8 * len(content))),
+    "block zeroed": lambda content, draw: _zeroed(content, draw.randrange(len(content))),
+    "cut": lambda content, draw: content[: draw.randrange(len(content))],
+}
+
+
+def _flipped(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def _zeroed(content: bytes, start: int) -> bytes:
+    return content[:start] + bytes(len(content[start : start + 512])) + content[start + 512 :]
+
+
+def files_of(bench: Bench) -> list[str]:
+    """The files that a stopped run, its adapter included, consists of, from the workspace's root."""
+    root = bench.workspace.root
+    found = [path for path in root.rglob("*") if path.is_file() and "pictures" not in path.relative_to(root).parts]
+    return sorted(str(path.relative_to(root)) for path in found)
+
+
+def damaged(
+    laboratory: Laboratory, kind: str, stopped: Bench, file: str, damage: str, draw: random.Random, expected: Result
+) -> str:
+    """A stopped run one of whose files was damaged goes on; what is wrong in the end, or "".
+
+    It may end as it would have, but for that file itself if nothing depends on it, or be refused with a sentence that
+    names the file. Other numbers would be wrong.
+    """
+    bench = laboratory.bench(stopped)
+    path = bench.workspace.root / file
+    path.write_bytes(DAMAGES[damage](path.read_bytes(), draw))
+    outcome = laboratory.run(bench, kind)
+    if outcome.state == "refused":
+        return "" if path.name in outcome.text else f"the file is not named: {outcome.text}"
+    if outcome.state != "done":
+        return f"{outcome.state}: {outcome.text}"
+    itself = {path.name, *{".png": ["contact-sheet.png"], ".csv": ["log"]}.get(path.suffix, [])}
+    wrong = set(Result.of(bench, kind, unreadable=path.name).differences(expected)) - itself
+    if not wrong:
+        laboratory.discard(bench)
+    return f"{bench.workspace.root}: other {', '.join(sorted(wrong))}" if wrong else ""
 
 
 # --- more of them, by hand -------------------------------------------------------------------------------------------

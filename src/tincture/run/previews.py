@@ -8,6 +8,7 @@ each preview.
 from __future__ import annotations
 
 import glob
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -68,12 +69,12 @@ class Previewer:
     def _catch_up(self, event: RunStarted) -> None:
         """Draws the first preview of a run. One that goes on makes here only what a kill kept it from making: the
         sheet's rows stay those of the run that was never stopped."""
-        due = self._due(event)
-        if not self._is_drawn(event.global_step):
+        due, at = self._due(event), event.global_step
+        if not self._is_drawn(at) or (due and at not in self._earlier_rows()):
             if due or not any(map(self._is_drawn, self._steps_on_disk())):
-                self.draw(event.global_step)
+                self.draw(at)
         elif due:
-            self._write_sheet_and_card(event.global_step)  # the pictures come before them
+            self._write_sheet_and_card(at)  # the pictures come before them
 
     def _forget_after(self, global_step: int) -> None:
         """Previews of steps that the run went back from show what it is no more."""
@@ -132,11 +133,14 @@ class Previewer:
     def _earlier_rows(self, but: int | None = None) -> dict[int, list[NDArray[np.uint8]]]:
         """The rows of the sheet by their steps; the first time from the pictures on disk, without those of ``but``.
 
-        They are as many numbers as the sheet itself has, which is made of all of them at each preview.
+        They are as many numbers as the sheet itself has, which is made of all of them at each preview. A row that lost
+        a picture is left out.
         """
         if self._rows is None:
-            steps = self._steps_on_disk() - {but}
-            self._rows = {step: [_read(path) for path in self._paths(step) if path.exists()] for step in steps}
+            rows = {step: [_read(path) for path in self._paths(step)] for step in sorted(self._steps_on_disk() - {but})}
+            self._rows = {
+                step: whole for step, row in rows.items() if len(whole := [p for p in row if p is not None]) == len(row)
+            }
         return self._rows
 
     def _steps_on_disk(self) -> set[int]:
@@ -147,9 +151,14 @@ class Previewer:
         return self._paths(global_step)[-1].exists()
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
-    with open_picture(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+def _read(path: Path) -> NDArray[np.uint8] | None:
+    """The pixels of a preview; None, with a warning, if it cannot be read."""
+    try:
+        with open_picture(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:  # as Pillow tells of damage
+        warnings.warn(f"{path} cannot be read ({error}); the contact sheet leaves its row out.", stacklevel=2)
+        return None
 
 
 class Cards:

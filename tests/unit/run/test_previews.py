@@ -240,3 +240,24 @@ def test_a_long_label_keeps_its_end() -> None:
         name: np.asarray(contact_sheet({name: [black]}))[:, -40:-10] for name in ("a-long-name-100", "a-long-name-200")
     }
     assert (end["a-long-name-100"] != end["a-long-name-200"]).any()
+
+
+def test_a_spoiled_preview_costs_its_row_of_the_sheet_and_no_resume(bench: Bench) -> None:
+    stopped = bench.train("embedding", stop_after=5, **{**PREVIEWS, "steps": 7})
+    images = stopped.run_dir / "images"
+    (images / "cat-0-1.png").write_bytes((images / "cat-0-1.png").read_bytes()[:100])
+    (images / "cat-2-0.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"cat-.* cannot be read \(.*\); the contact sheet leaves its row out") as told:
+        resumed = bench.resume(stopped.run_dir)
+    assert len(told) == 2
+    assert sheet_rows(resumed.run_dir) == 3  # of the steps 4, 6 and 7
+
+
+def test_a_spoiled_preview_of_the_step_where_a_resume_begins_is_drawn_again(bench: Bench) -> None:
+    stopped = bench.train("embedding", stop_after=4, **{**PREVIEWS, "steps": 5})
+    path = stopped.run_dir / "images" / "cat-4-0.png"
+    drawn = picture(path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="cannot be read"):
+        resumed = bench.resume(stopped.run_dir)
+    assert np.array_equal(picture(path), drawn) and sheet_rows(resumed.run_dir) == 4
