@@ -249,7 +249,7 @@ def test_a_spoiled_preview_costs_its_row_of_the_sheet_and_no_resume(bench: Bench
     (images / "cat-2-0.png").write_bytes(b"")
     with pytest.warns(UserWarning, match=r"cat-.* cannot be read \(.*\); the contact sheet leaves its row out") as told:
         resumed = bench.resume(stopped.run_dir)
-    assert len(told) == 2
+    assert sum("cannot be read" in str(one.message) for one in told) == 2
     assert sheet_rows(resumed.run_dir) == 3  # of the steps 4, 6 and 7
 
 
