@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tincture.errors import UsageError
+from tincture.errors import StorageError, UsageError
 
 
 class NotFoundError(UsageError):
@@ -23,6 +23,10 @@ class TooMuchError(UsageError):
 
 class QueueFullError(TooMuchError):
     """As many jobs, or requests for the same thing, wait as this server allows; later there is room again."""
+
+
+class BusyStorageError(StorageError):
+    """Another program has locked a file; later it is free again."""
 
 
 class StoppedError(ConflictError):

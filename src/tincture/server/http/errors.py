@@ -1,7 +1,8 @@
 """Errors as HTTP answers: one shape for all, a status that tells the truth, and no word about the server's inside.
 
 NotFoundError 404 · ConflictError 409 · ForbiddenPathError 403 · QueueFullError 429 · TooMuchError 413 ·
-other UsageErrors, DataError, ModelError and FileFormatError 422 · StorageError 507 · every other error 500
+other UsageErrors, DataError, ModelError and FileFormatError 422 · BusyStorageError 503 ·
+other StorageErrors 507 · every other error 500
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tincture.errors import DataError, FileFormatError, ModelError, StorageError, TinctureError, UsageError
-from tincture.server.errors import ConflictError, ForbiddenPathError, NotFoundError, QueueFullError, TooMuchError
+from tincture.server.errors import (
+    BusyStorageError,
+    ConflictError,
+    ForbiddenPathError,
+    NotFoundError,
+    QueueFullError,
+    TooMuchError,
+)
 
 # The first that fits counts.
 STATUSES: tuple[tuple[type[TinctureError], int], ...] = (
@@ -33,6 +41,7 @@ STATUSES: tuple[tuple[type[TinctureError], int], ...] = (
     (DataError, 422),
     (ModelError, 422),
     (FileFormatError, 422),
+    (BusyStorageError, 503),
     (StorageError, 507),
     (TinctureError, 500),
 )

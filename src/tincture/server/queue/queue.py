@@ -205,7 +205,8 @@ class JobQueue:
 
     def _to_come(self) -> list[Path]:
         """Folders that jobs which have not ended will make."""
-        return [Path(job.settings["destination"]) for job in self.unfinished() if job.kind == "preprocess"]
+        made = [job.settings.get("destination") for job in self.unfinished() if job.kind == "preprocess"]
+        return [Path(folder) for folder in made if isinstance(folder, str)]
 
     def _stop(self, job_id: str, wanted: Wanted, state: JobState) -> Job:
         waiting = {JobState.QUEUED} if state is JobState.PAUSED else {JobState.QUEUED, JobState.PAUSED}

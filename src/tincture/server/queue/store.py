@@ -8,9 +8,8 @@ from __future__ import annotations
 import builtins
 import contextlib
 import dataclasses
-import json
+import logging
 import math
-import re
 import sqlite3
 import threading
 import time
@@ -22,7 +21,11 @@ from typing import Any
 
 from tincture.errors import StorageError, UsageError
 from tincture.server.errors import ConflictError, NotFoundError
-from tincture.server.queue.jobs import Job, JobState, Wanted, check_priority, held_by
+from tincture.server.queue.jobs import Job, JobState, check_priority
+from tincture.server.queue.rows import ID, is_damaged, job_of, stored, what_it_holds
+from tincture.server.queue.sqlite_errors import explained
+
+logger = logging.getLogger(__name__)
 
 WAITING = (JobState.QUEUED, JobState.PAUSED)
 BUSY_S = 30.0
@@ -48,9 +51,6 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX jobs_by_what_they_hold ON jobs (holds, state)",
     ),
 )
-_FIELDS = tuple(field.name for field in dataclasses.fields(Job))
-_JSON = ("settings", "result")
-_REAL = ("position", "timeout_s", "created_at", "started_at", "ended_at", "loss", "learning_rate", "eta_s")
 _TURN = "front DESC, priority DESC, position, id"
 _ORDER = f"""
     CASE state WHEN 'running' THEN 0 WHEN 'queued' THEN 1 WHEN 'paused' THEN 1 ELSE 2 END,
@@ -76,7 +76,6 @@ _CLAIM = f"""
         SELECT id FROM jobs AS next WHERE state = 'queued' AND asked_device IN ('', :device)
             AND NOT EXISTS (SELECT 1 {_HOLDERS}) ORDER BY {_TURN} LIMIT 1
     ) RETURNING *"""
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class JobStore:
@@ -109,10 +108,13 @@ class JobStore:
             self._migrate()
             # Without FULL, a commit waits for no disk; the next one of the other connection takes it along.
             self._quick = self._connect("NORMAL")
+        for row in self._read("SELECT * FROM jobs"):
+            if is_damaged(row):
+                self._mend(row)
 
     def add(self, job: Job) -> None:
         """Puts a new job in; ConflictError when there is one of its id."""
-        values = {**_row(dataclasses.asdict(job)), "asked_device": job.device, "holds": job.holds}
+        values = {**stored(dataclasses.asdict(job)), "asked_device": job.device, "holds": job.holds}
         places = ", ".join(f":{name}" for name in values)
         try:
             self._write(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({places})", values)
@@ -124,14 +126,14 @@ class JobStore:
         found = self._read("SELECT * FROM jobs WHERE id = ?", [checked_id(job_id)])
         if not found:
             raise _unknown(job_id)
-        return _job(found[0])
+        return job_of(found[0])
 
     def list(self, states: Collection[JobState] = (), limit: int = 100, offset: int = 0) -> builtins.list[Job]:
         """Jobs in the given states, or all: running, then waiting in their order, then ended ones, latest first."""
         where = f"WHERE state IN ({_marks(states)})" if states else ""
         bounds = [min(max(number, 0), 2**62) for number in (limit, offset)]
         rows = self._read(f"SELECT * FROM jobs {where} ORDER BY {_ORDER} LIMIT ? OFFSET ?", [*states, *bounds])
-        return [_job(row) for row in rows]
+        return [job_of(row) for row in rows]
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs are in each state."""
@@ -156,14 +158,17 @@ class JobStore:
         is paused with a run that it can go on with, or waits to go on with one while this job would begin a new one.
         """
         with self._lock:
-            claimed = self._write(_CLAIM, {"device": device, "now": time.time()})
-            return self._changed(claimed[0]) if claimed else None
+            while claimed := self._write(_CLAIM, {"device": device, "now": time.time()}):
+                if not is_damaged(claimed[0]):
+                    return self._changed(claimed[0])
+                self._mend(claimed[0])
+            return None
 
     def holding(self, held: str) -> builtins.list[Job]:
         """Running, waiting and paused jobs that hold this (see ``Job.holds``), in the order of ``list``."""
         states = (JobState.RUNNING, *WAITING)
         query = f"SELECT * FROM jobs WHERE holds = ? AND state IN ({_marks(states)}) ORDER BY {_ORDER}"
-        return [_job(row) for row in self._read(query, [held, *states])]
+        return [job_of(row) for row in self._read(query, [held, *states])]
 
     def note_what_waits(self) -> None:
         """Lets the ``stage`` of waiting jobs say which other job they wait for, and no longer, if they don't."""
@@ -234,7 +239,8 @@ class JobStore:
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         self._connections.callback(connection.close)
         connection.row_factory = sqlite3.Row
-        connection.create_function("held_by", 3, _held_by)
+        connection.text_factory = _text
+        connection.create_function("held_by", 3, what_it_holds)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         return connection
@@ -255,6 +261,14 @@ class JobStore:
                     self._durable.execute(statement)
             self._durable.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
 
+    def _mend(self, row: sqlite3.Row) -> None:
+        """Notes in the file what ``job_of`` makes of a damaged row, so that nobody stumbles over it again."""
+        job = job_of(row)
+        logger.error("The job %s is damaged in the queue %s: %s", job.id, self.path, job.error)
+        values = {**stored(dataclasses.asdict(job)), "asked_device": job.device, "holds": job.holds, "front": 0}
+        assigned = ", ".join(f"{name} = ?" for name in values)
+        self._write(f"UPDATE jobs SET {assigned} WHERE id IS ?", [*values.values(), row["id"]])
+
     def _change(
         self,
         connection: sqlite3.Connection,
@@ -262,7 +276,7 @@ class JobStore:
         only_from: Collection[JobState] | None,
         changes: Mapping[str, Any],
     ) -> Job:
-        values = _row(changes)
+        values = stored(changes)
         assigned = [f"{name} = ?" for name in values]
         if values.get("state") == JobState.QUEUED:
             assigned.append("device = asked_device")
@@ -275,7 +289,7 @@ class JobStore:
             return self._changed(changed[0])
 
     def _changed(self, row: sqlite3.Row) -> Job:
-        job = _job(row)
+        job = job_of(row)
         for each in self.on_change:
             each(job)
         return job
@@ -318,43 +332,13 @@ class JobStore:
             yield
         except sqlite3.IntegrityError:
             raise
-        except sqlite3.OperationalError as error:
-            raise StorageError(
-                f"The queue {self.path} could not be read or written: {error}. Check that the disk has room and that "
-                "the folder may be written."
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise StorageError(
-                f"The queue {self.path} is damaged ({error}). Move it away to start with an empty queue; runs and "
-                "adapters lie elsewhere and are not touched."
-            ) from error
+        except sqlite3.Error as error:
+            raise explained(error, self.path) from error
 
 
-def _row(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a job as SQLite stores them: texts, numbers and None."""
-    return {name: _stored(name, value) for name, value in values.items()}
-
-
-def _held_by(kind: str, name: str, settings: str) -> str:
-    return held_by(kind, name, json.loads(settings))
-
-
-def _stored(name: str, value: Any) -> Any:
-    if name in _JSON:
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, JobState | Wanted) else value
-
-
-def _job(row: sqlite3.Row) -> Job:
-    values = {name: row[name] for name in _FIELDS}
-    values |= {name: json.loads(values[name]) for name in _JSON}
-    # RETURNING gives whole numbers as integers, whatever the column.
-    values |= {name: float(values[name]) for name in _REAL if values[name] is not None}
-    values["state"] = JobState(values["state"])
-    values["wanted"] = values["wanted"] and Wanted(values["wanted"])
-    return Job(**values)
+def _text(content: bytes) -> str:
+    """A text of the file; what is no UTF-8 in it spoils its own job and not the others."""
+    return content.decode("utf-8", "replace")
 
 
 def _apart(positions: Sequence[float]) -> list[float]:
@@ -371,7 +355,7 @@ def _marks(values: Collection[Any]) -> str:
 
 def checked_id(job_id: str) -> str:
     """An id that may be one; others name no job, nor a folder."""
-    if not _ID.fullmatch(job_id):
+    if not ID.fullmatch(job_id):
         raise _unknown(job_id)
     return job_id
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from tincture.errors import StorageError, UsageError
-from tincture.server.errors import ConflictError, NotFoundError
+from tincture.server.errors import BusyStorageError, ConflictError, NotFoundError
+from tincture.server.http.errors import status_of
 from tincture.server.queue.jobs import FINISHED, HIGHEST_PRIORITY, Job, JobState, Wanted
+from tincture.server.queue.sqlite_errors import explained
 from tincture.server.queue.store import JobStore
 
 
@@ -382,5 +384,121 @@ def test_a_full_disk_is_a_sentence_and_changes_nothing(store: JobStore) -> None:
 
 def test_a_closed_store_says_so(store: JobStore) -> None:
     store.close()
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match="cannot be asked any more"):
         store.counts()
+
+
+# --- damage, and other programs ---------------------------------------------------------------------------------------
+
+DAMAGE: dict[str, tuple[str, Any]] = {
+    "settings that are no JSON": ("settings", '{"steps": 5'),
+    "settings that are no object": ("settings", "[1, 2]"),
+    "settings that are bytes": ("settings", b"\xff\xfe\x00"),
+    "settings as deep as a well": ("settings", "[" * 100_000),
+    "a result that is no object": ("result", "7"),
+    "an unknown state": ("state", "asleep"),
+    "an unknown wish": ("wanted", "rest"),
+    "an unknown kind": ("kind", "dream"),
+    "a priority in words": ("priority", "high"),
+    "a position in words": ("position", "first"),
+    "steps in words": ("steps", "many"),
+    "a time without end": ("created_at", float("inf")),
+    "a name of bytes": ("name", b"cat"),
+    "an id that is none": ("id", "../../etc"),
+    "an id of bytes": ("id", b"spoilt"),
+    "an empty id": ("id", ""),
+}
+
+
+def spoil(path: Path, column: str, value: Any, job_id: str = "spoilt") -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute(f"UPDATE jobs SET {column} = ? WHERE id = ?", [value, job_id]).rowcount == 1
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("state", [JobState.QUEUED, JobState.RUNNING])
+def test_a_damaged_row_costs_its_own_job(store: JobStore, path: Path, damage: str, state: JobState) -> None:
+    for name in ("before", "spoilt", "behind"):
+        store.add(job(name, position=float("bsp".index(name[0])), state=state if name == "spoilt" else JobState.QUEUED))
+    spoil(path, *DAMAGE[damage])
+    shown = store.list()
+    assert {"before", "behind"} < {each.id for each in shown} and len(shown) == 3
+    (damaged,) = [each for each in shown if each.id not in ("before", "behind")]
+    assert damaged.state is JobState.FAILED and damaged.error_type == "DamagedJobError"
+    assert f"is damaged ({DAMAGE[damage][0]})" in damaged.error and "submit it again" in damaged.error
+    # Neither a store that runs nor one that is opened now begins it, and both go on with the others.
+    assert [claimed.id for _ in range(2) if (claimed := store.claim("cpu"))] == ["before", "behind"]
+    assert store.claim("cpu") is None
+    again = JobStore(path)
+    assert again.counts()[JobState.FAILED] == 1
+    (mended,) = again.list([JobState.FAILED])
+    assert (mended.error, mended.error_type) == (damaged.error, "DamagedJobError")
+    again.note_what_waits()
+    again.delete(mended.id, FINISHED)
+    assert len(again.list()) == 2
+
+
+def test_a_job_that_was_done_stays_done_though_its_row_is_damaged(store: JobStore, path: Path) -> None:
+    store.add(job("spoilt", state=JobState.DONE, result={"global_step": 5}))
+    spoil(path, "result", "{")
+    for shown in (store.get("spoilt"), JobStore(path).get("spoilt"), JobStore(path).get("spoilt")):
+        assert (shown.state, shown.result) == (JobState.DONE, {})
+        assert shown.error == "What the queue noted of this job is damaged (result)."
+
+
+def test_text_that_is_no_utf_8_spoils_no_other_job(store: JobStore, path: Path) -> None:
+    fill(store, 2)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE jobs SET error = CAST(x'ff61' AS TEXT) WHERE id = 'j0'")
+    assert [each.error for each in store.list()] == ["\N{REPLACEMENT CHARACTER}a", ""]
+    assert [each.id for each in JobStore(path).list()] == ["j0", "j1"]
+
+
+def test_a_queue_of_the_first_version_with_a_damaged_row_is_opened(store: JobStore, path: Path) -> None:
+    store.add(job("spoilt"))
+    store.add(trains("sound"))
+    store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP INDEX jobs_by_what_they_hold")
+        connection.execute("ALTER TABLE jobs DROP COLUMN holds")
+        connection.execute("PRAGMA user_version = 1")
+        connection.execute("UPDATE jobs SET settings = 'nonsense' WHERE id = 'spoilt'")
+    again = JobStore(path)
+    assert (again.get("spoilt").state, again.get("sound").state) == (JobState.FAILED, JobState.QUEUED)
+
+
+def test_a_locked_file_is_not_called_a_full_disk(store: JobStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store._durable.execute("PRAGMA busy_timeout = 0")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BusyStorageError, match="is locked by another program") as error:
+            store.add(job("one"))
+        assert "room" not in str(error.value) and "full" not in str(error.value)
+        other.execute("ROLLBACK")
+    store.add(job("one"))
+    assert status_of(error.value) == 503
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        (sqlite3.SQLITE_FULL, sqlite3.OperationalError, "The disk is full"),
+        (sqlite3.SQLITE_IOERR | 3 << 8, sqlite3.OperationalError, "The disk failed"),
+        (sqlite3.SQLITE_READONLY, sqlite3.OperationalError, "may be written"),
+        (sqlite3.SQLITE_CANTOPEN, sqlite3.OperationalError, "its folder is there"),
+        (sqlite3.SQLITE_LOCKED, sqlite3.OperationalError, "locked by another program"),
+        (sqlite3.SQLITE_BUSY | 1 << 8, sqlite3.OperationalError, "locked by another program"),
+        (sqlite3.SQLITE_ERROR, sqlite3.OperationalError, "Its tables are not those"),
+        (sqlite3.SQLITE_CORRUPT, sqlite3.DatabaseError, "is damaged"),
+        (sqlite3.SQLITE_NOTADB, sqlite3.DatabaseError, "is damaged"),
+        (None, sqlite3.OperationalError, "Check that the disk has room"),
+        (None, sqlite3.ProgrammingError, "cannot be asked any more"),
+    ],
+)
+def test_what_sqlite_could_not_do_is_named_rightly(code: int | None, kind: type[sqlite3.Error], words: str) -> None:
+    error = kind("what it says itself")
+    if code is not None:
+        error.sqlite_errorcode = code
+    said = str(explained(error, Path("jobs.sqlite3")))
+    assert words in said and "what it says itself" in said
+    assert ("is full" in said) is (code == sqlite3.SQLITE_FULL)

@@ -144,6 +144,8 @@ class TrainTab:
         def fill(job_id: str) -> dict[Any, Any]:
             try:
                 job = self.service.queue.job(job_id)
+                if "kind" not in job.settings:
+                    raise UsageError(job.error or f"The job {job_id} has no settings that can be used again.")
             except TinctureError as error:
                 gr.Warning(escape(error))
                 return {}
