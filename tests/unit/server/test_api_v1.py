@@ -161,10 +161,31 @@ def test_a_waiting_job_is_paused_resumed_cancelled_retried_and_forgotten(client:
 
 @pytest.mark.parametrize("name", ["nobody", "nobody%2f..", "x" * 300])
 def test_a_job_that_is_not_there_is_not_found(client: TestClient, name: str) -> None:
-    for inner in ("", "/log", "/metrics", "/events", "/previews", "/previews/x.png", "/contact-sheet.png"):
+    for inner in (
+        "",
+        "/log",
+        "/metrics",
+        "/validations",
+        "/events",
+        "/previews",
+        "/previews/x.png",
+        "/contact-sheet.png",
+    ):
         assert client.get(f"{V1}/jobs/{name}{inner}").status_code == 404
     for verb in ("cancel", "pause", "resume", "retry"):
         assert client.post(f"{V1}/jobs/{name}/{verb}").status_code == 404
+
+
+def test_what_was_measured_is_read_at_an_address_of_its_own(service: Service, client: TestClient) -> None:
+    job = submit(client, steps=6)
+    address = f"{V1}/jobs/{job}/validations"
+    assert client.get(address).json() == {"validations": []}
+    measured = {"global_step": 6, "loss": 0.5, "error": None, "training_loss": 0.25, "training_error": 0.0}
+    found = {**measured, "best_step": 6, "best_loss": 0.5}
+    path = service.queue.folder(job).event_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"n": 1, "type": "validated", "steps": 6, **found}) + "\n")
+    assert client.get(address).json() == {"validations": [found]}
 
 
 # --- watching --------------------------------------------------------------------------------------------------------

@@ -346,6 +346,10 @@ def test_preprocess_waits_and_answers_as_the_webui(
     assert client.post("preprocess", json=given).json()["info"] == "preprocess complete"
     ((source, settings),) = service.submitted
     assert (source, settings["width"], settings["flip"], settings["existing_captions"]) == ("webui", 64, True, "ignore")
+    assert client.post("preprocess", json={**given, "validation_share": 0.25}).status_code == 200
+    assert [made["validation_share"] for _, made in service.submitted] == [0.0, 0.25]
+    refused = client.post("preprocess", json={**given, "validation_share": 1})
+    assert refused.status_code == 422 and "at least 0 and below 1" in refused.json()["detail"]
     answer = client.post("preprocess", json={**given, "process_caption": True})
     assert answer.status_code == 422
     assert "models/BLIP in the workspace" in answer.json()["detail"]

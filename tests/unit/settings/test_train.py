@@ -231,3 +231,27 @@ def test_json_and_toml_give_the_same_settings_back(
     run_file = tmp_path_factory.mktemp("toml") / "run.toml"
     run_file.write_text(settings.to_toml(), encoding="utf-8", newline="")
     assert TrainSettings.from_toml(run_file) == settings
+
+
+def made(**changes: Any) -> TrainSettings:
+    return TrainSettings.from_dict({"kind": "embedding", "name": "cat", "data": "pictures", **changes})
+
+
+def test_what_contradicts_itself_in_validation_is_named_together() -> None:
+    with pytest.raises(UsageError) as caught:
+        made(validation_data="apart", validation_share=0.2, validation_every=0, early_stopping_patience=2)
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("4 settings are not allowed")
+    assert "validation_data is 'apart' and validation_share is 0.2" in lines[1] and "give one of them" in lines[1]
+    for line, name in zip(lines[2:], ("validation_data", "validation_share", "early_stopping_patience"), strict=True):
+        assert line.strip().startswith(f"{name} is ") and "validation_every is 0" in line
+
+
+def test_folders_for_validation_are_one_or_several() -> None:
+    assert made().validation_folders == made(validation_data="").validation_folders == ()
+    assert made(validation_data="apart").validation_folders == ("apart",)
+    several = made(validation_data=["one", "two:3"])
+    assert several.validation_folders == ("one", "two:3")
+    assert TrainSettings.from_dict(several.to_dict()) == several
+    with pytest.raises(UsageError, match="validation_data"):
+        made(validation_data=["one", " "])

@@ -345,10 +345,12 @@ def test_preprocess_arguments_become_settings() -> None:
         "process_multicrop": True,
         "process_multicrop_mindim": None,
         "process_multicrop_objective": "Minimize error",
+        "validation_share": 0.2,
     }
     settings = PreprocessSettings.from_dict(preprocess_settings(Preprocess.of(given)))
     assert (settings.source, settings.destination, settings.width, settings.height) == ("in", "out", 256, 512)
     assert (settings.existing_captions, settings.flip, settings.focal_crop) == ("prepend", True, True)
+    assert settings.validation_share == 0.2
     assert (settings.focal_corner_weight, settings.focal_entropy_weight) == (0.2, 0.3)
     assert (settings.multicrop, settings.multicrop_min_dim, settings.multicrop_objective) == (True, 384, "error")
     assert PreprocessSettings.from_dict(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -11,7 +12,7 @@ from tincture.kinds.registry import kind_names
 from tincture.server.page.files import tab as files
 from tincture.server.page.files import view as files_view
 from tincture.server.page.runs import view as run_view
-from tincture.server.queue.history import Trace
+from tincture.server.queue.history import Trace, Validation
 from tincture.server.queue.jobs import Job, JobState, Wanted
 
 
@@ -33,6 +34,20 @@ def test_a_long_run_is_sent_as_some_hundred_points() -> None:
     assert 240 <= noise <= 500 and 200 <= smooth <= 250
     assert rate == 4  # both ends, and both sides of the only change
     assert run_view.charts(trace(0), smoothing=30) == ""
+
+
+def measured(*losses: float | None) -> tuple[Validation, ...]:
+    return tuple(Validation(10 * number, loss, 0.1, 0.2, 0.1, 0, 0.3) for number, loss in enumerate(losses))
+
+
+def test_validation_is_a_curve_beside_that_of_trained_pictures() -> None:
+    assert "Validation" not in run_view.charts(trace(9), smoothing=30)
+    shown = run_view.charts(dataclasses.replace(trace(9), validations=measured(0.5, None, 0.3, 0.4)), smoothing=30)
+    assert "best 0.3000 at step 20; dashed: trained pictures" in shown
+    chart = shown[shown.index("Validation loss") :]
+    mark, trained, validation = re.findall(r'<path class="(?:mark|dashed|strong)" d="M([^"]+)"', chart)
+    assert (trained.count("L"), validation.count("L")) == (2, 2)  # what was not finite is no point
+    assert {point.split(" ")[0] for point in mark.split("L")} == {validation.split("L")[1].split(" ")[0]}
 
 
 def test_what_comes_from_outside_means_itself() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import threading
@@ -23,6 +24,7 @@ from tincture.events import (
     StepEnd,
     StepRecord,
     StepsDone,
+    Validated,
 )
 from tincture.server.queue import event_file
 from tincture.server.queue.event_file import EventFile, Reporter
@@ -143,6 +145,25 @@ def test_numbers_that_json_has_not_are_null(folder: JobFolder) -> None:
     steps, ended = (json.loads(line) for line in text.splitlines())
     assert (steps["records"][0][3], steps["loss_mean"]) == (None, None)
     assert ended["result"] == {"loss": None, "list": [None, 1.0]}
+
+
+def test_a_measurement_is_a_line_for_programs_and_one_for_people(
+    folder: JobFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Validated(0, 20, 0.5, 0.1, math.nan, 0.2, 0, 0.5)
+    second = Validated(10, 20, 0.25, 0.125, 0.2, 0.05, 10, 0.25)
+    third = Validated(20, 20, 0.75, 0.125, 0.1, 0.05, 10, 0.25)
+    found = [each for each in report(folder, first, second, third) if each["type"] == "validated"]
+    assert [(each["global_step"], each["loss"], each["training_loss"], each["best_step"]) for each in found] == [
+        (0, 0.5, None, 0),
+        (10, 0.25, 0.2, 10),
+        (20, 0.75, 0.1, 10),
+    ]
+    printed = capsys.readouterr().out
+    assert "validation at step 10: loss 0.2500±0.1250, 0.2000±0.0500 on trained pictures; best so far" in printed
+    assert "validation at step 20: loss 0.7500±0.1250, 0.1000±0.0500 on trained pictures; best 0.2500 at step 10" in (
+        printed
+    )
 
 
 def test_the_model_is_not_kept_alive(folder: JobFolder) -> None:

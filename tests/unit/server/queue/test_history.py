@@ -60,6 +60,24 @@ def test_the_speed_is_that_of_the_last_steps(tmp_path: Path) -> None:
     assert job.trace().speed is None
 
 
+def validated(step: int, loss: float | None, best: int) -> dict[str, Any]:
+    numbers = {"error": 0.1, "training_loss": 0.3, "training_error": 0.2, "best_loss": 0.4}
+    return {"type": "validated", "global_step": step, "steps": 9, "loss": loss, "best_step": best, **numbers}
+
+
+def test_validations_stay_until_the_run_goes_back_behind_them(tmp_path: Path) -> None:
+    job, folder = JobFolder(tmp_path), tmp_path
+    # A reading of losses may come after what was measured at its last step.
+    tell(folder, {"type": "started", "global_step": 0}, validated(0, 0.5, 0), validated(4, None, 0), steps(1, 2, 3, 4))
+    measured = job.trace().validations
+    assert [(each.global_step, each.loss, each.best_step) for each in measured] == [(0, 0.5, 0), (4, None, 0)]
+    assert measured == job.validations()
+    tell(folder, validated(6, 0.4, 6), {"type": "started", "global_step": 4}, steps(5, 6), validated(6, 0.45, 6))
+    assert [(each.global_step, each.loss) for each in job.validations()] == [(0, 0.5), (4, None), (6, 0.45)]
+    tell(folder, {"type": "rolled_back", "global_step": 2, "text": "back"})
+    assert [each.global_step for each in job.validations()] == [0]
+
+
 def test_only_the_latest_jobs_are_kept_and_others_are_read_again(tmp_path: Path) -> None:
     supervisor = Supervisor(JobStore(tmp_path / "jobs.sqlite3"), tmp_path, Workspace(tmp_path), ["auto"])
     first = supervisor.folder("0")

@@ -291,6 +291,7 @@ def test_every_path_of_a_training_is_resolved(workspace: Workspace, places: Plac
             "model": "house",
             "vae": "models/VAE/bright.pt",
             "masks": "pictures",
+            "validation_data": ["pictures:2", "rex"],
             "use_weight": True,
             "cache_dir": "cache",
             "log_dir": "logs",
@@ -304,6 +305,7 @@ def test_every_path_of_a_training_is_resolved(workspace: Workspace, places: Plac
         str(root / "datasets" / "rex"),
         f"{root / 'datasets' / 'rex'}:4",
     )
+    assert made.validation_folders == (str(root / "pictures:2"), str(root / "datasets" / "rex"))
     assert (made.model, made.vae, made.template) == ("house", str(workspace.vaes / "bright.pt"), "mine")
     assert (made.masks, made.cache_dir, made.log_dir) == tuple(
         str(root / name) for name in ("pictures", "cache", "logs")
@@ -317,6 +319,7 @@ def test_every_path_of_a_training_is_resolved(workspace: Workspace, places: Plac
     [
         ({"data": "nowhere"}, "The folder 'nowhere' is not there"),
         ({"data": ["pictures", "nowhere:3"]}, "The folder 'nowhere' is not there"),
+        ({"validation_data": "nowhere"}, "The folder 'nowhere' is not there"),
         ({"data": "pictures/a.png"}, "The folder 'pictures/a.png' is a file"),
         ({"masks": "nowhere", "use_weight": True}, "The folder 'nowhere' is not there"),
         ({"template": "nowhere"}, "no template 'nowhere'"),
@@ -361,7 +364,9 @@ def test_crops_that_would_come_among_the_sources_are_refused_at_once(
     assert str(places.workspace.root) not in str(error.value)
 
 
-@pytest.mark.parametrize("field", ["data", "model", "vae", "template", "masks", "cache_dir", "log_dir"])
+@pytest.mark.parametrize(
+    "field", ["data", "validation_data", "model", "vae", "template", "masks", "cache_dir", "log_dir"]
+)
 @pytest.mark.parametrize("value", ["../outside", "/etc", "~/x", "/dev/zero"])
 def test_no_path_of_a_training_leads_out(places: Places, field: str, value: str) -> None:
     with pytest.raises(ForbiddenPathError):
