@@ -3,19 +3,19 @@
 Every line, an event record, is a JSON object with its number ``n`` (1, 2, ...), ``time`` (seconds since 1970) and
 ``type``:
 
-model     text
-memory    text
-stage     stage, done, total, step, steps, eta_s
-prepared  run_dir
-started   global_step, steps, samples, micro_batches_per_epoch
-progress  global_step, steps, step_s, eta_s
-steps     records [[global_step, epoch, epoch_step, loss, learning_rate], ...], steps, loss_mean, loss_error,
-          recent_mean, recent_error, eta_s
-saved     global_step, path
-validated global_step, steps, loss, error, training_loss, training_error, best_step, best_loss
-preview   global_step, paths
-remark    text
-ended     attempt, state ("done", "stopped", "failed"), result or error and error_type
+model      text
+memory     text
+stage      stage, done, total, step, steps, eta_s
+prepared   run_dir
+started    global_step, steps, samples, micro_batches_per_epoch
+progress   global_step, steps, step_s, eta_s
+steps      records [[global_step, epoch, epoch_step, loss, learning_rate], ...], steps, loss_mean, loss_error,
+           recent_mean, recent_error, eta_s
+saved      global_step, path
+validated  global_step, steps, loss, error, training_loss, training_error, best_step, best_loss
+preview    global_step, paths
+remark     text
+ended      attempt, state ("done", "stopped", "failed"), result or error and error_type
 
 ``stage`` and ``progress`` come five times a second at most. A stage is over when ``done`` is ``total``. ``step_s`` are
 seconds of a step, ``eta_s`` those that are left. Numbers that are not finite are null, and those that are not known.
