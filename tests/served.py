@@ -45,7 +45,7 @@ class QuickProcess:
     def close(self) -> None:
         pass
 
-    def _plan(self, settings: dict[str, Any]) -> dict[str, Any]:
+    def _plan(self, settings: dict[str, Any], timing: str) -> dict[str, Any]:
         model = {"name": "picto", "hash": None, "family": "SD 1", "inpainting": False, "predicts": "noise"}
         return {
             "settings": settings,
@@ -56,6 +56,13 @@ class QuickProcess:
             "remarks": ["odd"],
             "buckets": [{"size": "64x64", "pictures": 4, "cropped": 0.1}],
             "micro_batches_per_epoch": 4,
+            "duration": {
+                **dict.fromkeys(("seconds", "step_s", "preview_s", "validation_s", "encoding_s")),
+                "previews": 2,
+                "validations": 0,
+                "measured": "no",
+                "description": f"asked to {timing}",
+            },
             "steps": settings["steps"],
             "epochs": settings["steps"] / 4,
             "trained_numbers": 64,

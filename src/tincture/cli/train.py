@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Config = Annotated[Path | None, typer.Option(help="Run file (TOML) with settings; flags win over it.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the settings and the plan of the run, and stop.")]
+NoTiming = Annotated[
+    bool, typer.Option("--no-timing", help="With --dry-run: don't measure how long the run will take.")
+]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of the adapter to train, made by create.")]
 
 
@@ -41,11 +44,16 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    session: Session, context: typer.Context, config: Config = None, dry_run: DryRun = False, **flags: Any
+    session: Session,
+    context: typer.Context,
+    config: Config = None,
+    dry_run: DryRun = False,
+    no_timing: NoTiming = False,
+    **flags: Any,
 ) -> None:
-    anything = config or dry_run or given(flags)
+    anything = config or dry_run or no_timing or given(flags)
     if context.invoked_subcommand is None:
-        _train(session, config, dry_run, flags) if anything else show_help(context)
+        _train(session, config, dry_run, no_timing, flags) if anything else show_help(context)
     elif anything:
         raise UsageError(f"Put the options of train behind {context.invoked_subcommand!r}, not before it.")
 
@@ -61,9 +69,14 @@ def _train_help() -> str:
 
 def _of_kind(kind: AdapterKind) -> Callable[..., None]:
     def train_kind(
-        session: Session, name: Name = None, config: Config = None, dry_run: DryRun = False, **flags: Any
+        session: Session,
+        name: Name = None,
+        config: Config = None,
+        dry_run: DryRun = False,
+        no_timing: NoTiming = False,
+        **flags: Any,
     ) -> None:
-        _train(session, config, dry_run, {"kind": kind.name, "name": name, **flags})
+        _train(session, config, dry_run, no_timing, {"kind": kind.name, "name": name, **flags})
 
     train_kind.__doc__ = f"Train a {kind.title}."
     return train_kind
@@ -92,7 +105,9 @@ def resume(
     _finish(session, result)
 
 
-def _train(session: Session, config: Path | None, dry_run: bool, flags: Mapping[str, Any]) -> None:
+def _train(session: Session, config: Path | None, dry_run: bool, no_timing: bool, flags: Mapping[str, Any]) -> None:
+    if no_timing and not dry_run:
+        raise UsageError("--no-timing leaves something out of what --dry-run shows; give both, or neither.")
     from_flags = given(flags)
     from_file = read_toml(config) if config else {}
     kind = from_flags.get("kind")
@@ -103,7 +118,7 @@ def _train(session: Session, config: Path | None, dry_run: bool, flags: Mapping[
     from tincture import recipe
 
     if dry_run:
-        _show_plan(session, settings, recipe.plan(settings, workspace))
+        _show_plan(session, settings, recipe.plan(settings, workspace, timing="none" if no_timing else "measure"))
         return
     from tincture.cli.progress import progress
     from tincture.extensions import load_extensions
@@ -121,6 +136,8 @@ def _show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any
     lines = dict(plan)
     if "buckets" in plan:
         lines["buckets"] = [_bucket(**bucket) for bucket in plan["buckets"]]
+    if "duration" in plan:
+        lines["duration"] = plan["duration"]["description"]
     if "remarks" in plan:
         lines["remarks"] = with_flags(" ".join(plan["remarks"])) or "none"
     remarks = [line for key, value in lines.items() if key != "settings" for line in _plan_lines(key, value)]

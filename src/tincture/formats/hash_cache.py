@@ -15,6 +15,7 @@ from pathlib import Path
 from tincture.errors import FileFormatError, StorageError, TinctureError
 from tincture.formats.file_state import FileState, state_of
 from tincture.formats.files import write_text
+from tincture.formats.user_cache import user_cache
 
 # Reading a smaller file takes less time than looking its hash up is worth.
 SMALL_FILE = 32 * 2**20
@@ -23,13 +24,8 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def cache_folder() -> Path:
-    """Where hashes are remembered: in XDG_CACHE_HOME, or ``.cache`` of the user's home."""
-    chosen = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        base = Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache"
-    except RuntimeError:  # a user without a home
-        base = Path(".cache")
-    return base / "tincture" / "hashes"
+    """Where hashes are remembered."""
+    return user_cache("hashes")
 
 
 def sha256_of(paths: Sequence[Path]) -> str:

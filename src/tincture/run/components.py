@@ -36,6 +36,7 @@ from tincture.run.data import (
     require_masks,
     training_data,
 )
+from tincture.run.duration import TimeLeft
 from tincture.run.grids import make_grid, measured, validation_prompts
 from tincture.run.memory.estimate import MemoryEstimator
 from tincture.run.memory.fit import available_memory, fit, shortage_explained
@@ -57,6 +58,7 @@ class Components:
         sides: the pictures, those that are trained and those that are not.
         grids: what is measured of those for validation, and of those that are trained; None without validation.
         estimator: tells the memory that other settings would take.
+        time_left: measures how long the parts of the run take, from the loading of the model on.
     """
 
     settings: TrainSettings
@@ -67,6 +69,7 @@ class Components:
     trainer: Trainer
     grids: tuple[Grid, Grid] | None
     estimator: MemoryEstimator
+    time_left: TimeLeft
 
     @property
     def dataset(self) -> PictureDataset:
@@ -89,7 +92,8 @@ def prepare(
         record: of the run that goes on; model and data must be those it began with.
     """
     make_optimizer(settings, adapter)  # refuses what cannot be used before anything heavy is loaded
-    emit, device = emitter(callbacks), resolve_device(settings.device)
+    time_left, device = TimeLeft(), resolve_device(settings.device)
+    emit = emitter([time_left, *callbacks])
     with Stage(emit, "loading the model"):
         model = load_base(settings, workspace)
     emit(ModelLoaded(model.describe(), model))
@@ -125,7 +129,7 @@ def prepare(
         warnings.warn(remark, stacklevel=2)
     data = training_data(settings, adapter.name, dataset, encoded, lines)
     trainer = make_trainer(settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=loss)
-    return Components(settings, model, adapter, sides, lines, trainer, grids, estimator)
+    return Components(settings, model, adapter, sides, lines, trainer, grids, estimator, time_left)
 
 
 def _grids(

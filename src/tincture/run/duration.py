@@ -5,18 +5,21 @@ Nothing here loads torch. Times are taken by a clock that never jumps.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tincture.events import Event, Progressed, RolledBack, RunPrepared, RunStarted, StepEnd, StepsDone
 
 ENCODING, PROMPTS = "encoding pictures", "encoding prompts"
 SAVING, VALIDATING, DRAWING = "saving", "validating", "drawing previews"
 
+Timing = Literal["measure", "known", "none"]
+"""Whether a plan measures how long the run will take, or tells it only where that is known, or leaves it out."""
 USUAL_PREVIEWS = 4
 """Pictures of a preview where the settings name no prompts, if there are as many in the data."""
 _LATEST = 32
@@ -36,6 +39,27 @@ def in_words(seconds: float | None) -> str:
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // part:02} {inner}"
     return f"{whole} s"
+
+
+def about(seconds: float) -> str:
+    """The same as people tell it who cannot know it exactly: ``42 s``, ``14 min``, ``1 h 40 min``, ``2 d 3 h``."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(5 * round(seconds / 300), 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(round(seconds / 3600), 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def usual(seconds: Iterable[float]) -> float:
+    """The mean without what is far longer than most."""
+    values = list(seconds)
+    most = statistics.median_low(values) * _ODD
+    return statistics.fmean([value for value in values if value <= most] or values)
 
 
 @dataclass(frozen=True)
@@ -79,10 +103,14 @@ class Agenda:
     def guessed_preview(self, step_s: float) -> float:
         """Seconds that a preview takes, as far as those of a training step tell: per picture, one pass through the
         denoiser for each step of drawing, and two with guidance."""
-        value = self.settings.get
-        trained = int(value("batch_size") or 1) * int(value("gradient_accumulation_steps") or 1)
-        passes = int(value("preview_steps") or 0) * (1 if value("preview_guidance_scale") == 1 else 2)
-        return self.previews * passes * step_s * _FORWARD / trained
+        passes = int(self.settings.get("preview_steps") or 0)
+        guided = 1 if self.settings.get("preview_guidance_scale") == 1 else 2
+        return self.guessed_predictions(step_s, self.previews * passes * guided)
+
+    def guessed_predictions(self, step_s: float, count: int) -> float:
+        """Seconds that so many predictions without gradients take, likewise."""
+        parts = (int(self.settings.get(name) or 1) for name in ("batch_size", "gradient_accumulation_steps"))
+        return count * step_s * _FORWARD / math.prod(parts)
 
 
 class TimeLeft:
@@ -137,10 +165,15 @@ class TimeLeft:
         # the run comes after it.
         return max(left - (self._clock() - known_at), least, 0.0)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the time of a step is that between readings of the losses."""
+        return bool(self._paces)
+
     def took(self, stage: str) -> float | None:
         """Seconds of one occurrence of a stage, over the latest; None before it was done."""
         took = self._took.get(stage)
-        return _usual(took) if took else None
+        return usual(took) if took else None
 
     def _start_at(self, step: int) -> None:
         self._mark, self._aside = (self._clock(), step), 0.0
@@ -163,7 +196,7 @@ class TimeLeft:
     def _count(self, step: int) -> None:
         self._begun.clear()  # what failed was never over
         if self._paces:
-            self.step_s = _usual(self._paces)
+            self.step_s = usual(self._paces)
         elif step > self._mark[1]:
             self.step_s = self._pace(step)
         self._update_estimate(step)
@@ -187,10 +220,3 @@ class TimeLeft:
         if took is not None:
             return took
         return self._agenda.guessed_preview(step_s) if stage == DRAWING else 0.0
-
-
-def _usual(seconds: Iterable[float]) -> float:
-    """The mean without what is far longer than most."""
-    values = list(seconds)
-    most = statistics.median_low(values) * _ODD
-    return statistics.fmean([value for value in values if value <= most] or values)

@@ -12,23 +12,31 @@ from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
 from tincture.errors import AlreadyTrainedError
 from tincture.models.arithmetic import Arithmetic
-from tincture.models.devices import resolve_device
+from tincture.models.devices import PRECISIONS, resolve_device
+from tincture.models.diffusion_model import DiffusionModel
+from tincture.models.threads import computing_threads
 from tincture.run.averages import check_beside
 from tincture.run.best import best_path, require_place
-from tincture.run.components import check, check_steps, find_adapter, fit_memory, load_adapter, load_base
+from tincture.run.components import check, check_steps, find_adapter, fit_memory, load_adapter, load_base, place
 from tincture.run.data import load_template, mask_remarks, open_latents
+from tincture.run.duration import Timing
 from tincture.run.grids import validation_plan
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
 from tincture.run.split import Sides, load_sides
+from tincture.run.timing import RunTimes, Workload, planned_duration
 from tincture.run.trainer import make_optimizer
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
 
-def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
-    """What ``train`` would do, with nothing written: settings, pictures, sizes, epochs, trained numbers, memory.
+def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measure") -> dict[str, Any]:
+    """What ``train`` would do, with nothing written: settings, pictures, sizes, epochs, trained numbers, memory, time.
 
     The memory is that of the device, in MiB: the most at a time, the most of each phase, and what of it lies there.
+
+    Args:
+        timing: ``measure``: how long the run will take is measured, where that is not known from earlier plans and
+            runs; ``known``: it is told where it is known; ``none``: it is left out.
 
     Raises:
         OutOfMemoryError: the run does not fit into what ``vram`` says.
@@ -41,7 +49,8 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
     require_place(settings, path)
     device = resolve_device(settings.device)
     model = load_base(settings, workspace, stay=True)
-    sides = load_sides(settings, model, open_latents(settings, model, device))
+    files = open_latents(settings, model, device)
+    sides = load_sides(settings, model, files)
     dataset = sides.training
     lines = load_template(settings, workspace)
     check(settings, model, adapter, lines, dataset)
@@ -50,7 +59,7 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
     settings, fitted = fit_memory(settings, estimator, device)
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     remaining = max(0, settings.last_step - adapter.step)
-    return {
+    found: dict[str, Any] = {
         "settings": settings.to_dict(),
         "model": {
             "name": model.name,
@@ -77,6 +86,20 @@ def plan(settings: TrainSettings, workspace: Workspace) -> dict[str, Any]:
         **_validation(settings, sides, adapter, path),
         **({"chosen_for_memory": dict(fitted.chosen)} if fitted else {}),
     }
+    validation = found.get("validation", {"predictions": 0, "measurements": 1, "measured_pictures": 0})
+    predictions = validation["predictions"] // validation["measurements"]
+    work = Workload(settings, model, adapter, dataset, lines, device, predictions)
+    times = RunTimes(work, timing, lambda: _prepared(work, workspace))
+    to_encode = sum(files.read(sample) is None for sample in dataset) if files else len(dataset)
+    with computing_threads(settings.threads):
+        duration = planned_duration(times, to_encode + validation["measured_pictures"])
+    return {**found, "duration": duration}
+
+
+def _prepared(work: Workload, workspace: Workspace) -> DiffusionModel:
+    """The model as the run will have it. It is cast, not loaded anew: what it computes does not matter here."""
+    model = work.model.to(work.model.device, PRECISIONS[work.settings.precision])
+    return place(model, work.settings, workspace, work.device)
 
 
 def _validation(settings: TrainSettings, sides: Sides, adapter: Adapter, path: Path) -> dict[str, Any]:

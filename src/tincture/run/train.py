@@ -43,6 +43,7 @@ from tincture.run.ownership import (
 from tincture.run.previews import Cards, Previewer
 from tincture.run.records import arithmetics, preview_drawing, provenance, write_records
 from tincture.run.relocate import relocated
+from tincture.run.timing import Workload, remember_run
 from tincture.settings.train import MEMORY_SETTINGS, TrainSettings
 from tincture.training import checkpoint
 from tincture.training.checkpoint import Retention
@@ -283,9 +284,10 @@ def _run(
     )
     if settings.preview_every:
         watchers.append(_previewer(run, folder))
-    watchers.extend(callbacks)
+    watchers += [run.time_left, *callbacks]
     with shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)):
         interrupted = trainer.run(watchers, stop)
+    _remember_times(run)
     loss, _ = trainer.window.window()
     return RunResult(
         *(saver.saved_at, folder.path, trainer.global_step, loss, interrupted, seconds.value, trainer.ending),
@@ -304,6 +306,16 @@ def _validation(run: Components, folder: RunFolder, path: Path, watchers: list[C
     best = BestFile(run, folder, path, validator)
     watchers += [ValidationLog(folder.validation_csv, validator.measured), validator, best]
     return best
+
+
+def _remember_times(run: Components) -> None:
+    """For later plans."""
+    held_out, trained = run.grids or (None, None)
+    predictions = held_out.predictions + trained.predictions if held_out and trained else 0
+    device = run.model.device
+    work = Workload(run.settings, run.model, run.adapter, run.dataset, run.lines, device, predictions)
+    alone = not run.settings.cache_dir and run.grids is None  # else some may have been known, or belong to validation
+    remember_run(work, run.time_left, encoded=len(run.dataset) if alone else 0)
 
 
 class _Seconds:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from tincture.adapters.adapter import Adapter, AuxiliaryLoss
+from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
+from tincture.data.latents import LatentCache
 from tincture.events import Progressed
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.run.data import possible_prompts
@@ -81,6 +83,35 @@ def make_trainer(
     )
     trainer.conditioning.on_progress = lambda done, total: trainer.emit(Progressed(PROMPTS, done, total))
     return trainer
+
+
+def make_sample_trainer(
+    settings: TrainSettings,
+    model: DiffusionModel,
+    adapter: Adapter,
+    latents: LatentCache,
+    prompts: Sequence[str],
+    size: tuple[int, int],
+) -> Trainer:
+    """A trainer whose steps have the shapes of a run's, to see what such a step takes.
+
+    Args:
+        latents: make up a micro-batch, all of them of one size.
+        prompts: one for each.
+        size: width and height of their pictures in pixels.
+    """
+    count, (width, height), stride = len(latents), size, model.vae_scale_factor
+    weight = torch.ones(1, height // stride, width // stride, device=latents.means[0].device)
+    data = TrainingData(
+        plan=BatchPlan([size] * count, count, settings.seed),
+        latents=latents,
+        prompt=lambda index, global_step, slot: prompts[index],
+        latent_sampling_method=settings.latent_sampling_method,
+        weights=[weight] * count if settings.use_weight else None,
+        time_ids=[model.time_ids(size, (0, 0), size).to(weight.device)] * count if model.family.knows_sizes else None,
+    )
+    auxiliary = adapter.auxiliary_loss(settings.to_dict(), model, lambda: [weight[0]] * count)
+    return make_trainer(settings, model, adapter, data, make_optimizer(settings, adapter), auxiliary_loss=auxiliary)
 
 
 def known_prompts(

@@ -164,6 +164,7 @@ def test_a_flag_can_switch_off_what_the_run_file_switches_on(recipe: FakeRecipe,
         (["train", "--steps", "3", "embedding", "cat", "--data", "d"], "behind 'embedding'"),
         (["train", "embedding", "--data", "d"], "name is missing"),
         (["train", "embedding", "cat"], "data is missing"),
+        (["train", "embedding", "cat", "--data", "d", "--no-timing"], "--no-timing leaves something out of what"),
         (["train", "--data", "d"], "kind is missing"),
         (["train", "--config", "absent.toml"], "absent.toml"),
         (["train", "embedding", "a/b", "--data", "d", "--steps", "0"], "2 settings are not allowed"),
@@ -192,15 +193,23 @@ def test_dry_run_shows_a_run_file_and_trains_nothing(
             {"size": "448x576", "pictures": 2, "cropped": 0.0312},
         ],
         "micro_batches_per_epoch": 3,
+        "duration": {"seconds": 47.0, "description": "about 47 s (95 steps of 0.25 s)"},
     }
     assert main(["train", "embedding", "cat", "--data", "d", "--dry-run"]) == 0
     settings = trained(recipe, "plan")
     shown = capsys.readouterr().out
     assert "# pictures: 5\n# skipped x.png: truncated file\n" in shown
     assert "# remarks: One. Two.\n" in shown
+    assert "# duration: about 47 s (95 steps of 0.25 s)\n" in shown
     assert "# buckets: 512x512 3, 448x576 2 (3.1% cropped)\n# micro batches per epoch: 3\n" in shown
     (tmp_path / "again.toml").write_text(shown)
     assert TrainSettings.from_toml(tmp_path / "again.toml") == settings.resolved().replace(precision="bf16")
+
+
+def test_a_dry_run_measures_how_long_the_run_will_take_unless_told_not_to(recipe: FakeRecipe) -> None:
+    asked = ["train", "embedding", "cat", "--data", "d", "--dry-run"]
+    assert main(asked) == main([*asked, "--no-timing"]) == 0
+    assert [keywords["timing"] for _, _, keywords in recipe.calls] == ["measure", "none"]
 
 
 def test_dry_run_as_json(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.cli.test_progress import steps_done
 from tincture.events import Progressed, RolledBack, RunEnded, RunPrepared, RunStarted, Stage, StepEnd
-from tincture.run.duration import DRAWING, SAVING, Agenda, TimeLeft, in_words
+from tincture.run.duration import DRAWING, SAVING, VALIDATING, Agenda, TimeLeft, in_words
 
 SETTINGS: dict[str, Any] = {"preview_every": 20, "save_every": 30, "preview_prompts": ("a", "b"), "preview_steps": 10}
 
@@ -129,13 +129,13 @@ def test_what_failed_is_not_measured() -> None:
 @pytest.mark.parametrize("every", [0, 1, 3, 5, 7, 20, 100])
 @pytest.mark.parametrize("steps", [1, 20, 21])
 def test_what_is_ahead_is_what_a_run_does(steps: int, every: int) -> None:
-    """Against the rules as they are written for a run: after each such step, and previews also after the last."""
-    agenda = Agenda({"preview_every": every, "save_every": every}, steps, 5)
+    """Against the rules as they are written for a run: previews and validations come after the last step too."""
+    agenda = Agenda({"preview_every": every, "save_every": every, "validation_every": every}, steps, 5)
     for start in range(steps + 1):
         later = range(start + 1, steps + 1)
         drawn = [step for step in later if every and (step % every == 0 or step == steps)]
         saved = [step for step in later if every and step % every == 0]
-        assert agenda.ahead(start) == {DRAWING: len(drawn), SAVING: len(saved) + 1}
+        assert agenda.ahead(start) == {DRAWING: len(drawn), VALIDATING: len(drawn), SAVING: len(saved) + 1}
 
 
 def test_durations_in_words() -> None:

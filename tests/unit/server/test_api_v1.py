@@ -279,6 +279,10 @@ def test_a_plan_tells_what_a_training_would_do(service: Service, client: TestCli
     plan = client.post(f"{V1}/plan", json={"settings": training(steps=8)["settings"]})
     assert plan.status_code == 200
     assert (plan.json()["steps"], plan.json()["epochs"], plan.json()["buckets"][0]["size"]) == (8, 2.0, "64x64")
+    assert plan.json()["duration"]["description"] == "asked to measure"
+    untimed = client.post(f"{V1}/plan", json={"settings": training(steps=8)["settings"], "timing": "none"})
+    assert untimed.json()["duration"]["description"] == "asked to none"
+    assert client.post(f"{V1}/plan", json={"settings": training()["settings"], "timing": "x"}).status_code == 422
     service.model_work.file_process.error = DataError("There are no pictures.")  # type: ignore[attr-defined]
     refused = client.post(f"{V1}/plan", json={"settings": training()["settings"]})
     assert (refused.status_code, refused.json()["error"]) == (422, "DataError")

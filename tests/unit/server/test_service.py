@@ -266,10 +266,22 @@ def test_a_plan_is_made_of_checked_settings_for_the_servers_device(service: Serv
     assert name == "plan" and arguments["settings"]["steps"] == 7
     assert arguments["settings"]["device"] == service.settings.device[0]
     assert arguments["settings"]["data"] == str(tmp_path / "pictures")
+    assert arguments["timing"] == "measure"
+    service.model_work.plan("train", training()["settings"], "none")
+    assert asked(service)[1]["timing"] == "none"
     with pytest.raises(ForbiddenPathError):
         service.model_work.plan("train", training(data="../elsewhere")["settings"])
     with pytest.raises(UsageError, match="Only a training"):
         service.model_work.plan("preprocess", {})
+
+
+def test_while_a_job_runs_a_plan_measures_no_times(service: Service) -> None:
+    job = service.queue.submit("train", training()["settings"], source="api")
+    service.queue.store.update(job.id, state=JobState.RUNNING)
+    service.model_work.plan("train", training()["settings"])
+    assert asked(service)[1]["timing"] == "known"
+    service.model_work.plan("train", training()["settings"], "none")
+    assert asked(service)[1]["timing"] == "none"
 
 
 def test_adapters_are_made_where_none_of_that_name_is(service: Service) -> None:

@@ -12,11 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
-
 from tincture.adapters.adapter import Adapter
 from tincture.data import captions
-from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
 from tincture.data.latents import pictures_at_once
 from tincture.models.devices import PRECISIONS
@@ -27,9 +24,9 @@ from tincture.run.data import possible_prompts, preview_prompts, prompt_draw
 from tincture.run.duration import ENCODING, PROMPTS
 from tincture.run.grids import at_once, measured, validation_prompts
 from tincture.run.memory.rehearsal import Rehearsal, StepMemory
-from tincture.run.trainer import known_prompts, make_optimizer, make_trainer, prompts_in_memory
+from tincture.run.trainer import known_prompts, make_sample_trainer, prompts_in_memory
 from tincture.settings.train import TrainSettings
-from tincture.training.trainer import Trainer, TrainingData
+from tincture.training.trainer import Trainer
 
 T = TypeVar("T")
 
@@ -199,22 +196,11 @@ class MemoryEstimator:
     def _trainer_maker(
         self, settings: TrainSettings, rehearsal: Rehearsal, count: int, width: int, height: int
     ) -> Callable[[DiffusionModel, Adapter], Trainer]:
-        size, stride = (width, height), self.model.vae_scale_factor
         prompts = self._longest_prompts(count)
-        weight = torch.ones(1, height // stride, width // stride)
 
         def make(model: DiffusionModel, adapter: Adapter) -> Trainer:
-            data = TrainingData(
-                plan=BatchPlan([size] * count, count, settings.seed),
-                latents=rehearsal.cached_latents(count, width, height),
-                prompt=lambda index, global_step, slot: prompts[index],
-                latent_sampling_method=settings.latent_sampling_method,
-                weights=[weight] * count if settings.use_weight else None,
-                time_ids=[model.time_ids(size, (0, 0), size)] * count if model.family.knows_sizes else None,
-            )
-            auxiliary = adapter.auxiliary_loss(settings.to_dict(), model, lambda: [weight[0]] * count)
-            optimizer = make_optimizer(settings, adapter)
-            return make_trainer(settings, model, adapter, data, optimizer, auxiliary_loss=auxiliary)
+            latents = rehearsal.cached_latents(count, width, height)
+            return make_sample_trainer(settings, model, adapter, latents, prompts, (width, height))
 
         return make
 

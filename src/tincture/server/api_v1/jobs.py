@@ -165,9 +165,9 @@ class JobEndpoints:
         return _answer(self._service.queue.retry(job_id))
 
     async def plan(self, request: PlanRequest) -> Plan:
-        """What a training would do: pictures, sizes, steps, epochs, memory. Nothing is written; it takes seconds."""
+        """What a training would do: pictures, sizes, steps, memory, time. Nothing is written; it takes seconds."""
         settings = without_nulls(request.settings)
-        plan = await self._patient.call(lambda: self._service.model_work.plan(request.kind, settings))
+        plan = await self._patient.call(lambda: self._service.model_work.plan(request.kind, settings, request.timing))
         return Plan(**plan)
 
     def interrupt(self) -> Interrupted:

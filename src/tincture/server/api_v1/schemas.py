@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from tincture.kinds.registry import AdapterKind, kind_names
+from tincture.run.duration import Timing
 from tincture.server.api_v1.request_models import BaseRequest, limits_of, option_field, with_fields
 from tincture.server.queue.jobs import HIGHEST_PRIORITY, JobKind, JobState, Wanted
 from tincture.settings.conversion import CONVERSION_FIELDS, INSPECTION_FIELDS
@@ -162,6 +163,25 @@ class PlanRequest(Request):
 
     kind: Literal["train"] = "train"
     settings: dict[str, Any] = Field(description="As of a job.")
+    timing: Timing = Field(
+        "measure",
+        description="measure: how long it will take is measured, unless it is known or a job runs; known: it is told "
+        "if it is known; none: it is left out.",
+    )
+
+
+class PlannedDuration(BaseModel):
+    """How long a training will take; null where that is not known."""
+
+    seconds: float | None = Field(description="In all, without loading the model.")
+    step_s: float | None = Field(description="Seconds of a step.")
+    preview_s: float | None = Field(description="Seconds of a preview, with all its pictures.")
+    previews: int = Field(description="How many previews there will be.")
+    validation_s: float | None = Field(description="Seconds of a validation.")
+    validations: int = Field(description="How many validations there will be.")
+    encoding_s: float | None = Field(description="Seconds of encoding the pictures.")
+    measured: Literal["now", "earlier", "no"]
+    description: str = Field(description="The same for people.")
 
 
 class PlannedModel(BaseModel):
@@ -198,6 +218,7 @@ class Plan(BaseModel):
     trained_numbers: int
     memory_mib: dict[str, float] = Field(description="peak, then the most of each phase and of each part.")
     chosen_for_memory: dict[str, Any] | None = Field(None, description="Settings that vram chose.")
+    duration: PlannedDuration | None = None
 
 
 # --- adapters, pictures, data sets -----------------------------------------------------------------------------------

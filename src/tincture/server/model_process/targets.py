@@ -27,6 +27,7 @@ from tincture.models.devices import resolve_device
 from tincture.preprocessing.captioning import Captioner
 from tincture.preprocessing.describing import load_models
 from tincture.run import doctor
+from tincture.run.duration import Timing
 from tincture.run.memory.fit import is_shortage
 from tincture.server.errors import ConflictError, StoppedError
 from tincture.server.requests.pictures import facts_of
@@ -77,9 +78,9 @@ def open_resources(workspace: Workspace, report: Report) -> Resources:
     return Resources(workspace, report)
 
 
-def plan(resources: Resources, *, settings: Mapping[str, Any]) -> dict[str, Any]:
+def plan(resources: Resources, *, settings: Mapping[str, Any], timing: Timing = "measure") -> dict[str, Any]:
     """See ``recipe.plan``."""
-    return recipe.plan(TrainSettings.from_dict(settings), resources.workspace)
+    return recipe.plan(TrainSettings.from_dict(settings), resources.workspace, timing)
 
 
 def create(resources: Resources, *, kind: str, name: str, **options: Any) -> Path:

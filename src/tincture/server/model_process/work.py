@@ -13,9 +13,10 @@ from typing import Any, cast
 
 from tincture.errors import UsageError
 from tincture.kinds.registry import find_kind, kind_names
+from tincture.run.duration import Timing
 from tincture.server.errors import ConflictError
 from tincture.server.model_process.client import ModelProcess
-from tincture.server.queue.jobs import JobKind, held_adapter
+from tincture.server.queue.jobs import JobKind, JobState, held_adapter
 from tincture.server.queue.queue import AUTO, JobQueue
 from tincture.server.requests.adapters import checked_options
 from tincture.server.requests.conversion import checked_conversion, checked_inspection
@@ -88,8 +89,10 @@ class ModelWork:
         self.file_process.close()
         self.drawing_process.close()
 
-    def plan(self, kind: JobKind, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def plan(self, kind: JobKind, settings: Mapping[str, Any], timing: Timing = "measure") -> dict[str, Any]:
         """What a training would do, with nothing written: see ``recipe.plan``. Takes seconds.
+
+        While a job runs, no times are measured: they would be wrong, and disturb it.
 
         Raises:
             UsageError: as ``submit``.
@@ -100,7 +103,9 @@ class ModelWork:
         checked, _, _ = self._queue.checked(kind, settings)
         if checked["device"] == AUTO:
             checked["device"] = self._settings.device[0]
-        return cast(dict[str, Any], self.file_process.call("plan", settings=checked))
+        if timing == "measure" and self._queue.jobs([JobState.RUNNING], limit=1):
+            timing = "known"
+        return cast(dict[str, Any], self.file_process.call("plan", settings=checked, timing=timing))
 
     def create_adapter(self, kind: str, name: str, *, model: str = "", **options: Any) -> Path:
         """A new adapter; see ``recipe.create``. ``model`` empty: the workspace's first, or picto.

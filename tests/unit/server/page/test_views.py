@@ -77,6 +77,7 @@ PLAN: dict[str, Any] = {
     "trained_numbers": 112,
     "memory_mib": {"peak": 2048.0, "training": 2048.0, "weights of unet": 12.5},
     "chosen_for_memory": {"precision": "bf16"},
+    "duration": {"description": "about 1 h 40 min <if so>"},
 }
 
 
@@ -91,6 +92,7 @@ def test_a_plan_tells_everything_and_escapes_it() -> None:
         "2.5%",
         "at most 2.00 GiB",
         "Precision, chosen",
+        "about 1 h 40 min &lt;if so&gt;",
         "1 picture left out",
         "2 pictures are &lt;small&gt;.",
         "&lt;x&gt;.png: cannot be read",

@@ -31,6 +31,8 @@ def _title(plan: Mapping[str, Any]) -> str:
 def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     settings, model = plan["settings"], plan["model"]
     batch, accumulated = settings["batch_size"], settings["gradient_accumulation_steps"]
+    if "duration" in plan:
+        yield "Takes", plan["duration"]["description"]
     yield "Base model", f"{model['name']}: {model['family']}, predicts {model['predicts']}"
     yield "Pictures", f"{plan['pictures']:,}, {_count(plan['samples_per_epoch'], 'sample')} an epoch"
     yield "Epochs", f"{plan['epochs']:,g}"

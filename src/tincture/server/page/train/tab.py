@@ -40,7 +40,7 @@ FROM_TRY: Mapping[str, str] = {
 }
 
 
-NO_PLAN = "Show plan tells steps, epochs, the sizes that the pictures get, and the memory that it takes."
+NO_PLAN = "Show plan tells steps, epochs, the sizes that the pictures get, and the memory and the time that it takes."
 
 
 class TrainTab:
