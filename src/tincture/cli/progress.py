@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
@@ -34,10 +34,10 @@ _TRAINING = "training"
 
 @contextmanager
 def progress(console: Console | None = None) -> Iterator[Callback]:
-    """Give a watcher of the run: what it shows ends with the context."""
+    """Give a watcher of the run: what it shows ends with the context. No run ends since nothing can be shown."""
     console = console or Console(file=sys.stderr)
     if not console.is_terminal:
-        yield Lines(functools.partial(_print, console))
+        yield _Unharmed(Lines(functools.partial(_print, console)))
         return
     time_left = TimeLeft()
     columns = (
@@ -46,8 +46,24 @@ def progress(console: Console | None = None) -> Iterator[Callback]:
         TextColumn("{task.fields[numbers]}"),
         _Left(time_left),
     )
-    with Progress(*columns, console=console) as shown:
-        yield Bar(shown, time_left)
+    shown = Progress(*columns, console=console)
+    shown.start()
+    try:
+        yield _Unharmed(Bar(shown, time_left))
+    finally:
+        with suppress(OSError):
+            shown.stop()
+
+
+class _Unharmed:
+    """A watcher that writes: where its terminal was closed, or its log's disk is full, it writes nothing."""
+
+    def __init__(self, watcher: Callback) -> None:
+        self._watcher = watcher
+
+    def on_event(self, event: Event) -> None:
+        with suppress(OSError):
+            self._watcher.on_event(event)
 
 
 class Bar:

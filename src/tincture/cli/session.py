@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
@@ -46,8 +47,9 @@ class Session:
         print(json.dumps(result, indent=2, default=str, ensure_ascii=False) if self.json else text)
 
     def say(self, text: str) -> None:
-        """Write a remark to stderr, where it does not mix with results."""
-        print(text, file=sys.stderr)
+        """Write a remark to stderr, where it does not mix with results; a terminal that was closed goes without."""
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr)
 
 
 def with_flags(sentence: str) -> str:

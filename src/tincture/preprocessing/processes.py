@@ -128,7 +128,7 @@ def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[..., ResultT], *arguments: JobT) -> Future[ResultT]:
-    """Submitting starts processes. They are born with SIGINT blocked: Ctrl-C is the caller's business alone."""
+    """Submitting starts processes. They are born with SIGINT and SIGHUP blocked, which are the caller's business."""
     with _uninterrupted():
         return pool.submit(function, *arguments)
 
@@ -139,7 +139,7 @@ def _uninterrupted() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
@@ -148,7 +148,8 @@ def _uninterrupted() -> Iterator[None]:
 
 def _begin() -> None:
     """What every process does first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(ImportError):
         import cv2

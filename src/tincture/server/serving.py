@@ -27,6 +27,7 @@ from tincture.workspace import Workspace
 
 INTERRUPTED = 130
 OPEN_FILES = 2**15
+_HANG_UP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # there is none on Windows
 
 Report = Callable[[str], None]
 
@@ -37,7 +38,9 @@ def serve(
     report: Report,
     listening: Callable[[Mapping[str, Any]], None] = lambda facts: None,
 ) -> int:
-    """Serves until SIGINT or SIGTERM; running jobs then finish their step, save, and go on at the next start.
+    """Serves until SIGINT, SIGTERM or SIGHUP; running jobs then finish their step, save, and go on at the next start.
+
+    A SIGHUP that is ignored when this begins, as nohup has it, stays ignored.
 
     Args:
         workspace: where models and adapters lie.
@@ -46,7 +49,7 @@ def serve(
         listening: called with ``url``, ``root``, ``state_dir``, ``page`` and ``pid`` once requests are answered.
 
     Returns:
-        The exit code: 130 after SIGINT, 0 after SIGTERM.
+        The exit code: 130 after SIGINT, 0 after SIGTERM or SIGHUP.
 
     Raises:
         UsageError: the address is taken, or is none of this machine's.
@@ -69,7 +72,7 @@ def serve(
             listening({**facts, "pid": os.getpid()})
 
         server.ready = ready
-        with _only_faults_logged():
+        with _only_faults_logged(), _hang_up_heard(server):
             try:
                 _run(server, app, listener)
             finally:
@@ -92,6 +95,8 @@ class _Server(uvicorn.Server):
             self.ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit and sig == _HANG_UP:
+            return  # it may come twice for a terminal that is closed once
         if self.should_exit:
             # Jobs find that their server is gone, save by themselves, and go on at the next start.
             self._report("leaving at once; running jobs save by themselves")
@@ -99,6 +104,20 @@ class _Server(uvicorn.Server):
         self.ended_by, self.should_exit = sig, True
         self._stopping.set()
         self._report("stopping: running jobs finish their step and save; once more to leave at once")
+
+
+@contextmanager
+def _hang_up_heard(server: _Server) -> Iterator[None]:
+    """A terminal that is closed asks for an orderly end too, which uvicorn by itself does not hear."""
+    main = threading.current_thread() is threading.main_thread()
+    if _HANG_UP is None or not main or signal.getsignal(_HANG_UP) is signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(_HANG_UP, server.handle_exit)
+    try:
+        yield
+    finally:
+        signal.signal(_HANG_UP, before)
 
 
 def _run(server: _Server, app: FastAPI, listener: socket.socket) -> None:

@@ -57,7 +57,9 @@ class ProgressReporter:
 def main(arguments: list[str]) -> None:
     """Serves calls until the parent ends."""
     module, root, file = arguments
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to end
+    # Ctrl-C, and a terminal that is closed, reach the whole group; the parent says when to end.
+    for number in {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}:
+        signal.signal(number, signal.SIG_IGN)
     os.set_inheritable(int(file), False)
     channel = Channel(Connection(int(file)))
     report = ProgressReporter(channel)

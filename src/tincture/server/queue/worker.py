@@ -264,6 +264,9 @@ def main(arguments: Sequence[str]) -> int:
     # Ctrl-C is meant for the server, which then asks for what it wants.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: control.obey("stop"))
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up and signal.getsignal(hang_up) is not signal.SIG_IGN:  # as it is under nohup
+        signal.signal(hang_up, lambda *_: control.obey("stop"))
     threading.Thread(target=control.listen, args=[sys.stdin.fileno()], name="orders", daemon=True).start()
     return run(JobFolder(Path(arguments[0])), control)
 

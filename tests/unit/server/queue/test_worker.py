@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -276,3 +278,17 @@ def test_orders_come_by_a_pipe_whose_end_is_an_order_too(orders: bytes, early: b
     assert control.stop.is_set()
     with pytest.raises(worker.StoppedEarly):  # nobody is there any more
         control.on_event(Progressed("latents", 1, 5))
+
+
+@pytest.mark.parametrize(("ignored", "stops"), [(False, True), (True, False)], ids=["terminal", "nohup"])
+def test_a_worker_that_is_hung_up_stops_and_saves_unless_it_shall_not_hear_it(ignored: bool, stops: bool) -> None:
+    code = (
+        "import os, signal; from tincture.server.queue import worker\n"
+        f"signal.signal(signal.SIGHUP, signal.{'SIG_IGN' if ignored else 'SIG_DFL'})\n"
+        "def run(folder, control):\n"
+        "    os.kill(os.getpid(), signal.SIGHUP); os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    return int(control.stop.is_set())\n"
+        "worker.run = run; raise SystemExit(worker.main(['folder']))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        assert process.wait(60) == stops

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+import uvicorn
+
+from tincture.server.serving import _hang_up_heard, _Server
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def server(said: list[str]) -> _Server:
+    return _Server(uvicorn.Config("none"), said.append, threading.Event())
+
+
+def test_a_closed_terminal_asks_for_an_orderly_end_however_often(server: _Server, said: list[str]) -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with _hang_up_heard(server):
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert server.should_exit and server._stopping.is_set()
+    assert len(said) == 1 and said[0].startswith("stopping: running jobs finish their step and save")
+    assert signal.getsignal(signal.SIGHUP) == before
+
+
+def test_nohup_is_respected(server: _Server) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _hang_up_heard(server):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not server.should_exit
+    finally:
+        signal.signal(signal.SIGHUP, before)
