@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ from tincture.formats.tensor_file import refuse_large_file
 # Forty times the usual layers of Stable Diffusion 1 fit, and two thousand tensors at some fifty steps each.
 _LARGEST_FILE, _MOST_STEPS = 4 * 2**30, 100_000
 _NEEDED = "give the file of a hypernetwork"
+# Of the extension Hypernetwork-MonkeyPatch, whose blocks add their layers to the input, stretched to their width.
+_RESIDUAL_KEYS = ("skip_connection", "upsample_linear")
+_RESIDUAL_NAME = re.compile(r"linear\.\d+\.(linear|upsample_layer)\.")
 # The webui passes over string keys it does not know.
 _PROVENANCE_KEY = "tincture"
 _METADATA_DESCRIPTION = "tincture.hypernetwork"
@@ -92,6 +96,7 @@ def read_hypernetwork_file(path: str | os.PathLike[str]) -> HypernetworkFile:
         pairs, description, provenance = _parse_torch(path, parse_torch(path, content, _MOST_STEPS, _NEEDED))
     if not pairs:
         raise FileFormatError(f"{os.fspath(path)} is no hypernetwork: it has no layers keyed by context width.")
+    _refuse_residual(path, description, pairs)
     states = {width: read_pair(path, width, pair) for width, pair in pairs.items()}
     structure = numbers(path, description, "layer_structure") or (1, 2, 1)
     check_shapes(path, states, structure)
@@ -112,6 +117,19 @@ def read_hypernetwork_file(path: str | os.PathLike[str]) -> HypernetworkFile:
         optional_info=text_of(description.get("optional_info")) or None,
         provenance=provenance,
     )
+
+
+def _refuse_residual(path: str | os.PathLike[str], description: Mapping[Any, Any], pairs: Mapping[int, Any]) -> None:
+    """Refuses what an extension of the webui made of other layers, which the webui itself cannot use either."""
+    states = (state for pair in pairs.values() if isinstance(pair, tuple | list) for state in pair)
+    names = (str(name) for state in states if isinstance(state, Mapping) for name in state)
+    found = next((key for key in _RESIDUAL_KEYS if description.get(key)), None)
+    if found or any(_RESIDUAL_NAME.match(name) for name in names):
+        raise FileFormatError(
+            f"{os.fspath(path)} is a residual hypernetwork ({found or _RESIDUAL_KEYS[0]}), as the extension "
+            f"Hypernetwork-MonkeyPatch makes them; these are not supported, and act in the webui only with that "
+            f"extension. Use one that was made without residual blocks."
+        )
 
 
 _Parsed = tuple[dict[int, Any], Mapping[Any, Any], dict[str, Any]]

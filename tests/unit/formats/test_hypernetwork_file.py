@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.unit.formats.webui_gate import refusals
+from tincture.adapters.files.inspection import inspect_file
 from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
 from tincture.errors import FileFormatError, TinctureError
 from tincture.formats.hypernetwork_file import read_hypernetwork_file
@@ -331,3 +332,33 @@ def test_saving_does_not_change_the_global_random_state(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     Hypernetwork.load(GOLDEN / "plain-121.pt").save(tmp_path / "copy.pt")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- of an extension of the webui -------------------------------------------------------------------------------------
+
+BLOCKS = {"linear.0.linear.0.weight": torch.ones(4, 4), "linear.0.linear.0.bias": torch.ones(4)}
+STRETCHED = {"linear.0.upsample_layer.weight": torch.ones(4, 4), **BLOCKS}
+
+
+@pytest.mark.parametrize(
+    ("state", "keys", "word"),
+    [
+        (BLOCKS, {"skip_connection": True, "upsample_linear": None}, "skip_connection"),
+        (STRETCHED, {"skip_connection": False, "upsample_linear": "Linear"}, "upsample_linear"),
+        (BLOCKS, {}, "skip_connection"),
+    ],
+)
+def test_residual_hypernetworks_are_named(
+    state: dict[str, torch.Tensor], keys: dict[str, object], word: str, tmp_path: Path
+) -> None:
+    torch.save({4: (state, state), "layer_structure": [1, 1], **keys}, tmp_path / "a.pt")
+    for reader in (Hypernetwork.load, inspect_file):
+        with pytest.raises(FileFormatError, match=rf"is a residual hypernetwork \({word}\), as the extension"):
+            reader(tmp_path / "a.pt")
+
+
+def test_what_the_extension_makes_without_residual_blocks_is_read(tmp_path: Path) -> None:
+    state = {"linear.0.weight": torch.ones(4, 4), "linear.0.bias": torch.ones(4)}
+    keys = {"layer_structure": [1, 1], "skip_connection": False, "upsample_linear": None}
+    torch.save({4: (state, state), **keys}, tmp_path / "a.pt")
+    assert Hypernetwork.load(tmp_path / "a.pt").sizes == [4]
