@@ -8,6 +8,7 @@ stable-diffusion-webui's.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
@@ -319,8 +320,10 @@ class Hypernetwork(Adapter):
         except UsageError as error:
             raise FileFormatError(f"{os.fspath(path)} cannot be used: {error}") from error
         except RuntimeError as error:
+            named = re.search(r'"([\w.]{1,100})"', str(error))  # the first weight that torch finds missing or too much
+            example = f", for example {named[1]}" if named else ""
             raise FileFormatError(
-                f"{os.fspath(path)} is damaged: its weights do not fit its description ({error})."
+                f"{os.fspath(path)} is damaged: its weights do not fit its description{example}."
             ) from error
 
 

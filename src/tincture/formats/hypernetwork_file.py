@@ -32,6 +32,7 @@ from tincture.formats.hypernetwork_states import State, check_shapes, context_wi
 from tincture.formats.metadata import json_object, metadata_of, provenance_of, text_of
 from tincture.formats.safetensors_file import is_safetensors, parse_safetensors, write_safetensors
 from tincture.formats.tensor_file import refuse_large_file
+from tincture.kinds.layer_structure import legacy_dropout_structure
 
 # Forty times the usual layers of Stable Diffusion 1 fit, and two thousand tensors at some fifty steps each.
 _LARGEST_FILE, _MOST_STEPS = 4 * 2**30, 100_000
@@ -193,7 +194,7 @@ def write_hypernetwork_pt(path: str | os.PathLike[str], file: HypernetworkFile) 
         )
         for width, pair in sorted(file.states.items())
     }
-    content |= _description(file)
+    content |= as_written(file)
     if file.provenance:
         content[_PROVENANCE_KEY] = json.dumps(file.provenance, sort_keys=True)
     atomic_torch_save(content, path)
@@ -218,7 +219,7 @@ def write_hypernetwork_safetensors(path: str | os.PathLike[str], file: Hypernetw
         title=file.name,
         usage_hint=f"<hypernet:{file.name}:1>",
     )
-    metadata[_METADATA_DESCRIPTION] = json.dumps(_description(file))
+    metadata[_METADATA_DESCRIPTION] = json.dumps(as_written(file))
     write_safetensors(path, tensors, metadata)
 
 
@@ -237,20 +238,27 @@ def write_hypernetwork_file(path: str | os.PathLike[str], file: HypernetworkFile
     HYPERNETWORK_WRITERS[kind](path, file)
 
 
-def _description(file: HypernetworkFile) -> dict[str, Any]:
-    """The description in the words of the webui's file."""
+def as_written(file: HypernetworkFile) -> dict[str, Any]:
+    """The description in the words of the webui's file, so that it acts the same in as many programs as can be.
+
+    The webui goes by the dropout structure where there is one; ComfyUI knows ``use_dropout`` alone, and then drops out
+    while pictures are drawn. It knows no activation None.
+    """
+    dropout = file.dropout_structure
+    if dropout is None and file.use_dropout:
+        dropout = legacy_dropout_structure(file.layer_structure, file.last_layer_dropout)
     return {
         "step": file.step,
         "name": file.name,
         "layer_structure": list(file.layer_structure),
-        "activation_func": file.activation_func,
+        "activation_func": file.activation_func or "linear",
         "is_layer_norm": file.add_layer_norm,
         "weight_initialization": file.weight_init,
         "sd_checkpoint": file.model_hash or None,
         "sd_checkpoint_name": file.model_name or None,
         "activate_output": file.activate_output,
-        "use_dropout": file.use_dropout,
-        "dropout_structure": None if file.dropout_structure is None else list(file.dropout_structure),
+        "use_dropout": False,
+        "dropout_structure": None if dropout is None else list(dropout),
         "last_layer_dropout": file.last_layer_dropout,
         "optional_info": file.optional_info,
     }

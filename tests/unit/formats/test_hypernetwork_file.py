@@ -12,7 +12,7 @@ from tests.unit.formats.webui_gate import refusals
 from tincture.adapters.files.inspection import inspect_file
 from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
 from tincture.errors import FileFormatError, TinctureError
-from tincture.formats.hypernetwork_file import read_hypernetwork_file
+from tincture.formats.hypernetwork_file import read_hypernetwork_file, write_hypernetwork_pt
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 NAMES = ("plain-121", "relu-optim", "swish-ln-dropout")
@@ -71,6 +71,8 @@ def test_golden_files_round_trip(name: str, tmp_path: Path) -> None:
     original = torch.load(GOLDEN / f"{name}.pt", weights_only=True)
     copy = torch.load(tmp_path / "copy.pt", weights_only=True)
     assert list(copy) == [*sorted(key for key in original if isinstance(key, int)), *DESCRIPTION]
+    # The webui goes by the structure; ComfyUI by this alone, and then drops out while pictures are drawn.
+    original["use_dropout"] = False
     assert {key: copy[key] for key in DESCRIPTION} == {key: original[key] for key in DESCRIPTION}
     for width in (key for key in original if isinstance(key, int)):
         assert isinstance(copy[width], tuple)
@@ -138,10 +140,37 @@ def test_use_dropout_without_a_structure(
     create_hypernetwork("h", [8], [1, 2, 2, 1], dropout_structure=expected).save(tmp_path / "file.pt")
     content = torch.load(tmp_path / "file.pt", weights_only=True)
     del content["dropout_structure"], content["last_layer_dropout"]
+    content["use_dropout"] = True
     if last_layer_dropout is not None:
         content["last_layer_dropout"] = last_layer_dropout
     torch.save(content, tmp_path / "file.pt")
     assert Hypernetwork.load(tmp_path / "file.pt").dropout_structure == expected
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_dropout_and_no_activation_are_written_as_comfyui_takes_them(suffix: str, tmp_path: Path) -> None:
+    """The webui goes by the structure; ComfyUI drops out while drawing where it reads use_dropout."""
+    made = create_hypernetwork("h", [8], [1, 2, 2, 1], dropout_structure=[0, 0.3, 0.1, 0])
+    made.save(tmp_path / f"a.{suffix}")
+    made.activation_func = None
+    made.save(tmp_path / "a.pt")
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert (content["use_dropout"], content["dropout_structure"]) == (False, [0, 0.3, 0.1, 0])
+    assert content["activation_func"] == "linear"
+    read = read_hypernetwork_file(tmp_path / f"a.{suffix}")
+    assert (read.use_dropout, read.dropout_structure) == (False, (0, 0.3, 0.1, 0))
+    assert Hypernetwork.load(tmp_path / f"a.{suffix}").dropout_structure == [0, 0.3, 0.1, 0]
+
+
+def test_the_rule_of_2022_becomes_a_structure_when_it_is_written(tmp_path: Path) -> None:
+    create_hypernetwork("h", [8], dropout_structure=[0, 0.3, 0]).save(tmp_path / "old.pt")
+    old = torch.load(tmp_path / "old.pt", weights_only=True)
+    old |= {"use_dropout": True, "dropout_structure": None, "last_layer_dropout": True}
+    torch.save(old, tmp_path / "old.pt")
+    write_hypernetwork_pt(tmp_path / "new.pt", read_hypernetwork_file(tmp_path / "old.pt"))
+    content = torch.load(tmp_path / "new.pt", weights_only=True)
+    assert (content["use_dropout"], content["dropout_structure"]) == (False, [0, 0.3, 0])
+    assert Hypernetwork.load(tmp_path / "old.pt").dropout_structure == [0, 0.3, 0]
 
 
 def test_widths_written_as_text_count(tmp_path: Path) -> None:
@@ -362,3 +391,12 @@ def test_what_the_extension_makes_without_residual_blocks_is_read(tmp_path: Path
     keys = {"layer_structure": [1, 1], "skip_connection": False, "upsample_linear": None}
     torch.save({4: (state, state), **keys}, tmp_path / "a.pt")
     assert Hypernetwork.load(tmp_path / "a.pt").sizes == [4]
+
+
+def test_layers_that_the_description_does_not_ask_for_are_named_in_one_line(tmp_path: Path) -> None:
+    """A dropout takes a number of the layers' names."""
+    torch.save(minimal() | {"dropout_structure": [0, 0.3, 0]}, tmp_path / "a.pt")
+    with pytest.raises(FileFormatError) as error:
+        Hypernetwork.load(tmp_path / "a.pt")
+    assert str(error.value).endswith("its weights do not fit its description, for example linear.2.weight.")
+    assert "\n" not in str(error.value)

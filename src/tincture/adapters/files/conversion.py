@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from tincture.adapters.files.programs import comfyui_differences
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.adapters.lora import LoraReport, export_lora
 from tincture.errors import DataError, UsageError
@@ -253,7 +254,8 @@ def _hypernetwork(
             HYPERNETWORK_WRITERS[chosen](target, file)
             return {}
 
-        return Conversion(target, "hypernetwork", chosen, file.name, tuple(_left_behind(source)), write)
+        elsewhere = comfyui_differences(file) if chosen == "pt" else ()
+        return Conversion(target, "hypernetwork", chosen, file.name, (*elsewhere, *_left_behind(source)), write)
     options = _checked(lora or LoraOptions(), target)
     network = Hypernetwork.load(source)
     network.name, network.provenance = file.name, file.provenance

@@ -10,12 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tincture.adapters.files.warnings import (
-    COMFYUI_ACTIVATIONS,
-    container_warnings,
-    embedding_warnings,
-    hypernetwork_warnings,
-)
+from tincture.adapters.files.programs import acts_the_same_in
+from tincture.adapters.files.warnings import container_warnings, embedding_warnings, hypernetwork_warnings
 from tincture.errors import FileFormatError
 from tincture.formats.contents import Contents, read_contents
 from tincture.formats.embedding_file import read_embedding_file
@@ -155,8 +151,8 @@ def _hypernetwork(path: Path, found: Contents) -> dict[str, Any]:
     dropout = file.dropout_structure
     if dropout is None and file.use_dropout:
         dropout = legacy_dropout_structure(file.layer_structure, file.last_layer_dropout)
-    portable = (file.activation_func or "linear") in COMFYUI_ACTIVATIONS
-    readers = ["webui", "Forge", *(["ComfyUI"] if portable else [])] if found.container != "safetensors" else []
+    notes = list(hypernetwork_warnings(path, found, file))
+    programs = acts_the_same_in(file, found)
     return {
         "kind": "hypernetwork",
         "format": "safetensors" if found.container == "safetensors" else "pt",
@@ -176,9 +172,10 @@ def _hypernetwork(path: Path, found: Contents) -> dict[str, Any]:
         "model_name": file.model_name,
         "model_hash": file.model_hash,
         "optional_info": file.optional_info,
-        "read_by": [*readers, "Tincture"],
+        "read_by": programs,
+        "acts_the_same_in": programs,
         "provenance": file.provenance,
-        "notes": list(hypernetwork_warnings(path, file)),
+        "notes": notes,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tincture.adapters.files.programs import comfyui_differences
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.errors import FileFormatError
 from tincture.formats.contents import Contents
@@ -12,7 +13,6 @@ from tincture.formats.embedding_content import EmbeddingFile
 from tincture.formats.hypernetwork_file import HypernetworkFile
 from tincture.models.families import MAX_VECTORS
 
-COMFYUI_ACTIVATIONS = ("linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid", "softsign", "mish")
 _KNOWN_WIDTHS = {768, 1024, 1280}
 _PICTURES = ("png", "webp")
 _SUFFIXES = {"safetensors": (".safetensors", ".sft"), "png": (".png",), "webp": (".webp",)}
@@ -49,13 +49,12 @@ def embedding_warnings(path: Path, found: Contents, file: EmbeddingFile) -> Iter
         yield f"It has more vectors than the {MAX_VECTORS} that a prompt has room for in a row."
 
 
-def hypernetwork_warnings(path: Path, file: HypernetworkFile) -> Iterator[str]:
-    """Of a hypernetwork's name, activation and weights, and why it cannot be used if it cannot."""
+def hypernetwork_warnings(path: Path, found: Contents, file: HypernetworkFile) -> Iterator[str]:
+    """Of a hypernetwork's name and weights, where it acts otherwise, and why it cannot be used if it cannot."""
     yield from _name_warnings(path, file.name)
     if not any(bool(tensor.any()) for pair in file.states.values() for state in pair for tensor in state.values()):
         yield "All its weights are 0, so it changes nothing."
-    if file.activation_func and file.activation_func not in COMFYUI_ACTIVATIONS:
-        yield f"ComfyUI does not know the activation {file.activation_func!r}."
+    yield from comfyui_differences(file, None if found.container == "safetensors" else found.values)
     try:
         Hypernetwork.load(path)
     except FileFormatError as error:

@@ -154,7 +154,8 @@ def test_hypernetworks_there_and_back_to_the_byte(first: str, second: str, name:
     source = tmp_path / f"{name}.{first}"
     HYPERNETWORK_WRITERS[first](source, read_hypernetwork_file(GOLDEN / f"{name}.pt"))
     there, back = tmp_path / "there" / f"{name}.{second}", tmp_path / "back" / f"{name}.{first}"
-    assert convert_file(source, there)["lost"] == []
+    lost = ["In ComfyUI it acts otherwise: with"] if (name, second) == ("swish-ln-dropout", "pt") else []
+    assert [sentence[:34] for sentence in convert_file(source, there)["lost"]] == lost
     convert_file(there, back)
     assert back.read_bytes() == source.read_bytes()
 
