@@ -44,7 +44,14 @@ class UsageError(TinctureError, ValueError):
 
 
 class AlreadyTrainedError(UsageError):
-    """The adapter has all the steps that were asked for, so that nothing is left to do."""
+    """The adapter has all the steps that were asked for, so that nothing is left to do; ``step`` is how many it has.
+
+    It is raised where a training is asked for from Python. To all who run one for somebody, it is no failure.
+    """
+
+    def __init__(self, sentence: str, step: int = 0) -> None:
+        super().__init__(sentence)
+        self.step = step
 
 
 class DataError(TinctureError):

@@ -12,7 +12,7 @@ import typer
 from tincture.cli.flags import flag, given
 from tincture.cli.interrupt import stop_on_interrupt
 from tincture.cli.session import Session, command, new_group, show_help, with_flags
-from tincture.errors import UsageError
+from tincture.errors import AlreadyTrainedError, UsageError
 from tincture.kinds.registry import AdapterKind, any_of, kinds
 from tincture.settings.fields import specs_of
 from tincture.settings.toml import read_toml
@@ -125,8 +125,19 @@ def _train(session: Session, config: Path | None, dry_run: bool, no_timing: bool
 
     with progress() as callback, stop_on_interrupt(session.say) as stop:
         watchers = [callback, load_extensions().callback()]
-        result = recipe.train(settings, workspace, callbacks=watchers, stop=stop)
+        try:
+            result = recipe.train(settings, workspace, callbacks=watchers, stop=stop)
+        except AlreadyTrainedError as error:
+            _show_nothing_to_do(session, recipe.find_adapter(settings, workspace), error)
+            return
     _finish(session, result)
+
+
+def _show_nothing_to_do(session: Session, path: Path, error: AlreadyTrainedError) -> None:
+    how = {"interrupted": False, "nothing_to_do": True, "ending": error.sentence}
+    shown = {"adapter_path": str(path), "run_dir": None, "global_step": error.step, "loss": None, "seconds": 0.0, **how}
+    session.show(shown, str(path))
+    session.say(f"nothing to do: {error.sentence}")
 
 
 def _show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any]) -> None:
@@ -171,6 +182,7 @@ def _finish(session: Session, result: RunResult) -> None:
         "global_step": result.global_step,
         "loss": result.loss if math.isfinite(result.loss) else None,  # JSON has no NaN
         "interrupted": result.interrupted,
+        "ending": result.ending,
         "seconds": result.seconds,
         "overflows": result.overflows,
         "divergences": result.divergences,
@@ -180,6 +192,8 @@ def _finish(session: Session, result: RunResult) -> None:
     rejected = f"\n{_rejected(result)}" if result.overflows or result.divergences else ""
     best = f"\nbest by validation: {result.best_path}" if result.best_path else ""
     session.show(shown, f"{text}{rejected}{best}\nrun folder: {result.run_dir}")
+    if result.ending:
+        session.say(f"ended early: {result.ending}")
     if result.interrupted:
         session.say(f"stopped and saved; go on with: tincture resume {str(result.run_dir)!r}")
         raise typer.Exit(130)

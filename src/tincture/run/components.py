@@ -229,7 +229,8 @@ def check_steps(settings: TrainSettings, adapter: Adapter) -> None:
         what = "--steps is" if end == settings.steps else "the learning rate's schedule ends at"
         raise AlreadyTrainedError(
             f"The {settings.kind} {settings.name!r} has {adapter.step} steps already, and {what} {end}: "
-            "nothing is left to do. Give a larger one to train it further."
+            "nothing is left to do. Give a larger one to train it further.",
+            adapter.step,
         )
 
 

@@ -48,6 +48,7 @@ from tincture.settings.train import MEMORY_SETTINGS, TrainSettings
 from tincture.training import checkpoint
 from tincture.training.checkpoint import Retention
 from tincture.training.metrics import CsvLog, TensorBoardLog, ValidationLog
+from tincture.training.trainer import Trainer
 from tincture.training.validation import Validator
 from tincture.workspace import Workspace, path_beside
 
@@ -156,6 +157,7 @@ def resume(
         began = read_record(run_dir)
         workspace = workspace or Workspace.open(began["root"])
         record = relocated(began, run_dir, workspace)
+        record.pop("ended", None)
         settings = _settings_again(run_dir, record, memory or {}, device)
         with (
             contextlib.closing(adapter_lock(Path(record["adapter_path"]))) as lock,
@@ -288,6 +290,7 @@ def _run(
     with shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)):
         interrupted = trainer.run(watchers, stop)
     _remember_times(run)
+    _note_end(folder, saver.saved_at, trainer, interrupted)
     loss, _ = trainer.window.window()
     return RunResult(
         *(saver.saved_at, folder.path, trainer.global_step, loss, interrupted, seconds.value, trainer.ending),
@@ -295,6 +298,12 @@ def _run(
         divergences=trainer.guard.divergences,
         best_path=best.path if best and best.path.exists() else None,
     )
+
+
+def _note_end(folder: RunFolder, path: Path, trainer: Trainer, interrupted: bool) -> None:
+    """Writes down how the run ended; a record without is that of a run which goes on, or was killed."""
+    how = {"global_step": trainer.global_step, "interrupted": interrupted, "ending": trainer.ending}
+    write_record(folder.path, {**read_record(folder.path), "ended": {"adapter_path": str(path), **how}})
 
 
 def _validation(run: Components, folder: RunFolder, path: Path, watchers: list[Callback]) -> BestFile | None:

@@ -23,6 +23,10 @@ class Result:
     loss: float = 0.125
     interrupted: bool = False
     seconds: float = 3.0
+    ending: str = ""
+    overflows: int = 0
+    divergences: int = 0
+    best_path: Path | None = None
 
 
 @dataclass
@@ -61,6 +65,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRecipe:
             "plan": {"pictures": 5, "skipped": {}, "steps": 12},
             "train": Result(),
             "resume": Result(),
+            "find_adapter": Path("embeddings/cat.pt"),
         }
     )
     replace_module(monkeypatch, "recipe", {name: fake.function(name) for name in fake.answers})

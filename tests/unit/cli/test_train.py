@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.cli.conftest import FakeRecipe, Result
 from tincture.cli import main
+from tincture.errors import AlreadyTrainedError
 from tincture.settings.train import FIELDS, TrainSettings
 from tincture.workspace import Workspace
 
@@ -245,6 +246,26 @@ def test_an_interrupted_run_says_how_to_go_on_and_exits_130(
     captured = capsys.readouterr()
     assert "tincture resume 'runs/cat'" in captured.err
     assert "embeddings/cat.pt" in captured.out
+
+
+def test_a_run_that_ended_early_says_why(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe.answers["train"] = replace(Result(), ending="It got no better.")
+    assert main(["train", "embedding", "cat", "--data", "d", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "ended early: It got no better." in captured.err
+    assert json.loads(captured.out)["ending"] == "It got no better."
+
+
+def test_nothing_to_do_is_no_failure(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe.answers["train"] = AlreadyTrainedError("It has 9 steps, and --steps is 9: nothing is left to do.", 9)
+    recipe.answers["find_adapter"] = Path("embeddings/cat.pt")
+    assert main(["train", "embedding", "cat", "--data", "d"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "embeddings/cat.pt\n"
+    assert captured.err.endswith("nothing to do: It has 9 steps, and --steps is 9: nothing is left to do.\n")
+    assert main(["train", "embedding", "cat", "--data", "d", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["nothing_to_do"], shown["global_step"], shown["interrupted"]) == (True, 9, False)
 
 
 def test_resume_hands_on_the_folder_and_the_stop_event(recipe: FakeRecipe, tmp_path: Path) -> None:

@@ -310,6 +310,25 @@ def test_a_network_that_has_its_steps_is_returned_as_it_is(service: FakeService,
     }
 
 
+@pytest.mark.parametrize(
+    ("result", "remark"),
+    [
+        ({"interrupted": True}, "It was stopped after step 2 of 3, and saved."),
+        ({"interrupted": False, "ending": "It has 3 steps.", "nothing_to_do": True}, "It has 3 steps."),
+        ({"interrupted": False, "ending": "It got no better."}, "It got no better."),
+    ],
+)
+def test_a_training_that_did_not_make_all_its_steps_says_so(
+    service: FakeService, client: TestClient, result: dict[str, Any], remark: str
+) -> None:
+    service.ending = lambda job: dataclasses.replace(
+        *(job,), state=JobState.DONE, steps=3, global_step=2, result={"adapter_path": "/m/rex.pt", **result}
+    )
+    answer = client.post("train/embedding", json=EMBEDDING).json()
+    assert answer["info"] == "train embedding complete: filename: /m/rex.pt error: None"
+    assert answer["remarks"][-1:] == [remark]
+
+
 def test_many_trainings_wait_without_holding_threads(service: FakeService, client: TestClient) -> None:
     go = threading.Event()
     service.ending = lambda job: done(job) if go.is_set() else job

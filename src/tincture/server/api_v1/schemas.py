@@ -87,9 +87,11 @@ class JobAnswer(BaseModel):
     eta_s: float | None = Field(description="Seconds that are left, as far as can be told.")
     result: dict[str, Any] = Field(
         description="Of a job that is done. A training: adapter_path, run_dir, global_step, loss, interrupted, "
-        "seconds, overflows (steps made again), divergences (steps skipped or gone back from). Preprocessing: "
+        "ending, seconds, overflows (steps made again), divergences (steps skipped or gone back from). Preprocessing: "
         "destination, report, counts, seconds."
     )
+    outcome: str = Field(description="Of a job that is done: done, stopped, ended early or nothing to do; else empty.")
+    ending: str = Field(description="Of a job that is done without all its steps: why, a sentence; else empty.")
     error: str = Field(description="Of a job that failed: a sentence.")
     error_type: str = Field(description="Of a job that failed: the name of the error's class.")
 

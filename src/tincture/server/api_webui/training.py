@@ -85,7 +85,8 @@ class TrainingEndpoints:
                 raise
             return InfoAnswer(info=f"train {kind.KIND} error: {error}")
         try:
-            path = _finished(await self._ended(submitted.id)).result["adapter_path"]
+            job = _finished(await self._ended(submitted.id))
+            path, remarks = job.result["adapter_path"], [*remarks, *filter(None, [job.ending])]
         except AlreadyTrainedError as error:
             path, remarks = self._service.adapter_file(kind.KIND, submitted.name), [*remarks, str(error)]
         except TinctureError as error:

@@ -273,7 +273,9 @@ def _own_sentence(record: EventRecord) -> str:
     """What the worker itself reports, for people."""
     if record["type"] == "remark":
         return str(record["text"])
-    return f"failed: {record['error']}" if record["state"] == "failed" else str(record["state"])
+    if record["state"] == "failed":
+        return f"failed: {record['error']}"
+    return ": ".join(text for text in (record["state"], record.get("result", {}).get("ending")) if text)
 
 
 def _finite(value: Any) -> Any:

@@ -72,7 +72,8 @@ class Job:
         learning_rate: at ``global_step``.
         eta_s: seconds that are left, as far as can be told.
         result: of a job that is done: ``adapter_path``, ``run_dir``, ``global_step``, ``loss``, ``interrupted``,
-            ``seconds`` of a training; ``destination``, ``report``, ``counts``, ``seconds`` of preprocessing.
+            ``ending``, ``seconds`` of a training; ``destination``, ``report``, ``counts``, ``seconds`` of a
+            preprocessing.
         error: of a job that failed: a sentence.
         error_type: the name of the exception's class.
     """
@@ -111,14 +112,33 @@ class Job:
     @property
     def progress(self) -> float:
         """From 0 to 1."""
-        if self.state is JobState.DONE:
+        if self.state is JobState.DONE and not self.result.get("interrupted"):
             return 1.0
         return min(1.0, self.global_step / self.steps) if self.steps else 0.0
 
+    @property
+    def outcome(self) -> str:
+        """How it is done, in a word or two: ``done``, ``stopped``, ``ended early`` or ``nothing to do``; else empty."""
+        if self.state is not JobState.DONE:
+            return ""
+        if self.result.get("interrupted"):
+            return "stopped"
+        if self.result.get("nothing_to_do"):
+            return "nothing to do"
+        return "ended early" if self.result.get("ending") else "done"
+
+    @property
+    def ending(self) -> str:
+        """Why it is done without having made all its steps, as a sentence; empty for every other job."""
+        if self.outcome == "stopped":
+            of = f"step {self.global_step:,} of {self.steps:,}" if self.kind == "train" else "the pictures at hand"
+            return f"It was stopped after {of}, and saved."
+        return str(self.result.get("ending") or "") if self.state is JobState.DONE else ""
+
 
 def plain_job(job: Job) -> dict[str, Any]:
-    """A job as JSON has it, with its ``progress``."""
-    return {**dataclasses.asdict(job), "progress": job.progress}
+    """A job as JSON has it, with its ``progress``, ``outcome`` and ``ending``."""
+    return {**dataclasses.asdict(job), "progress": job.progress, "outcome": job.outcome, "ending": job.ending}
 
 
 def check_priority(priority: int) -> None:

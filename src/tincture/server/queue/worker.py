@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tincture.errors import DataError, FileFormatError, TinctureError, UsageError, in_names
+from tincture.errors import AlreadyTrainedError, DataError, FileFormatError, TinctureError, UsageError, in_names
 from tincture.events import Callback, Event, RunStarted
 from tincture.extensions import load_extensions
 from tincture.server.queue.event_file import Reporter
@@ -107,8 +107,11 @@ def train(task: Task, callbacks: Sequence[Callback], control: Control) -> tuple[
             # Pictures that changed, say: what has learned nothing yet may begin anew.
             if _steps_saved(task.run_dir):
                 raise
-    settings = {**task.settings, **({"device": task.device} if task.device else {})}
-    return _trained(recipe.train(TrainSettings.from_dict(settings), task.workspace, watchers, control.stop))
+    settings = TrainSettings.from_dict({**task.settings, **({"device": task.device} if task.device else {})})
+    try:
+        return _trained(recipe.train(settings, task.workspace, watchers, control.stop))
+    except AlreadyTrainedError as error:
+        return False, _nothing_to_do(recipe.find_adapter(settings, task.workspace), error)
 
 
 def preprocess(task: Task, callbacks: Sequence[Callback], control: Control) -> tuple[bool, Fields]:
@@ -140,21 +143,19 @@ PERFORM: Mapping[str, Callable[[Task, Sequence[Callback], Control], tuple[bool, 
 def finished(task: Task) -> Fields | None:
     """The result of a run that came to its end before the server could note it; None of one that did not."""
     from tincture.run.best import best_path
-    from tincture.run.components import load_adapter
     from tincture.run.folder import RunFolder, read_record
     from tincture.settings.train import TrainSettings
-    from tincture.training.checkpoint import list_states, newest_state
+    from tincture.training.checkpoint import newest_state
 
     assert task.run_dir
     try:
         record = read_record(task.run_dir)
-        settings = TrainSettings.from_dict(record["settings"])
-        path = Path(record["adapter_path"])
-        states = list_states(RunFolder(task.run_dir, settings.kind).states)
-        end = settings.last_step
-        if not states or states[0][0] < end or load_adapter(settings.kind, path, path.stem).step < end:
+        ended = record.get("ended")
+        # Without it stands one that was killed while it saved, so that something may be missing.
+        if not ended or ended["interrupted"] or not Path(ended["adapter_path"]).is_file():
             return None
-        guard = newest_state(states[0][1].parent).get("parts", {}).get("guard", {})
+        settings, path = TrainSettings.from_dict(record["settings"]), Path(ended["adapter_path"])
+        guard = newest_state(RunFolder(task.run_dir, settings.kind).states).get("parts", {}).get("guard", {})
     except TinctureError:
         return None
     events = task.folder.events()
@@ -163,9 +164,10 @@ def finished(task: Task) -> Fields | None:
     return {
         "adapter_path": str(path),
         "run_dir": str(task.run_dir),
-        "global_step": end,
+        "global_step": ended["global_step"],
         "loss": steps[-1]["loss_mean"] if steps else None,
         "interrupted": False,
+        "ending": ended["ending"],
         "seconds": round(times[-1] - times[0], 3) if times else None,
         **{name: guard.get(name, 0) for name in ("overflows", "divergences")},
         **_best(best if (best := best_path(path)).exists() and settings.validation_every else None),
@@ -187,12 +189,18 @@ def _trained(result: RunResult) -> tuple[bool, Fields]:
         "global_step": result.global_step,
         "loss": result.loss if math.isfinite(result.loss) else None,
         "interrupted": result.interrupted,
+        "ending": result.ending,
         "seconds": round(result.seconds, 3),
         "overflows": result.overflows,
         "divergences": result.divergences,
         **_best(result.best_path),
     }
     return result.interrupted, fields
+
+
+def _nothing_to_do(path: Path, error: AlreadyTrainedError) -> Fields:
+    how = {"interrupted": False, "nothing_to_do": True, "ending": str(error)}
+    return {"adapter_path": str(path), "run_dir": None, "global_step": error.step, "loss": None, "seconds": 0.0, **how}
 
 
 def _best(path: Path | None) -> Fields:

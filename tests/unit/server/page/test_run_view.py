@@ -63,10 +63,28 @@ def test_what_comes_from_outside_means_itself() -> None:
         ({"state": JobState.RUNNING, "wanted": Wanted.CANCELLED}, "stops after this step"),
         ({"state": JobState.QUEUED}, "waiting"),
         ({"state": JobState.DONE}, "done"),
+        ({"state": JobState.DONE, "result": {"interrupted": True}}, "stopped"),
+        ({"state": JobState.DONE, "result": {"ending": "It got no better."}}, "ended early"),
+        ({"state": JobState.DONE, "result": {"ending": "It has all.", "nothing_to_do": True}}, "nothing to do"),
     ],
 )
 def test_the_state_is_told_in_words(changes: dict[str, Any], words: str) -> None:
     assert run_view.state_words(job(**changes)) == words
+
+
+def test_a_run_that_ended_before_its_end_says_why_and_how_far_it_came() -> None:
+    stopped = job(state=JobState.DONE, global_step=120, steps=500, result={"interrupted": True})
+    assert stopped.progress == 0.24
+    shown = run_view.head(stopped, trace(3))
+    assert "It was stopped after step 120 of 500, and saved." in shown and 'aria-valuenow="24.0"' in shown
+    early = job(state=JobState.DONE, global_step=120, steps=500, result={"ending": "No <better>."})
+    assert early.progress == 1
+    assert '<p class="warning" role="status">No &lt;better&gt;.</p>' in run_view.head(early, trace(3))
+    whole = job(state=JobState.DONE, global_step=500, steps=500, result={"interrupted": False, "ending": ""})
+    assert (whole.ending, whole.outcome) == ("", "done") and "warning" not in run_view.head(whole, trace(3))
+    assert job(state=JobState.PAUSED, result={}).ending == job(state=JobState.FAILED).ending == ""
+    pictures = {"kind": "preprocess", "settings": {}, "result": {"interrupted": True}}
+    assert job(state=JobState.DONE, **pictures).ending == "It was stopped after the pictures at hand, and saved."
 
 
 def test_every_format_that_can_be_written_is_offered() -> None:

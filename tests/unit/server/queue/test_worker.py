@@ -16,9 +16,11 @@ import torch
 from tests.runs import RANDOM, Bench, csv_text, equal, last_state, trained, write_pictures
 from tincture import recipe
 from tincture.events import Event, Progressed, RunPrepared, StepEnd
+from tincture.run.folder import read_record
 from tincture.server.queue import worker
 from tincture.server.queue.folder import JobFolder
 from tincture.server.queue.worker import STOPPED, Control
+from tincture.training.trainer import Trainer
 
 SETTINGS: dict[str, Any] = {**RANDOM, "steps": 6, "save_every": 2, "log_every": 1}
 
@@ -84,7 +86,8 @@ def test_a_training_tells_its_course(
     assert (result["global_step"], result["loss"], result["interrupted"]) == (6, whole.loss, False)
     assert equal(trained(Path(result["adapter_path"])), trained(whole.adapter_path))
     kinds = attempts.kinds()
-    assert kinds[:2] == ["stage", "model"] and kinds[-1] == "ended"
+    # Stages that come close together are one line, and several where the machine is slow.
+    assert kinds[0] == "stage" and set(kinds[: kinds.index("model")]) == {"stage"} and kinds[-1] == "ended"
     assert set(kinds) == {"model", "stage", "prepared", "started", "progress", "steps", "saved", "ended"}
     assert attempts.folder.run_dir() == result["run_dir"]
     told = [entry["loss"] for entry in attempts.folder.metrics()]
@@ -292,3 +295,62 @@ def test_a_worker_that_is_hung_up_stops_and_saves_unless_it_shall_not_hear_it(ig
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
         assert process.wait(60) == stops
+
+
+def test_an_adapter_that_has_its_steps_is_nothing_to_do_and_no_failure(
+    attempts: Attempts, bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.train("embedding", steps=7)
+    status, ended = attempts.make()
+    assert (status, ended["state"]) == (0, "done")
+    sentence = ended["result"].pop("ending")
+    assert sentence.startswith("The embedding 'cat' has 7 steps already, and ") and "nothing is left to do" in sentence
+    assert ended["result"] == {
+        "adapter_path": str(bench.path("embedding")),
+        "run_dir": None,
+        "global_step": 7,
+        "loss": None,
+        "seconds": 0.0,
+        "interrupted": False,
+        "nothing_to_do": True,
+    }
+    assert f"done: {sentence}" in capsys.readouterr().out
+
+
+def test_a_run_that_ends_early_by_its_own_rule_says_why(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_step = Trainer.make_step
+
+    def end_after_three(self: Trainer, *given: Any) -> Any:
+        if self.global_step == 2:
+            self.end("It got no better.")
+        return make_step(self, *given)
+
+    monkeypatch.setattr(Trainer, "make_step", end_after_three)
+    status, ended = attempts.make()
+    assert (status, ended["state"], ended["result"]["ending"]) == (0, "done", "It got no better.")
+    record = read_record(Path(ended["result"]["run_dir"]))
+    assert record["ended"] == {
+        "adapter_path": ended["result"]["adapter_path"],
+        "global_step": 3,
+        "interrupted": False,
+        "ending": "It got no better.",
+    }
+    _, again = attempts.make()  # which had ended, and goes on with no step
+    assert again["result"] == {**ended["result"], "seconds": again["result"]["seconds"]}
+
+
+def test_a_run_that_was_killed_behind_its_adapter_is_not_taken_for_ended(
+    attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes behind, such as the optimizer's state, is made up for."""
+
+    def die(*given: Any) -> None:
+        raise RuntimeError("killed")
+
+    attempts.task["settings"]["save_optimizer_state"] = True
+    with monkeypatch.context() as patched:
+        patched.setattr("tincture.run.train.save_optimizer", die)
+        assert attempts.make()[1]["state"] == "failed"
+    _, ended = attempts.make()
+    assert (ended["state"], ended["result"]["global_step"]) == ("done", 6)
+    assert Path(ended["result"]["adapter_path"] + ".optim").is_file()

@@ -31,6 +31,11 @@ def fault(sentence: str) -> str:
     return f'<p class="fault" role="alert">{escape(sentence)}</p>'
 
 
+def warning(sentence: str) -> str:
+    """A sentence about what is not as it might be taken for."""
+    return f'<p class="warning" role="status">{escape(sentence)}</p>'
+
+
 def file_url(path: Path | str) -> str:
     """Where the page's own server gives out a file, relative to the page."""
     return f"gradio_api/file={quote(str(path))}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from tincture.run.duration import in_words
 from tincture.server.page.parts.fields import without_flags
-from tincture.server.page.parts.markup import escape, facts, fault, muted, plain, when
+from tincture.server.page.parts.markup import escape, facts, fault, muted, plain, warning, when
 from tincture.server.page.parts.plot import Line, Values, chart
 from tincture.server.page.runs.smoothing import smooth, spread, thin, window
 from tincture.server.queue.history import Trace, Validation
@@ -36,7 +36,7 @@ def state_words(job: Job) -> str:
     """Its state in words, with what it was asked to become."""
     if job.state is JobState.RUNNING and job.wanted is not None:
         return _WANTED[job.wanted]
-    return _STATES[job.state]
+    return job.outcome or _STATES[job.state]
 
 
 def kind_words(job: Job) -> str:
@@ -106,7 +106,8 @@ def head(job: Job, trace: Trace) -> str:
         f'<span class="chip">{escape(state_words(job))}</span></div>'
         f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}" '
         f'aria-label="Progress"><i style="width:{percent}%"></i></div><dl class="numbers">{numbers}</dl>'
-        f"{fault(without_flags(job.error)) if job.error else ''}</section>"
+        f"{fault(without_flags(job.error)) if job.error else ''}"
+        f"{warning(job.ending) if job.ending else ''}</section>"
     )
 
 
