@@ -23,6 +23,7 @@ from tincture.server.http import errors as http_errors
 from tincture.server.http import monitoring
 from tincture.server.http.asgi import API_PATHS
 from tincture.server.http.monitoring import CountRequests, Monitor
+from tincture.server.http.proxy import BELOW, RoutesBelow
 from tincture.server.security.gate import protect
 from tincture.server.security.page_gate import PageGate
 from tincture.server.service import Service
@@ -64,7 +65,8 @@ def build_app(service: Service, *, page: bool = True) -> FastAPI:
     if page and has_page():
         _mount_page(app, service)
     else:
-        app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
+        app.add_api_route("/", lambda: RedirectResponse(f"{BELOW.get()}/docs"), include_in_schema=False)
+    app.add_middleware(RoutesBelow)  # what is added first stands last before the routes
     protect(app, service.settings, received=monitor.uploaded.inc)
     app.add_middleware(CountRequests, monitor=monitor)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -34,6 +35,17 @@ def _addresses(value: tuple[str, ...]) -> str | None:
     return None
 
 
+OWN_PATHS = ("api", "sdapi", "internal", "docs", "gradio_api", "static", "assets", "config", "health", "metrics")
+"""First parts of the server's own addresses."""
+ROOT_PATH = re.compile(rf"(?!/(?:{'|'.join(OWN_PATHS)})(?:/|$))(?:/(?!\.)[A-Za-z0-9._~-]{{1,100}}){{1,10}}/?")
+
+
+def _root_path(value: str) -> str | None:
+    if not value or ROOT_PATH.fullmatch(value):
+        return None
+    return f"a path such as /tincture, of letters, digits and .-_~, that does not begin with /{', /'.join(OWN_PATHS)}"
+
+
 def _devices(value: tuple[str, ...]) -> str | None:
     faults = [fault for device in value if (fault := device_name(device))]
     if faults:
@@ -56,6 +68,12 @@ class ServerSettings(CheckedSettings):
     )
     proxy: tuple[str, ...] = setting(
         (), ADDRESS, "Address of a reverse proxy, whose word on who asks counts; repeat for several.", _addresses
+    )
+    root_path: str = setting(
+        "",
+        ADDRESS,
+        "Path below which a reverse proxy has the server, such as /tincture, whether it takes it off or not.",
+        _root_path,
     )
 
     auth: str = setting(

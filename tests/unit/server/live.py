@@ -31,10 +31,10 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def live(app: FastAPI) -> Iterator[int]:
-    """The port that the app is served at."""
+def live(app: FastAPI, settings: ServerSettings | None = None) -> Iterator[int]:
+    """The port that the app is served at; ``settings`` say how."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = _Server(uvicorn_config(app, ServerSettings()))
+        server = _Server(uvicorn_config(app, settings or ServerSettings()))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
         thread.start()
         assert server.listening.wait(PATIENCE_S)

@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, Response
 
 from tincture.formats.file_state import state_of
 from tincture.server.http.errors import documented
+from tincture.server.http.proxy import BELOW
 
 PREFIX = "/api/v1"
 AT_ONCE = 8
@@ -34,8 +35,8 @@ class Patient:
 
 
 def url(*parts: str) -> str:
-    """The address of something, from the server's root on."""
-    return "/".join([PREFIX, *(quote(part, safe="") for part in parts)])
+    """The address of something, from the server's root on, and below a proxy's path where the request came so."""
+    return BELOW.get() + "/".join([PREFIX, *(quote(part, safe="") for part in parts)])
 
 
 def file_answers(media_type: str, *errors: int) -> dict[int | str, dict[str, Any]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tincture.server.http.asgi import HEAD_BYTES
+from tincture.server.http.proxy import BehindProxy
 from tincture.settings.server import ServerSettings
 
 HEADERS_WITHIN_S = 15.0
@@ -71,16 +74,19 @@ class PatientProtocol(H11Protocol):
 
 def uvicorn_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
     """How the app is served: with limits, and no word of what serves it."""
+    # Here and not by uvicorn itself, since what it does hides who asks.
+    known: Any = app
+    if settings.proxy:
+        known = ProxyHeadersMiddleware(known, list(settings.proxy))
     return uvicorn.Config(
-        app,
+        cast(Any, BehindProxy(known, settings.root_path, settings.proxy)),
         http=PatientProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=bool(settings.proxy),
-        forwarded_allow_ips=list(settings.proxy),
+        proxy_headers=False,
         limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=ENDS_WITHIN_S,

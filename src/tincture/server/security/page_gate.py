@@ -18,11 +18,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tincture.errors import UsageError
 from tincture.server.http.asgi import media_type, refuse
 from tincture.server.http.errors import InCommonShape, status_of
+from tincture.server.http.proxy import own_path
 from tincture.server.security.limits import replayed, whole_body
 
 
@@ -75,7 +77,9 @@ class PageGate:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         send = InCommonShape(scope, receive, send)
-        path = str(scope["path"])
+        path = own_path(scope)
+        if path == "/" and scope.get("root_path"):
+            scope, send = _uncompressed(scope), _LinksBelow(send, str(scope["root_path"]))
         if not is_open(path):
             return await refuse(scope, receive, send, 404, "NotFoundError", "There is nothing at this address.")
         if path.startswith(FILES):
@@ -106,6 +110,33 @@ class PageGate:
             await self._app(scope, receive, send)
         finally:
             self._coming -= 1
+
+
+class _LinksBelow:
+    """Gradio's page names its manifest from the root of the machine on: it gets the proxy's path before it."""
+
+    def __init__(self, send: Send, prefix: str) -> None:
+        self._send, self._prefix = send, prefix
+        self._start: Message | None = None
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+        elif message["type"] == "http.response.body" and self._start is not None:
+            self._body += message.get("body", b"")
+            if not message.get("more_body", False):
+                body = self._body.replace(b'href="/manifest.json"', f'href="{self._prefix}/manifest.json"'.encode())
+                if "content-length" in (headers := MutableHeaders(scope=self._start)) and self._body:  # not of HEAD
+                    headers["content-length"] = str(len(body))
+                await self._send(self._start)
+                await self._send({**message, "body": body})
+        else:
+            await self._send(message)
+
+
+def _uncompressed(scope: Scope) -> Scope:
+    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]}
 
 
 def is_open(path: str) -> bool:

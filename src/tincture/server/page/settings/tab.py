@@ -118,7 +118,7 @@ def about_server(service: Service) -> str:
         ("Running for", in_words(about["uptime_s"])),
         ("Jobs", ", ".join(f"{count} {state}" for state, count in about["jobs"].items() if count) or "none"),
         ("Extensions", plain(about["extensions"]) or "none"),
-        ("HTTP API", "/docs"),
+        ("HTTP API", f"{service.settings.root_path.rstrip('/')}/docs"),
     ]
     return f"<h3>This server</h3>{facts(rows)}{faults}"
 
