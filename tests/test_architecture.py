@@ -78,6 +78,7 @@ LAZY = (
     "tincture.cli",
     "tincture.preprocessing.captioning",
     "tincture.preprocessing.tagging",
+    "tincture.recipe",
     "tincture.server.app",
     "tincture.server.page",
     "tincture.server.queue.worker",

@@ -1,11 +1,25 @@
-"""The library's entry: make an adapter, plan, train, resume."""
+"""The library's entry: make an adapter, plan, train, resume.
+
+What is named and not there is refused before torch is loaded.
+"""
 
 from __future__ import annotations
 
-from tincture.run.components import find_adapter
-from tincture.run.create import create, create_embedding, create_hypernetwork
-from tincture.run.plan import plan
-from tincture.run.train import RunResult, resume, train
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tincture.events import Callback
+from tincture.run import presence
+from tincture.run.presence import find_adapter
+from tincture.settings.train import TrainSettings
+from tincture.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tincture.run.create import create_embedding, create_hypernetwork
+    from tincture.run.duration import Timing
+    from tincture.run.train import RunResult
 
 __all__ = [
     "RunResult",
@@ -17,3 +31,62 @@ __all__ = [
     "resume",
     "train",
 ]
+
+
+def create(
+    kind: str, name: str, *, workspace: Workspace, model: str = "picto", overwrite: bool = False, **options: Any
+) -> Path:
+    """Writes a new adapter into the workspace and returns its path; see ``tincture.run.create.create``."""
+    presence.require_creation(workspace.adapter_path(kind, name), options, model, workspace, overwrite)
+    from tincture.run import create as creation
+
+    return creation.create(kind, name, workspace=workspace, model=model, overwrite=overwrite, **options)
+
+
+def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measure") -> dict[str, Any]:
+    """What ``train`` would do, with nothing written; see ``tincture.run.plan.plan``."""
+    presence.require_training(settings, workspace)
+    from tincture.run import plan as planning
+
+    return planning.plan(settings, workspace, timing)
+
+
+def train(
+    settings: TrainSettings,
+    workspace: Workspace,
+    callbacks: Sequence[Callback] = (),
+    stop: threading.Event | None = None,
+) -> RunResult:
+    """Trains an adapter that exists in the workspace; see ``tincture.run.train.train``."""
+    presence.require_training(settings, workspace)
+    from tincture.run import train as training
+
+    return training.train(settings, workspace, callbacks, stop)
+
+
+def resume(
+    run_dir: Path,
+    *,
+    workspace: Workspace | None = None,
+    memory: Mapping[str, Any] | None = None,
+    device: str = "",
+    callbacks: Sequence[Callback] = (),
+    stop: threading.Event | None = None,
+) -> RunResult:
+    """Goes on with the run in ``run_dir`` exactly where its newest state stands; see ``tincture.run.train.resume``."""
+    presence.require_run(Path(run_dir))
+    from tincture.run import train as training
+
+    return training.resume(run_dir, workspace=workspace, memory=memory, device=device, callbacks=callbacks, stop=stop)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("create_embedding", "create_hypernetwork"):
+        from tincture.run import create as creation
+
+        return getattr(creation, name)
+    if name == "RunResult":
+        from tincture.run import train as training
+
+        return training.RunResult
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

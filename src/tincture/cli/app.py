@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -63,12 +65,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _likely(error: TyperException, context: Any, session: Session) -> str:
+    """What was meant where ``train`` is given a name without a kind."""
+    wrong = re.fullmatch(r"No such command '(.+)'\.", error.format_message())
+    if wrong is None or not context or context.command_path != "tincture train":
+        return ""
+    with contextlib.suppress(TinctureError):
+        return f" {train.likely_command(wrong[1], session.workspace())}".rstrip()
+    return ""
+
+
 def _report(error: Exception, session: Session) -> int:
     if session.debug:
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, TyperException):
         context = getattr(error, "ctx", None)  # bad usage knows the command it happened in
-        session.say(f"error: {error.format_message()} See {context.command_path if context else 'tincture'} --help.")
+        likely, command_path = _likely(error, context, session), context.command_path if context else "tincture"
+        session.say(f"error: {error.format_message()}{likely} See {command_path} --help.")
         return error.exit_code
     if isinstance(error, TinctureError):
         session.say(f"error: {with_flags(error.sentence)}")

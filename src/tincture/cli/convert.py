@@ -29,6 +29,12 @@ def convert(
 ) -> None:
     """Write an embedding or hypernetwork in another format; what gets lost is told before."""
     asked = ConversionRequest(path=str(file), out=str(out), **given(flags))
+    from tincture.run.presence import require_files, require_model
+
+    file, out = Path(asked.path), Path(asked.out)
+    require_files([file, *map(Path, filter(None, (asked.captions, asked.picture)))])
+    if asked.model:
+        require_model(asked.model, "", session.workspace())
     from tincture.adapters.files import conversion
 
     options = asked.lora_options()

@@ -11,6 +11,7 @@ import typer
 from tincture.cli.session import Session, command, new_group, parameters_of, show_help
 from tincture.kinds.registry import AdapterKind, Option, any_of, kind_names, kinds
 from tincture.settings.number_lists import typed_numbers
+from tincture.settings.paths import pasted_path
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +42,7 @@ def _of_every_kind(
 def _maker(kind: AdapterKind) -> Callable[..., None]:
     def make(session: Session, **given: Any) -> None:
         workspace, name = session.workspace(), given.pop("name")
+        given["model"] = pasted_path(given["model"])
         workspace.adapter_path(kind.name, name)  # a wrong name is told before anything heavy is loaded
         options = {option.name: _value(option, given.pop(option.name)) for option in kind.options}
         from tincture import recipe

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tincture.cli.flags import typed_path
 from tincture.cli.session import Session, command
 from tincture.randomness import LARGEST_SEED
 
@@ -34,7 +35,7 @@ def demo(
     from tincture.run import demo as job
 
     with progress() as callback:
-        report = job.run(out, seed=seed, callbacks=[callback], on_stage=session.say, **chosen)
+        report = job.run(typed_path(out), seed=seed, callbacks=[callback], on_stage=session.say, **chosen)
     session.show(report, table(report))
 
 

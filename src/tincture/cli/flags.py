@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tincture.settings.fields import FieldSpec
+from tincture.settings.paths import pasted_path
 
 
 def flag(spec: FieldSpec, *, hidden: bool = False, ranged: bool = False) -> inspect.Parameter:
@@ -36,6 +38,11 @@ def flag(spec: FieldSpec, *, hidden: bool = False, ranged: bool = False) -> insp
     return inspect.Parameter(
         spec.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[value_type | None, option]
     )
+
+
+def typed_path(path: Path | str) -> Path:
+    """A path of the command line that is no setting, as people paste it; see ``pasted_path``."""
+    return Path(pasted_path(str(path)))
 
 
 def given(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tincture.cli.flags import flag, given
+from tincture.cli.flags import flag, given, typed_path
 from tincture.cli.session import Session, command
 from tincture.errors import UsageError
 from tincture.settings.drawing import DRAWING_FIELDS, DrawingSettings
@@ -37,12 +37,15 @@ def generate(
         raise UsageError("Missing argument 'PROMPT...'. See tincture generate --help.")
     settings = _settings({"prompts": prompts or None, **flags}, config)
     workspace = session.workspace()
+    from tincture.run import presence
+
+    presence.require_drawing(settings, workspace)
     from tincture.drawing import generation
     from tincture.models.threads import computing_threads
 
     shared: dict[str, Any] = {
         "workspace": workspace,
-        "out": out or workspace.root / "outputs",
+        "out": typed_path(out) if out else workspace.root / "outputs",
         "model": settings.model,
         "overrides": settings.overrides(),
         "device": settings.device,

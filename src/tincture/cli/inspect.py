@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tincture.cli.flags import typed_path
 from tincture.cli.session import Session, command
 from tincture.errors import TinctureError
 from tincture.settings.conversion import INSPECTION_FIELDS
@@ -32,6 +33,11 @@ def inspect(
     ],
 ) -> None:
     """Say what files are: kind, format, traits, hashes, which programs read them, what is odd about them."""
+    files = [typed_path(file) for file in files]
+    from tincture.run.presence import require_files
+
+    if len(files) == 1:
+        require_files(files)
     from tincture.adapters.files.inspection import inspect_file
 
     if len(files) == 1:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperCommand
 
+from tincture.settings.paths import pasted_path
 from tincture.workspace import ROOT_VARIABLE, Workspace
 
 Parameters = Sequence[inspect.Parameter]
@@ -36,7 +37,8 @@ class Session:
         self.json = self.json or json
 
     def workspace(self) -> Workspace:
-        return Workspace.open(self.root)
+        root = self.root or os.environ.get(ROOT_VARIABLE)
+        return Workspace.open(pasted_path(str(root)) if root else None)
 
     def given_workspace(self) -> Workspace | None:
         """The one that the user named; None when only the current folder is left."""

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tincture.cli.flags import flag, given
+from tincture.cli.flags import flag, given, typed_path
 from tincture.cli.interrupt import stop_on_interrupt
+from tincture.cli.runs import require_run_folder
 from tincture.cli.session import Session, command, new_group, show_help, with_flags
 from tincture.errors import AlreadyTrainedError, UsageError
 from tincture.kinds.registry import AdapterKind, any_of, kinds
 from tincture.settings.fields import specs_of
 from tincture.settings.toml import read_toml
 from tincture.settings.train import FIELDS, MEMORY_SETTINGS, TrainSettings
+from tincture.workspace import Workspace
 
 if TYPE_CHECKING:
     from tincture.run.train import RunResult
@@ -67,6 +69,13 @@ def _train_help() -> str:
     )
 
 
+def likely_command(name: str, workspace: Workspace) -> str:
+    """What somebody means who trains ``name`` without a kind; empty where nothing of that name is there."""
+    near = [kind for kind in kinds() if name in {path.stem for path in workspace.list_adapters(kind.name)}]
+    commands = " or ".join(f"tincture train {kind.name} {name!r}" for kind in near)
+    return f"Did you mean {commands}?" if commands else ""
+
+
 def _of_kind(kind: AdapterKind) -> Callable[..., None]:
     def train_kind(
         session: Session,
@@ -84,7 +93,9 @@ def _of_kind(kind: AdapterKind) -> Callable[..., None]:
 
 def resume(
     session: Session,
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run, as train showed it.")],
+    run_dir: Annotated[
+        Path | None, typer.Argument(metavar="RUN_DIR", help="Folder of the run, as train showed it.")
+    ] = None,
     **flags: Any,
 ) -> None:
     """Go on with a stopped run exactly where it stopped, with all its settings.
@@ -92,8 +103,7 @@ def resume(
     Only what saves memory can be changed, and the number of threads; precision, weight storage and threads change the
     result a little.
     """
-    if not run_dir.is_dir():
-        raise UsageError(f"The run folder {str(run_dir)!r} is not a folder; give the one that train showed.")
+    run_dir = require_run_folder(typed_path(run_dir) if run_dir else None, session.workspace())
     workspace = session.given_workspace()
     from tincture import recipe
     from tincture.cli.progress import progress

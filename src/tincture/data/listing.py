@@ -237,6 +237,14 @@ def _named_aside(folders: Iterable[Path]) -> list[str]:
     ]
 
 
+def require_folder(folder: Path) -> None:
+    """DataError, as of ``list_pictures``, for a folder that is not there or cannot be read."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise DataError(_why_not(folder, error)) from error
+
+
 def _why_not(folder: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"The picture folder {folder} does not exist. Check the path."

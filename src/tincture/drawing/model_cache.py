@@ -10,8 +10,8 @@ import torch
 
 from tincture.formats.file_state import FileState, state_of
 from tincture.models.diffusion_model import DiffusionModel
-from tincture.models.loading.load import find_vae, load_model
-from tincture.models.loading.sources import find_source
+from tincture.models.loading.load import load_model
+from tincture.models.loading.sources import find_source, find_vae
 
 if TYPE_CHECKING:
     from tincture.workspace import Workspace

@@ -101,7 +101,7 @@ def preprocess(
     listing = _listing(settings)
     if captioners is None:
         find_models(settings)  # before anything is written: a mistyped name shall not bind the destination
-    with sole_use(Path(destination)):
+    with sole_use(Path(settings.destination)):
         run = _open(settings, listing, overwrite)
         run.callbacks, run.captioners = tuple(callbacks), captioners
         run.stop = stop or run.stop

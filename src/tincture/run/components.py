@@ -207,14 +207,6 @@ def place(model: DiffusionModel, settings: TrainSettings, workspace: Workspace, 
     return model
 
 
-def find_adapter(settings: TrainSettings, workspace: Workspace) -> Path:
-    """The file of the adapter to train; UsageError says how to create one."""
-    try:
-        return workspace.find_adapter(settings.kind, settings.name)
-    except UsageError as error:
-        raise UsageError(f"{error} Create it first: tincture create {settings.kind} {settings.name!r}.") from None
-
-
 def load_adapter(kind: str, path: Path, name: str) -> Adapter:
     """The adapter in ``path``, called ``name``: as in the webui its file's name counts, not what stands in the file."""
     adapter = adapter_class(find_kind(kind)).load(path)

@@ -10,9 +10,9 @@ from typing import Any
 from tincture.adapters.adapter import adapter_class
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
-from tincture.errors import UsageError
 from tincture.kinds.registry import find_kind
 from tincture.models.loading.load import load_model
+from tincture.run.presence import refuse_existing
 from tincture.run.records import software
 from tincture.workspace import Workspace
 
@@ -30,12 +30,12 @@ def create(
         UsageError: the name is not allowed or taken, or an option's value is not allowed.
     """
     path = workspace.adapter_path(kind, name)
-    _refuse_existing(path, overwrite)
+    refuse_existing(path, overwrite)
     base = functools.cache(lambda: load_model(model, workspace=workspace, text_only=True))
     made = adapter_class(find_kind(kind)).create(path.stem, base, **options)
     if made.suffix != path.suffix:
         path = path.with_suffix(made.suffix)
-        _refuse_existing(path, overwrite)
+        refuse_existing(path, overwrite)
     made.save(path, provenance=software())
     return path
 
@@ -104,8 +104,3 @@ def create_hypernetwork(
         seed=seed,
         overwrite=overwrite,
     )
-
-
-def _refuse_existing(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists already; choose another name, or give --overwrite to replace it.")

@@ -17,11 +17,12 @@ from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.threads import computing_threads
 from tincture.run.averages import check_beside
 from tincture.run.best import best_path, require_place
-from tincture.run.components import check, check_steps, find_adapter, fit_memory, load_adapter, load_base, place
+from tincture.run.components import check, check_steps, fit_memory, load_adapter, load_base, place
 from tincture.run.data import load_template, mask_remarks, open_latents
 from tincture.run.duration import Timing
 from tincture.run.grids import validation_plan
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
+from tincture.run.presence import find_adapter
 from tincture.run.split import Sides, load_sides
 from tincture.run.timing import RunTimes, Workload, planned_duration
 from tincture.run.trainer import make_optimizer

@@ -11,8 +11,7 @@ from tincture.adapters.adapter import Adapter
 from tincture.data.listing import Source
 from tincture.formats.software import VERSION
 from tincture.models.arithmetic import Arithmetic
-from tincture.models.loading.load import find_vae
-from tincture.models.loading.sources import find_source
+from tincture.models.loading.sources import find_source, find_vae
 from tincture.models.sampling import complete
 from tincture.run.components import Components
 from tincture.run.folder import RunFolder, write_json, write_record

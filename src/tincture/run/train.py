@@ -22,7 +22,6 @@ from tincture.run.best import BestFile, require_place
 from tincture.run.components import (
     Components,
     check_steps,
-    find_adapter,
     load_adapter,
     prepare,
 )
@@ -40,6 +39,7 @@ from tincture.run.ownership import (
     refuse_foreign,
     run_lock,
 )
+from tincture.run.presence import find_adapter
 from tincture.run.previews import Cards, Previewer
 from tincture.run.records import arithmetics, preview_drawing, provenance, write_records
 from tincture.run.relocate import relocated

@@ -106,7 +106,7 @@ class DrawingRequest(ModelChoice, Drawing, CheckedRequest):
         most_items=100,
     )
     checkpoints: tuple[str, ...] = setting(
-        (), SHEET, "File of a row of the sheet, a copy of an adapter; repeat for more.", most_items=100
+        (), SHEET, "File of a row of the sheet, a copy of an adapter; repeat for more.", most_items=100, path=True
     )
     precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", MACHINE, "Precision of the model.")
 

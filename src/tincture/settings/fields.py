@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 
 from tincture.errors import UsageError
 from tincture.settings.checks import Bounds, Check, Each
+from tincture.settings.paths import pasted_path
 from tincture.settings.toml import read_toml, toml_value
 
 TYPE_WORDS: Mapping[type, str] = types.MappingProxyType(
@@ -35,6 +36,7 @@ def setting(
     choices: Callable[[], tuple[str, ...]] | None = None,
     number: bool = False,
     strip: bool = False,
+    path: bool = False,
     secret: bool = False,
     largest: float | None = None,
     most_items: int | None = None,
@@ -49,6 +51,7 @@ def setting(
         choices: all that is allowed of a text, asked for in the same way; those that never change are its type.
         number: a text that may also be given as a number, such as a schedule of one rate.
         strip: a text whose blanks at both ends don't count.
+        path: a text that is a path, or may be one; it is taken as people paste it, see ``pasted_path``.
         secret: no message shows its value.
         largest: what a server takes in a request at most, where that is less than the check allows: of a number its
             size, of a text its characters; in a list, of each item.
@@ -61,6 +64,7 @@ def setting(
         "choices": choices,
         "number": number,
         "strip": strip,
+        "path": path,
         "secret": secret,
         "largest": largest,
         "most_items": most_items,
@@ -200,6 +204,7 @@ class FieldSpec:
     lone: bool  # of repeated ones: a single item may stand alone
     number: bool
     strip: bool
+    path: bool
     secret: bool
     check: Check | None
     largest: float | None  # in a request: of a number, or characters of a text
@@ -247,6 +252,15 @@ def _spec(field: dataclasses.Field[Any], annotation: Any) -> FieldSpec:
 
 
 def _converted(spec: FieldSpec, value: Any) -> Any:
+    converted = _as_meant(spec, value)
+    if spec.path and isinstance(converted, str):
+        return pasted_path(converted)
+    if spec.path and isinstance(converted, tuple):
+        return tuple(pasted_path(item) if isinstance(item, str) else item for item in converted)
+    return converted
+
+
+def _as_meant(spec: FieldSpec, value: Any) -> Any:
     """Take the spellings that mean the same: 1 for 1.0, 1e-4 for "1e-4", a list for a tuple, or for its lone item."""
     if spec.type is float and not spec.repeated:
         return _as_float(value)

@@ -43,9 +43,15 @@ class ModelChoice:
     """The fields that name a base model and overrule its files; part of larger settings, which check them."""
 
     model: str = setting(
-        "picto", MODEL, "Base model: picto, a name or hash in the workspace, a path, or a hub id (owner/name).", filled
+        "picto",
+        MODEL,
+        "Base model: picto, a name or hash in the workspace, a path, or a hub id (owner/name).",
+        filled,
+        path=True,
     )
-    vae: str = setting("", MODEL, "VAE to use instead of the model's own: a name in the workspace, or a path.")
+    vae: str = setting(
+        "", MODEL, "VAE to use instead of the model's own: a name in the workspace, or a path.", path=True
+    )
     family: Literal["auto", "sd1", "sd2", "sdxl"] = setting(
         "auto", MODEL, "Family of the model; auto: what its weights say."
     )

@@ -42,8 +42,8 @@ class PreprocessSettings(CheckedSettings):
         UsageError: naming every value that is not allowed, all in one message.
     """
 
-    source: str = setting(dataclasses.MISSING, SOURCES, "Folder of pictures.", filled)
-    destination: str = setting(dataclasses.MISSING, SOURCES, "Folder for the crops.", filled)
+    source: str = setting(dataclasses.MISSING, SOURCES, "Folder of pictures.", filled, path=True)
+    destination: str = setting(dataclasses.MISSING, SOURCES, "Folder for the crops.", filled, path=True)
     recursive: bool = setting(False, SOURCES, "Take the pictures in inner folders too.")
 
     width: int = setting(512, SIZE, "Width of the crops in pixels.", side, largest=MOST_PIXELS)
@@ -63,7 +63,7 @@ class PreprocessSettings(CheckedSettings):
     face_detector: Literal["auto", "yunet", "haar", "none"] = setting(
         "auto", FOCAL, "What finds faces; auto: YuNet if its file is given, else OpenCV's Haar cascades, else none."
     )
-    yunet_model: str = setting("", FOCAL, "ONNX file of YuNet, such as face_detection_yunet_2023mar.onnx.")
+    yunet_model: str = setting("", FOCAL, "ONNX file of YuNet, such as face_detection_yunet_2023mar.onnx.", path=True)
 
     multicrop: bool = setting(False, MULTICROP, "Choose for each picture the size that cuts off little.")
     multicrop_min_dim: int = setting(
@@ -89,7 +89,9 @@ class PreprocessSettings(CheckedSettings):
     caption_encoding: str = setting(
         "utf-8", CAPTIONS, "Encoding of caption files that don't begin with a byte order mark.", text_encoding
     )
-    captioner: str = setting("", CAPTIONS, "BLIP model that describes crops: a folder, or a name on the hub.")
+    captioner: str = setting(
+        "", CAPTIONS, "BLIP model that describes crops: a folder, or a name on the hub.", path=True
+    )
     captioner_prompt: str = setting("", CAPTIONS, "Words that the captioner goes on from, such as 'a picture of'.")
     captioner_beams: int = setting(
         3, CAPTIONS, "How many beginnings of a caption are followed up.", at_least(1), largest=32
@@ -99,7 +101,9 @@ class PreprocessSettings(CheckedSettings):
         40, CAPTIONS, "Longest caption in tokens; a word is one to three.", at_least(1), largest=500
     )
     captioner_precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", CAPTIONS, "Precision of the captioner.")
-    tagger: str = setting("", CAPTIONS, "Booru tagger that tags crops: a folder or file, or a name on the hub.")
+    tagger: str = setting(
+        "", CAPTIONS, "Booru tagger that tags crops: a folder or file, or a name on the hub.", path=True
+    )
     tag_threshold: float | None = setting(
         None, CAPTIONS, "How probable a tag must be; not given: 0.35, for DeepDanbooru 0.5.", part
     )

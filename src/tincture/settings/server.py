@@ -91,7 +91,7 @@ class ServerSettings(CheckedSettings):
         secret=True,
     )
     allow_dir: tuple[str, ...] = setting(
-        (), ACCESS, "Folder outside the workspace that requests may read and write; repeat for several."
+        (), ACCESS, "Folder outside the workspace that requests may read and write; repeat for several.", path=True
     )
     allow_hub: bool = setting(False, ACCESS, "Requests may name models on the hub, which are then downloaded.")
 
@@ -104,7 +104,7 @@ class ServerSettings(CheckedSettings):
         "CPU threads that jobs and drawings share; 0: as many as there are cores to use, or OMP_NUM_THREADS for each.",
         cpu_threads,
     )
-    state_dir: str = setting("", WORK, "Folder for queue, logs and drawn pictures; empty: tincture-server.")
+    state_dir: str = setting("", WORK, "Folder for queue, logs and drawn pictures; empty: tincture-server.", path=True)
     job_timeout: float = setting(0.0, WORK, "Hours after which a job is stopped and saved; 0: none.", at_least(0))
     idle_minutes: float = setting(
         10.0, WORK, "Minutes after which the model that draws pictures leaves the memory.", at_least(0)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tincture.errors import UsageError
+from tincture.settings.paths import pasted_path
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The top-level table of a TOML file; UsageError when there is none."""
+    path = pasted_path(str(path))
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

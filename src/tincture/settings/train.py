@@ -115,6 +115,7 @@ class TrainSettings(CheckedSettings):
         DATA,
         "Folder of pictures; FOLDER:3 for each 3 times an epoch; repeat for several folders.",
         filled_each,
+        path=True,
     )
     recursive: bool = setting(False, DATA, "Take the pictures in inner folders too.")
     folder_repeats: bool = setting(False, DATA, "A folder called 10_rex gives each of its pictures 10 times an epoch.")
@@ -141,7 +142,7 @@ class TrainSettings(CheckedSettings):
         "enlarge", DATA, "What becomes of pictures that are smaller than they are to be trained."
     )
     template: str = setting(
-        "", DATA, lambda: f"Prompt template, by name or path; empty: {for_each(lambda kind: kind.template)}."
+        "", DATA, lambda: f"Prompt template, by name or path; empty: {for_each(lambda kind: kind.template)}.", path=True
     )
     word_regex: str = setting(
         "",
@@ -163,9 +164,13 @@ class TrainSettings(CheckedSettings):
     latent_sampling_method: Literal["once", "deterministic", "random"] = setting(
         "once", DATA, "Latents of a picture: one sample kept, the mean, or a new sample at every use."
     )
-    cache_dir: str = setting("", DATA, "Folder that keeps the pictures' latents for later runs; empty: none are kept.")
+    cache_dir: str = setting(
+        "", DATA, "Folder that keeps the pictures' latents for later runs; empty: none are kept.", path=True
+    )
     use_weight: bool = setting(False, DATA, "Weigh the loss by mask pictures, or by the pictures' alpha channel.")
-    masks: str = setting("", DATA, "Folder of mask pictures; empty: folders called mask beside the pictures.")
+    masks: str = setting(
+        "", DATA, "Folder of mask pictures; empty: folders called mask beside the pictures.", path=True
+    )
     unmasked_weight: float = setting(0.0, DATA, "What counts where a mask is black, when white counts 1.", share)
     attention_mask_weight: float = setting(
         0.0,
@@ -179,6 +184,7 @@ class TrainSettings(CheckedSettings):
         VALIDATION,
         "Folder of pictures that are not trained, to measure the loss on; repeat for several.",
         filled_if_any,
+        path=True,
     )
     validation_share: float = setting(
         0.0, VALIDATION, "Part of the pictures in the data that is not trained, to measure the loss on; 0: none.", share
@@ -311,7 +317,7 @@ class TrainSettings(CheckedSettings):
         "auto", MACHINE, "Keep the U-Net's weights in 8 bits each; auto: same (as they compute), unless --vram chooses."
     )
 
-    log_dir: str = setting("", OUTPUT, "Folder for run folders; empty: textual_inversion in the workspace.")
+    log_dir: str = setting("", OUTPUT, "Folder for run folders; empty: textual_inversion in the workspace.", path=True)
     save_every: int = setting(500, OUTPUT, "Steps between copies of the adapter; 0: none.", at_least(0))
     keep_copies: int = setting(0, OUTPUT, "Keep only so many of the newest copies; 0: all.", at_least(0))
     keep_copies_every: int = setting(

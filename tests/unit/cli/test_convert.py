@@ -55,6 +55,7 @@ def test_a_lora_with_captions(
 
     monkeypatch.setattr(conversion, "load_model", lambda name, workspace: tiny_model())
     monkeypatch.setattr(conversion, "export_lora", exported)
+    monkeypatch.setattr("tincture.run.presence.require_model", lambda model, vae, workspace: None)
     Hypernetwork("ink", (32,), activation_func="relu").save(tmp_path / "ink.pt")
     (tmp_path / "captions.txt").write_text("red moon\nblue star\n")
     flags = ["--model", "tiny", "--rank", "2", "--captions", str(tmp_path / "captions.txt"), "--strength", "0.5"]

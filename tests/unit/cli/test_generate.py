@@ -19,6 +19,8 @@ def generation(recipe: FakeRecipe, monkeypatch: pytest.MonkeyPatch) -> FakeRecip
     fake = FakeRecipe(answers={"generate_pictures": [Path("o/1.png")], "generate_grid": Path("o/grid.png")})
     content: dict[str, Any] = {name: fake.function(name) for name in fake.answers}
     replace_module(monkeypatch, "drawing.generation", content)
+    # Nothing that is named is there.
+    replace_module(monkeypatch, "run.presence", {"require_drawing": lambda request, workspace: None})
     return fake
 
 

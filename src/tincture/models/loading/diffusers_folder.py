@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
-from tincture.errors import ModelError
+from tincture.errors import FileFormatError, ModelError
+from tincture.formats.tensor_file import TensorFile, open_tensors
 from tincture.models.families import Family, TextEncoderSpec
 from tincture.models.loading.building import build, cannot_be_loaded, clip_text_config
 from tincture.models.loading.clip_tokenizer import load_tokenizer
@@ -21,7 +23,7 @@ from tincture.models.loading.folder_family import KNOWN, family_of
 from tincture.models.loading.parts import LoadOptions, Parts
 from tincture.models.loading.prediction import EPSILON, PREDICTION_TYPES, Prediction, override
 from tincture.models.loading.silence import silenced_libraries
-from tincture.models.loading.weight_files import open_weights
+from tincture.models.loading.weight_files import weight_files
 from tincture.models.text_encoder import TextEncoder
 
 # Schedulers of Karras et al. 2022 (EDM), and of flow matching: what the U-Net is given and predicts is something else.
@@ -117,3 +119,23 @@ def _tokenizer(folder: Path, spec: TextEncoderSpec, positions: int) -> Any:
         raise
     except Exception as error:  # the libraries raise errors of many families here, and all mean a broken file
         raise cannot_be_loaded(f"The tokenizer in {folder}", error) from error
+
+
+def open_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of the part in ``folder`` by name; their memory is the files' own where it can be.
+
+    Raises:
+        ModelError: a file is missing or cannot be read.
+    """
+    weights: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        file = _open(path)
+        weights |= {name: file.tensor(name) for name in file.shapes}
+    return weights
+
+
+def _open(path: Path) -> TensorFile:
+    try:
+        return open_tensors(path)
+    except FileFormatError as error:
+        raise ModelError(f"The {path.parent.name} in {path.parent} cannot be loaded: {error}") from error

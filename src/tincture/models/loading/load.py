@@ -19,7 +19,7 @@ from tincture.models.loading.diffusers_folder import load_folder
 from tincture.models.loading.parts import LoadOptions, Parts
 from tincture.models.loading.silence import silenced_libraries
 from tincture.models.loading.single_file import load_single_file
-from tincture.models.loading.sources import PICTO, Source, find_source, short_hash
+from tincture.models.loading.sources import PICTO, Source, find_source, find_vae, short_hash
 from tincture.models.loading.vae_file import load_vae
 from tincture.models.stable_diffusion import StableDiffusion
 
@@ -114,20 +114,6 @@ def assemble(source: Source, parts: Parts, options: LoadOptions) -> StableDiffus
         warnings.warn(f"{source}: {note}", stacklevel=3)
     _check_fit(model, source)
     return model  # its parts were put on their device and into their precision one by one
-
-
-def find_vae(name: str, workspace: Workspace | None = None) -> Path:
-    """The file or folder of the VAE ``name``: a path, or a name in the workspace; ModelError when there is none."""
-    path = Path(name).expanduser()
-    if path.exists():
-        return path.resolve()
-    hint = ""
-    if workspace is not None:
-        try:
-            return workspace.find_vae(name).resolve()
-        except UsageError as error:
-            hint = f" {error}"
-    raise ModelError(f"There is no VAE {name!r}; give the path of its file or diffusers folder.{hint}")
 
 
 def _check_fit(model: StableDiffusion, source: Source) -> None:

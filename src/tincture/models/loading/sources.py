@@ -94,6 +94,20 @@ def _in_workspace(name: str, workspace: Workspace) -> Path:
     return workspace.find_model(name)
 
 
+def find_vae(name: str, workspace: Workspace | None = None) -> Path:
+    """The file or folder of the VAE ``name``: a path, or a name in the workspace; ModelError when there is none."""
+    path = Path(name).expanduser()
+    if path.exists():
+        return path.resolve()
+    hint = ""
+    if workspace is not None:
+        try:
+            return workspace.find_vae(name).resolve()
+        except UsageError as error:
+            hint = f" {error}"
+    raise ModelError(f"There is no VAE {name!r}; give the path of its file or diffusers folder.{hint}")
+
+
 def short_hash(path: Path) -> str:
     """The first 10 hex digits of the sha256 of a checkpoint file, as the webui names it.
 

@@ -1,4 +1,4 @@
-"""The weights of one part of a diffusers folder: which of its files are read, and what they hold together."""
+"""The weights of one part of a diffusers folder: which of its files are read."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from torch import Tensor
-
-from tincture.errors import FileFormatError, ModelError
-from tincture.formats.tensor_file import TensorFile, open_tensors
+from tincture.errors import ModelError
 
 _SUFFIXES = (".safetensors", ".bin")
 _SHARD = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})")
@@ -48,23 +45,3 @@ def choose_weight_files(names: Iterable[str]) -> list[str]:
             rank += 0 if stem in _STEMS else 1 if stem.endswith(".fp16") else 2
             sets.setdefault((_SUFFIXES.index(suffix), rank, stem), []).append(name)
     return sets[min(sets)] if sets else []
-
-
-def open_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of the part in ``folder`` by name; their memory is the files' own where it can be.
-
-    Raises:
-        ModelError: a file is missing or cannot be read.
-    """
-    weights: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        file = _open(path)
-        weights |= {name: file.tensor(name) for name in file.shapes}
-    return weights
-
-
-def _open(path: Path) -> TensorFile:
-    try:
-        return open_tensors(path)
-    except FileFormatError as error:
-        raise ModelError(f"The {path.parent.name} in {path.parent} cannot be loaded: {error}") from error

@@ -21,7 +21,9 @@ from tincture.preprocessing.crop_places import check_places
 from tincture.server.errors import ForbiddenPathError
 from tincture.server.requests.drawing import checked_drawing
 from tincture.server.requests.sizes import check_size, check_sizes
-from tincture.settings.drawing import DrawingRequest
+from tincture.settings.drawing import REQUEST_FIELDS, DrawingRequest
+from tincture.settings.fields import FieldSpec
+from tincture.settings.paths import pasted_path
 from tincture.settings.preprocess import PREPROCESS_FIELDS, PreprocessSettings
 from tincture.settings.train import FIELDS, TrainSettings
 from tincture.workspace import Workspace
@@ -77,7 +79,7 @@ class Places:
             ForbiddenPathError: it leads out of ``roots``.
             UsageError: it is no path, too long, or means something other than a file or folder.
         """
-        text = os.fspath(text)
+        text = self._meant(os.fspath(text))
         _refuse_odd(text)
         if _leads_through_systems(self._root / text):
             raise ForbiddenPathError(
@@ -105,6 +107,23 @@ class Places:
                 return path.relative_to(root).as_posix()
         return str(path)
 
+    def _meant(self, text: str) -> str:
+        """A path as it was pasted, see ``pasted_path``: what really is called so in the workspace is found first."""
+        return pasted_path(text, lambda name: os.path.lexists(self._root / name)) if isinstance(text, str) else text
+
+    def _pasted(self, values: Mapping[str, Any], fields: Mapping[str, FieldSpec]) -> dict[str, Any]:
+        """The same of every path among the values of settings, which know no workspace."""
+
+        def meant(value: Any) -> Any:
+            if isinstance(value, list | tuple):
+                return [meant(item) for item in value]
+            text = self._meant(value)
+            is_odd = isinstance(text, str) and pasted_path(text, lambda name: False) != text
+            return str(self._root / text) if is_odd and os.path.lexists(self._root / text) else text
+
+        paths = {name for name, spec in fields.items() if spec.path}
+        return {name: meant(value) if name in paths else value for name, value in values.items()}
+
     def _present(self, text: str, path: Path, to_come: ToCome) -> Path:
         """``path``, which ``text`` stands for, if it is a folder or one that a job is going to make."""
         if path.is_dir() or (not path.exists() and any(path.is_relative_to(folder) for folder in to_come())):
@@ -117,6 +136,7 @@ class Places:
 
     def folder(self, text: str) -> Path:
         """The same as ``path`` for a folder of pictures, which may be the name of a data set."""
+        text = self._meant(text)
         if isinstance(text, str) and text and not any(mark in text for mark in "/\\"):
             dataset = self.workspace.datasets / text
             if not os.path.lexists(self._root / text) and os.path.isdir(dataset):
@@ -134,6 +154,7 @@ class Places:
             UsageError: there is no such model.
             ForbiddenPathError: it is a path that leads out.
         """
+        name = self._meant(name)
         _refuse_odd(name)
         if name == "picto" or _HASH.fullmatch(name):
             return name
@@ -161,6 +182,7 @@ class Places:
 
     def vae(self, name: str) -> str:
         """What ``recipe`` takes for the VAE ``name``: a name in the workspace, or a path; empty stays empty."""
+        name = self._meant(name)
         if not name:
             return ""
         _refuse_odd(name)
@@ -197,6 +219,7 @@ class Places:
             UsageError: there is no such template.
             ForbiddenPathError: it is a path that leads out.
         """
+        name = self._meant(name)
         if not name:
             return ""
         _refuse_odd(name)
@@ -226,7 +249,7 @@ class Places:
             ForbiddenPathError: a path leads out.
         """
         check_sizes(values, FIELDS)
-        settings = TrainSettings.from_dict(values)
+        settings = TrainSettings.from_dict(self._pasted(values, FIELDS))
         return settings.replace(
             model=self.model(settings.model),
             vae=self.vae(settings.vae),
@@ -241,7 +264,7 @@ class Places:
     def preprocess_settings(self, values: Mapping[str, Any], to_come: ToCome = tuple) -> PreprocessSettings:
         """Settings of a preprocessing, checked, with every path in them resolved; the rest as of ``train_settings``."""
         check_sizes(values, PREPROCESS_FIELDS)
-        settings = PreprocessSettings.from_dict(values)
+        settings = PreprocessSettings.from_dict(self._pasted(values, PREPROCESS_FIELDS))
         destination = self.path(settings.destination, writing=True)
         source = self._present(settings.source, self.folder(settings.source), to_come)
         named = shortened(settings.source), shortened(settings.destination)
@@ -267,7 +290,7 @@ class Places:
             ForbiddenPathError: a path leads out.
             TooMuchError: more or larger pictures than allowed.
         """
-        checked = checked_drawing(request, most=most, side=side)
+        checked = checked_drawing(self._pasted(request, REQUEST_FIELDS), most=most, side=side)
         return checked.replace(
             model=self.model(checked.model),
             vae=self.vae(checked.vae),

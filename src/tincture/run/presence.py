@@ -1,0 +1,91 @@
+"""What a command names must be there: found out before torch is loaded, which takes seconds.
+
+What is wrong inside of files shows later. Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tincture.data.captions import load_template
+from tincture.data.listing import Source, require_folder
+from tincture.data.masks import MaskFinder
+from tincture.errors import FileFormatError, UsageError
+from tincture.formats.files import first_bytes
+from tincture.models.loading.sources import find_source, find_vae
+from tincture.settings.drawing import DrawingRequest
+from tincture.settings.train import TrainSettings
+from tincture.workspace import Workspace
+
+
+def find_adapter(settings: TrainSettings, workspace: Workspace) -> Path:
+    """The file of the adapter to train; UsageError says how to create one."""
+    try:
+        return workspace.find_adapter(settings.kind, settings.name)
+    except UsageError as error:
+        raise UsageError(f"{error} Create it first: tincture create {settings.kind} {settings.name!r}.") from None
+
+
+def require_training(settings: TrainSettings, workspace: Workspace) -> None:
+    """Refuses settings that name an adapter, model, folder or template which is not there.
+
+    Raises:
+        UsageError, ModelError, DataError: as the training itself.
+    """
+    find_adapter(settings, workspace)
+    require_model(settings.model, settings.vae, workspace)
+    for folder in settings.folders:
+        require_folder(Source.parse(folder).folder)
+    if settings.template:
+        load_template(settings.template, workspace.templates)
+    if settings.masks:
+        MaskFinder(settings.masks)
+
+
+def require_model(model: str, vae: str, workspace: Workspace) -> None:
+    """ModelError for a base model or VAE that is not there."""
+    find_source(model, workspace)
+    if vae:
+        find_vae(vae, workspace)
+
+
+def require_creation(path: Path, options: Mapping[str, Any], model: str, workspace: Workspace, overwrite: bool) -> None:
+    """Refuses a new adapter whose place is taken, or whose model is not there.
+
+    Args:
+        options: with ``sizes`` among them, no model is asked.
+    """
+    refuse_existing(path, overwrite)
+    if not options.get("sizes"):
+        require_model(model, "", workspace)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """UsageError where there is such a file already, unless it may be replaced."""
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists already; choose another name, or give --overwrite to replace it.")
+
+
+def require_drawing(request: DrawingRequest, workspace: Workspace) -> None:
+    """Refuses a drawing whose model, VAE or copies are not there."""
+    require_model(request.model, request.vae, workspace)
+    require_files([Path(checkpoint) for checkpoint in request.checkpoints])
+
+
+def require_files(paths: Sequence[Path]) -> None:
+    """FileFormatError for a path at which nothing is."""
+    for path in paths:
+        if not os.path.isdir(path):
+            first_bytes(path, 1)
+
+
+def require_run(run_dir: Path) -> None:
+    """FileFormatError for a folder that is not one of a run."""
+    if not (run_dir / "run.json").is_file():
+        raise FileFormatError(
+            f"{run_dir} is not the folder of a run: it has no run.json. "
+            "The folder of a run looks like textual_inversion/DATE/NAME."
+        )
