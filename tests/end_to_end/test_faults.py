@@ -16,7 +16,7 @@ from tests.runs import make_bench
 from tests.support import save_folder, tiny_model
 
 KILLED = 25  # of each kind of adapter
-FULL = 6
+FULL = 5
 
 
 @dataclass(frozen=True)
