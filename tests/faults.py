@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -340,6 +341,12 @@ def main() -> None:
                 wrong = filled(laboratory, kind, number, expected)
                 table[kind, "disk full", not wrong] += 1
                 print(json.dumps({"kind": kind, "full from": number, "of": total, "wrong": wrong}), flush=True)
+            stopped = laboratory.bench()
+            laboratory.run(stopped, kind, Moment("kill", total * 3 // 4))
+            for file, damage in itertools.product(files_of(stopped), DAMAGES):
+                wrong = damaged(laboratory, kind, stopped, file, damage, draw, expected)
+                table[kind, damage, not wrong] += 1
+                print(json.dumps({"kind": kind, "file": file, "damage": damage, "wrong": wrong}), flush=True)
     for (kind, fault, survived), count in sorted(table.items()):
         print(f"{kind:14} {fault:10} {'survived' if survived else 'FAILED':9} {count}")
 
