@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import statistics
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from tincture.formats.files import write_text
 CSV_COLUMNS = ("step", "epoch", "epoch_step", "loss", "learn_rate")
 VALIDATION_COLUMNS = ("step", "validation_loss", "validation_error", "training_loss", "training_error", "best_step")
 RECENT = 32
+_NUMBER = re.compile(r"([+-]?[0-9]{1,40}(\.[0-9]{1,40})?(e[+-]?[0-9]{1,4})?|[+-]?inf|nan)?", re.ASCII)
 
 
 class LossWindow:
@@ -142,12 +144,21 @@ def rows_until(path: Path, global_step: int) -> list[dict[str, str]]:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The whole lines of a loss log; a missing file has none, and a line that was cut off is left out."""
-    if not path.exists():
+    """The whole lines of a loss log; a missing file has none, and what a crash cut off or spoiled is left out."""
+    try:
+        # A line that breaks off in a number looks whole: only the end of the line tells.
+        head, *lines = path.read_bytes().decode("utf-8", "replace").split("\n")[:-1] or [""]
+    except FileNotFoundError:
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if None not in row.values() and (row.get("step") or "").isdigit()]
+    columns = head.rstrip("\r").split(",")
+    cells = (line.rstrip("\r").split(",") for line in lines)
+    rows = (dict(zip(columns, row, strict=True)) for row in cells if len(row) == len(columns))
+    return [row for row in rows if _is_whole(row)]
+
+
+def _is_whole(row: Mapping[str, str]) -> bool:
+    step = row.get("step", "")
+    return step.isascii() and step.isdecimal() and all(_NUMBER.fullmatch(cell) for cell in row.values())
 
 
 class TensorBoardLog:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from pathlib import Path
 
@@ -72,6 +73,62 @@ def test_torn_lines_are_left_out(tmp_path: Path) -> None:
     assert read_csv(path) == []
     path.write_text("step,epoch,epoch_step,loss,learn_rate\n1,0,0,0.1,0.1\n2,0")
     assert [row["step"] for row in read_csv(path)] == ["1"]
+
+
+HEAD = b"step,epoch,epoch_step,loss,learn_rate\n"
+LINES = b"1,0,0,0.1000000,0.1\n2,0,1,0.2000000,1e-05\n"
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"3,0,2,0.3000000,0.0",  # looks whole
+        b"\0" * 4096,
+        b"\0" * 40 + b"\n",
+        b"3,0,2,\xff\xfe\xc3,0.1\n",
+        b"\xb3,0,2,0.3,0.1\n",
+        "²,0,2,0.3,0.1\n".encode(),
+        b"3,0,2,0.3,0.1,9,9\n",
+        b'3,0,2,"0.3,0.1\n',
+        b"3,0,2,0.3;0.1\n",
+        b"3" * 200_000 + b",0,2,0.3,0.1\n",
+        b"\n\n\r\n,,,,\n",
+    ],
+    ids=lambda tail: ascii(tail[:20]),
+)
+def test_a_spoiled_tail_is_left_out_and_blocks_nothing(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "loss.csv"
+    path.write_bytes(HEAD + LINES + tail)
+    CsvLog(path, 9).on_event(done(StepRecord(3, 0, 2, 0.25, 0.1)))
+    assert path.read_bytes() == HEAD + LINES + b"3,0,2,0.2500000,0.1\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\0" * 99, b"st\0p,epoch\n1,2\n", b"step", HEAD[:20]])
+def test_a_log_of_which_nothing_is_left_begins_anew(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "loss.csv"
+    path.write_bytes(content)
+    CsvLog(path, 9)
+    assert path.read_bytes() == HEAD
+
+
+def test_a_tensorboard_log_whose_last_file_is_spoiled_goes_on_in_another(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = TensorBoardLog(tmp_path, 0)
+    log.on_event(done(StepRecord(1, 0, 0, 0.5, 0.25), StepRecord(2, 0, 1, 0.75, 0.125)))
+    log.on_event(RunEnded(2, False, 1.0))
+    (first,) = tmp_path.iterdir()
+    before = first.read_bytes()[:-7]
+    first.write_bytes(before)
+    os.rename(first, first.with_name(first.name.replace("events.out.tfevents.", "events.out.tfevents.0")))
+    again = TensorBoardLog(tmp_path, 1)
+    again.on_event(done(StepRecord(2, 0, 1, 0.625, 0.125)))
+    again.on_event(RunEnded(2, False, 1.0))
+    new = next(path for path in tmp_path.iterdir() if path.read_bytes() != before)
+    read = EventAccumulator(str(new))
+    read.Reload()
+    assert [(event.step, event.value) for event in read.Scalars("Loss/train")] == [(2, 0.625)]
 
 
 def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:

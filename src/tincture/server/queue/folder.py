@@ -14,7 +14,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tincture.errors import StorageError
@@ -164,7 +164,8 @@ class JobFolder:
             while True:
                 events, offset = self.read_from(self._read_to)
                 for event in events:
-                    self._history.add(event)
+                    with suppress(LookupError, TypeError, ValueError, OverflowError):  # spoiled, and JSON all the same
+                        self._history.add(event)
                 if offset == self._read_to:
                     break
                 self._read_to = offset

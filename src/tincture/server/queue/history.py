@@ -125,9 +125,12 @@ class History:
         )
 
     def _add_step(self, step: Sequence[float | None]) -> None:
-        self._forget_after((step[0] or 0) - 1)
-        for column, value in zip(self._columns, step, strict=True):
-            column.append(math.nan if value is None else value)
+        values = [math.nan if value is None else float(value) for value in step]
+        if len(values) != len(self._columns):
+            raise ValueError("a step has a number for each column")
+        self._forget_after(values[0] - 1)
+        for column, value in zip(self._columns, values, strict=True):
+            column.append(value)
 
     def _go_back(self, step: int) -> None:
         """What follows ``step`` comes again; what was measured at it is known before a run goes on."""

@@ -160,12 +160,12 @@ def finished(task: Task) -> Fields | None:
         return None
     events = task.folder.events()
     steps = [event for event in events if event["type"] == "steps"]
-    times = [event["time"] for event in events if event["type"] in ("started", "steps", "saved")]
+    times = [event.get("time", 0.0) for event in events if event["type"] in ("started", "steps", "saved")]
     return {
         "adapter_path": str(path),
         "run_dir": str(task.run_dir),
         "global_step": ended["global_step"],
-        "loss": steps[-1]["loss_mean"] if steps else None,
+        "loss": steps[-1].get("loss_mean") if steps else None,
         "interrupted": False,
         "ending": ended["ending"],
         "seconds": round(times[-1] - times[0], 3) if times else None,

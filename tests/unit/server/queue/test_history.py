@@ -95,3 +95,23 @@ def test_the_tail_of_a_log_begins_with_a_whole_line_and_ends_what_was_written_ov
     (tmp_path / "log.txt").write_bytes(b"first line\nstep 1\rstep 2\rstep 3\nlast\n")
     assert folder.log_tail(1000) == "first line\nstep 3\nlast\n"
     assert folder.log_tail(30) == "step 3\nlast\n"
+
+
+def test_a_spoiled_line_that_is_json_all_the_same_costs_only_itself(tmp_path: Path) -> None:
+    """As one flipped bit leaves it: a key of another name, a number that has become a text."""
+    whole = [{"type": "prepared", "run_dir": "r"}, steps(1, 2), {"type": "preview", "global_step": 2, "paths": ["a"]}]
+    tell(tmp_path / "whole", *whole, steps(3))
+    expected = JobFolder(tmp_path / "whole").trace()
+    spoiled: list[dict[str, Any]] = [
+        {"type": "steps", "rfcords": []},
+        {"type": "steps", "records": [[4, 0, 3, "0.5", "x"]]},
+        {"type": "steps", "records": [[4, 0, 3]]},
+        {"type": "preview", "global_step": "two", "paths": []},
+        {"type": "started", "global_stfp": 0},
+        {"type": "prepared"},
+        {"type": "model", "taxt": ""},
+    ]
+    tell(tmp_path / "spoiled", *whole, *spoiled, steps(3))
+    found = JobFolder(tmp_path / "spoiled").trace()
+    assert list(found.loss) == list(expected.loss) and list(found.learning_rate) == list(expected.learning_rate)
+    assert found.previews == expected.previews
