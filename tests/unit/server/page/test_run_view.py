@@ -43,7 +43,7 @@ def measured(*losses: float | None) -> tuple[Validation, ...]:
 def test_validation_is_a_curve_beside_that_of_trained_pictures() -> None:
     assert "Validation" not in run_view.charts(trace(9), smoothing=30)
     shown = run_view.charts(dataclasses.replace(trace(9), validations=measured(0.5, None, 0.3, 0.4)), smoothing=30)
-    assert "best 0.3000 at step 20; dashed: trained pictures" in shown
+    assert "best 0.3000 at step 20; dashed: trained" in shown
     chart = shown[shown.index("Validation loss") :]
     mark, trained, validation = re.findall(r'<path class="(?:mark|dashed|strong)" d="M([^"]+)"', chart)
     assert (trained.count("L"), validation.count("L")) == (2, 2)  # what was not finite is no point

@@ -182,7 +182,7 @@ def _validation(measured: Sequence[Validation]) -> str:
         Line(step, trained, "dashed"),
         Line(step, loss, "strong"),
     ]
-    note = f"best {loss[best]:.4f} at step {step[best]:,.0f}; dashed: trained pictures"
+    note = f"best {loss[best]:.4f} at step {step[best]:,.0f}; dashed: trained"
     return chart("Validation loss", lines, note=note)
 
 
