@@ -141,7 +141,8 @@ class Flow:
         return torch.tensor(drawn, dtype=torch.float32).sigmoid()
 
     def timesteps_at(self, shares: Sequence[float]) -> Tensor:
-        return torch.special.ndtri(torch.tensor(shares, dtype=torch.float32)).sigmoid()
+        normal: Tensor = torch.special.ndtri(torch.tensor(shares, dtype=torch.float32))
+        return normal.sigmoid()
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         return torch.lerp(latents, noise, timesteps[:, None, None, None])

@@ -115,6 +115,44 @@ def test_both_losses_are_those_of_a_plain_loop(bench: Bench, kind: str) -> None:
         assert error == pytest.approx(standard_error(means), rel=1e-4)
 
 
+def test_averages_are_measured_where_they_are_published(bench: Bench) -> None:
+    folder, recorder = held_out(bench), Recorder()
+    options: dict[str, Any] = {"ema": "0.9", "ema_warmup": False, "steps": 3, "validation_bands": 2}
+    result = bench.train("hypernetwork", callbacks=[recorder], validation_data=str(folder), **options)
+    line = (Path(recipe.__file__).parent / "data" / "templates" / "hypernetwork.txt").read_text().splitlines()[0]
+    found = recorder.of(Validated)[-1].loss
+    raw = result.adapter_path.with_name("ink-raw.pt")
+    averaged, trained_one = (
+        sum(expected_losses(bench, load_adapter("hypernetwork", path, "ink").train(False), folder, line, bands=2)) / 3
+        for path in (result.adapter_path, raw)
+    )
+    assert found == pytest.approx(averaged, rel=1e-6)
+    assert averaged != pytest.approx(trained_one, rel=1e-5)
+
+
+def test_no_prompt_is_encoded_once_the_text_encoders_rest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    real = recipe.train.__globals__["prepare"]
+
+    def prepared(*args: Any, **options: Any) -> Any:
+        made.append(real(*args, **options))
+        return made[-1]
+
+    monkeypatch.setitem(recipe.train.__globals__, "prepare", prepared)
+    encoded: list[int] = []
+
+    class Count:
+        def on_event(self, event: object) -> None:
+            if isinstance(event, Validated):
+                encoded.append(made[0].trainer.conditioning.encoded)
+
+    options: dict[str, Any] = {"offload": True, "template": "none", "validation_every": 1, "validation_bands": 1}
+    bench.train("hypernetwork", callbacks=[Count()], validation_data=str(held_out(bench)), **options)
+    template = (Path(recipe.__file__).parent / "data" / "templates" / "none.txt").read_text().splitlines()
+    known = 5 + 3 if any("[filewords]" in line for line in template) else 1
+    assert encoded == [known + 1] * 5
+
+
 def test_masks_weigh_the_loss_as_they_do_in_training(bench: Bench) -> None:
     from PIL import Image
 
@@ -190,10 +228,10 @@ def test_validation_changes_no_bit_of_what_is_trained(new_bench: Callable[[str],
     assert one["parts"].pop("validation")["measured"] and equal(one, other)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_stopped_and_resumed_equals_never_stopped(new_bench: Callable[[str], Bench], kind: str) -> None:
+@pytest.mark.parametrize(("kind", "ema"), [("embedding", ""), ("hypernetwork", "0.8")])
+def test_stopped_and_resumed_equals_never_stopped(new_bench: Callable[[str], Bench], kind: str, ema: str) -> None:
     stops = (1, 2, 6)
-    settings: dict[str, Any] = {**RANDOM, "steps": 7, "save_every": 4, "validation_every": 2, **SHARE}
+    settings: dict[str, Any] = {**RANDOM, "steps": 7, "save_every": 4, "validation_every": 2, "ema": ema, **SHARE}
     whole = new_bench("whole").train(kind, **settings)
     stopped = new_bench("stopped")
     result = stopped.train(kind, stop_after=stops[0], **settings)

@@ -81,6 +81,14 @@ PLAN: dict[str, Any] = {
 }
 
 
+def test_a_plan_says_what_will_be_measured() -> None:
+    assert "Validation" not in plan_html(PLAN)
+    measured = {"pictures": 20, "measured_pictures": 16, "measured_training_pictures": 12, "measurements": 5}
+    shown = plan_html({**PLAN, "validation": {**measured, "every": 100, "best_path": "/a/b/<cat>-best.pt"}})
+    assert "20 pictures, 16 measured beside 12 that are trained, 5 times" in shown
+    assert "&lt;cat&gt;-best.pt" in shown and "/a/b" not in shown
+
+
 def test_a_plan_tells_everything_and_escapes_it() -> None:
     shown = plan_html(PLAN)
     for told in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from tincture.server.page.parts.fields import label_of
@@ -35,6 +36,7 @@ def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield "Takes", plan["duration"]["description"]
     yield "Base model", f"{model['name']}: {model['family']}, predicts {model['predicts']}"
     yield "Pictures", f"{plan['pictures']:,}, {_count(plan['samples_per_epoch'], 'sample')} an epoch"
+    yield from _validation(plan.get("validation"))
     yield "Epochs", f"{plan['epochs']:,g}"
     yield "A step", f"{batch} × {accumulated} pictures" if accumulated > 1 else _count(batch, "picture")
     yield "Learning rate", settings["learning_rate"]
@@ -42,6 +44,14 @@ def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "Trained numbers", f"{plan['trained_numbers']:,}"
     for name, value in plan.get("chosen_for_memory", {}).items():
         yield f"{label_of(name)}, chosen", str(value)
+
+
+def _validation(validation: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]:
+    if validation:
+        measured = f"{validation['measured_pictures']:,} measured beside {validation['measured_training_pictures']:,}"
+        times = _count(validation["measurements"], "time")
+        yield "Validation", f"{_count(validation['pictures'], 'picture')}, {measured} that are trained, {times}"
+        yield "Best by validation", Path(validation["best_path"]).name
 
 
 def _remarks(plan: Mapping[str, Any]) -> str:
