@@ -17,6 +17,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from tools import write_single_file
 
 from tests.support import UNET, save_folder, tiny_model
+from tincture.models.loading.load import load_model
 from tincture.models.stable_diffusion import StableDiffusion
 
 
@@ -69,6 +70,25 @@ def test_the_program_writes_a_folder_in_half_precision(
     state = load_single_file_checkpoint(str(out))
     weight = state["model.diffusion_model.input_blocks.0.0.weight"]
     assert torch.equal(weight, shared_model.unet.conv_in.weight.half())
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_picto_in_half_precision_loads_again(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / f"small{suffix}"
+    monkeypatch.setattr(sys, "argv", ["write_single_file.py", "picto", str(out), "--half"])
+
+    assert write_single_file.main() == 0
+
+    model, picto = load_model(str(out)), load_model("picto")
+    for part in ("unet", "vae"):
+        own = getattr(model, part).state_dict()
+        assert all(
+            torch.equal(value.half(), own[name].half()) for name, value in getattr(picto, part).state_dict().items()
+        )
+        assert getattr(model, part).config.norm_num_groups == getattr(picto, part).config.norm_num_groups
+    assert torch.equal(model.text.tokenize(["a red moon"]), picto.text.tokenize(["a red moon"]))
+    states = [m.encode_prompts(["a red moon"]).hidden_states for m in (model, picto)]
+    assert torch.allclose(*states, atol=0.02)
 
 
 def test_the_program_fails_with_a_sentence_for_a_missing_model(

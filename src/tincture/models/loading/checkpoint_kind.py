@@ -24,7 +24,7 @@ _VAE_MARK = "encoder.down.0.block.0.norm1.weight"
 DIFFUSERS_VAE_MARK = "encoder.down_blocks.0.resnets.0.conv1.weight"
 _FIRST_LAYER = "input_blocks.0.0.weight"
 _SIZE_EMBEDDING = "label_emb.0.0.weight"
-_CLIP_MARK, _CLIP_TABLE = "embeddings.position_embedding.weight", "embeddings.token_embedding.weight"
+_CLIP_MARK, CLIP_TABLE = "embeddings.position_embedding.weight", "embeddings.token_embedding.weight"
 _OPEN_CLIP_MARK, _OPEN_CLIP_TABLE = "positional_embedding", "token_embedding.weight"
 
 _CHANNELS = {5: "a Stable Diffusion 2 depth model", 7: "an upscaler", 8: "an InstructPix2Pix model"}
@@ -142,7 +142,7 @@ def lacks_encoder(shapes: Shapes) -> bool:
 
 
 def _text_encoders(shapes: Shapes) -> Iterator[FoundTextEncoder]:
-    marks = (("clip", _CLIP_MARK, _CLIP_TABLE), ("open_clip", _OPEN_CLIP_MARK, _OPEN_CLIP_TABLE))
+    marks = (("clip", _CLIP_MARK, CLIP_TABLE), ("open_clip", _OPEN_CLIP_MARK, _OPEN_CLIP_TABLE))
     for name, shape in shapes.items():
         for layout, mark, table in marks:
             prefix = name.removesuffix(mark)

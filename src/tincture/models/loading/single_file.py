@@ -6,6 +6,7 @@ the package. Nothing is downloaded.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from tincture.formats.tensor_file import Shape, TensorFile
 from tincture.models.families import FAMILIES, Family, TextEncoderSpec
 from tincture.models.loading.building import build, cannot_be_loaded, clip_text_config
 from tincture.models.loading.checkpoint_kind import (
+    CLIP_TABLE,
     UNET_PREFIX,
     Checkpoint,
     FoundTextEncoder,
@@ -37,6 +39,7 @@ from tincture.models.loading.configs import PUBLISHED, SCHEDULER, Published, cli
 from tincture.models.loading.model_file import open_model_file, require_checkpoint
 from tincture.models.loading.parts import LoadOptions, Parts
 from tincture.models.loading.prediction import EPSILON, Prediction, find_prediction, override, probe
+from tincture.models.loading.sources import PICTO
 from tincture.models.loading.vae_file import original_vae
 from tincture.models.text_encoder import TextEncoder
 
@@ -63,6 +66,7 @@ def load_single_file(path: Path, options: LoadOptions, load_other_vae: Callable[
     found = require_checkpoint(file)
     family = FAMILIES[options.family or found.family]
     _require_text_encoders(file, found, family)
+    options = _with_pictos_configs(file, found, options)
     if load_other_vae is None and lacks_encoder(file.shapes):
         raise ModelError(
             f"{path} has only the decoder of its VAE: without the encoder no picture can be encoded for training. Give "
@@ -92,6 +96,16 @@ def load_single_file(path: Path, options: LoadOptions, load_other_vae: Callable[
         prediction=prediction,
         notes=tuple(_notes(found, unused)),
     )
+
+
+def _with_pictos_configs(file: TensorFile, found: Checkpoint, options: LoadOptions) -> LoadOptions:
+    """Of a file of picto, whose vocabulary and layers are its own: what no shape tells stands in the embedded model."""
+    if options.configs is not None or found.text_encoders[0].layout != "clip":
+        return options
+    config = read_config(PICTO / "text_encoder/config.json")
+    table = file.shapes[f"{found.text_encoders[0].prefix}{CLIP_TABLE}"].size
+    is_picto = table == (config["vocab_size"], config["hidden_size"])
+    return dataclasses.replace(options, configs=PICTO) if is_picto else options
 
 
 def _scheduler(options: LoadOptions) -> Mapping[str, Any]:

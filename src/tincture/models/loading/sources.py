@@ -20,6 +20,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _TITLE = re.compile(r"(?P<name>.*?)\s*\[(?P<hash>[0-9a-f]{8,64})\]")
 _HASH = re.compile(r"[0-9a-f]{10}|[0-9a-f]{64}")
 HASH_DIGITS = 10
+_OLD_DIGITS = 8
 
 
 @dataclass(frozen=True)
@@ -78,20 +79,24 @@ def find_source(name: str, workspace: Workspace | None = None) -> Source:
 
 
 def _in_workspace(name: str, workspace: Workspace) -> Path:
+    try:
+        return workspace.find_model(name)  # also one whose own name ends in brackets
+    except UsageError as error:
+        not_found = error
     title = _TITLE.fullmatch(name)
     if title and title["name"]:
         path, given = workspace.find_model(title["name"]), title["hash"]
         # Of eight digits are hashes of another kind, which old webuis showed.
-        if len(given) >= HASH_DIGITS and not given.startswith(short_hash(path)):
+        if len(given) != _OLD_DIGITS and not _full_hash(path).startswith(given):
             raise UsageError(f"The model {path} has the hash {short_hash(path)}, not {given}; give the one you mean.")
         return path
     wanted = title["hash"] if title else name
     if _HASH.fullmatch(wanted):
         for path in workspace.list_models():
             with contextlib.suppress(TinctureError):
-                if wanted.startswith(short_hash(path)):
+                if _full_hash(path).startswith(wanted):
                     return path
-    return workspace.find_model(name)
+    raise not_found
 
 
 def find_vae(name: str, workspace: Workspace | None = None) -> Path:
@@ -116,8 +121,12 @@ def short_hash(path: Path) -> str:
     Raises:
         ModelError: the folder has no U-Net.
     """
+    return _full_hash(path)[:HASH_DIGITS]
+
+
+def _full_hash(path: Path) -> str:
     if not path.is_dir():
-        return sha256_of([path])[:HASH_DIGITS]
+        return sha256_of([path])
     if not (path / "unet").is_dir():
         raise ModelError(f"The model folder {path} has no unet; a diffusers folder is needed.")
-    return sha256_of(weight_files(path / "unet"))[:HASH_DIGITS]
+    return sha256_of(weight_files(path / "unet"))

@@ -52,6 +52,26 @@ def test_a_path_comes_before_a_name(workspace: Workspace, tmp_path: Path, monkey
     assert find_source("a", workspace).path == tmp_path / "a"
 
 
+def test_a_model_that_is_called_like_a_title_is_found_by_its_own_name(workspace: Workspace) -> None:
+    path = workspace.models / "a [abc1234567].safetensors"
+    path.write_bytes(b"three")
+
+    for name in ("a [abc1234567]", "a [abc1234567].safetensors", f"a [abc1234567] [{digest(b'three')[:10]}]"):
+        assert find_source(name, workspace).path == path.resolve()
+    assert find_source(f"a [{digest(b'one')[:10]}]", workspace).name == "a"
+    with pytest.raises(ModelError, match=rf"has the hash {digest(b'three')[:10]}, not 0123456789;"):
+        find_source("a [abc1234567] [0123456789]", workspace)
+
+
+WRONG_AT_THE_END = f"{digest(b'one')[:11]}{(int(digest(b'one')[11], 16) + 1) % 16:x}"
+
+
+@pytest.mark.parametrize("given", [digest(b"two")[:9], WRONG_AT_THE_END, "0" * 64])
+def test_every_digit_of_a_hash_counts(given: str, workspace: Workspace) -> None:
+    with pytest.raises(ModelError, match=f"has the hash {digest(b'one')[:10]}, not {given};"):
+        find_source(f"a [{given}]", workspace)
+
+
 def test_a_hash_of_another_file_is_refused(workspace: Workspace) -> None:
     with pytest.raises(ModelError, match=rf"a\.safetensors has the hash {digest(b'one')[:10]}, not 0123456789;"):
         find_source("a [0123456789]", workspace)
