@@ -1,4 +1,4 @@
-"""The optimizer's state beside a finished adapter, ``NAME.pt.optim``: training it further starts as it ended.
+"""The optimizer's state beside an adapter or a copy, ``NAME.pt.optim``: training it further starts as it ended.
 
 A run that was stopped needs none of this: its own states hold everything.
 """

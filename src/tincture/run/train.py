@@ -357,7 +357,7 @@ class _Saver:
             for more, shown in files.items():
                 model, made = self._run.model, provenance(self._run, shown)
                 shown.save(paths[more], model_name=model.name, model_hash=model.hash, provenance=made)
-        if self._run.settings.save_optimizer_state and final:
+        if self._run.settings.save_optimizer_state:
             beside = adapter.optimizer_beside
             save_optimizer(self._run.trainer.optimizer, files[beside], paths[beside])
         return list(paths.values())

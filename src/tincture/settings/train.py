@@ -330,7 +330,9 @@ class TrainSettings(CheckedSettings):
         0, OUTPUT, "Keep states whose step is a multiple of this too; 0: none of them.", at_least(0)
     )
     save_optimizer_state: bool = setting(
-        False, OUTPUT, "Keep the optimizer's state beside the finished file, for a later training to go on with."
+        False,
+        OUTPUT,
+        "Keep the optimizer's state beside the finished file and its copies, for a later training.",
     )
     author: str = setting("", OUTPUT, "Who made it, kept in the finished file.")
     license: str = setting("", OUTPUT, "Licence of the finished file, kept in it.")

@@ -32,6 +32,28 @@ def test_training_in_two_runs_equals_one_when_the_optimizers_state_is_kept(bench
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_training_goes_on_from_a_copy_as_the_run_did(bench: Bench, kind: str) -> None:
+    run = bench.train(kind, steps=6, save_every=3, save_optimizer_state=True)
+    at_once = trained(run.adapter_path)
+    (copy,) = run.run_dir.rglob("*-3.pt")
+    for suffix in ("", ".optim"):
+        shutil.copy(f"{copy}{suffix}", f"{bench.path(kind)}{suffix}")
+
+    assert equal(trained(bench.train(kind, steps=6).adapter_path), at_once)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("keep", [True, False])
+def test_copies_have_a_sidecar_where_it_is_asked_for_and_lose_it_with_the_copy(
+    bench: Bench, kind: str, keep: bool
+) -> None:
+    run = bench.train(kind, steps=4, save_every=1, keep_copies=2, save_optimizer_state=keep)
+    copies = sorted(path.name for path in run.run_dir.rglob("*-?.pt"))
+    sidecars = sorted(path.name for path in run.run_dir.rglob("*-?.pt.optim"))
+    assert len(copies) == 2 and sidecars == [f"{name}.optim" for name in copies if keep]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_sidecar_of_an_older_file_is_not_used(bench: Bench, kind: str) -> None:
     bench.train(kind, steps=2, save_optimizer_state=True)
     old = shutil.copy(f"{bench.path(kind)}.optim", bench.workspace.root / "old.optim")
