@@ -50,7 +50,7 @@ def convert(
         picture=asked.picture or None,
         lora=None if options is None else conversion.LoraOptions(**options),
         overwrite=asked.overwrite,
-        workspace=session.workspace() if asked.model else None,
+        workspace=session.workspace() if asked.model or asked.to == "lora" else None,
     )
     for sentence in plan.lost:
         session.say(f"lost: {sentence}")

@@ -118,6 +118,15 @@ def write_embedding_kohya(path: str | os.PathLike[str], file: EmbeddingFile) -> 
     _write_safetensors(path, file, {"emb_params": only_vectors(file, "kohya's files")}, "kohya-ss/sd-scripts")
 
 
+def write_embedding_onetrainer(path: str | os.PathLike[str], file: EmbeddingFile) -> None:
+    """Writes OneTrainer's ``.safetensors`` for SD 1 and 2: the vectors under ``emp_params``; that for XL is SDXL's.
+
+    Raises:
+        UsageError, StorageError: see ``write_embedding_pt``.
+    """
+    _write_safetensors(path, file, {"emp_params": only_vectors(file, "OneTrainer's files")}, "OneTrainer")
+
+
 def write_embedding_sdxl(path: str | os.PathLike[str], file: EmbeddingFile) -> None:
     """Writes SDXL's ``.safetensors``: ``clip_l`` and ``clip_g``; the rest stands in the metadata.
 
@@ -140,6 +149,7 @@ EMBEDDING_WRITERS: Mapping[str, Callable[[str | os.PathLike[str], EmbeddingFile]
         "safetensors": write_embedding_diffusers,
         "kohya": write_embedding_kohya,
         "sdxl": write_embedding_sdxl,
+        "onetrainer": write_embedding_onetrainer,
         "png": write_embedding_png,
         "webp": write_embedding_webp,
     }

@@ -38,17 +38,15 @@ class ConversionRequest(CheckedRequest):
     path: str = setting(dataclasses.MISSING, FILES, "Embedding or hypernetwork of any format.", path=True)
     out: str = setting(dataclasses.MISSING, FILES, "File to write.", path=True)
     overwrite: bool = setting(False, FILES, "Replace OUT if it is there.")
-    to: Literal["pt", "bin", "safetensors", "kohya", "sdxl", "png", "webp", "lora"] | None = setting(
+    to: Literal["pt", "bin", "safetensors", "kohya", "sdxl", "onetrainer", "png", "webp", "lora"] | None = setting(
         None, FILE, "Format of OUT; else its suffix tells."
     )
     name: str = setting("", FILE, "New name of the adapter; else it keeps its own.")
     author: str = setting("", FILE, "Who made it, to be told by the file.")
     license: str = setting("", FILE, "Its licence, such as CC-BY-4.0, to be told by the file.")
     picture: str = setting("", FILE, "Picture that a PNG or WebP card is drawn on; else a pattern.", path=True)
-    model: str = setting(
-        "", LORA, "For a LoRA: the base model it is to act with; a name in the workspace, a path.", path=True
-    )
-    rank: int | None = setting(None, LORA, "For a LoRA: its rank; 64 is usual.", at_least(1), largest=4096)
+    model: str = setting("", LORA, "For a LoRA: the base model it is to act with; else the one trained on.", path=True)
+    rank: int | None = setting(None, LORA, "For a LoRA: its rank; else 64.", at_least(1), largest=4096)
     captions: str = setting(
         "", LORA, "For a LoRA: text file of captions like those trained on, one in each line.", path=True
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +24,12 @@ from tincture.formats.embedding_picture import write_embedding_png, write_embedd
 from tincture.formats.hypernetwork_file import HYPERNETWORK_WRITERS, HypernetworkFile, read_hypernetwork_file
 from tincture.formats.pictures import open_picture
 from tincture.models.loading.load import load_model
+from tincture.models.loading.sources import find_in_workspace
 from tincture.workspace import Workspace, clean_name
 
 EMBEDDING_FORMATS = tuple(EMBEDDING_WRITERS)
 HYPERNETWORK_FORMATS = (*HYPERNETWORK_WRITERS, "lora")
+USUAL_RANK = 64
 _FORMATS = {"embedding": EMBEDDING_FORMATS, "hypernetwork": HYPERNETWORK_FORMATS}
 _PICTURE_WRITERS = {"png": write_embedding_png, "webp": write_embedding_webp}
 _SUFFIXES = {".pt": "pt", ".bin": "bin", ".safetensors": "safetensors", ".png": "png", ".webp": "webp"}
@@ -36,8 +40,8 @@ class LoraOptions:
     """What a LoRA is made for and how; see ``tincture.adapters.lora.export_lora``.
 
     Attributes:
-        model: the base model, see ``load_model``; it must be given.
-        rank: must be given.
+        model: the base model, see ``load_model``; "" for the one that the hypernetwork was trained on.
+        rank: None for the usual 64.
         captions: texts like those that the hypernetwork was trained on.
         multiplier: the strength that is worked in.
         output_bias: keep what is added to all values alike as biases, which diffusers refuses.
@@ -129,7 +133,7 @@ def plan_conversion(
         author: to be told by the file; empty: as it is.
         license: likewise, such as ``CC-BY-4.0``.
         picture: what a PNG or WebP is drawn on; None for a pattern.
-        lora: for a LoRA only, and needed there.
+        lora: for a LoRA only.
         overwrite: whether a file ``target`` may be replaced.
         workspace: where the base model of a LoRA is looked up.
 
@@ -256,7 +260,7 @@ def _hypernetwork(
 
         elsewhere = comfyui_differences(file) if chosen == "pt" else ()
         return Conversion(target, "hypernetwork", chosen, file.name, (*elsewhere, *_left_behind(source)), write)
-    options = _checked(lora or LoraOptions(), target)
+    options = _checked(lora or LoraOptions(), target, file, workspace)
     network = Hypernetwork.load(source)
     network.name, network.provenance = file.name, file.provenance
     lost = (
@@ -270,15 +274,31 @@ def _hypernetwork(
     return Conversion(target, "hypernetwork", chosen, file.name, lost, write_lora)
 
 
-def _checked(options: LoraOptions, target: Path) -> LoraOptions:
-    if not options.model or options.rank is None:
-        missing = " and ".join(
-            name for name, given in (("base model", options.model), ("rank", options.rank)) if not given
-        )
-        raise UsageError(f"A LoRA is made for one base model, at one rank; give the {missing}. 64 is a usual rank.")
+def _checked(options: LoraOptions, target: Path, file: HypernetworkFile, workspace: Workspace | None) -> LoraOptions:
     if target.suffix.lower() != ".safetensors":
         raise UsageError(f"A LoRA is a safetensors file, but {target} is not called so; end its name in .safetensors.")
-    return options
+    model = options.model or _model_of(file, workspace)
+    return dataclasses.replace(options, model=model, rank=USUAL_RANK if options.rank is None else options.rank)
+
+
+def _model_of(file: HypernetworkFile, workspace: Workspace | None) -> str:
+    """The base model that the hypernetwork was trained on, where it is picto or in the workspace.
+
+    A name in a file that may come from anywhere is looked up nowhere else: no other path, nothing of a hub.
+    """
+    if file.model_name == "picto":
+        return "picto"
+    why = "the file does not say which it was trained on"
+    if file.model_name:
+        why = f"the file says {reprlib.repr(file.model_name)}, which is not in the workspace"
+        title = f"{file.model_name} [{file.model_hash}]" if file.model_hash else file.model_name
+        with contextlib.suppress(UsageError):
+            if workspace is not None:
+                return str(find_in_workspace(title, workspace))
+    raise UsageError(
+        f"A LoRA is made for one base model; give the base model by --model ({why}). Its rank is {USUAL_RANK} where "
+        f"--rank gives no other."
+    )
 
 
 def _export(network: Hypernetwork, target: Path, options: LoraOptions, workspace: Workspace | None) -> dict[str, Any]:

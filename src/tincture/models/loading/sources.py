@@ -67,7 +67,7 @@ def find_source(name: str, workspace: Workspace | None = None) -> Source:
     hint = ""
     if workspace is not None:
         try:
-            return Source(_in_workspace(name, workspace).resolve())
+            return Source(find_in_workspace(name, workspace).resolve())
         except UsageError as error:
             hint = f" {error}"
     if _HUB_ID.fullmatch(name) and not path.parent.exists():
@@ -78,7 +78,12 @@ def find_source(name: str, workspace: Workspace | None = None) -> Source:
     )
 
 
-def _in_workspace(name: str, workspace: Workspace) -> Path:
+def find_in_workspace(name: str, workspace: Workspace) -> Path:
+    """The model of the workspace that ``name`` means: a name, a title with its hash, or a hash alone.
+
+    Raises:
+        UsageError: there is none, or the hash is another one's.
+    """
     try:
         return workspace.find_model(name)  # also one whose own name ends in brackets
     except UsageError as error:

@@ -11,17 +11,20 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.support import tiny_model
 from tincture import convert_file, inspect_file
+from tincture.adapters.embedding import Embedding
 from tincture.adapters.files import conversion as module
 from tincture.adapters.files.conversion import EMBEDDING_FORMATS, LoraOptions, plan_conversion, read_captions
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.errors import DataError, UsageError
 from tincture.formats.embedding_content import EmbeddingFile
 from tincture.formats.embedding_file import EMBEDDING_WRITERS, read_embedding_file
+from tincture.formats.files import short_hash
 from tincture.formats.hypernetwork_file import HYPERNETWORK_WRITERS, read_hypernetwork_file
+from tincture.workspace import Workspace
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 SUFFIX = {"pt": ".pt", "bin": ".bin", "png": ".png", "webp": ".webp"}
@@ -177,6 +180,53 @@ def test_a_hypernetwork_as_lora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found["provenance"]["author"] == "B"
 
 
+@pytest.mark.parametrize(
+    ("model_name", "given", "meant"),
+    [("picto", "", "picto"), ("tiny", "", "WORKSPACE"), ("tiny", "other", "other"), ("", "other", "other")],
+)
+def test_a_lora_is_made_for_the_model_trained_on_at_the_usual_rank(
+    model_name: str, given: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.models.mkdir(parents=True)
+    model = workspace.models / "tiny.safetensors"
+    model.write_bytes(b"content does not matter")
+    asked: list[str] = []
+    monkeypatch.setattr(module, "load_model", lambda name, workspace: asked.append(name) or tiny_model())
+    made = Hypernetwork("ink", (32, 64), model_name=model_name, model_hash=short_hash(model) if model_name else "")
+    made.save(tmp_path / "ink.pt")
+    options = LoraOptions(given) if given else None
+    convert_file(tmp_path / "ink.pt", tmp_path / "x.safetensors", "lora", lora=options, workspace=workspace)
+    assert asked == [str(model) if meant == "WORKSPACE" else meant]
+    assert inspect_file(tmp_path / "x.safetensors")["ranks"] == [32, 64]  # 64, where the layer is so wide
+
+
+@pytest.mark.parametrize("name", ["none", "/etc/passwd", "owner/name", "../ink.pt", "tiny"])
+def test_the_model_of_a_file_is_looked_up_in_the_workspace_alone(name: str, tmp_path: Path) -> None:
+    """Of the last one the hash does not fit."""
+    workspace = Workspace(tmp_path)
+    workspace.models.mkdir(parents=True)
+    (workspace.models / "tiny.safetensors").write_bytes(b"content does not matter")
+    Hypernetwork("ink", (32,), model_name=name, model_hash="0123456789").save(tmp_path / "ink.pt")
+    for given in (workspace, None):
+        with pytest.raises(UsageError, match=r"by `model` \(the file says '.*', which is not in the"):
+            convert_file(tmp_path / "ink.pt", tmp_path / "x.safetensors", "lora", workspace=given)
+
+
+@pytest.mark.parametrize(("encoder", "width"), [("clip_l", 768), ("clip_h", 1024)])
+def test_an_embedding_as_onetrainer_has_it(encoder: str, width: int, tmp_path: Path) -> None:
+    vectors = torch.randn(2, width, generator=torch.Generator().manual_seed(0))
+    Embedding("cat", {encoder: vectors}, step=7).save(tmp_path / "cat.pt")
+    report = convert_file(tmp_path / "cat.pt", tmp_path / "cat.safetensors", "onetrainer")
+    assert (report["format"], report["lost"]) == ("onetrainer", [])
+    assert {key: tuple(value.shape) for key, value in load_file(tmp_path / "cat.safetensors").items()} == {
+        "emp_params": (2, width)
+    }
+    found = inspect_file(tmp_path / "cat.safetensors")
+    assert (found["format"], found["step"], found["read_by"]) == ("onetrainer", 7, ["OneTrainer", "Tincture"])
+    assert torch.equal(Embedding.load(tmp_path / "cat.safetensors").vectors[encoder], vectors)
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -192,8 +242,7 @@ def test_a_hypernetwork_as_lora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("ink.pt", "x.png", {}, "A hypernetwork cannot be written as 'png'; its formats are pt, safetensors, lora"),
         ("ink.pt", "x.pt", {"picture": "p.png"}, "has no picture card"),
         ("ink.pt", "x.pt", {"lora": LoraOptions(rank=4)}, "are for the format lora, not for pt"),
-        ("ink.pt", "x.safetensors", {"to": "lora"}, "give the base model and rank"),
-        ("ink.pt", "x.safetensors", {"to": "lora", "lora": LoraOptions("picto")}, "give the rank"),
+        ("ink.pt", "x.safetensors", {"to": "lora"}, r"give the base model by `model` \(the file says 'v1-5"),
         ("ink.pt", "x.pt", {"to": "lora", "lora": LoraOptions("picto", 4)}, "end its name in .safetensors"),
         ("ink.pt.optim", "x.pt", {}, "the state of an optimizer, which no other format can hold"),
         ("lora.safetensors", "x.pt", {}, "a LoRA, which no other format can hold"),
