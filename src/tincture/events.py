@@ -20,11 +20,13 @@ class Event:
 class ModelLoaded(Event):
     """The base model is there; ``description`` says in one line what it is.
 
-    ``model`` is the ``DiffusionModel`` itself, frozen, not yet on the device of the run where that spares memory.
+    ``model`` is the ``DiffusionModel`` itself, frozen, not yet on the device of the run where that spares memory;
+    ``embeddings`` gives the ``EmbeddingDatabase`` of the workspace, sorted by what the model can use.
     """
 
     description: str
     model: object = field(default=None, repr=False, compare=False)
+    embeddings: Callable[[], object] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

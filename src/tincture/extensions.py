@@ -1,4 +1,4 @@
-"""What others add to Tincture: functions called at five points, from Python or from installed packages.
+"""What others add to Tincture: functions called at five points, from Python, installed packages or the workspace.
 
 From Python, make an ``Extensions`` and hand its callback to a run::
 
@@ -11,13 +11,19 @@ From Python, make an ``Extensions`` and hand its callback to a run::
     train(settings, workspace, callbacks=[extensions.callback()])
 
 An installed package names a function ``register(extensions)`` as an entry point of the group ``tincture.extensions``;
-``load_extensions`` calls it. What fails is reported, in ``faults`` and as a warning, and left out from then on with all
-that came from the same extension. A training goes on as if it had never been there.
+a file in the workspace's folder ``extensions`` just has it. ``load_extensions`` calls them. What fails is reported, in
+``faults`` and as a warning, and left out from then on with all that came from the same extension. A training goes on as
+if it had never been there.
 """
 
 from __future__ import annotations
 
+import ast
+import importlib.util
+import inspect
 import os
+import stat
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,7 +43,9 @@ if TYPE_CHECKING:
 
 GROUP = "tincture.extensions"
 VARIABLE = "TINCTURE_EXTENSIONS"
-"""``off``: none; names separated by commas: only these; unset or empty: all that are installed."""
+"""``off``: none; ``installed``: none of the workspace; names separated by commas: only these; unset or empty: all."""
+FOLDER = "extensions"
+"""Of the workspace, with extensions that no package has."""
 
 Hook = TypeVar("Hook", bound=Callable[..., object])
 
@@ -77,7 +85,11 @@ class Extensions:
         return self._add("on_ui_train_tabs", function)
 
     def on_model_loaded(self, function: Hook) -> Hook:
-        """``function(model)`` gets the frozen model, a ``DiffusionModel``, before a run begins or goes on."""
+        """``function(model)``, or ``function(model, embeddings)``, gets each frozen model that is loaded.
+
+        A ``DiffusionModel``, before a run begins or goes on, and before pictures are drawn with it; ``embeddings`` is
+        the workspace's ``EmbeddingDatabase``.
+        """
         return self._add("on_model_loaded", function)
 
     def on_before_train(self, function: Hook) -> Hook:
@@ -140,6 +152,11 @@ class Extensions:
         for added in self._at(point):
             self._try(added.origin, added.function, *arguments)
 
+    def model_loaded(self, model: object, embeddings: Callable[[], object]) -> None:
+        """Calls what was added by ``on_model_loaded``; ``embeddings`` is asked only for functions that take them."""
+        for added in self._at("on_model_loaded"):
+            self._try(added.origin, partial(_call_loaded, added.function, model, embeddings))
+
     def _at(self, point: str) -> Iterator[_Added]:
         for added in [*self._added]:
             if added.point == point and added.origin not in self._broken:
@@ -181,7 +198,7 @@ class _Watcher:
     """From the events of a run to the functions that were added."""
 
     def __init__(self, extensions: Extensions) -> None:
-        self._call = extensions.call
+        self._call, self._model_loaded = extensions.call, extensions.model_loaded
 
     def on_event(self, event: Event) -> None:
         match event:
@@ -192,7 +209,16 @@ class _Watcher:
             case RunPrepared():
                 self._call("on_before_train", MappingProxyType(dict(event.settings)), Path(event.run_dir))
             case ModelLoaded():
-                self._call("on_model_loaded", event.model)
+                self._model_loaded(event.model, event.embeddings or (lambda: None))
+
+
+def _call_loaded(function: Callable[..., object], model: object, embeddings: Callable[[], object]) -> None:
+    try:
+        inspect.signature(function).bind(model, None)
+    except (TypeError, ValueError):  # it takes one argument, or says nothing of them
+        function(model)
+    else:
+        function(model, embeddings())
 
 
 def _train_tabs(gr: Any, function: Callable[..., object], service: Any) -> gradio.Blocks:
@@ -221,25 +247,81 @@ def explained(error: BaseException) -> str:
 
 
 def load_extensions(
-    environ: Mapping[str, str] = os.environ, distributions: Iterable[metadata.Distribution] | None = None
+    environ: Mapping[str, str] = os.environ,
+    distributions: Iterable[metadata.Distribution] | None = None,
+    *,
+    root: Path | None = None,
 ) -> Extensions:
-    """The extensions of all installed packages, each imported and registered; broken ones are in ``faults``.
+    """The extensions of all installed packages and of a workspace, each imported and registered.
+
+    Broken ones are in ``faults``.
 
     Args:
-        environ: where ``TINCTURE_EXTENSIONS`` is looked up: ``off``, or the names of those to load.
+        environ: where ``TINCTURE_EXTENSIONS`` is looked up: ``off``, ``installed``, or the names of those to load.
         distributions: the packages to look into; None takes those that can be imported.
+        root: the workspace's folder, whose folder ``extensions`` counts too; None: installed ones only.
     """
     extensions = Extensions()
     wanted = {name.strip() for name in environ.get(VARIABLE, "").split(",") if name.strip()}
     if wanted == {"off"}:
         return extensions
     points = _entry_points(metadata.distributions() if distributions is None else distributions)
-    for point in points:
-        if not wanted or point.name in wanted:
-            extensions.include(point.name, partial(_register, point))
-    for name in sorted(wanted - {point.name for point in points}):
+    if wanted == {"installed"}:
+        wanted, root = set(), None
+    found: list[tuple[str, Callable[[Extensions], object]]] = [
+        (point.name, partial(_register, point)) for point in points
+    ]
+    found += [(path.stem, partial(_register_file, path)) for path in (_own_files(root) if root else ())]
+    for name, register in found:
+        if not wanted or name in wanted:
+            extensions.include(name, register)
+    for name in sorted(wanted - {name for name, _ in found}):
         extensions.report(name, f"{VARIABLE} names it, but it is not installed")
     return extensions
+
+
+def _own_files(root: Path) -> list[Path]:
+    """Files ``NAME.py`` and packages ``NAME/`` in the folder ``extensions``; a webui keeps other things there too."""
+    places = sorted((root / FOLDER).glob("*"), key=lambda path: path.name)
+    named = [path for path in places if path.stem.isidentifier() and not path.name.startswith("_")]
+    return [path for path in named if _code_of(path).is_file() and _may_register(_code_of(path))]
+
+
+def _code_of(place: Path) -> Path:
+    return place / "__init__.py" if place.is_dir() else place if place.suffix == ".py" else place / "none"
+
+
+def _may_register(code: Path) -> bool:
+    """Whether a file has a ``register`` at its top, so that it is meant for us; one that cannot be read is named."""
+    try:
+        body = ast.parse(code.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return True  # to be reported when it is imported
+    named = (node for node in body if isinstance(node, ast.FunctionDef | ast.ImportFrom | ast.Assign))
+    return any("register" in _names_of(node) for node in named)
+
+
+def _names_of(node: ast.FunctionDef | ast.ImportFrom | ast.Assign) -> list[str]:
+    if isinstance(node, ast.FunctionDef):
+        return [node.name]
+    if isinstance(node, ast.ImportFrom):
+        return [alias.asname or alias.name for alias in node.names]
+    return [target.id for target in node.targets if isinstance(target, ast.Name)]
+
+
+def _register_file(place: Path, extensions: Extensions) -> None:
+    code = _code_of(place)
+    for path in (place.parent, place, code):
+        if os.name == "posix" and path.stat().st_mode & stat.S_IWOTH:
+            raise UsageError(f"{path} may be changed by every user of this machine; take that right away")
+    name = f"tincture_extensions_{place.stem}"
+    inner = [str(place)] if place.is_dir() else None
+    spec = importlib.util.spec_from_file_location(name, code, submodule_search_locations=inner)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that its parts find each other
+    spec.loader.exec_module(module)
+    module.register(extensions)
 
 
 def _register(point: metadata.EntryPoint, extensions: Extensions) -> None:

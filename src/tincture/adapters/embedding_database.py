@@ -14,6 +14,7 @@ from tincture.workspace import adapter_files
 
 if TYPE_CHECKING:
     from tincture.models.diffusion_model import DiffusionModel
+    from tincture.workspace import Workspace
 
 PICTURE_SUFFIXES = frozenset({".png", ".webp"})
 EMBEDDING_SUFFIXES = frozenset({".pt", ".bin", ".safetensors"}) | PICTURE_SUFFIXES
@@ -141,6 +142,13 @@ class EmbeddingDatabase:
         if picture.suffix.lower() not in PICTURE_SUFFIXES:
             return False
         return any(picture.with_suffix(suffix) in self._files for suffix in EMBEDDING_SUFFIXES - PICTURE_SUFFIXES)
+
+
+def usable_embeddings(model: DiffusionModel, workspace: Workspace) -> EmbeddingDatabase:
+    """The embeddings of a workspace as they are now, sorted by what ``model`` can use."""
+    database = EmbeddingDatabase([workspace.embeddings])
+    database.refresh(model)
+    return database
 
 
 def _is_only_a_preview(path: Path) -> bool:

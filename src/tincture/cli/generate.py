@@ -41,10 +41,12 @@ def generate(
 
     presence.require_drawing(settings, workspace)
     from tincture.drawing import generation
+    from tincture.extensions import load_extensions
     from tincture.models.threads import computing_threads
 
     shared: dict[str, Any] = {
         "workspace": workspace,
+        "studio": generation.Studio(workspace, load_extensions(root=workspace.root).model_loaded),
         "out": typed_path(out) if out else workspace.root / "outputs",
         "model": settings.model,
         "overrides": settings.overrides(),

@@ -110,7 +110,8 @@ def resume(
     from tincture.extensions import load_extensions
 
     with progress() as callback, stop_on_interrupt(session.say) as stop:
-        memory, watchers = given(flags), [callback, load_extensions().callback()]
+        root = (workspace or session.workspace()).root
+        memory, watchers = given(flags), [callback, load_extensions(root=root).callback()]
         result = recipe.resume(run_dir, workspace=workspace, memory=memory, callbacks=watchers, stop=stop)
     _finish(session, result)
 
@@ -134,7 +135,7 @@ def _train(session: Session, config: Path | None, dry_run: bool, no_timing: bool
     from tincture.extensions import load_extensions
 
     with progress() as callback, stop_on_interrupt(session.say) as stop:
-        watchers = [callback, load_extensions().callback()]
+        watchers = [callback, load_extensions(root=workspace.root).callback()]
         try:
             result = recipe.train(settings, workspace, callbacks=watchers, stop=stop)
         except AlreadyTrainedError as error:

@@ -36,10 +36,16 @@ BATCH_SIZE = 16
 
 
 class Studio:
-    """What stays from one drawing to the next in a workspace: the model, and the embeddings that were read."""
+    """What stays from one drawing to the next in a workspace: the model, and the embeddings that were read.
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
+    Args:
+        loaded: called with each model that is loaded whole, and with what gives the embeddings that it can use.
+    """
+
+    def __init__(
+        self, workspace: Workspace, loaded: Callable[[DiffusionModel, Callable[[], object]], object] | None = None
+    ) -> None:
+        self.workspace, self._loaded = workspace, loaded
         self.model_cache = ModelCache()
         self._embeddings = EmbeddingDatabase([workspace.embeddings])
 
@@ -47,7 +53,8 @@ class Studio:
         self, name: str, overrides: ModelOverrides | None, device: str, precision: str, *, text_only: bool = False
     ) -> DiffusionModel:
         """The model, loaded if it is not the one that was asked for last; see ``load_model``."""
-        return self.model_cache.load(
+        loads = self.model_cache.loads
+        model = self.model_cache.load(
             name,
             workspace=self.workspace,
             device=resolve_device(device),
@@ -55,6 +62,9 @@ class Studio:
             text_only=text_only,
             **dataclasses.asdict(overrides or ModelOverrides()),
         )
+        if self._loaded and self.model_cache.loads > loads and not text_only:
+            self._loaded(model, lambda: self.embeddings(model))
+        return model
 
     def embeddings(self, model: DiffusionModel) -> EmbeddingDatabase:
         """Those of the workspace as they are now, sorted by what ``model`` can use."""

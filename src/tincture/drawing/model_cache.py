@@ -22,9 +22,13 @@ class ModelCache:
 
     It is given again while the same is asked for and its files have not changed. Before another one is loaded it is let
     go, so that two never lie in memory. What it is attached to must be detached by then.
+
+    Attributes:
+        loads: how many were loaded so far.
     """
 
     def __init__(self) -> None:
+        self.loads = 0
         self._model: DiffusionModel | None = None
         self._key: object = None
 
@@ -47,6 +51,7 @@ class ModelCache:
             self.forget()
             self._model = load_model(name, workspace=workspace, device=device, dtype=dtype, vae=vae, **chosen)
             self._key = key
+            self.loads += 1
         return self._model
 
     def forget(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from tincture.adapters.adapter import Adapter, adapter_class
+from tincture.adapters.embedding_database import usable_embeddings
 from tincture.data.dataset import PictureDataset
 from tincture.data.decoded import PIXEL_MEMORY
 from tincture.data.latent_files import LatentFiles
@@ -96,7 +98,7 @@ def prepare(
     emit = emitter([time_left, *callbacks])
     with Stage(emit, "loading the model"):
         model = load_base(settings, workspace)
-    emit(ModelLoaded(model.describe(), model))
+    emit(ModelLoaded(model.describe(), model, functools.cache(lambda: usable_embeddings(model, workspace))))
     files = open_latents(settings, model, device)
     with Stage(emit, "reading pictures"):
         sides = load_sides(settings, model, files, keep_pixels=PIXEL_MEMORY)

@@ -58,7 +58,7 @@ def serve(
     _allow_open_files()
     choose_threads(settings.threads, shares=len(settings.device) + 1)  # a job on each device, and what draws
     with _listen(settings.host, settings.port) as listener:
-        service = Service(workspace, settings, load_extensions())
+        service = Service(workspace, settings, load_extensions(root=workspace.root))
         page = has_page()
         if not page:
             report("remark: the page is left out, since Gradio is not installed: pip install 'tincture[ui]'")

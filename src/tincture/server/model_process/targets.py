@@ -20,6 +20,7 @@ from tincture.adapters.files.inspection import inspect_file
 from tincture.data.picture_files import UnreadablePictureError, read_picture
 from tincture.drawing.generation import BATCH_SIZE, Studio, generate_grid, generate_pictures
 from tincture.errors import DataError, OutOfMemoryError, TinctureError, UsageError
+from tincture.extensions import load_extensions
 from tincture.formats.file_state import FileState, state_of
 from tincture.formats.files import write_atomically
 from tincture.kinds.registry import kind_names, kinds
@@ -46,7 +47,7 @@ class Resources:
 
     def __init__(self, workspace: Workspace, report: Report) -> None:
         self.workspace, self.report = workspace, report
-        self.studio = Studio(workspace)
+        self.studio = Studio(workspace, load_extensions(root=workspace.root).model_loaded)
         self._described_by: tuple[PreprocessSettings, Captioner] | None = None
         self._steps: dict[tuple[Path, FileState], int | None] = {}
 

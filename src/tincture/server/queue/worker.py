@@ -210,7 +210,9 @@ def _best(path: Path | None) -> Fields:
 def perform(task: Task, reporter: Reporter, control: Control) -> Fields:
     """Does the job and returns how it ended, as the event ``ended`` says it."""
     try:
-        stopped, result = PERFORM[task.kind](task, [reporter, load_extensions().callback()], control)
+        stopped, result = PERFORM[task.kind](
+            task, [reporter, load_extensions(root=task.workspace.root).callback()], control
+        )
         return {"state": "stopped" if stopped else "done", "result": result}
     except StoppedEarly:
         return {"state": "stopped", "result": {}}

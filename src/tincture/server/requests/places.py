@@ -17,6 +17,7 @@ from typing import Any
 from tincture.data.captions import SHIPPED, template_names
 from tincture.data.listing import MAX_REPEATS, Source
 from tincture.errors import UsageError, shortened
+from tincture.extensions import FOLDER
 from tincture.preprocessing.crop_places import check_places
 from tincture.server.errors import ForbiddenPathError
 from tincture.server.requests.drawing import checked_drawing
@@ -94,6 +95,11 @@ class Places:
             )
         _refuse_loops(real, text)
         _refuse_special(real, text)
+        if writing and real.is_relative_to(self._root / FOLDER):
+            raise ForbiddenPathError(
+                f"The path {shortened(text)} leads into the folder of extensions, whose code the server runs; choose "
+                "another."
+            )
         if writing and real.is_relative_to(self._state):
             raise ForbiddenPathError(
                 f"The path {shortened(text)} is the server's own, which requests must not change; choose another."
