@@ -67,8 +67,10 @@ def serve(root: Path, port: int, browse: bool) -> int:
                 if line.rstrip() == "}" and browse:  # said once, when it listens
                     open_browser(json.loads(told)["url"])
             return server.wait()
-        except KeyboardInterrupt:  # the server got it too, and saves
-            return server.wait()
+        except KeyboardInterrupt:  # the server got it too, and saves; a second one, and it leaves at once
+            while True:
+                with suppress(KeyboardInterrupt):
+                    return server.wait()
 
 
 def open_browser(url: str) -> bool:

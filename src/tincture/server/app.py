@@ -22,6 +22,7 @@ from tincture.server import api_v1, api_webui
 from tincture.server.http import errors as http_errors
 from tincture.server.http import monitoring
 from tincture.server.http.asgi import API_PATHS
+from tincture.server.http.ending import EndWithServer
 from tincture.server.http.monitoring import CountRequests, Monitor
 from tincture.server.http.proxy import BELOW, RoutesBelow
 from tincture.server.security.gate import protect
@@ -101,7 +102,12 @@ def _mount_page(app: FastAPI, service: Service) -> None:
     assert isinstance(mounted, Mount)
     gradio: Any = mounted.app
     events = gradio.get_blocks().fns
-    mounted.app = PageGate(gradio, place=service.places.path, uploads=service.state_dir / PAGE_FILES, events=events)
+    mounted.app = PageGate(
+        EndWithServer(gradio, service.stopping),
+        place=service.places.path,
+        uploads=service.state_dir / PAGE_FILES,
+        events=events,
+    )
 
 
 def _unknown(app: FastAPI) -> list[Route]:

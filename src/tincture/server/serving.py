@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -186,4 +187,5 @@ def _only_faults_logged() -> Iterator[None]:
 
 
 def _is_fault(record: logging.LogRecord) -> bool:
-    return record.exc_info is not None and not isinstance(record.exc_info[1], TinctureError)
+    """What was cut off since the server ends is none."""
+    return record.exc_info is not None and not isinstance(record.exc_info[1], TinctureError | asyncio.CancelledError)

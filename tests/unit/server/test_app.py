@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ from tincture.errors import UsageError
 from tincture.server import serving
 from tincture.server.app import build_app
 from tincture.server.child_environment import child_environment
+from tincture.server.http.ending import EndWithServer
 from tincture.server.security.auth import CHALLENGE
 from tincture.settings.server import ServerSettings
 from tincture.workspace import Workspace
@@ -395,3 +397,47 @@ def test_a_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatc
     assert stopping.is_set() and server.should_exit and not codes
     server.handle_exit(signal.SIGINT, None)
     assert codes == [130] and "at once" in said[1]
+
+
+class OpenPage:
+    """An app that keeps a stream open until its client leaves, as Gradio's pages do."""
+
+    def __init__(self) -> None:
+        self.left = threading.Event()
+        self.received: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive())["type"] != "http.disconnect":
+            self.received.append(message["type"])
+        self.left.set()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_page_that_is_open_does_not_keep_the_server(method: str) -> None:
+    app, stopping = OpenPage(), threading.Event()
+    asked: list[str] = []
+
+    async def receive() -> Any:
+        asked.append("asked")
+        if len(asked) == 1:
+            return {"type": "http.request", "body": b"", "more_body": False}
+        stopping.set()
+        await asyncio.Event().wait()  # the client never leaves
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    async def serve() -> None:
+        await asyncio.wait_for(EndWithServer(app, stopping)({"type": "http", "method": method}, receive, send), 60)
+
+    asyncio.run(serve())
+    assert app.left.is_set() and app.received == ["http.request"] and len(asked) == 2
+
+
+def test_what_is_cut_off_at_the_end_is_no_fault() -> None:
+    def record(error: BaseException) -> logging.LogRecord:
+        return logging.LogRecord("uvicorn.error", logging.ERROR, "", 0, "", None, (type(error), error, None))
+
+    assert not serving._is_fault(record(asyncio.CancelledError()))
+    assert not serving._is_fault(record(UsageError("told already")))
+    assert serving._is_fault(record(ValueError("unforeseen")))
