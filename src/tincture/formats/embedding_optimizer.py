@@ -56,7 +56,10 @@ def read_embedding_optimizer(path: str | os.PathLike[str], vectors: Tensor) -> d
     sidecar = Path(f"{os.fspath(path)}.optim")
     if not sidecar.is_file():
         return None
-    content = safe_torch_load(sidecar)
+    try:
+        content = safe_torch_load(sidecar)
+    except FileFormatError as error:
+        raise FileFormatError(f"{error} Remove it to go on without.") from error
     state = content.get("optimizer_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise FileFormatError(f"{sidecar} holds no optimizer state; remove it to go on without.")

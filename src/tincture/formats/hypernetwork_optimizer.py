@@ -46,7 +46,10 @@ def read_hypernetwork_optimizer(path: str | os.PathLike[str]) -> tuple[str, dict
     sidecar = optimizer_path(path)
     if not sidecar.is_file():
         return None
-    content = safe_torch_load(sidecar)
+    try:
+        content = safe_torch_load(sidecar)
+    except FileFormatError as error:
+        raise FileFormatError(f"{error} Remove it to go on without.") from error
     state = content.get("optimizer_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise FileFormatError(f"{sidecar} holds no optimizer state; remove it to go on without.")

@@ -177,6 +177,18 @@ def test_the_error_says_what_to_do(tmp_path: Path) -> None:
         safe_torch_load(path)
 
 
+@pytest.mark.parametrize("kind", ["embedding optim", "network optim"])
+def test_a_damaged_sidecar_can_be_done_without(kind: str, tmp_path: Path) -> None:
+    write, read = KINDS[kind]
+    path = write(tmp_path / "rex.file")
+    assert path
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"rex\.pt\.optim is damaged: .* Remove it to go on without\."):
+        read(path)
+
+
 def test_the_checksum_of_each_entry_counts_where_there_is_none_of_ours(tmp_path: Path) -> None:
     """Also of those that no pickle names, which torch would not compare with anything."""
     path = write_foreign(tmp_path / "foreign.pt")

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tincture.errors import DataError, FileFormatError, ModelError, StorageError, TinctureError, UsageError
+from tincture.errors import BusyError, DataError, FileFormatError, ModelError, StorageError, TinctureError, UsageError
 from tincture.server.errors import (
     BusyStorageError,
     ConflictError,
@@ -37,6 +37,7 @@ STATUSES: tuple[tuple[type[TinctureError], int], ...] = (
     (ForbiddenPathError, 403),
     (QueueFullError, 429),
     (TooMuchError, 413),
+    (BusyError, 409),
     (UsageError, 422),
     (DataError, 422),
     (ModelError, 422),
