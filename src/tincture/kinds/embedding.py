@@ -41,6 +41,7 @@ EMBEDDING = AdapterKind(
         FileFormat("diffusers (.bin)", "bin", ".bin"),
         FileFormat("sd-scripts (.safetensors)", "kohya", ".safetensors"),
         FileFormat("SDXL (.safetensors)", "sdxl", ".safetensors"),
+        FileFormat("OneTrainer (.safetensors)", "onetrainer", ".safetensors"),
         FileFormat("Picture card (.png)", "png", ".png"),
         FileFormat("Picture card (.webp)", "webp", ".webp"),
     ),

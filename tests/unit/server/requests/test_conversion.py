@@ -38,7 +38,10 @@ def test_the_same_is_taken_as_a_mapping(places: Places) -> None:
     ("options", "message"),
     [
         ({"workspace": "/"}, r"A conversion has no option 'workspace'; it has path, out, .*output_bias\."),
-        ({"to": "gif"}, "to is 'gif', but must be one of pt, bin, safetensors, kohya, sdxl, png, webp, lora"),
+        (
+            {"to": "gif"},
+            "to is 'gif', but must be one of pt, bin, safetensors, kohya, sdxl, onetrainer, png, webp, lora",
+        ),
         ({"rank": 4097}, "rank is 4097; allowed is at most 4,096"),
         ({"rank": 0}, "rank is 0, but must be a whole number, at least 1"),
         ({"picture": 3}, "picture is 3, but must be a text"),

@@ -195,7 +195,7 @@ def _target(kind: str, chosen: str, name: str) -> str:
     if len(parts_of(name)) > 1:
         raise UsageError(f"The name {shortened(name)} has folders in it; give one without / and \\.")
     suffix = next(suffix for _, format, suffix in formats(kind) if format == chosen)
-    marked = name if chosen not in ("kohya", "sdxl", "lora") else f"{name}-{chosen}"
+    marked = name if chosen not in ("kohya", "sdxl", "onetrainer", "lora") else f"{name}-{chosen}"
     return f"{CONVERTED}/{marked}{suffix}"
 
 
