@@ -47,6 +47,15 @@ def _belongs_to(adapter: Adapter, beside: Path) -> bool:
     return WEIGHTS in found and isinstance(settings, dict) and settings.get("name") == adapter.name
 
 
+def planned(settings: TrainSettings, adapter: Adapter, path: Path) -> dict[str, str]:
+    """By file that the run will write, which weights it holds; nothing without averages."""
+    if not settings.ema:
+        return {}
+    other = "raw" if settings.ema_publish == "average" else "average"
+    beside = path_beside(path, adapter.name, BESIDE[settings.ema_publish])
+    return {str(path): settings.ema_publish, str(beside): other}
+
+
 def remark_average(adapter: Adapter, path: Path) -> None:
     """Warns that the adapter in ``path`` holds averages, when what was trained lies beside it."""
     raw = path_beside(path, adapter.name, BESIDE["average"])

@@ -16,6 +16,7 @@ from tincture.models.devices import PRECISIONS, resolve_device
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.threads import computing_threads
 from tincture.run.averages import check_beside
+from tincture.run.averages import planned as planned_averages
 from tincture.run.best import best_path, require_place
 from tincture.run.components import check, check_steps, fit_memory, load_adapter, load_base, place
 from tincture.run.data import load_template, mask_remarks, open_latents
@@ -85,6 +86,8 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
         "trained_numbers": trained,
         "memory_mib": _mib(estimator.estimate(settings)),
         **_validation(settings, sides, adapter, path),
+        **({"averages": averages} if (averages := planned_averages(settings, adapter, path)) else {}),
+        "on_divergence": _on_divergence(settings),
         **({"chosen_for_memory": dict(fitted.chosen)} if fitted else {}),
     }
     validation = found.get("validation", {"predictions": 0, "measurements": 1, "measured_pictures": 0})
@@ -106,6 +109,18 @@ def _prepared(work: Workload, workspace: Workspace) -> DiffusionModel:
 def _validation(settings: TrainSettings, sides: Sides, adapter: Adapter, path: Path) -> dict[str, Any]:
     planned = validation_plan(settings, sides, adapter.step)
     return {"validation": {**planned, "best_path": str(best_path(path))}} if planned else {}
+
+
+def _on_divergence(settings: TrainSettings) -> str:
+    """What the guards do, in words."""
+    spike = f" or {settings.spike_threshold:g} times the mean of the 32 before" if settings.spike_threshold else ""
+    becomes = {
+        "stop": "the run stops",
+        "skip": "the step is left out",
+        "rollback": f"the run goes back to its last state with {settings.rollback_factor:g} times the rate",
+    }[settings.on_divergence]
+    most = "" if settings.on_divergence == "stop" else f", at most {settings.divergence_limit} times"
+    return f"where a loss is not finite{spike}, {becomes}{most}"
 
 
 def _end_remarks(settings: TrainSettings, adapter: Adapter) -> Iterator[str]:

@@ -218,3 +218,19 @@ def test_an_averaged_adapter_is_made_of_one_that_is_there() -> None:
         Averaged.create("cat", lambda: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(TypeError, match="given to Averaged"):
         Averaged.load("cat.pt")
+
+
+@KINDS
+def test_a_plan_says_which_file_holds_which_weights_and_what_guards_do(bench: Bench, kind: str) -> None:
+    name, folder = NAMES[kind], bench.path(kind).parent
+    plan = recipe.plan(bench.settings(kind, ema="0.9"), bench.workspace, timing="none")
+    assert plan["averages"] == {str(folder / f"{name}.pt"): "average", str(folder / f"{name}-raw.pt"): "raw"}
+    assert plan["on_divergence"] == "where a loss is not finite, the run stops"
+    guarded = {"on_divergence": "rollback", "spike_threshold": 6, "ema": "0.9", "ema_publish": "raw"}
+    plan = recipe.plan(bench.settings(kind, **guarded), bench.workspace, timing="none")
+    assert plan["averages"] == {str(folder / f"{name}.pt"): "raw", str(folder / f"{name}-average.pt"): "average"}
+    assert plan["on_divergence"] == (
+        "where a loss is not finite or 6 times the mean of the 32 before, the run goes back to its last state with 0.5 "
+        "times the rate, at most 3 times"
+    )
+    assert "averages" not in recipe.plan(bench.settings(kind), bench.workspace, timing="none")

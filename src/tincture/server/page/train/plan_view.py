@@ -41,6 +41,12 @@ def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "A step", f"{batch} × {accumulated} pictures" if accumulated > 1 else _count(batch, "picture")
     yield "Learning rate", settings["learning_rate"]
     yield "Prompt template", settings["template"]
+    for path, weights in plan.get("averages", {}).items():
+        yield (
+            f"Weights in {Path(path).name}",
+            {"average": f"averages, decay {settings['ema']}", "raw": "as trained"}[weights],
+        )
+    yield "Guard", plan["on_divergence"]
     yield "Trained numbers", f"{plan['trained_numbers']:,}"
     for name, value in plan.get("chosen_for_memory", {}).items():
         yield f"{label_of(name)}, chosen", str(value)
