@@ -27,7 +27,9 @@ def relocated(record: Mapping[str, Any], run_dir: Path, workspace: Workspace) ->
     settings = dict(record["settings"])
     settings |= {name: _found(settings[name], old, new) for name in _PATHS if settings.get(name)}
     for name in ("data", "validation_data"):
-        data = settings.get(name, ())  # runs of before there was validation have none
+        data = settings.get(name)
+        if not data:
+            continue
         settings[name] = _found(data, old, new) if isinstance(data, str) else [_found(text, old, new) for text in data]
     path = _moved(Path(record["adapter_path"]), old, new)
     return {**record, "settings": settings, "root": str(new), "adapter_path": str(path)}

@@ -276,11 +276,15 @@ def test_what_a_moved_workspace_lacks_stays_where_it_was(tmp_path: Path) -> None
     paths = {"model": str(old / "models" / "m"), "vae": "", "masks": "/elsewhere/masks", "cache_dir": ""}
     data = [f"{old}/datasets/rex:3", f"{old}/datasets/sky:2"]
     adapter = old / "embeddings" / "rex.pt"
-    record = {"root": str(old), "adapter_path": str(adapter), "settings": {**paths, "data": data}, "model_hash": "0"}
+    settings: dict[str, Any] = {**paths, "data": data}
+    record = {"root": str(old), "adapter_path": str(adapter), "settings": settings, "model_hash": "0"}
     moved = relocated(record, new / "textual_inversion" / "rex", Workspace(new))
     assert (moved["root"], moved["adapter_path"]) == (str(new), str(new / "embeddings" / "rex.pt"))
     assert moved["settings"] == {**paths, "data": [f"{new}/datasets/rex:3", data[1]]}
     assert relocated(record, tmp_path / "logs" / "rex", Workspace(new)) == record
+    validated = {**record, "settings": {**settings, "validation_data": data[::-1]}}
+    found = relocated(validated, new / "textual_inversion" / "rex", Workspace(new))
+    assert found["settings"]["validation_data"] == [data[1], f"{new}/datasets/rex:3"]
     outside = {**record, "adapter_path": str(tmp_path / "mine" / "rex.pt")}
     assert relocated(outside, new / "rex", Workspace(new))["adapter_path"] == outside["adapter_path"]
 
