@@ -152,6 +152,10 @@ class Extensions:
         for added in self._at(point):
             self._try(added.origin, added.function, *arguments)
 
+    def listen_at(self, point: str) -> bool:
+        """Whether anything that was added at ``point`` is in use."""
+        return any(True for _ in self._at(point))
+
     def model_loaded(self, model: object, embeddings: Callable[[], object]) -> None:
         """Calls what was added by ``on_model_loaded``; ``embeddings`` is asked only for functions that take them."""
         for added in self._at("on_model_loaded"):

@@ -46,7 +46,6 @@ def generate(
 
     shared: dict[str, Any] = {
         "workspace": workspace,
-        "studio": generation.Studio(workspace, load_extensions(root=workspace.root).model_loaded),
         "out": typed_path(out) if out else workspace.root / "outputs",
         "model": settings.model,
         "overrides": settings.overrides(),
@@ -54,6 +53,8 @@ def generate(
         "precision": settings.precision,
         "drawing": settings.drawing(),
     }
+    if (extensions := load_extensions(root=workspace.root)).listen_at("on_model_loaded"):
+        shared["studio"] = generation.Studio(workspace, extensions.model_loaded)
     seeds = settings.drawn_seeds()
     with computing_threads(settings.threads):
         if settings.is_sheet:

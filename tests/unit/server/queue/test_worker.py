@@ -238,7 +238,7 @@ def test_preprocessing_is_stopped_and_gone_on_with(
                 control.obey("stop")
 
     with monkeypatch.context() as patched:
-        patched.setattr(worker, "load_extensions", Stopper)
+        patched.setattr(worker, "load_extensions", lambda **_: Stopper())
         status, ended = attempts.make(control)
     assert (status, ended["state"], ended["result"]["interrupted"]) == (STOPPED, "stopped", True)
     assert ended["result"]["new"] < 5
