@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.runs import RANDOM, Bench, Recorder, csv_text, equal, last_state, trained
 from tincture.errors import DivergedError
-from tincture.events import RolledBack, StepRejected
+from tincture.events import RolledBack, StepRejected, Validated
 from tincture.run.lines import Lines
 from tincture.training.metrics import read_csv
 from tincture.training.trainer import Trainer
@@ -89,6 +89,22 @@ class _KilledAfterGoingBack:
         self.run_dir = getattr(event, "run_dir", self.run_dir)
         if isinstance(event, RolledBack):
             raise KeyboardInterrupt
+
+
+@KINDS
+def test_measurements_of_what_was_gone_back_from_go(
+    new_bench: Callable[[str], Bench], kind: str, spoil: Callable[..., None]
+) -> None:
+    measured = {"validation_share": 0.4, "validation_every": 1, "validation_bands": 2}
+    expected = new_bench("expected").train(kind, **settings(learning_rate="1e-2:2, 5e-3", **measured))
+    spoil({4: 1})
+    recorder = Recorder()
+    result = new_bench("back").train(kind, **settings(**measured), callbacks=[recorder])
+    assert [each.global_step for each in recorder.of(Validated)] == [0, 1, 2, 3, 3, 4, 5, 6]
+    one, other = ((run.run_dir / "validation_loss.csv").read_text() for run in (result, expected))
+    assert one == other and one.count("\n") == 8
+    assert result.best_path and expected.best_path
+    assert equal(trained(result.best_path), trained(expected.best_path))
 
 
 def test_previews_of_what_was_gone_back_from_go(bench: Bench, spoil: Callable[..., None]) -> None:
