@@ -25,6 +25,7 @@ from tincture.data.picture_check import PictureCheck, check_picture
 from tincture.errors import FileFormatError, StorageError, UsageError
 from tincture.formats.checked_file import read_checked, write_checked
 from tincture.formats.files import sha256_file
+from tincture.formats.temporary_file import sweep
 
 SUFFIX = ".latents"
 # To be counted up whenever one and the same file gives other pixels than it did.
@@ -134,6 +135,7 @@ class LatentFiles:
     def _stored_check(self, digest: str) -> PictureCheck | None:
         shard = self.folder / digest[:2]
         if shard not in self._listed:
+            sweep(shard)
             self._listed[shard] = defaultdict(list)
             for name in _names_in(shard):
                 self._listed[shard][name[: len(digest)]].append(shard / name)

@@ -303,3 +303,12 @@ def test_a_size_that_is_none_is_not_believed(pictures: Path, folder: Path, size:
         load(pictures, LatentFiles(folder, "vae")).sizes()
         == load_dataset(pictures, width=16, height=16, varsize=True).sizes()
     )
+
+
+def test_what_a_killed_run_left_half_written_is_swept(pictures: Path, folder: Path) -> None:
+    count(pictures, folder)
+    left = [shard / ".tincture-0123456789abcdef.tmp" for shard in folder.iterdir()]
+    for path in left:
+        path.touch()
+    count(pictures, folder)
+    assert left and not any(path.exists() for path in left)

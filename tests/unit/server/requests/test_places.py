@@ -543,3 +543,18 @@ def test_the_picture_of_a_card_is_looked_at_before_anything_reads_it(workspace: 
 def test_the_texts_of_a_job_are_bounded_together(places: Places) -> None:
     with pytest.raises(UsageError, match=r"140,0.. characters together; allowed are 131,072"):
         places.train_settings({"kind": "embedding", "name": "cat", "data": ["x" * 3500] * 40})
+
+
+def test_pasted_paths_are_understood_and_what_is_called_so_comes_first(workspace: Workspace, places: Places) -> None:
+    root = workspace.root
+    assert places.path(f' "{root}/pictures/" ') == places.path("file://" + str(root / "pictures")) == root / "pictures"
+    assert places.folder("'pictures\\\\'") == root / "pictures"
+    assert places.model(' "house" ') == "house"
+    assert places.train_settings({**TRAINING, "data": ['"pictures":3']}).folders == (f"{root}/pictures:3",)
+    assert places.train_settings({**TRAINING, "data": " 'pictures' "}).folders == (f"{root}/pictures",)
+    (root / '"pictures"').mkdir()
+    assert places.train_settings({**TRAINING, "data": '"pictures"'}).folders == (f'{root}/"pictures"',)
+    assert places.folder('"pictures"') == root / '"pictures"'
+    for text in ('"/etc"', "file:///etc/passwd", "' ../outside '"):
+        with pytest.raises(ForbiddenPathError):
+            places.path(text)
