@@ -199,7 +199,8 @@ def test_the_server_makes_lists_and_describes_it(made: Bench) -> None:
         "seed": 0,
         "overwrite": False,
     }
-    assert request.model_json_schema()["properties"]["spread"]["maximum"] == 10
+    spread, null = request.model_json_schema()["properties"]["spread"]["anyOf"]
+    assert spread["maximum"] == 10 and null == {"type": "null"}  # which stands for left out
     assert checked_options(CONTEXT_OFFSET, {"spread": 0.5}) == {"spread": 0.5}
     with pytest.raises(UsageError, match="A context-offset has no option 'sprd'; it has spread, range, seed"):
         checked_options(CONTEXT_OFFSET, {"sprd": 0.5})

@@ -79,6 +79,19 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "clip_grad_value": (["1"], "1"),
     "clip_skip": (["2"], 2),
     "seed": (["9"], 9),
+    "ema": (["0.9:100, 0.99"], "0.9:100, 0.99"),
+    "ema_warmup": ([], True),
+    "ema_publish": (["raw"], "raw"),
+    "on_divergence": (["skip"], "skip"),
+    "divergence_limit": (["5"], 5),
+    "rollback_factor": (["0.25"], 0.25),
+    "spike_threshold": (["6"], 6.0),
+    "overflow_limit": (["9"], 9),
+    "validation_share": (["0.2"], 0.2),
+    "validation_every": (["50"], 50),
+    "validation_pictures": (["4"], 4),
+    "validation_bands": (["3"], 3),
+    "early_stopping_patience": (["2"], 2),
     "device": (["cuda:1"], "cuda:1"),
     "threads": (["3"], 3),
     "vram": (["6.5"], "6.5"),
@@ -89,6 +102,10 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "weight_storage": (["float8"], "float8"),
     "log_dir": (["logs"], "logs"),
     "save_every": (["0"], 0),
+    "keep_copies": (["3"], 3),
+    "keep_copies_every": (["100"], 100),
+    "keep_states": (["4"], 4),
+    "keep_states_every": (["200"], 200),
     "log_every": (["1"], 1),
     "tensorboard": ([], True),
     "preview_every": (["7"], 7),
@@ -105,7 +122,7 @@ VALUES: dict[str, tuple[list[str], Any]] = {
 
 
 def test_every_setting_is_a_flag(recipe: FakeRecipe) -> None:
-    assert set(VALUES) == set(FIELDS) - {"kind", "name", "varsize"}
+    assert set(VALUES) == set(FIELDS) - {"kind", "name", "varsize", "validation_data"}
     words = [word for name, (given, _) in VALUES.items() for word in (f"--{name.replace('_', '-')}", *given)]
     assert main(["train", "embedding", "cat", *words]) == 0
     assert trained(recipe) == TrainSettings(
@@ -118,6 +135,14 @@ def test_varsize_is_a_flag_but_not_with_buckets(recipe: FakeRecipe, capsys: pyte
     assert "varsize and buckets are both on" in capsys.readouterr().err
     assert main(["train", "embedding", "cat", "--data", "d", "--varsize", "--no-buckets"]) == 0
     assert trained(recipe).varsize
+
+
+def test_validation_data_is_a_flag_but_not_with_a_share(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "embedding", "cat", "--data", "d", "--validation-data", "e", "--validation-data", "f"]
+    assert main([*words, "--validation-share", "0.1"]) == 2
+    assert "validation_share" in capsys.readouterr().err.replace("-", "_")
+    assert main(words) == 0
+    assert trained(recipe).validation_data == ("e", "f")
 
 
 def test_data_may_be_several_folders(recipe: FakeRecipe, run_file: str) -> None:

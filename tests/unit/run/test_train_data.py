@@ -18,6 +18,8 @@ from tincture.data.latents import LatentCache
 from tincture.errors import DataError, UsageError
 from tincture.models.stable_diffusion import StableDiffusion
 
+# Some runs here train the outer of two folders alone.
+pytestmark = pytest.mark.filterwarnings("ignore:Pictures in inner folders are left out:UserWarning")
 ALL: dict[str, Any] = {
     **RANDOM,
     "buckets": True,
