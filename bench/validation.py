@@ -86,7 +86,6 @@ def lessons() -> dict[str, Lesson]:
         "style-2": Lesson(HYPERNETWORK.name, frame, 2, 8, "1e-3", style),
         "subject-2": Lesson(EMBEDDING.name, taught[2], 2, 3, "0.01:180, 0.1", attributes, repeats=2),
         "style-3": Lesson(HYPERNETWORK.name, outline, 3, 8, "1e-3:150, 2e-2", style),
-        "subject-3": Lesson(EMBEDDING.name, taught[0], 3, 4, "0.01", attributes, repeats=2),
     }
 
 
