@@ -422,7 +422,7 @@ def test_a_failing_watcher_spoils_no_file_and_the_run_can_go_on(new_bench: Calla
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "there is no permission to write there")]
+    ("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "the disk quota is used up")]
 )
 def test_a_disk_that_refuses_is_told_and_nothing_old_is_touched(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int, words: str
