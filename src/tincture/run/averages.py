@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from tincture.adapters.adapter import Adapter
+from tincture.adapters.adapter import Adapter, adapter_class
 from tincture.adapters.averaged import BESIDE, WEIGHTS, Averaged
 from tincture.errors import TinctureError, UsageError
+from tincture.kinds.registry import find_kind
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.workspace import path_beside
@@ -31,20 +32,22 @@ def check_beside(settings: TrainSettings, adapter: Adapter, path: Path) -> None:
     if not settings.ema:
         return
     beside = path_beside(path, adapter.name, BESIDE[settings.ema_publish])
-    if beside.exists() and not _belongs_to(adapter, beside):
+    if beside.exists() and not belongs_to(adapter, beside):
         raise UsageError(
             f"{beside} would be overwritten: with ema, weights that are not published are saved under that name, and "
             f"it is not of a run of {adapter.name!r}. Rename it, or train without ema."
         )
 
 
-def _belongs_to(adapter: Adapter, beside: Path) -> bool:
+def belongs_to(adapter: Adapter, beside: Path) -> bool:
+    """Whether the file beside that of ``adapter`` was left by a run of it, and is no adapter of its own by now."""
     try:
-        found = type(adapter).load(beside).provenance
+        found = adapter_class(find_kind(adapter.kind)).load(beside).provenance
     except TinctureError:
         return False
     settings = found.get("settings")
-    return WEIGHTS in found and isinstance(settings, dict) and settings.get("name") == adapter.name
+    names = (adapter.name, f"{adapter.name}{beside.suffix}")  # as it was asked for, with or without the file's ending
+    return WEIGHTS in found and isinstance(settings, dict) and settings.get("name") in names
 
 
 def planned(settings: TrainSettings, adapter: Adapter, path: Path) -> dict[str, str]:

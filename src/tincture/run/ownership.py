@@ -22,6 +22,7 @@ import torch
 from tincture.adapters.adapter import Adapter
 from tincture.errors import BusyError, FileFormatError, TinctureError, UsageError
 from tincture.formats.file_lock import FileLock
+from tincture.run.averages import belongs_to
 from tincture.run.components import load_adapter
 from tincture.run.folder import RunFolder, read_record, write_record
 from tincture.workspace import copy_name, path_beside
@@ -145,7 +146,10 @@ def place_to_save(folder: RunFolder, adapter: Adapter, path: Path, more: Sequenc
         path: the adapter's file.
         more: what is added to its name for further files, see ``path_beside``.
     """
-    if not path.exists() or _left_there(folder, path):
+    beside = [place for each in more if each and (place := path_beside(path, adapter.name, each)).exists()]
+    foreign = [path] if path.exists() and not _left_there(folder, path) else []
+    foreign += [place for place in beside if not belongs_to(adapter, place)]
+    if not foreign:
         return path
     free = next(
         place
@@ -153,8 +157,8 @@ def place_to_save(folder: RunFolder, adapter: Adapter, path: Path, more: Sequenc
         if not any(path_beside(place, adapter.name, each).exists() for each in ("", *more))
     )
     warnings.warn(
-        f"{path} is not what this run left there: another program made it anew or trained it while the run went on. It "
-        f"stays as it is, and what the run has learned is saved as {free}.",
+        f"{foreign[0]} is not what this run left there: another program made it anew or trained it while the run went "
+        f"on. It stays as it is, and what the run has learned is saved as {free}.",
         stacklevel=2,
     )
     return free

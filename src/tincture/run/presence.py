@@ -37,7 +37,7 @@ def require_training(settings: TrainSettings, workspace: Workspace) -> None:
     """
     find_adapter(settings, workspace)
     require_model(settings.model, settings.vae, workspace)
-    for folder in settings.folders:
+    for folder in (*settings.folders, *settings.validation_folders):
         require_folder(Source.parse(folder).folder)
     if settings.template:
         load_template(settings.template, workspace.templates)

@@ -33,7 +33,7 @@ MAX_AT_ONCE = 16
 
 
 class Previewer:
-    """Draws previews every ``every`` steps, after the last step, and before the first.
+    """Draws previews every ``every`` steps, after the last step, even of a run that ends early, and before the first.
 
     Args:
         trainer: whose adapter is shown, with the weights to publish, and who emits that a preview is ready.
@@ -78,13 +78,17 @@ class Previewer:
 
     def _forget_after(self, global_step: int) -> None:
         """Previews of steps that the run went back from show what it is no more."""
-        for step in self._steps_on_disk():
-            for path in self._paths(step) if step > global_step else ():
+        gone = [step for step in self._steps_on_disk() if step > global_step]
+        for step in gone:
+            for path in (*self._paths(step), *([self.cards.path(step)] if self.cards else ())):
                 path.unlink(missing_ok=True)
         self._rows = None
+        if gone and self._earlier_rows():
+            self._write_sheet()
 
     def _due(self, event: RunStarted | StepEnd) -> bool:
-        return event.global_step % self.every == 0 or event.global_step == event.steps
+        # A run that ends early was ended by one who watches it before this one does.
+        return event.global_step % self.every == 0 or event.global_step == event.steps or bool(self.trainer.ending)
 
     def draw(self, global_step: int) -> None:
         """Draws, writes and tells of the previews at ``global_step``, within the trainer's run."""
@@ -123,12 +127,14 @@ class Previewer:
         )
 
     def _write_sheet_and_card(self, global_step: int) -> None:
-        by_step = self._earlier_rows()
-        rows = {f"step {step}": row for step, row in sorted(by_step.items())}
+        self._write_sheet()
+        if self.cards is not None:
+            self.cards.save(global_step, self._earlier_rows()[global_step][0])
+
+    def _write_sheet(self) -> None:
+        rows = {f"step {step}": row for step, row in sorted(self._earlier_rows().items())}
         text = self._text("\n".join(self.prompts), {"Sheet rows": ", ".join(rows)})
         save_sheet(self._sheet, rows, parameters=text)
-        if self.cards is not None:
-            self.cards.save(global_step, by_step[global_step][0])
 
     def _earlier_rows(self, but: int | None = None) -> dict[int, list[NDArray[np.uint8]]]:
         """The rows of the sheet by their steps; the first time from the pictures on disk, without those of ``but``.
@@ -173,7 +179,13 @@ class Cards:
     def __init__(self, model: DiffusionModel, adapter: Adapter, folder: Path) -> None:
         self.model, self.adapter, self.folder = model, adapter, folder
 
+    def path(self, global_step: int) -> Path:
+        """Where the card of ``global_step`` lies."""
+        return self.folder / f"{self.adapter.name}-{global_step}.png"
+
     def save(self, global_step: int, picture: NDArray[np.uint8]) -> None:
         """Draws the card of ``global_step`` on ``picture`` (H, W, 3)."""
-        path, shown = self.folder / f"{self.adapter.name}-{global_step}.png", self.adapter.published()
-        shown.save_card(path, Image.fromarray(picture), model_name=self.model.name, model_hash=self.model.hash)
+        shown = self.adapter.published()
+        shown.save_card(
+            self.path(global_step), Image.fromarray(picture), model_name=self.model.name, model_hash=self.model.hash
+        )

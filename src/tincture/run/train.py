@@ -195,6 +195,7 @@ def _prepare_again(
     state = checkpoint.newest_state(folder.states) if states else None
     if path.exists():
         refuse_foreign(folder, path, states[0][0] if states else adapter.step, record)
+    check_beside(settings, adapter, path)
     require_place(settings, path)
     record["arithmetic"] = _remark_arithmetic(settings, arithmetics(record))
     with shortage_explained(settings, resolve_device(settings.device), lambda: None, str(run_dir)):

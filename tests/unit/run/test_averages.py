@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.runs import NAMES, RANDOM, Bench, Recorder, equal, last_state
+from tests.runs import NAMES, RANDOM, Bench, OnStep, Recorder, equal, last_state
 from tincture import recipe
 from tincture.adapters.averaged import Averaged
 from tincture.adapters.embedding import Embedding
@@ -174,6 +174,33 @@ def test_what_bears_the_name_of_the_raw_weights_is_not_overwritten(bench: Bench,
     bench.train(kind, ema="0.9", steps=2)
     with pytest.warns(UserWarning, match="holds averaged weights"):
         bench.train(kind, ema="0.9", steps=4)  # its own may be
+
+
+@pytest.mark.filterwarnings("ignore:.*holds averaged weights")
+def test_a_name_given_with_its_ending_is_the_same_adapter(bench: Bench) -> None:
+    bench.train("embedding", ema="0.9", steps=2, name="cat.pt")
+    bench.train("embedding", ema="0.9", steps=4, name="cat")
+    bench.train("embedding", ema="0.9", steps=6, name="cat.pt")
+    assert Embedding.load(bench.path("embedding").with_name("cat-raw.pt")).step == 6
+
+
+@KINDS
+def test_raw_weights_that_were_trained_by_themselves_meanwhile_stay(bench: Bench, kind: str) -> None:
+    """By another run while this one goes on, and between its stop and its resume."""
+    path, raw = bench.path(kind), bench.path(kind).with_name(f"{NAMES[kind]}-raw.pt")
+    stopped = bench.train(kind, ema="0.9", steps=6, stop_after=2)
+    bench.train(kind, name=raw.stem, steps=3)
+    trained_on = raw.read_bytes()
+    with pytest.raises(UsageError, match=f"{raw.name} would be overwritten"):
+        bench.resume(stopped.run_dir)
+    raw.unlink()
+    put_back = OnStep(4, lambda: raw.write_bytes(trained_on))
+    with pytest.warns(UserWarning, match=f"{raw.name} is not what this run left there"):
+        result = bench.resume(stopped.run_dir, callbacks=[put_back])
+    assert raw.read_bytes() == trained_on
+    assert CLASSES[kind].load(path).step == 2
+    assert result.adapter_path == path.with_name(f"{NAMES[kind]}-6.pt")
+    assert CLASSES[kind].load(path.with_name(f"{NAMES[kind]}-raw-6.pt")).step == 6
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.runs import RANDOM, Bench, Recorder, csv_text, equal, last_state, trained
 from tincture.errors import DivergedError
 from tincture.events import RolledBack, StepRejected, Validated
+from tincture.formats.picture_text import read_parameters
 from tincture.run.lines import Lines
 from tincture.training.metrics import read_csv
 from tincture.training.trainer import Trainer
@@ -115,17 +116,19 @@ def test_previews_of_what_was_gone_back_from_go(bench: Bench, spoil: Callable[..
     class Seen:
         def on_event(self, event: Any) -> None:
             if isinstance(event, RolledBack):
-                drawn.append(sorted(path.name for path in run_dir().glob("images/cat-*.png")))
+                drawn.append(sorted(path.name for path in run_dir().glob("*/cat-*.png")))
+                sheet = read_parameters(run_dir() / "images" / "contact-sheet.png")
+                drawn.append([sheet.settings["Sheet rows"]] if sheet else [])
 
     def run_dir() -> Any:
         return next(event.run_dir for event in recorder.events if hasattr(event, "run_dir"))
 
     bench.train(
         "embedding",
-        **settings(preview_every=3, preview_steps=2, preview_prompts=["a cat"]),
+        **settings(preview_every=3, preview_steps=2, preview_prompts=["a cat"], preview_with_embedding=True),
         callbacks=[recorder, Seen()],
     )
-    assert drawn == [["cat-0-0.png"]]  # that of step 3 went
+    assert drawn == [["cat-0-0.png", "cat-0.png"], ["step 0"]]  # those of step 3 went
     assert sorted(path.name for path in run_dir().glob("images/cat-*.png")) == [
         f"cat-{step}-0.png" for step in (0, 3, 6)
     ]

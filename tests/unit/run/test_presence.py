@@ -16,6 +16,10 @@ CASES: dict[str, tuple[list[str], str]] = {
     "create: an unknown model": (["create", "hypernetwork", "new", "--model", "nix"], "There is no model 'nix'"),
     "train: an unknown name": (["train", "embedding", "nix", "--data", "pics"], "Create it first"),
     "train: no such pictures": (["train", "embedding", "cat", "--data", "nix"], "folder nix does not exist"),
+    "train: no such pictures for validation": (
+        ["train", "embedding", "cat", "--data", "pics", "--validation-data", "nix"],
+        "folder nix does not exist",
+    ),
     "train: a file for pictures": (["train", "embedding", "cat", "--data", "pics/1.png"], "is a file"),
     "train: an unknown model": (["train", "embedding", "cat", "--data", "pics", "--model", "nix"], "There is no model"),
     "train: an unknown VAE": (["train", "embedding", "cat", "--data", "pics", "--vae", "nix"], "There is no VAE"),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.runs import RANDOM, Bench, OnStep, Recorder, csv_text, equal, last_state, trained, write_pictures
+from tests.runs import NAMES, RANDOM, Bench, OnStep, Recorder, csv_text, equal, last_state, trained, write_pictures
 from tincture import randomness, recipe
 from tincture.adapters.adapter import Adapter
 from tincture.data.captions import caption_for
@@ -23,6 +23,7 @@ from tincture.errors import DataError, UsageError
 from tincture.events import CheckpointSaved, Validated
 from tincture.formats.files import safe_torch_load, sha256_file
 from tincture.models.loading.load import load_model
+from tincture.run import components
 from tincture.run.components import load_adapter
 from tincture.training.checkpoint import list_states
 from tincture.training.metrics import VALIDATION_COLUMNS
@@ -132,13 +133,13 @@ def test_averages_are_measured_where_they_are_published(bench: Bench) -> None:
 
 def test_no_prompt_is_encoded_once_the_text_encoders_rest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
-    real = recipe.train.__globals__["prepare"]
+    real = components.prepare
 
     def prepared(*args: Any, **options: Any) -> Any:
         made.append(real(*args, **options))
         return made[-1]
 
-    monkeypatch.setitem(recipe.train.__globals__, "prepare", prepared)
+    monkeypatch.setattr("tincture.run.train.prepare", prepared)
     encoded: list[int] = []
 
     class Count:
@@ -367,8 +368,11 @@ def test_the_run_ends_when_patience_does(new_bench: Callable[[str], Bench], kind
     end = expected_end(found, patience)
     assert end < 12, "the test wants a run that gets worse again"
     data = str(held_out(short))
-    result = short.train(kind, validation_data=data, early_stopping_patience=patience, **settings)
+    previews = {"preview_every": 100, "preview_steps": 1, "preview_prompts": ["a cat"]}
+    result = short.train(kind, validation_data=data, early_stopping_patience=patience, **settings, **previews)
     assert result.global_step == end and not result.interrupted
+    last = result.run_dir / "images" / f"{NAMES[kind]}-{end}-0.png"
+    assert last.is_file(), "the last preview shows what the run ended with"
     best = found.index(min(found[: end + 1]))
     assert f"since step {best}, the best one, where it was {found[best]:.6f}" in result.ending
     assert f"ended at step {end}" in result.ending
@@ -392,7 +396,7 @@ def test_a_file_of_that_name_which_is_another_thing_stays(bench: Bench, content:
     before = taken.read_bytes()
     options: dict[str, Any] = {
         "validation_share": 0.4,
-        "model": "there is none",
+        "model": str(bench.data),
     }  # so that the refusal comes before anything slow
     for begin in (
         lambda: bench.train("embedding", **options),
