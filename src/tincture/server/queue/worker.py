@@ -105,7 +105,7 @@ def train(task: Task, callbacks: Sequence[Callback], control: Control) -> tuple[
             return _trained(recipe.resume(task.run_dir, device=task.device, callbacks=watchers, stop=control.stop))
         except (DataError, FileFormatError, UsageError):
             # Pictures that changed, say: what has learned nothing yet may begin anew.
-            if _steps_saved(task.run_dir):
+            if _steps_saved(task):
                 raise
     settings = TrainSettings.from_dict({**task.settings, **({"device": task.device} if task.device else {})})
     try:
@@ -174,12 +174,15 @@ def finished(task: Task) -> Fields | None:
     }
 
 
-def _steps_saved(run_dir: Path) -> bool:
-    """Whether a state was saved later than before the first step."""
+def _steps_saved(task: Task) -> bool:
+    """Whether the job's run has a state of later than its first step, be it the only one that stays."""
     from tincture.training.checkpoint import list_states
 
-    states = list_states(run_dir / "state")
-    return len(states) > 1
+    assert task.run_dir
+    states = [step for step, _ in list_states(task.run_dir / "state")]
+    began = [event["global_step"] for event in task.folder.events() if event["type"] == "started"]
+    # A run that was killed at its first state has not told yet that it began.
+    return len(states) > 1 or bool(states and began and states[0] > began[0])
 
 
 def _trained(result: RunResult) -> tuple[bool, Fields]:

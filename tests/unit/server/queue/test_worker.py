@@ -161,10 +161,12 @@ def test_a_folder_that_holds_no_run_yet_is_given_up(attempts: Attempts, tmp_path
     assert ended["result"]["run_dir"] != str(tmp_path / "empty")
 
 
+@pytest.mark.parametrize("keep_states", [1, 2])
 @pytest.mark.parametrize(("step", "state"), [(0, "done"), (3, "failed")])
 def test_pictures_that_changed_matter_once_something_was_learned(
-    attempts: Attempts, bench: Bench, step: int, state: str
+    attempts: Attempts, bench: Bench, step: int, state: str, keep_states: int
 ) -> None:
+    attempts.task["settings"]["keep_states"] = keep_states
     attempts.make(at_step(step) if step else At("stop", lambda event: isinstance(event, RunPrepared)))
     write_pictures(bench.data, ["another, picture"], side=24)
     _, ended = attempts.make()
