@@ -94,6 +94,8 @@ class History:
             case "rolled_back":
                 self._remarks.append(str(record["text"]))
                 self._go_back(record["global_step"])
+                # Those of a run that goes on stay, since they are there until it draws them again.
+                self.previews = [each for each in self.previews if each[0] <= record["global_step"]]
             case "progress":
                 self._latest["speed"] = 1 / record["step_s"] if record.get("step_s") else None
             case "steps":
@@ -101,6 +103,8 @@ class History:
                     self._add_step(step)
                 self._latest |= {key: record.get(key) for key in ("loss_mean", "loss_error")}
             case "validated":
+                # One that begins anew measures before it says that it started.
+                self._validations = [each for each in self._validations if each.global_step < record["global_step"]]
                 self._validations.append(Validation(**{name: record[name] for name in _MEASURED}))
             case "preview":
                 self.previews.append((int(record["global_step"]), tuple(record["paths"])))

@@ -76,6 +76,17 @@ def test_validations_stay_until_the_run_goes_back_behind_them(tmp_path: Path) ->
     assert [(each.global_step, each.loss) for each in job.validations()] == [(0, 0.5), (4, None), (6, 0.45)]
     tell(folder, {"type": "rolled_back", "global_step": 2, "text": "back"})
     assert [each.global_step for each in job.validations()] == [0]
+    # Begun anew, it measures before it says that it started.
+    tell(folder, validated(0, 0.7, 0), {"type": "started", "global_step": 0})
+    assert [(each.global_step, each.loss) for each in job.validations()] == [(0, 0.7)]
+
+
+def test_previews_that_a_run_went_back_from_are_shown_no_more(tmp_path: Path) -> None:
+    drawn = [{"type": "preview", "global_step": step, "paths": [f"{step}.png"]} for step in (0, 2, 4)]
+    tell(tmp_path / "one", *drawn, {"type": "started", "global_step": 2})
+    assert list(JobFolder(tmp_path / "one").trace().previews) == [0, 2, 4]  # a resume leaves them where they are
+    tell(tmp_path / "one", {"type": "rolled_back", "global_step": 2, "text": "back"})
+    assert list(JobFolder(tmp_path / "one").trace().previews) == [0, 2]
 
 
 def test_only_the_latest_jobs_are_kept_and_others_are_read_again(tmp_path: Path) -> None:
