@@ -115,6 +115,9 @@ def _unknown(app: FastAPI) -> list[Route]:
 
     def unknown(request: Request) -> Response:
         scope = request.scope
+        shorter = {**scope, "path": scope["path"].rstrip("/")}
+        if shorter["path"] != scope["path"] and _is_known(app, shorter, scope["method"]):
+            return RedirectResponse(f"{shorter['path']}{request.url.query and '?' + request.url.query}", 307)
         known = [method for method in ALL_METHODS if method != scope["method"] and _is_known(app, scope, method)]
         if known:
             allowed = ", ".join(known)

@@ -33,6 +33,9 @@ MOST_VECTORS = 75
 """Vectors that an embedding may have: what one chunk of a prompt has room for."""
 
 
+_OFF = (None, False, "", "disabled")
+
+
 @dataclass(frozen=True, kw_only=True)
 class WebuiArguments(CheckedSettings):
     """Arguments of one of the reference's calls; the base of all below.
@@ -49,6 +52,8 @@ class WebuiArguments(CheckedSettings):
     """Arguments, of today and of earlier years, on which nothing depends: any value is taken, and forgotten."""
     EARLIER_NAMES: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """What the reference called its arguments in earlier years → their names of today."""
+    SWITCHES: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Arguments that count only where another one is on → that one. Where it is off, they are not checked."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -67,6 +72,15 @@ class WebuiArguments(CheckedSettings):
     @classmethod
     def in_names_of_today(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments that are given and count, by today's names; UsageError for one that is given by two names."""
+        given = cls._renamed(values)
+        return {name: value for name, value in given.items() if not cls._is_switched_off(name, given)}
+
+    @classmethod
+    def _is_switched_off(cls, name: str, given: Mapping[str, Any]) -> bool:
+        return name in cls.SWITCHES and given.get(cls.SWITCHES[name]) in _OFF
+
+    @classmethod
+    def _renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         given: dict[str, Any] = {}
         for name, value in values.items():
             if value is None or name in cls.UNCHECKED:
@@ -89,13 +103,16 @@ class WebuiArguments(CheckedSettings):
 
 
 def _as_meant(spec: FieldSpec, value: Any) -> Any:
-    """The spellings that the reference's clients use: 1.0 for 1, False for 0.0, [1, 2, 1] for "1, 2, 1"."""
+    """The spellings that the reference's clients use: 1.0 for 1, 0 for False and the reverse, lists for "1, 2, 1"."""
+    if spec.type is bool and not isinstance(value, str | bool) and value in (0, 1):
+        return bool(value)
     if spec.type is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if spec.type is float and value is False:  # its signature calls the probability of dropping tags a bool
         return 0.0
     if spec.repeated and isinstance(value, list | tuple):
-        return tuple(str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in value)
+        whole = [int(item) if isinstance(item, float) and item.is_integer() else item for item in value]
+        return tuple(str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in whole)
     if spec.type is str and isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value)
     return value
@@ -149,6 +166,7 @@ class CreateHypernetwork(WebuiArguments):
         "use_dropout",
         "dropout_structure",
     )
+    SWITCHES = MappingProxyType({"dropout_structure": "use_dropout"})
 
     name: str = setting(dataclasses.MISSING, ADAPTER, "Its name; also the file's name.", filled)
     enable_sizes: tuple[str, ...] = setting(
@@ -190,6 +208,17 @@ class CreateHypernetwork(WebuiArguments):
 # --- train -----------------------------------------------------------------------------------------------------------
 
 
+_BEFORE: tuple[str, ...] = (
+    *("learn_rate", "batch_size", "gradient_step", "data_root", "log_directory", "training_width", "training_height"),
+    *("varsize", "steps", "clip_grad_mode", "clip_grad_value", "shuffle_tags", "tag_drop_out"),
+    *("latent_sampling_method", "use_weight", "create_image_every"),
+)
+_PREVIEW: tuple[str, ...] = (
+    *("preview_from_txt2img", "preview_prompt", "preview_negative_prompt", "preview_steps", "preview_sampler_name"),
+    *("preview_cfg_scale", "preview_seed", "preview_width", "preview_height"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments(WebuiArguments):
     """What both trainings take; relative paths start at the workspace."""
@@ -198,6 +227,9 @@ class TrainArguments(WebuiArguments):
     UNCHECKED = frozenset({"id_task", "num_repeats"})
     EARLIER_NAMES = MappingProxyType(
         {"template_file": "template_filename", "preview_sampler_index": "preview_sampler_name"}
+    )
+    SWITCHES = MappingProxyType(
+        {"clip_grad_value": "clip_grad_mode", **dict.fromkeys(_PREVIEW[1:], "preview_from_txt2img")}
     )
 
     id_task: str = setting(
@@ -255,10 +287,7 @@ class TrainArguments(WebuiArguments):
         """Also with the sampler's name for its place in the list, as the reference had it until September 2023."""
         given = super().in_names_of_today(values)
         if "preview_sampler_name" in given:
-            if given.get("preview_from_txt2img") in (None, False):  # nothing depends on it
-                del given["preview_sampler_name"]
-            else:
-                given["preview_sampler_name"] = _sampler(given["preview_sampler_name"])
+            given["preview_sampler_name"] = _sampler(given["preview_sampler_name"])
         return given
 
     @classmethod
@@ -304,17 +333,6 @@ def _schedule_faults(values: Mapping[str, Any]) -> list[str]:
         except UsageError as error:
             faults.append(f"{name}: {str(error).rstrip('.')}")
     return faults
-
-
-_BEFORE: tuple[str, ...] = (
-    *("learn_rate", "batch_size", "gradient_step", "data_root", "log_directory", "training_width", "training_height"),
-    *("varsize", "steps", "clip_grad_mode", "clip_grad_value", "shuffle_tags", "tag_drop_out"),
-    *("latent_sampling_method", "use_weight", "create_image_every"),
-)
-_PREVIEW: tuple[str, ...] = (
-    *("preview_from_txt2img", "preview_prompt", "preview_negative_prompt", "preview_steps", "preview_sampler_name"),
-    *("preview_cfg_scale", "preview_seed", "preview_width", "preview_height"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -388,6 +406,14 @@ class Preprocess(WebuiArguments):
     )
 
     UNCHECKED = frozenset({"id_task"})
+    SWITCHES = MappingProxyType(
+        {
+            "split_threshold": "process_split",
+            "overlap_ratio": "process_split",
+            **{name: "process_focal_crop" for name in ORDER if name.startswith("process_focal_crop_")},
+            **{name: "process_multicrop" for name in ORDER if name.startswith("process_multicrop_")},
+        }
+    )
 
     id_task: str = setting("", DATA, "The reference's identifier of a task, of any type; nothing depends on it here.")
     process_src: str = setting(dataclasses.MISSING, DATA, "Folder of pictures.", filled)

@@ -752,6 +752,45 @@ def test_options_of_trainings_go_with_every_training(service: FakeService, clien
     assert [each["tensorboard"] for _, each in service.submitted] == [True, False]
 
 
+@pytest.mark.parametrize(
+    "further",
+    [
+        {"alwayson_scripts": {"controlnet": {"args": [{"enabled": False, "model": "x"}]}}},
+        {"alwayson_scripts": {"ADetailer": {"args": [False, False, {"ad_model": "face_yolov8n.pt"}]}}},
+        {"styles": "", "enable_hr": "false", "subseed_strength": "0", "eta": "1"},
+        {"sampler_name": "k_euler_a"},
+        {"sampler_name": "K_DPMPP_2M_KA"},
+        {"override_settings": {"CLIP_stop_at_last_layers": "2", "sd_vae": "auto", "eta_noise_seed_delta": "0"}},
+        {"override_settings": {"CLIP_stop_at_last_layers": 2.0, "tiling": "False"}},
+    ],
+)
+def test_what_is_off_is_taken_however_it_is_written(
+    service: FakeService, client: TestClient, further: dict[str, Any]
+) -> None:
+    answer = client.post("txt2img", json={"prompt": "a", **further})
+    assert answer.status_code == 200, answer.json()
+    made = service.made[-1][1]
+    assert made.get("clip_skip") in (None, 2)
+    assert made["sampler"] == ("DPM++ 2M Karras" if "K_DPM" in str(further) else "Euler a")
+
+
+def test_switches_among_the_options_may_be_numbers_and_texts(client: TestClient) -> None:
+    for given, means in ((1, True), ("false", False), ("True", True), (0.0, False)):
+        assert client.post("options", json={"training_enable_tensorboard": given}).json() is None
+        assert client.get("options").json()["training_enable_tensorboard"] is means
+    assert client.post("options", json={"CLIP_stop_at_last_layers": "1", "sd_vae": "auto"}).json() is None
+
+
+def test_a_slash_behind_an_address_and_head_are_understood(client: TestClient) -> None:
+    assert client.head("http://127.0.0.1/internal/ping").status_code == 200
+    assert client.get("samplers/").json() == client.get("samplers").json()
+    moved = client.post("refresh-loras//?a=1", follow_redirects=False)
+    assert moved.status_code == 307
+    assert moved.headers["location"].endswith("/sdapi/v1/refresh-loras?a=1")
+    assert client.get("nothing/").status_code == 404
+    assert client.get("txt2img/").status_code == 405
+
+
 def test_what_clients_ask_for_when_they_start(service: FakeService, client: TestClient) -> None:
     assert client.get("http://127.0.0.1/internal/ping").json() == {}
     for name in ("extensions", "sd-modules", "loras"):

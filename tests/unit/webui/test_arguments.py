@@ -139,6 +139,24 @@ def test_a_field_that_nothing_depends_on_is_not_checked(kind: type[WebuiArgument
         assert kind.of({**NEEDED[kind], name: given}) == kind.of(NEEDED[kind])
 
 
+@pytest.mark.parametrize("off", [{}, False, 0, None])
+@pytest.mark.parametrize("kind", [kind for kind in CALLS if kind.SWITCHES])
+def test_what_counts_only_with_a_switch_is_not_checked_without_it(kind: type[WebuiArguments], off: Any) -> None:
+    assert kind.SWITCHES.keys() | set(kind.SWITCHES.values()) <= set(kind.ORDER)
+    switches = {} if off == {} else dict.fromkeys(kind.SWITCHES.values(), off)
+    switches |= {"clip_grad_mode": "disabled"} if "clip_grad_mode" in switches else {}
+    for given in ("", "abc", -7, [1], {"a": 1}):
+        assert kind.of({**NEEDED[kind], **switches, **dict.fromkeys(kind.SWITCHES, given)}) == kind.of(NEEDED[kind])
+
+
+def test_numbers_and_switches_as_other_languages_write_them() -> None:
+    made = CreateHypernetwork.of({"name": "ink", "enable_sizes": [768.0, 320], "add_layer_norm": 1, "use_dropout": 0.0})
+    assert (made.enable_sizes, made.add_layer_norm, made.use_dropout) == (("768", "320"), True, False)
+    assert "use_dropout is 2, but must be true or false" in refusal(
+        CreateHypernetwork, {"name": "ink", "use_dropout": 2}
+    )
+
+
 @pytest.mark.parametrize("kind", CALLS)
 def test_none_stands_for_what_is_not_given(kind: type[WebuiArguments]) -> None:
     assert kind.of({**dict.fromkeys((*kind.ORDER, *kind.EARLIER_NAMES)), **NEEDED[kind]}) == kind.of(NEEDED[kind])
@@ -210,7 +228,7 @@ def test_all_faults_are_told_at_once_in_the_references_names() -> None:
     ],
 )
 def test_values_that_are_not_allowed_are_refused(name: str, value: Any, told: str) -> None:
-    message = refusal(TrainHypernetwork, {**FEW, name: value})
+    message = refusal(TrainHypernetwork, {**FEW, "clip_grad_mode": "norm", "preview_from_txt2img": True, name: value})
     assert name in message
     assert told in message
 
@@ -364,7 +382,9 @@ def test_preprocess_refuses_what_does_not_go_together() -> None:
         {
             "process_src": "a",
             "process_dst": "b",
+            "process_multicrop": True,
             "process_multicrop_mindim": 1024,
+            "process_split": True,
             "overlap_ratio": 0.95,
             "process_focal_crop": True,
             "process_focal_crop_face_weight": 0,

@@ -30,6 +30,7 @@ def router(service: Service, session: Session | None = None) -> APIRouter:
     for group in (CreationEndpoints, TrainingEndpoints, ProgressEndpoints, PictureEndpoints, CatalogueEndpoints):
         whole.include_router(group(service, session).router(), prefix=PREFIX)
     whole.add_api_route("/internal/ping", ping, methods=["GET"])
+    whole.add_api_route("/internal/ping", ping, methods=["HEAD"], include_in_schema=False)
     return whole
 
 

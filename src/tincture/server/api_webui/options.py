@@ -53,7 +53,7 @@ HARMLESS: Mapping[str, tuple[Any, ...]] = types.MappingProxyType(
 _SURELY_MEANT = 0.85
 
 
-NO_VAE = ("", "Automatic", "None")
+NO_VAE = ("", "Automatic", "auto", "None")
 """Values of ``sd_vae`` that stand for the model's own."""
 
 
@@ -63,9 +63,28 @@ def is_left(name: str, value: Any, present: Mapping[str, Any]) -> bool:
     Args:
         present: the options that there are.
     """
-    if value is None or (name in present and present[name] == value):
+    if value is None or (name in present and is_among(value, (present[name],))):
         return True
-    return value in HARMLESS.get(name, ()) or (name == "sd_vae" and value in NO_VAE)
+    return is_among(value, HARMLESS.get(name, ())) or (name == "sd_vae" and value in NO_VAE)
+
+
+def is_among(value: Any, values: tuple[Any, ...]) -> bool:
+    """Whether ``value`` is one of these; numbers and truth values also as texts: ``"0"``, ``"false"``."""
+    texts = [str(one).casefold() for one in values if not isinstance(one, str)]
+    return value in values or (isinstance(value, str) and value.casefold() in texts)
+
+
+def whole(value: Any) -> Any:
+    """A whole number as clients send it: 2 for 2.0 and "2"; another value as it is."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def truth(value: Any) -> Any:
+    """A truth value as clients send it: True for 1 and "true"; another value as it is."""
+    text = str(value).casefold()
+    return text in ("true", "1", "1.0") if text in ("true", "false", "0", "1", "0.0", "1.0") else value
 
 
 def refused(name: str, value: Any, *, before: str = "") -> str:

@@ -81,7 +81,9 @@ class Session:
         model = wanted.pop(options.MODEL, "picto")
         if not isinstance(model, str) or not model:
             raise UsageError(f"{options.MODEL} is {shortened(model)}, but must be the title of a model.")
-        training = {setting: wanted.pop(name) for name, setting in options.TRAINING.items() if name in wanted}
+        training = {
+            setting: options.truth(wanted.pop(name)) for name, setting in options.TRAINING.items() if name in wanted
+        }
         for name, setting in options.TRAINING.items():
             if not isinstance(value := training.get(setting, False), bool):
                 raise UsageError(f"{name} is {shortened(value)}, but must be true or false.")

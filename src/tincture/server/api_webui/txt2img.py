@@ -24,7 +24,7 @@ HARMLESS: Mapping[str, tuple[Any, ...]] = {
     "seed_resize_from_w": (0, -1),
     "restore_faces": (False,),
     "tiling": (False,),
-    "styles": ([],),
+    "styles": ([], ""),
     "eta": (0, 1),
     "s_churn": (0,),
     "s_noise": (1,),
@@ -35,6 +35,21 @@ HARMLESS: Mapping[str, tuple[Any, ...]] = {
 """Fields of the webui's that would change a picture, and the values with which they don't; so does None."""
 SAVED = "samples_save"
 """In ``override_settings``, False has the pictures deleted once they are sent."""
+EARLIER_SAMPLERS: Mapping[str, str] = {
+    "k_euler": "Euler",
+    "k_euler_a": "Euler a",
+    "k_euler_ancestral": "Euler a",
+    "k_heun": "Heun",
+    "k_dpm_2": "DPM2",
+    "k_dpm_2_a": "DPM2 a",
+    "k_dpm_2_ancestral": "DPM2 a",
+    "k_dpmpp_2m": "DPM++ 2M",
+    "k_dpmpp_2m_ka": "DPM++ 2M Karras",
+    "k_dpmpp_2m_sde": "DPM++ 2M SDE",
+    "k_dpmpp_2m_sde_ka": "DPM++ 2M SDE Karras",
+    "k_lcm": "LCM",
+}
+"""Names by which clients of earlier years, and those of other programs, call samplers."""
 SCHEDULERS: Mapping[str, str] = {"automatic": "Automatic", "karras": "Karras"}
 
 
@@ -67,7 +82,7 @@ def drawing_of(request: Txt2ImgRequest, *, most: int, present: Mapping[str, Any]
         "width": request.width,
         "height": request.height,
         "batch_size": request.batch_size,
-        "clip_skip": overrides.get("CLIP_stop_at_last_layers"),
+        "clip_skip": options.whole(overrides.get("CLIP_stop_at_last_layers")),
         "vae": overrides.get("sd_vae"),
         "model": overrides.get(options.MODEL) or None,
     }
@@ -78,7 +93,7 @@ def _unknown_features(further: Mapping[str, Any]) -> list[str]:
     faults = [
         f"{name} is {shortened(further[name])}, which is not done here; leave it out"
         for name, harmless in HARMLESS.items()
-        if further.get(name) is not None and further[name] not in harmless
+        if further.get(name) is not None and not options.is_among(further[name], harmless)
     ]
     scripts = further.get("alwayson_scripts") or {}
     acting = [name for name, given in scripts.items() if _acts(given)] if isinstance(scripts, dict) else ["?"]
@@ -86,9 +101,19 @@ def _unknown_features(further: Mapping[str, Any]) -> list[str]:
 
 
 def _acts(script: Any) -> bool:
-    """Clients send scripts that are switched off too: no arguments, or nothing but False."""
+    """Clients send scripts that are switched off too.
+
+    Those have no arguments, begin with False (as ADetailer has it), or have only units that are off (as ControlNet).
+    """
     arguments = script.get("args") if isinstance(script, dict) else script
-    return any(arguments) if isinstance(arguments, list) else bool(arguments)
+    if not isinstance(arguments, list):
+        return _is_on(arguments)
+    return not (arguments and arguments[0] is False) and any(_is_on(argument) for argument in arguments)
+
+
+def _is_on(argument: Any) -> bool:
+    is_off = isinstance(argument, dict) and any(argument.get(name) is False for name in ("enabled", "enable"))
+    return bool(argument) and not is_off
 
 
 def _override_faults(overrides: Mapping[str, Any]) -> list[str]:
@@ -125,7 +150,7 @@ def _sampler(request: Txt2ImgRequest) -> str:
     """The sampler by our name: capitals don't matter, and a scheduler of today belongs to the name."""
     given = request.sampler_name or _sampler_at(request.sampler_index) or DEFAULT_SAMPLER
     folded = {name.casefold(): name for name in SAMPLERS}
-    sampler = folded.get(given.casefold(), given)
+    sampler = folded.get(EARLIER_SAMPLERS.get(given.casefold(), given).casefold(), given)
     scheduler = (request.scheduler or "automatic").casefold()
     if scheduler == "automatic" or sampler.casefold().endswith(f" {scheduler}"):
         return sampler
