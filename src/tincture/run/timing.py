@@ -32,11 +32,13 @@ from tincture.models.sampling import complete, pictures_decoded_at_once
 from tincture.run.averages import averaged
 from tincture.run.data import preview_prompts, prompt_draw
 from tincture.run.duration import DRAWING, ENCODING, VALIDATING, Agenda, TimeLeft, Timing, about, in_words, usual
+from tincture.run.grids import at_once
 from tincture.run.memory.fit import is_shortage
 from tincture.run.previews import MAX_AT_ONCE
 from tincture.run.records import preview_drawing
 from tincture.run.trainer import make_sample_trainer
 from tincture.settings.train import TrainSettings
+from tincture.training.validation import Example, Grid
 
 STEP, PREVIEW, PICTURE, VALIDATION = "step", "preview", "picture", "validation"
 SLOW_S = 10.0
@@ -148,19 +150,12 @@ class RunTimes:
     _model: DiffusionModel | None = field(default=None, repr=False)
 
     def of(self, what: str) -> float | None:
-        """Seconds of a step, of a preview with all its pictures, of encoding a picture, or of a validation; None when
-        not known.
-
-        A validation is not measured: its predictions, without gradients, take as long as a third of those of a step.
-        """
+        """Seconds of a step, a preview with all pictures, encoding a picture, or a validation; None when not known."""
         facts = self.work.facts(what)
         known = remembered_seconds(facts)
         if known is not None or self.timing != "measure":
             return known
-        if what == VALIDATION:
-            step_s = self.of(STEP)
-            return step_s and self.work.agenda.guessed_predictions(step_s, self.work.predictions)
-        measure = {STEP: self._step, PREVIEW: self._preview, PICTURE: self._picture}[what]
+        measure = {STEP: self._step, PREVIEW: self._preview, PICTURE: self._picture, VALIDATION: self._validation}[what]
         if self._model is None:
             self._model = self.prepare()
         devices = [self._model.device] if self._model.device.type == "cuda" else []
@@ -202,6 +197,22 @@ class RunTimes:
             one_pass = self._measure(lambda: model.predict_noise(noisy, timestep, both))
             decoding = self._measure(lambda: model.decode_latents(torch.stack(list(latents[:decoded]))))
         return passes * one_pass + count / decoded * decoding
+
+    def _validation(self, model: DiffusionModel) -> float:
+        """As many predictions as are made together, times how often a validation makes so many."""
+        work, settings = self.work, self.work.settings
+        together = min(at_once(settings), work.predictions)
+        step_s = remembered_seconds(work.facts(STEP)) or 0.0
+        if work.agenda.guessed_predictions(step_s, together) > SLOW_S:
+            return work.agenda.guessed_predictions(step_s, work.predictions)
+        prompt, latents = work.prompts[0], _drawn_latents(model, 1, work.size)
+        with _copied(work.adapter, model) as adapter:
+            trainer = make_sample_trainer(settings, model, adapter, latents, [prompt], work.size)
+            weights, time_ids = trainer.data.weights, trainer.data.time_ids
+            weight, time_id = weights[0] if weights else None, time_ids[0] if time_ids else None
+            grid = Grid([Example(latents.means[0], prompt, "0", weight, time_id)], together, together)
+            with adapter.train(False).attach(model):
+                return self._measure(lambda: grid.loss(trainer)) * work.predictions / together
 
     def _picture(self, model: DiffusionModel) -> float:
         width, height = self.work.size

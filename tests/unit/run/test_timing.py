@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.runs import Bench, write_pictures
 from tincture import recipe
 from tincture.formats.timings import remember_seconds, remembered_seconds, timings_folder
 from tincture.models.devices import resolve_device
+from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.components import load_adapter, load_base
 from tincture.run.data import load_data, load_template
 from tincture.run.duration import about
@@ -83,15 +85,28 @@ def test_a_run_takes_its_steps_previews_and_pictures(bench: Bench, kind: str) ->
     )
 
 
-def test_validations_take_as_long_as_their_predictions(bench: Bench) -> None:
-    work = workload(bench, "embedding", steps=95, batch_size=2, validation_every=20)
-    told = planned_duration(times(dataclasses.replace(work, predictions=12), bench, 0.25), 0)
-    assert told["validation_s"] == pytest.approx(12 * 0.25 / 3 / 2)
+@pytest.mark.parametrize("use_weight", [False, True])
+@pytest.mark.parametrize("kind", ["embedding", "hypernetwork"])
+def test_validations_take_as_long_as_their_predictions(
+    bench: Bench, kind: str, use_weight: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, real = list[int](), StableDiffusion.predict_noise
+
+    def counted(self: StableDiffusion, noisy: Tensor, *rest: Any) -> Tensor:
+        if not torch.is_grad_enabled():
+            made.append(len(noisy))
+        return real(self, noisy, *rest)
+
+    monkeypatch.setattr(StableDiffusion, "predict_noise", counted)
+    work = workload(bench, kind, steps=95, batch_size=2, validation_every=20, use_weight=use_weight)
+    told = planned_duration(times(dataclasses.replace(work, predictions=16), bench, 0.25), 0)
+    assert set(made) == {8}, "measured as they are made: eight at a time"
+    assert told["validation_s"] == pytest.approx(2 * 0.25)
     assert told["validations"] == 6  # steps 0, 20, ..., 80, 95
     assert told["seconds"] == pytest.approx(95 * 0.25 + 6 * told["validation_s"])
     assert "6 validations of 0.5 s" in told["description"]
-    remember_seconds(dataclasses.replace(work, predictions=12).facts(VALIDATION), 7.0)
-    again = planned_duration(times(dataclasses.replace(work, predictions=12), bench, 0.25), 0)
+    remember_seconds(dataclasses.replace(work, predictions=16).facts(VALIDATION), 7.0)
+    again = planned_duration(times(dataclasses.replace(work, predictions=16), bench, 0.25), 0)
     assert again["validation_s"] == 7.0
 
 
