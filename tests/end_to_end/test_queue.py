@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,18 +114,29 @@ def kill_server_in_mid_training(root: Path, store: JobStore, steps: int, *, work
     return Path(run_dir)
 
 
-def check_killed_equals_undisturbed(tmp_path: Path, new: Callable[[Path], dict[str, Any]], *, worker_too: bool) -> None:
+def check_killed_equals_undisturbed(
+    tmp_path: Path, new: Callable[[Path], dict[str, Any]], power_cuts: Sequence[bool]
+) -> None:
+    """The server is killed as often as ``power_cuts`` has entries, and each time begun again.
+
+    Args:
+        tmp_path: for the killed run and the undisturbed one.
+        new: makes a workspace in a folder, and the run's settings.
+        power_cuts: whether the worker is killed with its server.
+    """
     (tmp_path / "killed").mkdir()
     (tmp_path / "whole").mkdir()
     settings, whole_settings = new(tmp_path / "killed"), new(tmp_path / "whole")
     store = submit(tmp_path / "killed", settings)
-    run_dir = kill_server_in_mid_training(
-        tmp_path / "killed", store, random.randint(2, settings["steps"] // 4), worker_too=worker_too
-    )
-    assert store.get("one").state is JobState.RUNNING
+    seen, most, last = 0, settings["steps"] // (4 * len(power_cuts)), len(power_cuts) + 1
+    for worker_too in power_cuts:
+        seen += random.randint(2, most)
+        run_dir = kill_server_in_mid_training(tmp_path / "killed", store, seen, worker_too=worker_too)
+        assert store.get("one").state is JobState.RUNNING
+        seen = max(seen, steps_told(Supervisor(store, tmp_path / "killed" / "state" / "jobs", Workspace(tmp_path), [])))
     with supervised(tmp_path / "killed", store) as supervisor:
         job = supervisor.wait("one", PATIENCE)
-        assert (job.state, job.error, job.attempts) == (JobState.DONE, "", 2)
+        assert (job.state, job.error, job.attempts) == (JobState.DONE, "", last)
         told = supervisor.folder("one").metrics()
     whole = undisturbed(tmp_path / "whole", whole_settings)
     assert job.run_dir == job.result["run_dir"] == str(run_dir)
@@ -134,24 +145,25 @@ def check_killed_equals_undisturbed(tmp_path: Path, new: Callable[[Path], dict[s
     assert csv_text(run_dir) == csv_text(whole.run_dir)
     assert equal(last_state(run_dir), last_state(whole.run_dir))
     assert [entry["global_step"] for entry in told] == list(range(1, whole.global_step + 1))
-    # The first worker stopped by itself when its server died; a power cut takes both.
+    # A worker stops by itself when its server dies; a power cut takes both.
     events = supervisor.folder("one").events()
     assert [event["n"] for event in events] == list(range(1, len(events) + 1))
     ends = [(event["attempt"], event["state"]) for event in events if event["type"] == "ended"]
-    assert ends == ([(2, "done")] if worker_too else [(1, "stopped"), (2, "done")])
+    stopped = [(attempt, "stopped") for attempt, worker_too in enumerate(power_cuts, start=1) if not worker_too]
+    assert ends == [*stopped, (last, "done")]
 
 
 @pytest.mark.parametrize(
-    "worker_too",
-    [False, pytest.param(True, marks=pytest.mark.slow)],
-    ids=["server", "power cut"],
+    "power_cuts",
+    [[False], pytest.param([True, False, True], marks=pytest.mark.slow)],
+    ids=["server", "again and again"],
 )
-def test_killed_in_mid_training_and_restarted_equals_undisturbed(tmp_path: Path, worker_too: bool) -> None:
+def test_killed_in_mid_training_and_restarted_equals_undisturbed(tmp_path: Path, power_cuts: list[bool]) -> None:
     def new(root: Path) -> dict[str, Any]:
-        settings = make(root).settings("hypernetwork", **{**RANDOM, "steps": 60, "save_every": 3, "log_every": 1})
-        return settings.to_dict()
+        own = {"steps": 60 * len(power_cuts), "save_every": 3, "log_every": 1}
+        return make(root).settings("hypernetwork", **{**RANDOM, **own}).to_dict()
 
-    check_killed_equals_undisturbed(tmp_path, new, worker_too=worker_too)
+    check_killed_equals_undisturbed(tmp_path, new, power_cuts)
 
 
 @pytest.mark.slow
@@ -167,7 +179,7 @@ def test_the_same_on_picto(tmp_path: Path, kind: str, worker_too: bool) -> None:
         own = {"model": "picto", "width": 0, "height": 0, "steps": 20, "save_every": 4, "log_every": 1}
         return bench.settings(kind, **{**own, "preview_every": 8, "preview_steps": 2}).to_dict()
 
-    check_killed_equals_undisturbed(tmp_path, new, worker_too=worker_too)
+    check_killed_equals_undisturbed(tmp_path, new, [worker_too])
 
 
 @pytest.mark.slow
