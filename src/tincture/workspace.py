@@ -193,7 +193,7 @@ def _walk(folder: Path, suffixes: Collection[str], seen: set[str]) -> Iterator[t
     for directory, subdirectories, names in os.walk(folder, followlinks=True):
         subdirectories[:] = [name for name in subdirectories if _is_new(os.path.join(directory, name), seen)]
         for name in names:
-            if os.path.splitext(name)[1].lower() not in suffixes:
+            if os.path.splitext(name)[1].lower() not in suffixes or name.startswith(_COMPANION):
                 continue
             path = os.path.join(directory, name)
             with contextlib.suppress(OSError):
@@ -211,11 +211,17 @@ def _walk_models(folder: Path, seen: set[str]) -> Iterator[Path]:
             continue
         for name in names:
             path = Path(directory, name)
+            if name.startswith(_COMPANION):
+                continue
             if path.suffix.lower() in MODEL_SUFFIXES and not path.stem.lower().endswith(".vae"):
                 with contextlib.suppress(OSError):
                     found = path.stat()
                     if stat.S_ISREG(found.st_mode) and found.st_size > 0:
                         yield path
+
+
+# What a Mac lays beside the files of other file systems, and into archives; it holds nothing of the file itself.
+_COMPANION = "._"
 
 
 def _is_new(directory: str, seen: set[str]) -> bool:

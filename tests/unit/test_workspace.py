@@ -200,3 +200,14 @@ def test_hypernetworks_of_both_formats_are_found_the_pt_first(tmp_path: Path) ->
     path.write_bytes(b"x")
     assert workspace.find_adapter("hypernetwork", "ink") == path
     assert workspace.find_adapter("hypernetwork", "ink.safetensors") == other
+
+
+def test_what_a_mac_lays_beside_files_is_in_no_list(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for folder in (workspace.embeddings, workspace.hypernetworks, workspace.models, workspace.vaes):
+        folder.mkdir(parents=True)
+        for name in ("a.safetensors", "._a.safetensors"):
+            (folder / name).write_bytes(b"x")
+    listed = [*workspace.list_adapters("embedding"), *workspace.list_adapters("hypernetwork"), *workspace.list_vaes()]
+    assert [path.name for path in [*listed, *workspace.list_models()]] == ["a.safetensors"] * 4
+    assert workspace.default_model() == "a.safetensors"

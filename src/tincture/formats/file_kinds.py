@@ -6,6 +6,7 @@ that write such files; which of them are a base model that can be used is told i
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import re
@@ -29,12 +30,20 @@ _BY_BYTES = tuple(
             "a pointer of Git LFS, which stands for a file",
             "download the file itself, as by git lfs pull",
         ),
-        (rb"(\xef\xbb\xbf)?\s*<", "a web page, as failed downloads leave it", _AGAIN),
-        (rb"\0{64}", "filled with zeros, as downloads leave it that were broken off", _AGAIN),
+        (
+            rb"\s*<(\?xml(?!.*<(!DOCTYPE )?html)|svg|Error>)",
+            "a text of XML, such as a picture in SVG or what a server says of an error",
+            "",
+        ),
+        (rb"\s*<", "a web page, as failed downloads leave it", _AGAIN),
+        (rb"\0{64}|\0+\Z", "filled with zeros, as downloads leave it that were broken off", _AGAIN),
         (rb"\x89PNG\r\n", "a PNG picture", ""),
         (rb"\xff\xd8\xff", "a JPEG picture", ""),
         (rb"RIFF.{4}WEBP", "a WebP picture", ""),
         (rb"GIF8", "a GIF picture", ""),
+        (rb"8BPS", "a picture of Photoshop", ""),
+        (rb"%!PS|\xc5\xd0\xd3\xc6", "a picture in PostScript", ""),
+        (rb"\0\0[\x01\x02]\0[\x01-\x40]\0", "an icon", ""),
         (rb"BM.{4}\0{4}", "a BMP picture", ""),
         (rb"II\*\0|MM\0\*", "a TIFF picture", ""),
         (rb".{4}ftyp(avif|avis|heic|heix|mif1|msf1)", "an AVIF or HEIC picture", ""),
@@ -48,6 +57,19 @@ _BY_BYTES = tuple(
         (rb".{4}TFL3", "a model of TensorFlow Lite", ""),
         (rb"SQLite format 3", "a database", ""),
         (rb"%PDF", "a PDF document", ""),
+        (
+            rb"\0\x05\x16[\0\x07]",
+            "what a Mac lays beside a file, under its name with ._ before it",
+            "give the file itself",
+        ),
+        (rb"L\0\0\0\x01\x14\x02\0", "a shortcut of Windows", "give the file that it leads to"),
+        (rb"\x08[\x01-\x20]\x12[\x01-\x40][\w .-]{3}", "a model of ONNX", ""),
+        # In its place torch has a number of its own at the beginning.
+        (
+            rb"\x80[\x02-\x05](?!(\x95.{8})?\x8a\x0a)[\x20-\x7e}\])\x80-\xff]",
+            "a pickle that torch.save did not write",
+            "save it by torch.save, or as .safetensors",
+        ),
         (rb"MZ|\x7fELF|\xcf\xfa\xed\xfe", "a program", ""),
         (
             rb"\s*[\[{]\s*[\"}\]{]",
@@ -56,7 +78,7 @@ _BY_BYTES = tuple(
         ),
     )
 )
-_TEXT = re.compile(rb"[\t\n\r -~]{5,}")
+_SHORTEST_TEXT = 5
 
 DECODER_ALONE = "a VAE without its encoder"
 _MAYBE_PREFIXED = r"(model\.diffusion_model\.|diffusion_model\.|model\.)?"
@@ -70,6 +92,8 @@ UNET_EXTENSIONS = (
 """What a file is whose U-Net is of Stable Diffusion's make, by a name that only such files have."""
 OTHER_NAMES = (
     (r".*[._](lora_(up|down|A|B)|lora\.(up|down)|lora_linear_layer\.(up|down))(\..*)?", "a LoRA"),
+    (r"(unet|text_encoder(_\d)?):\d+:(up|down)", "a LoRA"),
+    (r".*\.to_(k|v|q|out)_custom_diffusion\..*|modifier_token(\..*)?", "a model of Custom Diffusion"),
     (r".*[._]hada_(w[12]|t[12])(_[ab])?", "a LyCORIS (LoHa), a kind of LoRA"),
     (r".*[._]lokr_(w[12](_[ab])?|t2)", "a LyCORIS (LoKr), a kind of LoRA"),
     (r".*[._](oft_(blocks|diag)|boft_(blocks|R))(\..*)?", "a LyCORIS (OFT), a kind of LoRA"),
@@ -93,6 +117,9 @@ OTHER_NAMES = (
     (_MAYBE_PREFIXED + r"txt_(in|norm)\..*", "a Qwen-Image model"),
     (r"model\.\d+\.sub\.\d+\..*|(RRDB_trunk|body)\.\d+\..*", "a model that enlarges pictures"),
     (r"layers\.\d+\.residual_group\..*", "a model that enlarges pictures"),
+    (r"((params(_ema)?|g_ema)\.)?(stylegan_decoder|position_emb|style_convs?)(\..*)?", "a model that mends faces"),
+    (r"(model\.)?(visual_encoder|text_decoder)\..*", "a model that describes pictures (BLIP)"),
+    (r"concept_embeds(_weights)?", "a safety checker"),
     (r"down_blocks\.\d+\.resnets\..*", "a U-Net alone, as diffusers names it"),
     (r"encoder\.down_blocks\.\d+\.resnets\..*", "a VAE"),
     (r"decoder\.(up_blocks|mid_block)\..*", DECODER_ALONE),
@@ -136,8 +163,11 @@ def describe_values(values: Mapping[Any, Any]) -> str | None:
     widths = [key for key in values if isinstance(key, int) and not isinstance(key, bool)]
     if widths and all(isinstance(values[width], tuple | list) for width in widths):
         return "a hypernetwork"
-    inner = values.get("state_dict")
-    if what := describe_names([*values, *(inner if isinstance(inner, Mapping) else ())]):
+    if {"state", "param_groups"} <= values.keys():
+        return "the state of an optimizer, as torch has it"
+    inner = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+    below = [f"{key}.{name}" for key, value in inner.items() for name in value]
+    if what := describe_names([*values, *inner.get("state_dict", ()), *below]):
         return what
     is_single = len(values) == 1 and hasattr(next(iter(values.values())), "ndim")
     return "an embedding" if is_single or _EMBEDDING_KEYS & values.keys() else None
@@ -156,15 +186,30 @@ def refuse_other_file(path: str | os.PathLike[str], head: bytes, needed: str) ->
     """
     if head[8:9] == b"{" and not head[7]:  # a safetensors file
         return
+    text = _text(head[:HEAD])
     for start, what, remedy in _BY_BYTES:
-        if start.match(head):
+        if start.match(head if text is None else text.encode()):
             raise FileFormatError(f"{os.fspath(path)} is {what}; {remedy or needed}.")
-    if _TEXT.fullmatch(head[:HEAD]):
-        begin = " ".join(head[:40].decode().split())
+    if text is not None and len(text) >= _SHORTEST_TEXT:
+        begin = " ".join(text[:40].split())
         raise FileFormatError(
             f"{os.fspath(path)} cannot be read as a torch or safetensors file; it is a text, which begins {begin!r}. "
             f"If a download left it, download the file again."
         )
+
+
+def _text(head: bytes) -> str | None:
+    """The bytes as a text, without the mark that some programs set before it; None where they are none.
+
+    Of UTF-8, and of UTF-16 with its mark.
+    """
+    wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        # The last character may have been cut in two.
+        found = codecs.getincrementaldecoder("utf-16" if wide else "utf-8-sig")().decode(head)
+    except UnicodeDecodeError:
+        return None
+    return found if all(character.isprintable() or character in "\t\n\r\f" for character in found) else None
 
 
 def refuse_other_zip(path: str | os.PathLike[str], file: bytes | BinaryIO) -> None:

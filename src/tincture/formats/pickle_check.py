@@ -24,6 +24,7 @@ PARAMETER_DICT = "torch.nn.modules.container.ParameterDict"
 _PARAMETER_DICT_GLOBAL = "torch.nn.modules.container ParameterDict"
 _ALLOWED = {
     "_codecs.encode",  # of the bytes of numpy's values
+    "builtins.complex",
     "builtins.set",
     "collections.Counter",
     "collections.OrderedDict",
@@ -36,6 +37,7 @@ _ALLOWED = {
     "torch.device",
     "torch.nn.parameter.Parameter",
     PARAMETER_DICT,
+    "__builtin__.complex",
     "__builtin__.set",  # in every ParameterDict
 }
 _STORAGE = re.compile(r"torch\.[A-Z]\w*Storage")
@@ -44,6 +46,7 @@ _KIND_OF_NUMBERS = re.compile(r"torch\.(bfloat16|float(16|32|64|8_\w+)|u?int(8|1
 _LEGACY_PICKLES = 5
 # Other ways to name an object, which torch does not write.
 _FOREIGN_NAMINGS = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
+_NEWEST_PROTOCOL = 2
 _LARGEST_NUMBER = 2**128  # Python refuses to write out numbers of some thousand digits
 _LARGEST_PICKLE = 256 * 2**20  # bytes of all in a file; of ours and of whole models they have a few megabytes at most
 # A checkpoint with two sets of weights and an optimizer's state takes some two hundred thousand; a second's work.
@@ -94,6 +97,11 @@ def _checked_names(
     for opcode, argument, _ in pickletools.genops(stream):
         if next(steps) > most_steps:
             raise ForbiddenPickleError(f"it takes more than {most_steps} steps to build its values, which none needs")
+        if opcode.name == "PROTO" and argument > _NEWEST_PROTOCOL:
+            raise ForbiddenPickleError(
+                f"it was saved with pickle_protocol={argument}, in which it may hold Python objects that could run "
+                f"code; save it with torch.save's own, {_NEWEST_PROTOCOL}, or as .safetensors"
+            )
         if opcode.name in _FOREIGN_NAMINGS:
             raise ForbiddenPickleError(
                 "it holds Python objects that could run code, in a form that torch does not write"

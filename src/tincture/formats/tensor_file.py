@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tincture.errors import FileFormatError, StorageError, TinctureError
-from tincture.formats.file_kinds import HEAD, describe_names, refuse_other_file, refuse_other_zip
+from tincture.formats.file_kinds import HEAD, describe_names, describe_values, refuse_other_file, refuse_other_zip
 from tincture.formats.files import first_bytes
 from tincture.formats.pickle_check import ForbiddenPickleError, names_in_pickles
 from tincture.formats.pickled_numpy import Nothing, has_stand_in, stand_ins
@@ -190,6 +190,9 @@ def _open_torch(path: Path, head: bytes) -> TensorFile:
             f"{path} cannot be read as a torch or safetensors file; it is damaged, truncated or of another kind."
         ) from error
     tensors = _state_of(content)
+    what = describe_values(content) if not tensors and isinstance(content, Mapping) else None
+    if what is not None:
+        raise FileFormatError(f"{path} is {what}; {_NEEDED}.")
     shapes = {name: Shape(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     return TensorFile(path, "torch" if is_zip else "torch-legacy", shapes, {}, tensors)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import pickle
 import struct
 import tarfile
 import zipfile
@@ -82,8 +83,62 @@ OTHERS: dict[str, tuple[bytes, str]] = {
     "HDF5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     "JSON": (b'{"error":"Unauthorized","message":"Log in"}', "a text of JSON, such as settings or what a server says"),
     "text": (b"Entry not found", "a text, which begins 'Entry not found'. If a download left it, download the file"),
+    "LFS with a mark": (b"\xef\xbb\xbf" + POINTER.replace(b"\n", b"\r\n"), "a pointer of Git LFS"),
+    "LFS in UTF-16": (POINTER.decode().encode("utf-16"), "a pointer of Git LFS"),
+    "text of another language": (
+        "これはメモです。".encode(),
+        "a text, which begins 'これはメモです。'. If a download left it",
+    ),
+    "text cut within a character": (("ü" * 300).encode()[:511], "a text, which begins 'üüüü"),
+    "few zeros": (bytes(9), "filled with zeros"),
+    "error of a store": (b"<?xml version='1.0'?>\n<Error><Code>AccessDenied</Code></Error>", "a text of XML, such as"),
+    "page in XHTML": (
+        b"<?xml version='1.0'?>\n<!DOCTYPE html>\n<html></html>",
+        "a web page, as failed downloads leave",
+    ),
+    "SVG": (b"<svg xmlns='x'/>", "a text of XML, such as a picture in SVG"),
+    "Photoshop": (b"8BPS\0\1" + bytes(90), "a picture of Photoshop; give "),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "a picture in PostScript; give "),
+    "icon": (b"\0\0\1\0\1\0\x10\x10" + bytes(90), "an icon; give "),
+    "companion of a Mac": (
+        b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(90),
+        "what a Mac lays beside a file, under its name with ._",
+    ),
+    "ONNX": (b"\x08\x07\x12\x07pytorch\x1a\x051.9.0", "a model of ONNX; give "),
+    "shortcut": (b"L\0\0\0\1\x14\2\0" + bytes(90), "a shortcut of Windows; give the file that it leads to"),
+    "plain pickle": (pickle.dumps({"a": 1}), "a pickle that torch.save did not write; save it by torch.save"),
     "PDF": (b"%PDF-1.7\n%\xe2\xe3", "a PDF document"),
 }
+
+
+NESTED: dict[str, dict[str, object]] = {
+    "an IP-Adapter": {"image_proj": {"proj.weight": torch.ones(1)}, "ip_adapter": {"1.to_k_ip.weight": torch.ones(1)}},
+    "a model that mends faces": {"params_ema": {"stylegan_decoder.style_conv1.weight": torch.ones(1)}},
+    "a model that describes pictures (BLIP)": {"model": {"visual_encoder.cls_token": torch.ones(1)}},
+    "a model of Custom Diffusion": {"unet": {"a": torch.ones(1)}, "modifier_token": {"<new1>": torch.ones(768)}},
+    "the state of an optimizer, as torch has it": {"state": {0: {"step": 1}}, "param_groups": [{"lr": 0.1}]},
+    "a LoRA": {"unet:0:up": torch.ones(1), "unet:0:down": torch.ones(1)},
+}
+
+
+@pytest.mark.parametrize("what", NESTED)
+def test_what_lies_in_a_dict_of_dicts_is_named_too(what: str, tmp_path: Path) -> None:
+    torch.save(NESTED[what], tmp_path / "x.pt")
+    for reader in (read_embedding_file, read_hypernetwork_file):
+        with pytest.raises(FileFormatError) as error:
+            reader(tmp_path / "x.pt")
+        assert f"it is {what}; " in str(error.value)
+    if what != "a LoRA" and "BLIP" not in what:  # which have tensors, so that it is asked later
+        with pytest.raises(FileFormatError) as error:
+            open_tensors(tmp_path / "x.pt")
+        assert f" is {what}; give " in str(error.value)
+
+
+def test_a_newer_protocol_is_named(tmp_path: Path) -> None:
+    torch.save({"emb_params": torch.ones(1, 8)}, tmp_path / "x.pt", pickle_protocol=4)
+    for reader in READERS:
+        with pytest.raises(FileFormatError, match=r"saved with pickle_protocol=4, .* save it with torch.save's own, 2"):
+            reader(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("name", ["x.pt", "x.safetensors", "x.bin"])

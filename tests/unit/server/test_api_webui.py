@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from tests.runs import write_pictures
-from tincture.errors import DivergedError, UsageError
+from tincture.errors import DivergedError, ModelError, UsageError
 from tincture.formats import hash_cache
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.models.samplers import SAMPLERS
@@ -128,6 +128,8 @@ class FakeService:
         return f"{len(picture)} bytes by {sorted(models)}"
 
     def embeddings(self, model: str) -> dict[str, list[dict[str, Any]]]:
+        if "broken" in model:
+            raise ModelError(f"{model} is a web page.")
         told = {"step": 5, "sd_checkpoint": "ab", "sd_checkpoint_name": model, "shape": 64, "vectors": 2}
         return {
             "loaded": [{"name": "cat", "path": "/cat.pt", **told}],
@@ -772,6 +774,13 @@ def test_what_is_off_is_taken_however_it_is_written(
     made = service.made[-1][1]
     assert made.get("clip_skip") in (None, 2)
     assert made["sampler"] == ("DPM++ 2M Karras" if "K_DPM" in str(further) else "Euler a")
+
+
+def test_a_model_that_cannot_be_used_takes_no_list_away(service: FakeService, client: TestClient) -> None:
+    service.workspace.models.mkdir(parents=True, exist_ok=True)
+    (service.workspace.models / "a-broken.safetensors").write_bytes(b"<html>")
+    listed = client.get("embeddings").json()
+    assert (list(listed["loaded"]), list(listed["skipped"])) == ([], ["cat", "xl"])
 
 
 def test_switches_among_the_options_may_be_numbers_and_texts(client: TestClient) -> None:

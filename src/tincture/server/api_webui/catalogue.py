@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
+from tincture.errors import FileFormatError, ModelError
 from tincture.formats.hash_cache import remembered_sha256
 from tincture.models.samplers import SAMPLERS
 from tincture.server.api_v1.common import Patient
@@ -77,7 +78,12 @@ class CatalogueEndpoints:
 
     async def embeddings(self) -> Embeddings:
         """Embeddings that the model can use, and those of other models. Looks at the files anew."""
-        found = await self._patient.call(lambda: self._service.model_work.embeddings(self._session.model()))
+        work = self._service.model_work
+        try:
+            found = await self._patient.call(lambda: work.embeddings(self._session.model()))
+        except (ModelError, FileFormatError):  # a model that cannot be used is no reason to list nothing
+            found = await self._patient.call(lambda: work.embeddings("picto"))
+            found = {"loaded": [], "skipped": [*found["loaded"], *found["skipped"]]}
         return Embeddings(loaded=_by_name(found["loaded"]), skipped=_by_name(found["skipped"]))
 
     def hypernetworks(self) -> list[HypernetworkAnswer]:
