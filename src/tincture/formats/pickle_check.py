@@ -97,7 +97,7 @@ def _checked_names(
     for opcode, argument, _ in pickletools.genops(stream):
         if next(steps) > most_steps:
             raise ForbiddenPickleError(f"it takes more than {most_steps} steps to build its values, which none needs")
-        if opcode.name == "PROTO" and argument > _NEWEST_PROTOCOL:
+        if opcode.name == "PROTO" and isinstance(argument, int) and argument > _NEWEST_PROTOCOL:
             raise ForbiddenPickleError(
                 f"it was saved with pickle_protocol={argument}, in which it may hold Python objects that could run "
                 f"code; save it with torch.save's own, {_NEWEST_PROTOCOL}, or as .safetensors"

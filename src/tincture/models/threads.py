@@ -20,6 +20,7 @@ VARIABLE = "OMP_NUM_THREADS"
 CHOSEN = "TINCTURE_CHOSEN_THREADS"
 """The number that this package chose, here or in the process that started this one; another one is the user's."""
 _USERS = (VARIABLE, "MKL_NUM_THREADS")
+_DIGITS = 5  # of any number of threads that is meant
 _PROCESSORS = Path("/sys/devices/system/cpu")
 _CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -43,7 +44,8 @@ def choose_threads(total: int = 0, shares: int = 1) -> int:
 
 def ask_for_threads() -> None:
     """Chooses the number unless this is done, by the user, a process above, or torch, which came first."""
-    if not any(os.environ.get(name) for name in _USERS) and "torch" not in sys.modules:
+    inherited = os.environ.get(VARIABLE) and os.environ.get(VARIABLE) == os.environ.get(CHOSEN)
+    if not inherited and not given_threads() and "torch" not in sys.modules:
         choose_threads()
 
 
@@ -53,7 +55,7 @@ def given_threads() -> int:
         return 0
     for name in _USERS:
         first = os.environ.get(name, "").partition(",")[0].strip()  # further ones are for threads within threads
-        if first.isascii() and first.isdigit() and int(first) > 0:
+        if first.isascii() and first.isdigit() and len(first) <= _DIGITS and int(first) > 0:
             return int(first)
     return 0
 

@@ -7,7 +7,22 @@ import re
 import urllib.parse
 from collections.abc import Callable
 
-_QUOTES = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019", "\u201e\u201c", "\u00ab\u00bb")
+_QUOTES = (
+    *('""', "''", "``", "\u201c\u201d", "\u2018\u2019", "\u201e\u201c", "\u00ab\u00bb", "\u201d\u201d", "\u201e\u201d"),
+    *(
+        "\u2019\u2019",
+        "\u201a\u2018",
+        "\u00bb\u00ab",
+        "\u2039\u203a",
+        "\u203a\u2039",
+        "\u300c\u300d",
+        "\u300e\u300f",
+        "<>",
+    ),
+)
+# Marks of order and width that nobody sees; Windows copies one before the path from a window of properties.
+_UNSEEN = "\ufeff\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_ESCAPED = re.compile(r"\\([ ()\[\]{}'\"&;!$#*?])")
 _REPEATED = re.compile(r"(?P<folder>.+):(?P<repeats>\d+)", re.DOTALL)
 
 
@@ -22,7 +37,9 @@ def pasted_path(text: str, is_there: Callable[[str], bool] = os.path.lexists) ->
     repeated = _REPEATED.fullmatch(text.rstrip())
     if repeated and repeated["folder"][-1] in {quotes[1] for quotes in _QUOTES}:
         return f"{_cleaned(repeated['folder'], is_there)}:{repeated['repeats']}"
-    return _cleaned(text, is_there)
+    meant = _cleaned(text, is_there)
+    plain = _ESCAPED.sub(r"\1", meant)  # what terminals make of a file that is dropped on them
+    return plain if plain != meant and not _is_there(meant, is_there) and _is_there(plain, is_there) else meant
 
 
 def _cleaned(text: str, is_there: Callable[[str], bool]) -> str:
@@ -35,13 +52,15 @@ def _cleaned(text: str, is_there: Callable[[str], bool]) -> str:
 
 def _peeled(text: str) -> str:
     """Without one layer of what does not belong to the path."""
-    stripped = text.strip()
+    stripped = text.strip().strip(_UNSEEN)
     if stripped != text:
         return stripped
     if len(text) > 1 and text[0] + text[-1] in _QUOTES:
         return text[1:-1]
     if text[:6].lower() == "file:/":
         return _of_address(text)
+    if text.startswith("& ") and text[-1] in {quotes[1] for quotes in _QUOTES}:  # as PowerShell has what is dropped
+        return text[2:]
     shorter = text.rstrip("/\\") if text.endswith("\\") or len(text) > 1 else text
     is_root = not shorter or shorter.endswith(":")  # / and C:\ end so
     return text if is_root else shorter

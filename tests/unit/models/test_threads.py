@@ -152,6 +152,8 @@ ASKED = "import {first}\nimport {second}\nimport torch, os\nprint(torch.get_num_
     ("first", "given", "chosen"),
     [
         ("tincture", {}, None),
+        ("tincture", {VARIABLE: "all"}, None),
+        ("tincture", {VARIABLE: "9" * 5000}, None),
         ("tincture", {VARIABLE: "1"}, "1"),
         ("tincture", {VARIABLE: "1", CHOSEN: "1"}, "1"),
         ("torch", {}, ""),

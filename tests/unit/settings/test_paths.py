@@ -28,6 +28,15 @@ PASTED = {
     "pics\\": "pics",
     "'a b/pics\\'": "a b/pics",
     "C:\\pics\\": "C:\\pics",
+    "\u201dpics\u201d": "pics",
+    "\u201epics\u201d": "pics",
+    "\u201apics\u2018": "pics",
+    "\u00bbpics\u00ab": "pics",
+    "\u300cpics\u300d": "pics",
+    "<pics>": "pics",
+    "\u202aC:\\my pics\\": "C:\\my pics",
+    "\ufeff'pics'\u200b": "pics",
+    "& 'my pics'": "my pics",
     '"C:\\my pics\\"': "C:\\my pics",
     "file:///home/me/my%20pics/": "/home/me/my pics",
     "FILE://localhost/pics": "/pics",
@@ -54,6 +63,15 @@ def test_what_was_pasted_is_what_is_meant(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     assert pasted_path(text) == PASTED[text]
     assert pasted_path(PASTED[text]) == PASTED[text]
+
+
+def test_blanks_that_a_terminal_escapes_are_plain_where_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert pasted_path("my\\ pics\\ \\(1\\)/") == "my\\ pics\\ \\(1\\)"
+    (tmp_path / "my pics (1)").mkdir()
+    assert pasted_path("my\\ pics\\ \\(1\\)/") == "my pics (1)"
 
 
 @pytest.mark.parametrize("name", ['"pics"', " pics ", "pics\\", "'a b' ", "file:", "\u201cpics\u201d", "pics':3"])
