@@ -41,7 +41,7 @@ ROOT_PATH = re.compile(rf"(?!/(?:{'|'.join(OWN_PATHS)})(?:/|$))(?:/(?!\.)[A-Za-z
 
 
 def _root_path(value: str) -> str | None:
-    if not value or ROOT_PATH.fullmatch(value):
+    if value in ("", "/") or ROOT_PATH.fullmatch(value):
         return None
     return f"a path such as /tincture, of letters, digits and .-_~, that does not begin with /{', /'.join(OWN_PATHS)}"
 
@@ -74,6 +74,7 @@ class ServerSettings(CheckedSettings):
         ADDRESS,
         "Path below which a reverse proxy has the server, such as /tincture, whether it takes it off or not.",
         _root_path,
+        strip=True,
     )
 
     auth: str = setting(

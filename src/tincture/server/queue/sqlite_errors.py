@@ -40,7 +40,8 @@ def explained(error: sqlite3.Error, path: Path) -> StorageError:
         usual = "Check that the disk has room and that the folder may be written"
         advice = _ADVICE.get(primary, usual) if primary is not None else usual
         return StorageError(f"The queue {path} could not be read or written: {error}. {advice}.")
+    reason = " ".join(str(error).split())  # of what it finds in pages, SQLite says several lines
     return StorageError(
-        f"The queue {path} is damaged ({error}). Move it away to start with an empty queue; runs and adapters lie "
+        f"The queue {path} is damaged ({reason}). Move it away to start with an empty queue; runs and adapters lie "
         "elsewhere and are not touched."
     )

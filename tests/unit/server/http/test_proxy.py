@@ -126,3 +126,18 @@ def test_a_root_path_that_is_none_is_refused(path: str) -> None:
 
 def test_a_root_path_may_end_in_a_slash() -> None:
     assert json.loads(json.dumps(ServerSettings(root_path="/a/b-c.d/").to_dict()))["root_path"] == "/a/b-c.d/"
+
+
+@pytest.mark.parametrize("given", ["/", " ", " / "])
+def test_the_root_itself_is_no_path(given: str, tmp_path: Path) -> None:
+    settings = ServerSettings.from_dict({"root_path": given})
+    service = quick_service(tmp_path, root_path=settings.root_path)
+    with live(build_app(service, page=False), service.settings) as port:
+        assert requests.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        led = requests.get(f"http://127.0.0.1:{port}/api/v1/jobs/?limit=1")
+        assert led.url.endswith("/api/v1/jobs?limit=1") and led.json()["jobs"] == []
+
+
+def test_a_slash_behind_an_address_leads_to_it_below_the_path(base: str) -> None:
+    led = requests.get(f"{base}/api/v1/jobs/?limit=1")
+    assert (led.url, led.status_code) == (f"{base}/api/v1/jobs?limit=1", 200)

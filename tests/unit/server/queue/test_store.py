@@ -346,8 +346,9 @@ def test_damage_inside_is_found_at_the_start(store: JobStore, path: Path) -> Non
     content = bytearray(path.read_bytes())
     content[4096 : len(content) - 4096] = b"\xff" * (len(content) - 8192)
     path.write_bytes(content)
-    with pytest.raises(StorageError, match="is damaged"):
+    with pytest.raises(StorageError, match="is damaged") as error:
         JobStore(path)
+    assert "\n" not in str(error.value)
 
 
 def test_a_store_that_nobody_closed_closes_its_file(path: Path) -> None:
