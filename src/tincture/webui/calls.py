@@ -71,6 +71,10 @@ class ReferenceCall(Generic[Result]):
         own = {name: hints[name] for name in (*self._own, "return")}
         return {**{name: taken[name] for name in self._arguments.ORDER}, **own}
 
+    def __reduce__(self) -> str:
+        """Pickled by its name, as a function is: schedulers of jobs hand calls to other processes."""
+        return str(self._function.__name__)
+
 
 def _called_as(arguments: type[WebuiArguments]) -> Callable[[Callable[..., Result]], ReferenceCall[Result]]:
     return lambda function: ReferenceCall(arguments, function)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import typing
 from pathlib import Path
 from typing import Any
@@ -232,3 +234,12 @@ def test_batches_hold_every_picture_once(bench: Bench) -> None:
     assert len({name for batch in batches for name in batch.filename}) == 5
     assert all(batch.latent_sample.shape[0] == len(batch.cond_text) for batch in batches)
     assert all(batch.weight is not None and batch.weight.shape[0] == len(batch.filename) for batch in batches)
+
+
+@pytest.mark.parametrize(
+    "name", ["create_embedding", "create_hypernetwork", "preprocess", "train_embedding", "train_hypernetwork"]
+)
+def test_calls_can_be_handed_to_other_processes(name: str) -> None:
+    call = getattr(webui, name)
+    assert pickle.loads(pickle.dumps(call)) is call
+    assert copy.deepcopy(call) is call
