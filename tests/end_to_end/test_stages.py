@@ -44,9 +44,10 @@ def in_the_log(event: Event, _: Path) -> str:
 
 def in_the_terminal(event: Event, _: Path) -> str:
     out = io.StringIO()
-    with progress(Console(file=out, force_terminal=True, width=200)) as bar:
+    with progress(Console(file=out, force_terminal=True, width=200)) as unharmed:
+        bar = unharmed._watcher  # type: ignore[attr-defined]
         assert isinstance(bar, Bar)
-        bar.on_event(event)
+        unharmed.on_event(event)
         bar.shown.refresh()
     return out.getvalue()
 

@@ -131,4 +131,5 @@ def _unknown(app: FastAPI) -> list[Route]:
 def _is_known(app: FastAPI, scope: Scope, method: str) -> bool:
     """Whether a route other than that for what is unknown takes the method."""
     routes = (route for route in app.router.routes if route.matches({**scope, "method": method})[0] is Match.FULL)
-    return getattr(next(routes), "name", "") != UNKNOWN
+    route = next(routes, None)
+    return route is not None and getattr(route, "name", "") != UNKNOWN

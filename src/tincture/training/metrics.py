@@ -140,17 +140,22 @@ def _cells(event: Validated) -> list[str]:
 
 def rows_until(path: Path, global_step: int) -> list[dict[str, str]]:
     """The whole lines of a log up to a step."""
-    return [row for row in read_csv(path) if int(row["step"]) <= global_step]
+    return [row for row in read_csv(path, CSV_COLUMNS) if int(row["step"]) <= global_step]
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The whole lines of a loss log; a missing file has none, and what a crash cut off or spoiled is left out."""
+def read_csv(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The whole lines of a loss log; a missing file has none, and what a crash cut off or spoiled is left out.
+
+    Args:
+        path: the log.
+        columns: that it has, should its head be spoiled; not given: what its head says.
+    """
     try:
         # A line that breaks off in a number looks whole: only the end of the line tells.
         head, *lines = path.read_bytes().decode("utf-8", "replace").split("\n")[:-1] or [""]
     except FileNotFoundError:
         return []
-    columns = head.rstrip("\r").split(",")
+    columns = columns or head.rstrip("\r").split(",")
     cells = (line.rstrip("\r").split(",") for line in lines)
     rows = (dict(zip(columns, row, strict=True)) for row in cells if len(row) == len(columns))
     return [row for row in rows if _is_whole(row)]

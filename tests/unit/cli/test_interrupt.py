@@ -7,11 +7,20 @@ import signal
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tincture.cli.interrupt import stop_on_interrupt
+
+
+@pytest.fixture(autouse=True)
+def _from_a_terminal() -> Iterator[None]:
+    """As when no nohup started the tests, which would have hang-ups ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

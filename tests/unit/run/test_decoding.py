@@ -14,6 +14,10 @@ from PIL import Image
 from tests.runs import RANDOM, Bench, equal, trained
 from tincture import recipe
 from tincture.errors import DataError
+from tincture.run.train import train
+
+# Some runs here train the outer of two folders alone.
+pytestmark = pytest.mark.filterwarnings("ignore:Pictures in inner folders are left out:UserWarning")
 
 MASKED: dict[str, Any] = {"use_weight": True, "attention_mask_weight": 1}
 WAYS: dict[str, dict[str, Any]] = {
@@ -179,13 +183,13 @@ def test_what_has_no_room_is_opened_a_second_time_and_trains_alike(
 def test_pixels_are_released_when_they_are_encoded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """From then on a picture that is asked for is read again, so that the run holds no pixels while it trains."""
     loaded: list[Any] = []
-    real = recipe.train.__globals__["prepare"]
+    real = train.__globals__["prepare"]
 
     def prepared(*args: Any, **options: Any) -> Any:
         loaded.append(real(*args, **options))
         return loaded[-1]
 
-    monkeypatch.setitem(recipe.train.__globals__, "prepare", prepared)
+    monkeypatch.setitem(train.__globals__, "prepare", prepared)
     bench.train("embedding", steps=2)
     (bench.data / "0.png").unlink()
     with pytest.raises(DataError, match=r"0\.png cannot be read any more"):

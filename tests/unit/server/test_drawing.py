@@ -150,8 +150,8 @@ def test_every_setting_is_a_field_of_the_http_schema_with_its_bounds(
             assert item["maximum"] == largest
 
 
-def test_the_command_line_and_requests_differ_by_the_device_alone() -> None:
-    assert DRAWING_FIELDS.keys() - REQUEST_FIELDS.keys() == {"device"}
+def test_the_command_line_and_requests_differ_by_the_machine_alone() -> None:
+    assert DRAWING_FIELDS.keys() - REQUEST_FIELDS.keys() == {"device", "threads"}
     assert all(DRAWING_FIELDS[name] == spec for name, spec in REQUEST_FIELDS.items())
 
 

@@ -3,11 +3,20 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 import uvicorn
 
 from tincture.server.serving import _hang_up_heard, _Server
+
+
+@pytest.fixture(autouse=True)
+def _from_a_terminal() -> Iterator[None]:
+    """As when no nohup started the tests, which would have hang-ups ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_no_number_is_without_bounds_by_oversight() -> None:
         for spec in specs_of(settings).values()
         if spec.type in (int, float) and not spec.bounds
     }
-    assert free == {"DrawingSettings.strengths", "ConversionRequest.strength"}
+    assert free == {"DrawingSettings.strengths", "ConversionRequest.strength", "TrainSettings.spike_threshold"}
 
 
 # --- what a server takes of strangers ---------------------------------------------------------------------------------
@@ -143,6 +143,9 @@ def test_a_request_has_lists_up_to_their_limits(settings: type[CheckedSettings],
 SEED = 2**63 - 1
 STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
     TrainSettings: {
+        "ema": 2000,
+        "divergence_limit": 10**6,
+        "overflow_limit": 1000,
         "steps": 10**7,
         "batch_size": 1024,
         "gradient_accumulation_steps": 10**4,

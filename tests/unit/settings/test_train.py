@@ -68,7 +68,7 @@ def test_every_setting_has_help_and_a_group() -> None:
         ("name", "x" * 101, "100"),
         ("data", "", "not empty"),
         ("data", [], "not empty"),
-        ("data", ["d", " "], "not empty"),
+        ("data", ["d", ""], "not empty"),
         ("data", ["d", 1], "a text or a list of texts"),
         ("data", 1, "a text or a list of texts"),
         ("data", None, "a text or a list of texts"),

@@ -152,3 +152,10 @@ def test_tensorboard_names_are_the_webuis(tmp_path: Path) -> None:
     read.Reload()
     assert [(event.step, event.value) for event in read.Scalars("Loss/train")] == [(1, 0.5), (2, 0.75)]
     assert [(event.step, event.value) for event in read.Scalars("Learn rate/train")] == [(1, 0.25), (2, 0.125)]
+
+
+def test_a_spoiled_head_costs_no_line_of_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "loss.csv"
+    path.write_text("step,epoch,etoch_step,loss,learn_rate\n1,0,0,0.5000000,0.1\n2,0,1,0.4000000,0.1\n")
+    CsvLog(path, 1)
+    assert path.read_text() == "step,epoch,epoch_step,loss,learn_rate\n1,0,0,0.5000000,0.1\n"

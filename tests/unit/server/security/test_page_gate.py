@@ -77,7 +77,7 @@ def addresses(routes: Any, prefix: str = "") -> Iterator[str]:
 
 
 def test_every_address_of_gradio_is_known(mounted: Mount) -> None:
-    found = set(addresses(mounted.app._app.routes))  # type: ignore[attr-defined]
+    found = set(addresses(mounted.app._app._app.routes))  # type: ignore[attr-defined]
     new, gone = sorted(found - {*OPEN, *SHUT}), sorted({*OPEN, *SHUT} - found)
     assert not new, f"Gradio has new addresses, which are shut: {new}. Does the page need them? See page_gate.OPEN."
     assert not gone, f"Gradio has no {gone} any more; does the page need something else?"
