@@ -227,10 +227,14 @@ def killed(laboratory: Laboratory, kind: str, moments: Sequence[int], expected: 
             break
         if outcome.state != "killed":
             return f"{outcome.state}: {outcome.text}"
-    else:
-        outcome = laboratory.run(bench, kind, **changes)
-        if outcome.state != "done":
-            return f"{outcome.state} in the end: {outcome.text}"
+    return _ended(laboratory, bench, kind, expected, **changes)
+
+
+def _ended(laboratory: Laboratory, bench: Bench, kind: str, expected: Result, **changes: Any) -> str:
+    """Lets a run come to its end, which does nothing where it is there; what is wrong then, or ""."""
+    outcome = laboratory.run(bench, kind, **changes)
+    if outcome.state != "done":
+        return f"{outcome.state} in the end: {outcome.text}"
     wrong = Result.of(bench, kind).differences(expected)
     if not wrong:
         laboratory.discard(bench)
@@ -248,13 +252,7 @@ def filled(laboratory: Laboratory, kind: str, number: int, expected: Result, **c
         return f"the reason is not said: {outcome.text}"
     if bench.path(kind).read_bytes() != before and not trained(bench.path(kind)):
         return "the adapter is damaged"
-    outcome = laboratory.run(bench, kind, **changes)
-    if outcome.state != "done":
-        return f"{outcome.state} in the end: {outcome.text}"
-    wrong = Result.of(bench, kind).differences(expected)
-    if not wrong:
-        laboratory.discard(bench)
-    return f"{bench.workspace.root}: other {', '.join(wrong)}" if wrong else ""
+    return _ended(laboratory, bench, kind, expected, **changes)
 
 
 DAMAGES: Mapping[str, Callable[[bytes, random.Random], bytes]] = {

@@ -76,7 +76,7 @@ class _RowLog:
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, RolledBack):
-            self._begin(rows_until(self.path, event.global_step))
+            self._begin(rows_until(self.path, self.columns, event.global_step))
 
     def _begin(self, rows: Iterable[Mapping[str, str]]) -> None:
         text = io.StringIO()
@@ -102,7 +102,7 @@ class CsvLog(_RowLog):
     """
 
     def __init__(self, path: Path, global_step: int) -> None:
-        super().__init__(path, CSV_COLUMNS, rows_until(path, global_step))
+        super().__init__(path, CSV_COLUMNS, rows_until(path, CSV_COLUMNS, global_step))
 
     def on_event(self, event: Event) -> None:
         super().on_event(event)
@@ -138,9 +138,9 @@ def _cells(event: Validated) -> list[str]:
     return [str(event.global_step), *(f"{loss:.7f}" for loss in losses), best]
 
 
-def rows_until(path: Path, global_step: int) -> list[dict[str, str]]:
-    """The whole lines of a log up to a step."""
-    return [row for row in read_csv(path, CSV_COLUMNS) if int(row["step"]) <= global_step]
+def rows_until(path: Path, columns: Sequence[str], global_step: int) -> list[dict[str, str]]:
+    """The whole lines of a log of such columns up to a step."""
+    return [row for row in read_csv(path, columns) if int(row["step"]) <= global_step]
 
 
 def read_csv(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
