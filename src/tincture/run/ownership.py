@@ -124,14 +124,15 @@ def refuse_foreign(folder: RunFolder, path: Path, saved: int, record: Mapping[st
         adapter = load_adapter(folder.kind, path, path.stem)
     except FileFormatError as error:
         raise FileFormatError(f"{error} Move it away to resume all the same.") from error
-    if "adapter_digests" in record and is_own(adapter, record):
+    own = is_own(adapter, record)
+    if own and "adapter_digests" in record:
         return
     if adapter.step > saved:
         raise UsageError(
             f"{path} has {adapter.step} steps, but the newest state in {folder.path} has {saved}: the file was trained "
             "further since, and resuming would overwrite it. Move it away to resume all the same."
         )
-    if not is_own(adapter, record):
+    if not own:
         raise UsageError(
             f"{path} is not what the run in {folder.path} left there: it was made anew or trained by another run "
             "since, and resuming would overwrite it. Move it away to resume all the same."

@@ -6,7 +6,6 @@ adapter changes. A part that takes long is done once. Runs leave their times too
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import datetime
@@ -14,7 +13,7 @@ import functools
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -167,13 +166,13 @@ class RunTimes:
 
     def _step(self, model: DiffusionModel) -> float:
         settings, size, prompts = self.work.settings, self.work.size, self.work.prompts
-        with _copied(self.work.adapter, model) as adapter:
-            latents = _drawn_latents(model, len(prompts), size)
-            trainer = make_sample_trainer(settings, model, averaged(settings, adapter), latents, prompts, size)
-            rate = trainer.learning_rate.at(0)
-            with trainer.adapter.attach(model):
-                trainer.adapter.train()
-                return self._measure(lambda: trainer.make_step(rate))
+        adapter = averaged(settings, _copied(self.work.adapter, model))
+        latents = _drawn_latents(model, len(prompts), size)
+        trainer = make_sample_trainer(settings, model, adapter, latents, prompts, size)
+        rate = trainer.learning_rate.at(0)
+        with adapter.attach(model):
+            adapter.train()
+            return self._measure(lambda: trainer.make_step(rate))
 
     def _preview(self, model: DiffusionModel) -> float:
         """One pass through the denoiser and one picture decoded, times what a preview has of them."""
@@ -189,7 +188,8 @@ class RunTimes:
             return self.work.agenda.guessed_preview(step_s)  # a single pass would take too long
         decoded = min(together, pictures_decoded_at_once(drawing.width, drawing.height))
         latents = _drawn_latents(model, together, (drawing.width, drawing.height)).means
-        with _copied(self.work.adapter, model) as adapter, adapter.train(False).attach(model), torch.no_grad():
+        adapter = _copied(self.work.adapter, model)
+        with adapter.train(False).attach(model), torch.no_grad():
             conditions = model.encode_prompts([self.work.preview_prompts[0]], settings.clip_skip)
             both = Conditions.cat([conditions.expand(together)] * guided)
             noisy = torch.stack(list(latents) * guided)
@@ -206,13 +206,13 @@ class RunTimes:
         if work.agenda.guessed_predictions(step_s, together) > SLOW_S:
             return work.agenda.guessed_predictions(step_s, work.predictions)
         prompt, latents = work.prompts[0], _drawn_latents(model, 1, work.size)
-        with _copied(work.adapter, model) as adapter:
-            trainer = make_sample_trainer(settings, model, adapter, latents, [prompt], work.size)
-            weights, time_ids = trainer.data.weights, trainer.data.time_ids
-            weight, time_id = weights[0] if weights else None, time_ids[0] if time_ids else None
-            grid = Grid([Example(latents.means[0], prompt, "0", weight, time_id)], together, together)
-            with adapter.train(False).attach(model):
-                return self._measure(lambda: grid.loss(trainer)) * work.predictions / together
+        adapter = _copied(work.adapter, model)
+        trainer = make_sample_trainer(settings, model, adapter, latents, [prompt], work.size)
+        weights, time_ids = trainer.data.weights, trainer.data.time_ids
+        weight, time_id = weights[0] if weights else None, time_ids[0] if time_ids else None
+        grid = Grid([Example(latents.means[0], prompt, "0", weight, time_id)], together, together)
+        with adapter.train(False).attach(model):
+            return self._measure(lambda: grid.loss(trainer)) * work.predictions / together
 
     def _picture(self, model: DiffusionModel) -> float:
         width, height = self.work.size
@@ -329,12 +329,9 @@ def remember_run(work: Workload, time_left: TimeLeft, *, encoded: int) -> None:
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _copied(adapter: Adapter, model: DiffusionModel) -> Iterator[Adapter]:
+def _copied(adapter: Adapter, model: DiffusionModel) -> Adapter:
     """A copy on the model's device, which may change."""
-    made = copy.deepcopy(adapter)
-    made.to(model.device)
-    yield made
+    return copy.deepcopy(adapter).to(model.device)
 
 
 def _drawn_latents(model: DiffusionModel, count: int, size: tuple[int, int]) -> LatentCache:

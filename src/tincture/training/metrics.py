@@ -143,19 +143,18 @@ def rows_until(path: Path, columns: Sequence[str], global_step: int) -> list[dic
     return [row for row in read_csv(path, columns) if int(row["step"]) <= global_step]
 
 
-def read_csv(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+def read_csv(path: Path, columns: Sequence[str] = CSV_COLUMNS) -> list[dict[str, str]]:
     """The whole lines of a loss log; a missing file has none, and what a crash cut off or spoiled is left out.
 
     Args:
         path: the log.
-        columns: that it has, should its head be spoiled; not given: what its head says.
+        columns: that it has, whatever became of its head.
     """
     try:
         # A line that breaks off in a number looks whole: only the end of the line tells.
-        head, *lines = path.read_bytes().decode("utf-8", "replace").split("\n")[:-1] or [""]
+        lines = path.read_bytes().decode("utf-8", "replace").split("\n")[1:-1]
     except FileNotFoundError:
         return []
-    columns = columns or head.rstrip("\r").split(",")
     cells = (line.rstrip("\r").split(",") for line in lines)
     rows = (dict(zip(columns, row, strict=True)) for row in cells if len(row) == len(columns))
     return [row for row in rows if _is_whole(row)]

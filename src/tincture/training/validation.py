@@ -151,6 +151,7 @@ class Validator:
 
     Attributes:
         measured: all of this run so far, in the order of their steps.
+        best: the measurement with the lowest loss, of equal ones the first; None without a finite one.
         best_weights: by name, copies of the published tensors at the best of them, on the CPU.
     """
 
@@ -160,14 +161,9 @@ class Validator:
         self.trainer, self.held_out, self.trained, self.stage = trainer, held_out, trained, stage
         self.every, self.patience = every, patience
         self.measured: list[Validated] = []
+        self.best: Validated | None = None
         self.best_weights: dict[str, Tensor] = {}
         trainer.add_part(PART, self)
-
-    @property
-    def best(self) -> Validated | None:
-        """The measurement with the lowest loss, of equal ones the first; None without a finite one."""
-        finite = (each for each in self.measured if math.isfinite(each.loss))
-        return min(finite, key=lambda each: each.loss, default=None)
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, RunStarted):
@@ -202,7 +198,7 @@ class Validator:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over what ``state_dict`` gave."""
-        self.measured, self.best_weights = [], dict(state["best_weights"])
+        self.measured, self.best, self.best_weights = [], None, dict(state["best_weights"])
         for row in state["measured"]:
             self._note(*row)
 
@@ -215,7 +211,10 @@ class Validator:
         best_step, best_loss = (self.best.global_step, self.best.loss) if self.best else (None, math.inf)
         if loss < best_loss:
             best_step, best_loss = step, loss
-        self.measured.append(Validated(step, steps, loss, error, training_loss, training_error, best_step, best_loss))
+        noted = Validated(step, steps, loss, error, training_loss, training_error, best_step, best_loss)
+        self.measured.append(noted)
+        if noted.is_best:
+            self.best = noted
 
     def _end_without_progress(self) -> None:
         latest = self.measured[-1]
