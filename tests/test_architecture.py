@@ -98,11 +98,12 @@ SAME_NAMES = frozenset(
         "jobs",
         "pictures",
         "preprocess",
+        "previews",
         "progress",
         "request",
         "schemas",
     }
-    | {"session", "tab", "train", "trainer", "view"}
+    | {"session", "tab", "train", "trainer", "validation", "view"}
 )
 # Words that say nothing of what a value is; a few stand in what users read, and so must stay.
 DIALECT = frozenset(

@@ -16,8 +16,9 @@ from tincture.cli.session import Session, command, new_group, show_help, with_fl
 from tincture.errors import AlreadyTrainedError, UsageError
 from tincture.kinds.registry import AdapterKind, any_of, kinds
 from tincture.settings.fields import specs_of
+from tincture.settings.groups.machine import MEMORY_SETTINGS
 from tincture.settings.toml import read_toml
-from tincture.settings.train import FIELDS, MEMORY_SETTINGS, TrainSettings
+from tincture.settings.train import FIELDS, TrainSettings
 from tincture.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -44,7 +44,8 @@ from tincture.run.previews import Cards, Previewer
 from tincture.run.records import arithmetics, preview_drawing, provenance, write_records
 from tincture.run.relocate import relocated
 from tincture.run.timing import Workload, remember_run
-from tincture.settings.train import MEMORY_SETTINGS, TrainSettings
+from tincture.settings.groups.machine import MEMORY_SETTINGS
+from tincture.settings.train import TrainSettings
 from tincture.training import checkpoint
 from tincture.training.checkpoint import Retention
 from tincture.training.metrics import CsvLog, TensorBoardLog, ValidationLog

@@ -68,6 +68,9 @@ side = Bounds("a multiple of 8 from 8 to 16384", 8, 16384, multiple_of=8)
 """Width or height of a crop in pixels."""
 multiple_of_8 = Bounds("0 (the model's own size) or a multiple of 8", 0, multiple_of=8)
 """A picture's width or height in pixels."""
+side_or_chosen = Bounds("0 (chosen for you) or a multiple of 8", 0, multiple_of=8)
+MOST_PIXELS = 8192
+"""Of a side, in a request."""
 
 
 def filled(value: str) -> str | None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tincture.errors import UsageError
 
 EXAMPLE = "0.005:100, 0.0005:1000, 0.00005"
+_USUAL_STEPS = 1000
+"""Of a run, where none are given: whether a schedule is sound does not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -97,3 +100,20 @@ def _read_segment(text: str | float, position: int, segment: str) -> tuple[float
 
 def _refuse(text: str | float, position: int, segment: str, fault: str) -> NoReturn:
     raise UsageError(f"In the schedule {str(text)!r} segment {position} ({segment!r}) {fault}. Example: {EXAMPLE!r}.")
+
+
+def schedule_faults(values: Mapping[str, Any], faulty: Collection[str], names: Sequence[str]) -> list[str]:
+    """What is wrong with the settings ``names``, schedules of the run, as words that name them."""
+    if "steps" in faulty:
+        return []
+    steps = values.get("steps", _USUAL_STEPS)
+    texts = {name: values[name] for name in names if name not in faulty and values.get(name)}
+    return [fault for name, text in texts.items() if (fault := _schedule_fault(name, text, steps))]
+
+
+def _schedule_fault(name: str, text: str, steps: int) -> str | None:
+    try:
+        Schedule.parse(text, steps)
+    except UsageError as error:
+        return f"{name}: {str(error).rstrip('.')}"
+    return None

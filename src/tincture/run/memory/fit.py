@@ -13,7 +13,8 @@ import torch
 from tincture.errors import OutOfMemoryError, UsageError
 from tincture.models.devices import free_memory, half_precision
 from tincture.run.memory.estimate import PREVIEWS, MemoryEstimate, MemoryEstimator
-from tincture.settings.train import MEMORY_SETTINGS, TrainSettings
+from tincture.settings.groups.machine import MEMORY_SETTINGS
+from tincture.settings.train import TrainSettings
 
 _SHARE = 0.92
 """Of the memory that is there: what is freed leaves gaps, and some kernels want room of their own."""

@@ -1,0 +1,60 @@
+"""The steps: how many, how large, at which rate and by which optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tincture.kinds.registry import AdapterKind, for_each
+from tincture.randomness import LARGEST_REQUESTED_SEED
+from tincture.settings.checks import at_least, filled
+from tincture.settings.drawing import Drawing
+from tincture.settings.fields import CheckedSettings, same_as, setting
+from tincture.settings.schedule import schedule_faults
+
+GROUP = "Optimization"
+
+
+def _usual_weight_decay(kind: AdapterKind) -> str:
+    return "the optimizer's own" if kind.weight_decay is None else f"{kind.weight_decay:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizationSettings(CheckedSettings):
+    """How the weights are changed."""
+
+    steps: int = setting(
+        1000, GROUP, "Optimizer steps in all, those of earlier runs included.", at_least(1), largest=10**7
+    )
+    learning_rate: str = setting(
+        "",
+        GROUP,
+        lambda: f"Rate, or schedule 'rate:step, rate:step, rate'; empty: {for_each(lambda kind: kind.learning_rate)}.",
+        number=True,
+        largest=2000,
+    )
+    batch_size: int = setting(1, GROUP, "Pictures in a micro-batch.", at_least(1), largest=1024)
+    gradient_accumulation_steps: int = setting(
+        1, GROUP, "Micro-batches whose gradients make up one step.", at_least(1), largest=10**4
+    )
+    optimizer: str = setting("AdamW", GROUP, "Name of an optimizer of torch.optim.", filled)
+    weight_decay: float | None = setting(
+        None, GROUP, lambda: f"Weight decay; not given: {for_each(_usual_weight_decay)}.", at_least(0)
+    )
+    clip_grad_mode: Literal["none", "value", "norm"] = setting("none", GROUP, "How gradients are clipped.")
+    clip_grad_value: str = setting(
+        "0.1", GROUP, "Clipping threshold, or its schedule 'value:step, value'.", filled, number=True, largest=2000
+    )
+    clip_skip: int = same_as(Drawing, "clip_skip", group=GROUP)
+    seed: int = setting(
+        0,
+        GROUP,
+        "Every random draw of the run depends on this number.",
+        at_least(0),
+        largest=LARGEST_REQUESTED_SEED,
+    )
+
+    @classmethod
+    def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
+        return schedule_faults(values, faulty, ("learning_rate", "clip_grad_value"))
