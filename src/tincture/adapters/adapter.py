@@ -93,6 +93,13 @@ class Adapter(Protocol):
         """What is trained, float32, always in the same order."""
         ...
 
+    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """The parameters by parts that may get a rate and a weight decay of their own; by default one part, "".
+
+        Each parameter is in exactly one part. Those of a part, and the parts, always come in the same order.
+        """
+        return {"": self.parameters()}
+
     def train(self, mode: bool = True) -> Self:
         """Switches what differs between training and use, such as dropout."""
         ...

@@ -81,6 +81,10 @@ class Averaged(Adapter):
         """Those of the inner one."""
         return self.inner.parameters()
 
+    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """Those of the inner one."""
+        return self.inner.parameter_groups()
+
     def train(self, mode: bool = True) -> Self:
         """Switches the inner one; the average is never in training mode."""
         self.inner.train(mode)

@@ -169,10 +169,10 @@ class RunTimes:
         adapter = averaged(settings, _copied(self.work.adapter, model))
         latents = _drawn_latents(model, len(prompts), size)
         trainer = make_sample_trainer(settings, model, adapter, latents, prompts, size)
-        rate = trainer.learning_rate.at(0)
+        rates = trainer.rates()
         with adapter.attach(model):
             adapter.train()
-            return self._measure(lambda: trainer.make_step(rate))
+            return self._measure(lambda: trainer.make_step(*rates))
 
     def _preview(self, model: DiffusionModel) -> float:
         """One pass through the denoiser and one picture decoded, times what a preview has of them."""

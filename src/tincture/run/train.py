@@ -361,7 +361,8 @@ class _Saver:
                 shown.save(paths[more], model_name=model.name, model_hash=model.hash, provenance=made)
         if self._run.settings.save_optimizer_state:
             beside = adapter.optimizer_beside
-            save_optimizer(self._run.trainer.optimizer, files[beside], paths[beside])
+            trained = self._run.adapter.parameters()
+            save_optimizer(self._run.trainer.optimizer, trained, files[beside], paths[beside])
         return list(paths.values())
 
 

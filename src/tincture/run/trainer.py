@@ -18,7 +18,7 @@ from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.conditioning import Conditioning
 from tincture.training.guard import Guard
-from tincture.training.optimizer import create_optimizer
+from tincture.training.optimizer import ParameterGroup, create_optimizer
 from tincture.training.trainer import Clipping, Trainer, TrainingData
 
 _PROMPT_MEMORY = 256 * 2**20
@@ -28,7 +28,13 @@ _PROMPT_MEMORY = 256 * 2**20
 def make_optimizer(settings: TrainSettings, adapter: Adapter) -> torch.optim.Optimizer:
     """The settings' optimizer over the adapter; UsageError when there is none such or it cannot train it."""
     rate = Schedule.parse(settings.learning_rate, settings.steps).at(adapter.step)
-    return create_optimizer(settings.optimizer, adapter.parameters(), rate, settings.weight_decay)
+    groups = parameter_groups(settings, adapter)
+    return create_optimizer(settings.optimizer, groups, rate, settings.weight_decay)
+
+
+def parameter_groups(settings: TrainSettings, adapter: Adapter) -> list[ParameterGroup]:
+    """The adapter's parameters with what the settings give each part of them."""
+    return [ParameterGroup(parameters, name) for name, parameters in adapter.parameter_groups().items()]
 
 
 def make_trainer(
@@ -48,6 +54,7 @@ def make_trainer(
         auxiliary_loss: is added to the denoising loss.
     """
     learning_rate = Schedule.parse(settings.learning_rate, settings.steps)
+    rates = [group.learning_rate or learning_rate for group in parameter_groups(settings, adapter)]
     clipping = None
     if settings.clip_grad_mode != "none":
         clipping = Clipping(settings.clip_grad_mode, Schedule.parse(settings.clip_grad_value, settings.steps))
@@ -64,8 +71,9 @@ def make_trainer(
         ),
         optimizer,
         learning_rate=learning_rate,
+        group_rates=rates,
         # As in the webui, a schedule that ends earlier ends the run.
-        steps=min(settings.steps, learning_rate.end_step),
+        steps=min(settings.steps, max(rate.end_step for rate in rates)),
         global_step=adapter.step,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         clipping=clipping,

@@ -90,6 +90,8 @@ class Trainer:
     Args:
         optimizer: over ``adapter.parameters()``.
         learning_rate: the rate of every step, as a schedule.
+        group_rates: by parameter group of the optimizer, where they differ; a group whose schedule is over stays as it
+            is. The first group's is what events tell.
         gradient_accumulation_steps: micro-batches that make up a step.
         precision: of the frozen model's arithmetic; the trained weights stay float32.
         log_every: losses are read from the device once in so many steps, so that no step waits for it.
@@ -111,6 +113,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         *,
         learning_rate: Schedule,
+        group_rates: Sequence[Schedule] = (),
         steps: int,
         global_step: int = 0,
         gradient_accumulation_steps: int = 1,
@@ -122,7 +125,8 @@ class Trainer:
         guard: Guard | None = None,
     ) -> None:
         self.model, self.adapter, self.data, self.conditioning = model, adapter, data, conditioning
-        self.optimizer, self.learning_rate, self.clipping = optimizer, learning_rate, clipping
+        self.optimizer, self.clipping = optimizer, clipping
+        self.group_rates = [*group_rates] or [learning_rate] * len(optimizer.param_groups)
         self.steps, self.global_step, self.seed, self.log_every = steps, global_step, seed, log_every
         self.gradient_accumulation_steps, self.auxiliary_loss = gradient_accumulation_steps, auxiliary_loss
         self.dtype = PRECISIONS[precision]
@@ -150,8 +154,9 @@ class Trainer:
                 RunStarted(self.global_step, self.steps, len(self.data.latents), self.data.plan.micro_batches_per_epoch)
             )
             while self.global_step < self.steps and not self.ending and not stop.is_set():
-                rate = self.learning_rate.at(self.global_step) * self.guard.rate_factor
-                loss, verdict = self.make_step(rate)
+                rates = self.rates()
+                rate = rates[0]
+                loss, verdict = self.make_step(*rates)
                 if verdict.kind == "overflow":
                     self._repeat(verdict.reason)
                     continue
@@ -186,13 +191,24 @@ class Trainer:
             if name in states:
                 part.load_state_dict(states[name])
 
-    def make_step(self, rate: float) -> tuple[Tensor, Verdict]:
+    def rates(self) -> list[float]:
+        """The learning rates of the next step, one for each parameter group of the optimizer."""
+        step = self.global_step
+        return [
+            schedule.at(step) * self.guard.rate_factor if step < schedule.end_step else 0.0
+            for schedule in self.group_rates
+        ]
+
+    def make_step(self, *rates: float) -> tuple[Tensor, Verdict]:
         """Makes one step, the adapter being attached, unless the guard judges it unsound. Counts nothing.
+
+        Args:
+            rates: one for each parameter group of the optimizer, as ``rates`` gives them.
 
         Returns:
             Its mean loss, a scalar that is still on the device, and the guard's verdict.
         """
-        for group in self.optimizer.param_groups:
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         loss = self._accumulate_gradients()
         self.grad_scaler.unscale_(self.optimizer)

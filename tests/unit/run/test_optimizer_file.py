@@ -9,6 +9,7 @@ import torch
 
 from tests.runs import Bench, equal, trained
 from tincture.adapters.embedding import Embedding
+from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.formats.files import safe_torch_load
 from tincture.run.optimizer_file import load_optimizer
 from tincture.training.optimizer import create_optimizer
@@ -92,3 +93,43 @@ def test_the_reference_reads_the_sidecar(bench: Bench) -> None:
     content = safe_torch_load(f"{bench.path('hypernetwork')}.optim")
     assert set(content) == {"optimizer_name", "hash", "optimizer_state_dict"}
     assert content["optimizer_name"] == "AdamW"
+
+
+def grouped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hypernetworks come in two groups, in another order than their parameters."""
+    monkeypatch.setattr(
+        Hypernetwork,
+        "parameter_groups",
+        lambda self: {"odd": self.parameters()[1::2], "even": self.parameters()[::2]},
+    )
+
+
+def test_a_sidecar_is_in_the_order_of_the_parameters_whatever_the_groups(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = bench.path("hypernetwork").read_bytes()
+    bench.train("hypernetwork", steps=3, save_optimizer_state=True)
+    plain = safe_torch_load(f"{bench.path('hypernetwork')}.optim")["optimizer_state_dict"]
+    bench.path("hypernetwork").write_bytes(start)
+    grouped(monkeypatch)
+    bench.train("hypernetwork", steps=3, save_optimizer_state=True)
+    content = safe_torch_load(f"{bench.path('hypernetwork')}.optim")["optimizer_state_dict"]
+    assert list(content["state"]) == list(plain["state"])
+    for number, state in plain["state"].items():
+        assert equal(content["state"][number], state)
+    assert [group["params"] for group in content["param_groups"]] == [plain["param_groups"][0]["params"]]
+
+
+def test_a_run_in_groups_goes_on_from_a_sidecar_without_and_the_other_way_round(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = bench.path("hypernetwork").read_bytes()
+    at_once = trained(bench.train("hypernetwork", steps=6).adapter_path)
+    for first_in_groups in (False, True):
+        bench.path("hypernetwork").write_bytes(start)
+        for steps in (3, 6):
+            with monkeypatch.context() as patched:
+                if first_in_groups is (steps == 3):
+                    grouped(patched)
+                result = bench.train("hypernetwork", steps=steps, save_optimizer_state=True)
+        assert equal(trained(result.adapter_path), at_once)

@@ -134,7 +134,7 @@ class Rehearsal:
             between_steps = memory.now
             memory.peak = between_steps
             with self._acting(training=True):
-                trainer.make_step(0.1)
+                trainer.make_step(*trainer.rates())
         return StepMemory(trained + between_steps, memory.peak - between_steps)
 
     def cached_latents(self, count: int, width: int, height: int) -> LatentCache:
