@@ -158,7 +158,7 @@ def walk_train(page: Any) -> None:
     page.locator("#ds-send").click()
     page.locator("#ds-upload-message p").first.wait_for()
     assert_nothing_ran(page)
-    sub_tab(page, "Train")
+    sub_tab(page, "New run")
     choose(page, "tr-embedding", "cat")
     choose(page, "tr-data", "plain")
     page.locator("#tr-plan").click()

@@ -10,7 +10,7 @@ from tests.browser.conftest import Served, choose, opened, sub_tab, tab
 from tests.served import until
 from tincture.server.queue.jobs import JobState
 
-SUB_TABS = ("Create embedding", "Create hypernetwork", "Preprocess images", "Data sets", "Train")
+SUB_TABS = ("Create embedding", "Create hypernetwork", "Preprocess images", "Data sets", "New run")
 TABS = ("Train", "Runs", "Try it", "Files", "Settings")
 TYPED = "textarea, input"
 
@@ -25,7 +25,7 @@ def test_create_plan_train_and_watch(page: Any, served: Served) -> None:
     page.locator("#ce-name").locator(TYPED).fill("moon")
     page.locator("#ce-create").click()
     assert "Made the embedding moon, embeddings/moon.pt" in text_of(page, "ce-message")
-    sub_tab(page, "Train")
+    sub_tab(page, "New run")
     assert page.locator("#tr-embedding input").input_value() == "moon"  # it was chosen by itself
     choose(page, "tr-data", "moons")
     page.locator("#tr-steps input").fill("12")
@@ -64,7 +64,7 @@ def test_preprocessing_is_a_job_too(page: Any, served: Served) -> None:
 
 
 def test_what_is_wrong_is_a_sentence_and_nothing_typed_is_lost(page: Any, served: Served) -> None:
-    sub_tab(page, "Train")
+    sub_tab(page, "New run")
     page.locator("#tr-start-hypernetwork").click()
     assert "No hypernetwork is chosen" in text_of(page, "tr-message")
     choose(page, "tr-embedding", "cat")
@@ -82,7 +82,7 @@ def test_what_is_wrong_is_a_sentence_and_nothing_typed_is_lost(page: Any, served
 
 
 def test_a_schedule_is_drawn_while_it_is_typed(page: Any) -> None:
-    sub_tab(page, "Train")
+    sub_tab(page, "New run")
     page.locator("#tr-steps input").fill("1000")
     page.locator("#tr-embedding-rate").locator(TYPED).fill("0.005:100, 1e-3")
     page.locator('#tr-embedding-schedule [aria-label="0.005 until step 100; then 0.001 until step 1000"]').wait_for()
@@ -139,7 +139,7 @@ def test_pictures_are_uploaded_as_a_data_set(page: Any, served: Served) -> None:
     page.locator("#ds-send").click()
     page.get_by_text("3 pictures; 2 without a caption").wait_for()
     assert (served.root / "datasets" / "squares" / "0.txt").read_text() == "a red square"
-    sub_tab(page, "Train")
+    sub_tab(page, "New run")
     choose(page, "tr-data", "squares")
 
 
@@ -157,7 +157,7 @@ def test_the_keyboard_is_enough(page: Any, served: Served) -> None:
     page.keyboard.type("typed")
     page.keyboard.press("Enter")
     assert "Made the embedding typed" in text_of(page, "ce-message")
-    while page.evaluate("document.activeElement.textContent.trim()") != "Train" or page.evaluate(
+    while page.evaluate("document.activeElement.textContent.trim()") != "New run" or page.evaluate(
         "document.activeElement.closest('#train-tabs') === null"
     ):
         page.keyboard.press("Shift+Tab")
@@ -264,7 +264,7 @@ def test_the_whole_way_on_picto(chromium: Any, real_server: str) -> None:
 
         tab(page, "Train")
         page.locator("#refresh-lists").click()
-        sub_tab(page, "Train")
+        sub_tab(page, "New run")
         choose(page, "tr-data", "moons-crops")
         page.locator("#tr-steps input").fill("10")
         page.locator("#tr-preview_every input").fill("5")

@@ -116,13 +116,13 @@ def test_names_of_adapters_that_are_created_one_after_the_other(page: Any, serve
     until(lambda: {"first", "second"} <= {adapter["name"] for adapter in served.service.adapters()})
     settled(page)
     assert name.input_value() == "third"
-    sub_tab(page, "Train")
+    sub_tab(page, "New run")
     assert value_of(page, "tr-embedding") == "second"
 
 
 def test_trainings_begun_one_after_the_other(page: Any, served: Served, late: None) -> None:
     count = len(served.service.jobs(limit=1000))
-    sub_tab(page, "Train")
+    sub_tab(page, "New run")
     choose(page, "tr-embedding", "cat")
     page.locator("#tr-data input").fill("pictures")
     page.locator("#tr-steps input").fill("5")
@@ -142,7 +142,7 @@ def test_trainings_begun_one_after_the_other(page: Any, served: Served, late: No
 
 
 def test_a_path_is_typed_while_the_lists_are_read(page: Any, late: None) -> None:
-    sub_tab(page, "Train")
+    sub_tab(page, "New run")
     page.locator("#tr-data input").press_sequentially("datasets/not-yet", delay=60)
     settled(page)
     page.locator("#tr-data input").press_sequentially("-there", delay=20)

@@ -100,5 +100,5 @@ def _header(service: Service) -> str:
     version = VERSION
     return (
         '<div class="brand"><span class="drop" aria-hidden="true"></span><h1>Tincture</h1>'
-        f'<span class="quiet">{version}</span></div>'
+        f'<span class="quiet">{version}</span><button type="button" id="theme">Theme</button></div>'
     )

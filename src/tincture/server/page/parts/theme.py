@@ -7,6 +7,8 @@ from pathlib import Path
 import gradio as gr
 from gradio.themes.utils.colors import Color
 
+from tincture.server.page.parts.components import script
+
 # what all tabs have in common stands first; a tab may have a file of its own beside it
 CSS_FILES = sorted(Path(__file__).parents[1].rglob("*.css"), key=lambda path: (path.name != "style.css", path.name))
 # an icon without a file: a browser asks for one on its own
@@ -17,6 +19,7 @@ HEAD = (
     # margins of a phone's width: Gradio changes what stands in a CSS file so that these would not count
     "<style>@media (max-width: 640px) { body .gradio-container { padding: 0 0 40px !important; }"
     " body .gradio-container > .main { padding: 4px 10px !important; } }</style>"
+    f"<script>{script(__file__, 'theme.js')}</script>"
 )
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")

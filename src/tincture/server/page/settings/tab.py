@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from tincture.server.service import Service
 
 SECRET = ("auth", "token")
-COLOURS = (
-    "Light or dark follows your system. To choose one, add ?__theme=light or ?__theme=dark to the page's address, and "
-    "keep that as a bookmark."
-)
 
 
 def build(service: Service) -> None:
@@ -34,7 +30,6 @@ def build(service: Service) -> None:
             about = panel(elem_id="settings-about")
             _model(service)
             _storage(service)
-            panel(f'<h3>Looks</h3><p class="quiet">{escape(COLOURS)}</p>', elem_id="settings-colours")
         with gr.Column(scale=1, min_width=320):
             _examination(service)
             panel(f"<h3>How the server was started</h3>{settings(service)}", elem_id="settings-server")

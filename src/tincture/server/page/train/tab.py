@@ -68,7 +68,7 @@ class TrainTab:
                 self.source = preprocess.build(service)
             with gr.Tab("Data sets", id="datasets") as looking:
                 self.gallery = Gallery(service)
-            with gr.Tab("Train", id="train") as training:
+            with gr.Tab("New run", id="train") as training:
                 self._train()
             for part in extra:
                 part.render()
