@@ -27,7 +27,8 @@ from tincture.run.presence import find_adapter
 from tincture.run.split import Sides, load_sides
 from tincture.run.timing import RunTimes, Workload, planned_duration
 from tincture.run.trainer import make_optimizer
-from tincture.settings.train import TrainSettings
+from tincture.settings.schedule import Schedule
+from tincture.settings.train import FIELDS, TrainSettings
 from tincture.workspace import Workspace
 
 
@@ -81,6 +82,7 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
         ],
         "buckets": _buckets(dataset),
         "micro_batches_per_epoch": batches.micro_batches_per_epoch,
+        **({"schedules": schedules} if (schedules := _schedules(settings)) else {}),
         "steps": remaining,
         "epochs": round(remaining * settings.gradient_accumulation_steps / batches.micro_batches_per_epoch, 2),
         "trained_numbers": trained,
@@ -98,6 +100,15 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
     with computing_threads(settings.threads):
         duration = planned_duration(times, to_encode + validation["measured_pictures"])
     return {**found, "duration": duration}
+
+
+def _schedules(settings: TrainSettings) -> dict[str, str]:
+    """By setting, the values of what changes from step to step: in words, and as a curve of bars."""
+    texts = {name: getattr(settings, name) for name, spec in FIELDS.items() if spec.schedule}
+    if settings.clip_grad_mode == "none":
+        texts.pop("clip_grad_value")
+    read = {name: Schedule.parse(text, settings.steps) for name, text in texts.items() if text}
+    return {name: f"{each.in_words()} {each.curve()}" for name, each in read.items() if each.changes}
 
 
 def _prepared(work: Workload, workspace: Workspace) -> DiffusionModel:

@@ -35,6 +35,7 @@ def setting(
     *,
     choices: Callable[[], tuple[str, ...]] | None = None,
     number: bool = False,
+    schedule: bool = False,
     strip: bool = False,
     path: bool = False,
     secret: bool = False,
@@ -49,7 +50,8 @@ def setting(
         help_text: one sentence; asked for whenever settings are described where it depends on what is registered.
         check: of its value, beyond the type.
         choices: all that is allowed of a text, asked for in the same way; those that never change are its type.
-        number: a text that may also be given as a number, such as a schedule of one rate.
+        number: a text that may also be given as a number.
+        schedule: a text that is a ``Schedule``, or one value as a number; "" is none.
         strip: a text whose blanks at both ends don't count.
         path: a text that is a path, or may be one; it is taken as people paste it, see ``pasted_path``.
         secret: no message shows its value.
@@ -62,7 +64,8 @@ def setting(
         "help": help_text,
         "check": check,
         "choices": choices,
-        "number": number,
+        "number": number or schedule,
+        "schedule": schedule,
         "strip": strip,
         "path": path,
         "secret": secret,
@@ -203,6 +206,7 @@ class FieldSpec:
     choices: tuple[str, ...]
     lone: bool  # of repeated ones: a single item may stand alone
     number: bool
+    schedule: bool
     strip: bool
     path: bool
     secret: bool

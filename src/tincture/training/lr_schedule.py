@@ -1,18 +1,11 @@
-"""Learning-rate schedules: ``"rate:end, rate:end, rate"``, the webui's grammar, checked strictly.
-
-A rate holds until optimizer step ``end``; a bare rate, or an end of -1, holds until the last step of the run.
-The threshold of gradient clipping is a schedule of the same grammar.
-"""
+"""The webui's ``LearnRateScheduler``: sets an optimizer's rate by a schedule, see ``settings/schedule.py``."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Protocol
 
 from tincture.errors import UsageError
 from tincture.settings.schedule import Schedule
-
-logger = logging.getLogger(__name__)
 
 
 class HasRates(Protocol):
@@ -29,11 +22,11 @@ class LearnRateScheduler:
         learn_rate: a schedule, or one rate.
         max_steps: number of optimizer steps of the run.
         cur_step: steps done already; the phases behind it are skipped.
-        verbose: logs each phase as it begins.
+        verbose: prints each phase as it begins to the console.
 
     Attributes:
         learn_rate: the rate that holds now.
-        end_step: the step it holds to.
+        end_step: the step to which its phase lasts.
         finished: whether the schedule ended.
 
     Raises:
@@ -51,24 +44,28 @@ class LearnRateScheduler:
                 f"done already; give it a later end or remove the end of its last rate."
             )
         self._enter()
+        self.learn_rate = self.schedule.at(cur_step)
 
     def _enter(self) -> None:
         phase = self.schedule.phases[self._phase]
-        self.learn_rate, self.end_step = phase.rate, phase.end
+        self.end_step = phase.end
         if self.verbose:
-            logger.info("learning rate %g until step %d", self.learn_rate, self.end_step)
+            print(f"learning rate {phase.values} until step {phase.end}", flush=True)
 
     def step(self, step_number: int) -> bool:
-        """Moves to the phase of step ``step_number``; True when that is another one.
+        """Moves to step ``step_number``; True when that has another rate, or begins another phase.
 
-        Past the last phase ``finished`` is set and the last rate stays.
+        It goes forward only. Past the last phase ``finished`` is set and the last rate stays.
         """
-        phase = self.schedule.phase_index(step_number)
+        phase, before = self.schedule.phase_index(step_number), self.learn_rate
         if phase == len(self.schedule.phases):
             self.finished = True
             return False
-        if phase <= self._phase:
+        if phase < self._phase:
             return False
+        self.learn_rate = self.schedule.at(step_number)
+        if phase == self._phase:
+            return self.learn_rate != before
         self._phase = phase
         self._enter()
         return True

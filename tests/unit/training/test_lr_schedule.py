@@ -129,3 +129,34 @@ def test_a_rate_kept_as_a_tensor_stays_one() -> None:
 def test_past_the_end_the_last_rate_stays() -> None:
     schedule = Schedule.parse("0.1:3, 0.2:5", 100)
     assert [schedule.at(step) for step in (0, 2, 3, 4, 5, 99)] == [0.1, 0.1, 0.2, 0.2, 0.2, 0.2]
+
+
+def test_a_moving_rate_is_set_at_every_step() -> None:
+    scheduler, sgd = LearnRateScheduler("0 -> 0.4:4, 0.4 -> 0:8, 0.1", 10, verbose=False), optimizer()
+    rates = []
+    for step in range(10):
+        scheduler.apply(sgd, step)
+        assert scheduler.learn_rate == sgd.param_groups[0]["lr"]
+        rates.append(scheduler.learn_rate)
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1])
+
+
+def test_step_tells_of_each_rate_that_is_another() -> None:
+    scheduler = LearnRateScheduler("0 -> 0.4:4, 0.3:6", 10, verbose=False)
+    assert [scheduler.step(n) for n in range(7)] == [False, True, True, True, True, False, False]
+    assert scheduler.finished
+
+
+def test_a_moving_rate_begins_where_the_run_stands() -> None:
+    assert LearnRateScheduler("0 -> 0.4:4", 10, cur_step=3, verbose=False).learn_rate == pytest.approx(0.3)
+
+
+def test_transitions_are_printed_to_the_console_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for verbose in (True, False):
+        scheduler = LearnRateScheduler("0 -> 0.4:4, 0.3:6, 0.2", 10, verbose=verbose)
+        for step in range(10):
+            scheduler.apply(optimizer(), step)
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        lines = ["0 -> 0.4 until step 4", "0.3 until step 6", "0.2 until step 10"]
+        assert printed.out.splitlines() == ([f"learning rate {line}" for line in lines] if verbose else [])

@@ -215,6 +215,9 @@ class Plan(BaseModel):
     remarks: list[str]
     buckets: list[Bucket]
     micro_batches_per_epoch: int
+    schedules: dict[str, str] | None = Field(
+        None, description="By setting, what changes from step to step: in words, and as bars of its values."
+    )
     steps: int = Field(description="Steps that remain.")
     epochs: float
     trained_numbers: int

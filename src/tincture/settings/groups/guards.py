@@ -8,11 +8,9 @@ from typing import Any, Literal
 
 from tincture.settings.checks import Bounds, at_least
 from tincture.settings.fields import CheckedSettings, setting
-from tincture.settings.schedule import Schedule, schedule_faults
+from tincture.settings.schedule import USUAL_STEPS, Schedule, schedule_faults
 
 GROUP = "Averages and guards"
-_ANY_STEPS = 10**12
-"""No phase of a schedule lies beyond, so that all are seen."""
 
 
 def _spike_threshold(value: float) -> str | None:
@@ -22,8 +20,10 @@ def _spike_threshold(value: float) -> str | None:
 def _decay_faults(values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
     text = values.get("ema", "")
     faults = schedule_faults(values, faulty, ("ema",))
-    if faults or not text or all(phase.rate < 1 for phase in Schedule.parse(text, _ANY_STEPS).phases):
+    if faults or not text or "steps" in faulty:
         return faults
+    if Schedule.parse(text, values.get("steps", USUAL_STEPS)).largest < 1:
+        return []
     return [f"ema is {text!r}, but a decay must be below 1; usual ones are 0.99 to 0.9999"]
 
 
@@ -36,7 +36,7 @@ class GuardSettings(CheckedSettings):
         GROUP,
         "Publish exponential averages of the trained weights: their decay, such as 0.999, or its schedule 'decay:step, "
         "decay'; empty: none.",
-        number=True,
+        schedule=True,
         largest=2000,
     )
     ema_warmup: bool = setting(True, GROUP, "The decay after n steps is at most (1 + n) / (10 + n).")

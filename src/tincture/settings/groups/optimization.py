@@ -31,7 +31,7 @@ class OptimizationSettings(CheckedSettings):
         "",
         GROUP,
         lambda: f"Rate, or schedule 'rate:step, rate:step, rate'; empty: {for_each(lambda kind: kind.learning_rate)}.",
-        number=True,
+        schedule=True,
         largest=2000,
     )
     batch_size: int = setting(1, GROUP, "Pictures in a micro-batch.", at_least(1), largest=1024)
@@ -44,7 +44,7 @@ class OptimizationSettings(CheckedSettings):
     )
     clip_grad_mode: Literal["none", "value", "norm"] = setting("none", GROUP, "How gradients are clipped.")
     clip_grad_value: str = setting(
-        "0.1", GROUP, "Clipping threshold, or its schedule 'value:step, value'.", filled, number=True, largest=2000
+        "0.1", GROUP, "Clipping threshold, or its schedule 'value:step, value'.", filled, schedule=True, largest=2000
     )
     clip_skip: int = same_as(Drawing, "clip_skip", group=GROUP)
     seed: int = setting(

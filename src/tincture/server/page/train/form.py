@@ -98,6 +98,7 @@ def build(service: Service) -> TrainInputs:
     """All inputs, in the order in which they are read."""
     picto = service.default_model() == "picto"
     form = Form(FIELDS, "tr", PICTO if picto else {})
+    schedules = _Schedules(form)
     with gr.Group(), gr.Row():
         names = {kind: _adapter(service, kind) for kind in kind_names()}
     with gr.Group():
@@ -105,18 +106,21 @@ def build(service: Service) -> TrainInputs:
         with gr.Row():
             form.add("clip_grad_mode", label="Gradient Clipping", choices=CLIPPING)
             form.add("clip_grad_value", label="Gradient Clipping value")
+        schedules.draw("clip_grad_value")
         with gr.Row():
             form.add("batch_size", label="Batch size", step=1, min_width=120)
             form.add("gradient_accumulation_steps", label="Gradient accumulation steps", step=1, min_width=120)
         form.add("steps", label="Max steps", value=STEPS, step=1)
-    _draw_as_typed(form, rates, drawings)
+    for kind in kinds():
+        schedules.inputs.append((rates[kind.name], drawings[kind.name], kind.learning_rate))
     with gr.Group():
         more_data = _data(form, service, PICTO_SIDE if picto else USUAL_SIDE)
     with gr.Group():
         previews = _output(form)
     with gr.Group():
         _captions(form)
-    turn = _advanced(form, service)
+    turn = _advanced(form, service, schedules)
+    schedules.draw_as_typed()
     return TrainInputs(form, names, rates, more_data, previews, turn)
 
 
@@ -154,21 +158,29 @@ def _begin(kind: AdapterKind, picto: bool) -> str:
     return usual if ":" in usual else f"{Decimal(usual):f}"
 
 
-def _draw_as_typed(form: Form, rates: Mapping[str, Component], drawings: Mapping[str, Component]) -> None:
-    steps: Any = form.inputs["steps"]
-    for kind in kinds():
-        rate: Any = rates[kind.name]
+class _Schedules:
+    """The inputs of schedules, each with the drawing below it and what counts where nothing is typed."""
 
-        def plot(text: str | None, count: Any, usual: str = kind.learning_rate) -> str:
-            return draw_schedule(text or "", count, usual)
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self.inputs: list[tuple[Any, Component, str]] = []
 
-        gr.on(
-            [rate.change, steps.change, gr.context.Context.root_block.load],
-            plot,
-            [rate, steps],
-            drawings[kind.name],
-            **TYPED,
-        )
+    def draw(self, name: str) -> None:
+        """Below the input of the setting ``name``, which was just added; nothing if that is no schedule."""
+        if FIELDS[name].schedule:
+            self.inputs.append((self._form.inputs[name], panel(elem_id=f"tr-{name}-schedule"), ""))
+
+    def draw_as_typed(self) -> None:
+        """Draws them once the page is loaded, and anew with each change."""
+        steps: Any = self._form.inputs["steps"]
+        for typed, drawing, usual in self.inputs:
+
+            def plot(text: str | None, count: Any, usual: str = usual) -> str:
+                return draw_schedule(text or "", count, usual)
+
+            gr.on(
+                [typed.change, steps.change, gr.context.Context.root_block.load], plot, [typed, steps], drawing, **TYPED
+            )
 
 
 def _data(form: Form, service: Service, side: int) -> Component:
@@ -224,7 +236,7 @@ def _captions(form: Form) -> None:
     form.add("latent_sampling_method", label="Choose latent sampling method")
 
 
-def _advanced(form: Form, service: Service) -> dict[str, Component]:
+def _advanced(form: Form, service: Service, schedules: _Schedules) -> dict[str, Component]:
     special: dict[str, dict[str, Any]] = {
         "optimizer": {"choices": OPTIMIZERS, "allow_custom_value": True},
         "preview_sampler": {"choices": list(SAMPLERS)},
@@ -234,6 +246,7 @@ def _advanced(form: Form, service: Service) -> dict[str, Component]:
             with gr.Accordion(group, open=False):
                 for name in names:
                     form.add(name, **special.get(name, {}))
+                    schedules.draw(name)
         with gr.Accordion("Queue", open=False, elem_id="tr-queue"):
             return _turn(service)
 

@@ -39,7 +39,7 @@ def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield from _validation(plan.get("validation"))
     yield "Epochs", f"{plan['epochs']:,g}"
     yield "A step", f"{batch} × {accumulated} pictures" if accumulated > 1 else _count(batch, "picture")
-    yield "Learning rate", settings["learning_rate"]
+    yield from ((label_of(name), values) for name, values in _schedules(plan).items())
     yield "Prompt template", settings["template"]
     for path, weights in plan.get("averages", {}).items():
         yield (
@@ -50,6 +50,11 @@ def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "Trained numbers", f"{plan['trained_numbers']:,}"
     for name, value in plan.get("chosen_for_memory", {}).items():
         yield f"{label_of(name)}, chosen", str(value)
+
+
+def _schedules(plan: Mapping[str, Any]) -> dict[str, str]:
+    """What changes from step to step, and the learning rate always."""
+    return {"learning_rate": plan["settings"]["learning_rate"], **plan.get("schedules", {})}
 
 
 def _validation(validation: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]:

@@ -14,48 +14,60 @@ from tincture.errors import UsageError
 from tincture.server.page.parts import plot
 from tincture.server.page.parts.markup import escape, fault
 from tincture.server.page.parts.messages import failed
-from tincture.server.page.parts.plot import Axes, Line
+from tincture.server.page.parts.plot import Axes, Line, Values
 from tincture.settings.schedule import Phase, Schedule
 
 HIGH = 60.0
 """Pixels of the line's height in the style sheet."""
+_POINTS = 200
+"""Of a phase that moves."""
 _LOWEST = 0.15  # share of the height at which the lowest rate stands, where rates lie by their logarithm
 _RATE_ROOM, _STEP_ROOM = 9.0, 8.0  # percent of the width that a number needs, at least
+_RATE_LETTERS = 8
 
 
 def draw_schedule(text: str, steps: Any, fallback: str = "") -> str:
     """The schedule ``text`` of a run of ``steps`` steps as HTML, or the sentence that says what is wrong with it.
 
-    ``fallback`` counts where nothing is typed.
+    ``fallback`` counts where nothing is typed; without one nothing is drawn then.
     """
+    if not (text.strip() or fallback):
+        return ""
     if not isinstance(steps, int | float) or not 1 <= steps <= 10**9:
         return fault("Max steps must be a whole number of at least 1.")
     try:
         schedule = Schedule.parse(text.strip() or fallback, int(steps))
     except UsageError as error:
         return failed(error)
-    return _drawn(schedule.phases, int(steps))
+    return _drawn(schedule, int(steps))
 
 
-def in_words(phases: Sequence[Phase]) -> str:
-    """The phases as a sentence, for those who cannot see the drawing."""
-    return "; then ".join(f"{phase.rate:g} until step {phase.end}" for phase in phases)
-
-
-def _drawn(phases: Sequence[Phase], steps: int) -> str:
-    axes, ends = _axes(phases, steps), np.array([phase.end for phase in phases], dtype=float)
-    corners = np.repeat(np.concatenate([[0.0], ends]), 2)[1:-1]
-    rates = np.repeat(np.array([phase.rate for phase in phases]), 2)
+def _drawn(schedule: Schedule, steps: int) -> str:
+    phases = schedule.phases
+    axes, parts = _axes(phases, steps), [_line(phase) for phase in phases]
+    corners, rates = (np.concatenate(values) for values in zip(*parts, strict=True))
     line = plot.picture([Line(corners, rates, "strong", filled=True)], axes, 'aria-hidden="true"')
-    words = escape(in_words(phases))
+    words = escape(schedule.in_words())
     return (
         f'<div class="schedule" role="img" aria-label="{words}" title="{words}">'
         f"{line}{_rates(phases, axes)}{_ends(phases, axes)}</div>"
     )
 
 
+def _line(phase: Phase) -> tuple[Values, Values]:
+    """Steps and rates of a phase: both ends, and what is between them where it moves."""
+    if not phase.moves:
+        return np.array([phase.begin, phase.end], dtype=float), np.array([phase.rate, phase.rate])
+    count = min(phase.end - phase.begin, _POINTS)
+    steps = np.unique(np.linspace(phase.begin, phase.end - 1, count).round().astype(int))
+    rates = np.array([phase.at(int(step)) for step in steps])
+    return np.append(steps, phase.end).astype(float), np.append(rates, rates[-1])
+
+
 def _axes(phases: Sequence[Phase], steps: int) -> Axes:
-    """Rates by their logarithm where they differ by much; the lowest still stands above the bottom."""
+    """Rates by their logarithm where constant ones differ by much; the lowest still stands above the bottom."""
+    if any(phase.moves for phase in phases):
+        return Axes(0, steps, 0, max(max(phase.rate, phase.goal or 0.0) for phase in phases) or 1.0)
     rates = [phase.rate for phase in phases if phase.rate > 0]
     most, least = max(rates, default=1.0), min(rates, default=1.0)
     if most <= 20 * least:
@@ -69,9 +81,9 @@ def _rates(phases: Sequence[Phase], axes: Axes) -> str:
     start = 0.0
     for phase in phases:
         end = 100 * float(axes.across(np.array(phase.end, dtype=float)))
-        if end - start >= _RATE_ROOM:
-            top = HIGH * float(axes.down(np.array(phase.rate)))
-            marks.append(f'<span class="rate" style="left:{start:.2f}%;top:{top:.0f}px">{phase.rate:g}</span>')
+        if end - start >= _RATE_ROOM * max(1.0, len(phase.values) / _RATE_LETTERS):
+            top = HIGH * float(axes.down(np.array(max(phase.rate, phase.goal if phase.moves and phase.goal else 0))))
+            marks.append(f'<span class="rate" style="left:{start:.2f}%;top:{top:.0f}px">{escape(phase.values)}</span>')
         start = end
     return "".join(marks)
 
