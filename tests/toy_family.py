@@ -153,6 +153,12 @@ class Flow:
     def loss_weights(self, timesteps: Tensor) -> Tensor:
         return 0.5 + timesteps
 
+    def snr(self, timesteps: Tensor) -> Tensor:
+        return ((1 - timesteps) / timesteps).square()
+
+    def error_scale(self, snr: Tensor) -> Tensor:
+        return (snr.sqrt() + 1).square()  # 1 / t²
+
     def make_scheduler(self, sampler: str) -> Any:
         if sampler != "Euler":
             raise UsageError(f"There is no sampler {sampler!r} for this model; give Euler.")

@@ -55,6 +55,18 @@ class NoiseProcess(Protocol):
         """(B,) float32, how much the error at each timestep counts; None where all count alike."""
         ...
 
+    def snr(self, timesteps: Tensor) -> Tensor:
+        """(B,) float32, the ratio of signal to noise at each timestep: 0 where there is noise alone."""
+        ...
+
+    def error_scale(self, snr: Tensor) -> Tensor:
+        """How large the squared error of what is predicted is, where that of the clean latents in it would be 1.
+
+        Args:
+            snr: of the timesteps, (B,) float32, above 0.
+        """
+        ...
+
     def make_scheduler(self, sampler: str) -> Any:
         """A fresh sampler, used as diffusers' schedulers are.
 
@@ -119,6 +131,15 @@ class Diffusion:
     def loss_weights(self, timesteps: Tensor) -> None:
         """All timesteps count alike (Ho et al. 2020, equation 14)."""
         return None
+
+    def snr(self, timesteps: Tensor) -> Tensor:
+        """The part of the latents' variance that is kept, by that of the noise (Kingma et al. 2021, section 3.1)."""
+        kept: Tensor = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()
+        return kept / (1 - kept)
+
+    def error_scale(self, snr: Tensor) -> Tensor:
+        """SNR for the noise, SNR + 1 for v (Salimans and Ho 2022, section 4)."""
+        return snr + 1 if self.predicts_v else snr
 
     def make_scheduler(self, sampler: str) -> Any:
         """A fresh scheduler of diffusers for ``sampler``, with the model's betas and prediction type.

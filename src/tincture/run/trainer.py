@@ -17,9 +17,10 @@ from tincture.run.duration import PROMPTS
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.conditioning import Conditioning
+from tincture.training.data import TrainingData
 from tincture.training.guard import Guard
 from tincture.training.optimizer import ParameterGroup, create_optimizer
-from tincture.training.trainer import Clipping, Trainer, TrainingData
+from tincture.training.trainer import Clipping, Trainer
 
 _PROMPT_MEMORY = 256 * 2**20
 """Bytes of encoded prompts that stay on the device: 1,100 prompts of Stable Diffusion 1, 400 of XL."""

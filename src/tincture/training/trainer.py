@@ -19,8 +19,6 @@ from torch import Tensor
 
 from tincture import randomness
 from tincture.adapters.adapter import Adapter, AuxiliaryLoss
-from tincture.data.batches import BatchPlan
-from tincture.data.latents import LatentCache
 from tincture.errors import DivergedError
 from tincture.events import (
     Callback,
@@ -37,8 +35,9 @@ from tincture.models.devices import PRECISIONS
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.settings.schedule import Schedule
 from tincture.training.conditioning import Conditioning
+from tincture.training.data import Prior, Share, TrainingData, shares_of_step
 from tincture.training.guard import SOUND, Guard, Verdict
-from tincture.training.loss import denoising_loss
+from tincture.training.loss import PLAIN, TrainingLoss
 from tincture.training.metrics import LossWindow
 
 
@@ -52,28 +51,6 @@ class Part(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over what ``state_dict`` gave."""
         ...
-
-
-class PromptDraw(Protocol):
-    """``(sample index, global_step, slot) -> prompt``: the text of one sample in one step."""
-
-    def __call__(self, index: int, global_step: int, slot: int) -> str: ...
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a step draws from: which samples, their latents, loss weights and prompts.
-
-    ``weights`` holds per sample (1, h, w) loss weights, or None where every cell counts alike; ``time_ids`` holds per
-    sample (1, 6) what families that know sizes are told, see ``DiffusionModel.time_ids``.
-    """
-
-    plan: BatchPlan
-    latents: LatentCache
-    prompt: PromptDraw
-    latent_sampling_method: Literal["once", "deterministic", "random"] = "once"
-    weights: Sequence[Tensor] | None = None
-    time_ids: Sequence[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +72,10 @@ class Trainer:
         gradient_accumulation_steps: micro-batches that make up a step.
         precision: of the frozen model's arithmetic; the trained weights stay float32.
         log_every: losses are read from the device once in so many steps, so that no step waits for it.
+        loss: what a step makes smaller.
         auxiliary_loss: is added to the denoising loss.
+        prior: pictures that are trained beside those of ``data``, so that the model does not forget them.
+        constraint: called after each step that was made, to hold the weights where they may be.
         guard: judges each step before it changes the weights; None: one that stops the run when it diverges.
 
     Attributes:
@@ -121,7 +101,10 @@ class Trainer:
         precision: str = "fp32",
         seed: int = 0,
         log_every: int = 10,
+        loss: TrainingLoss = PLAIN,
         auxiliary_loss: AuxiliaryLoss | None = None,
+        prior: Prior | None = None,
+        constraint: Callable[[], None] | None = None,
         guard: Guard | None = None,
     ) -> None:
         self.model, self.adapter, self.data, self.conditioning = model, adapter, data, conditioning
@@ -129,6 +112,7 @@ class Trainer:
         self.group_rates = [*group_rates] or [learning_rate] * len(optimizer.param_groups)
         self.steps, self.global_step, self.seed, self.log_every = steps, global_step, seed, log_every
         self.gradient_accumulation_steps, self.auxiliary_loss = gradient_accumulation_steps, auxiliary_loss
+        self.loss, self.prior, self.constraint = loss, prior, constraint
         self.dtype = PRECISIONS[precision]
         self.grad_scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
         self.window = LossWindow(len(data.latents))
@@ -217,6 +201,8 @@ class Trainer:
             if self.clipping is not None:
                 self._clip(self.adapter.parameters(), self.clipping)
             self.grad_scaler.step(self.optimizer)
+            if self.constraint is not None:
+                self.constraint()
         self.grad_scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return loss, verdict
@@ -275,43 +261,46 @@ class Trainer:
 
     def _accumulate_gradients(self) -> Tensor:
         """Adds up the gradients of one step's micro-batches; returns the step's mean loss, still on the device."""
-        micro_batches = self.data.plan.step(self.global_step, self.gradient_accumulation_steps)
-        # The last micro-batch of an epoch may be smaller: weighed by size, every sample of a step counts alike.
-        total = sum(len(indices) for indices, _ in micro_batches)
         losses = []
-        for indices, first_slot in micro_batches:
-            loss = self._micro_batch_loss(indices, first_slot) * (len(indices) / total)
-            self.grad_scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        for share in shares_of_step(self.data, self.prior, self.global_step, self.gradient_accumulation_steps):
+            loss = self._micro_batch_loss(share) * share.weight
+            if loss.requires_grad:  # a prompt without an embedding's name teaches it nothing
+                self.grad_scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
-    def _micro_batch_loss(self, indices: Sequence[int], first_slot: int) -> Tensor:
+    def _micro_batch_loss(self, share: Share) -> Tensor:
         device, seed, step = self.model.device, self.seed, self.global_step
+        data, indices, first_slot, _ = share
         slots = range(first_slot, first_slot + len(indices))
         torch.manual_seed(randomness.torch_seed(seed, "network dropout", step, first_slot))
-        shape = self.data.latents.shape(indices[0])
+        shape = data.latents.shape(indices[0])
 
         def fresh(position: int) -> Tensor:
             return randomness.normal(shape, seed, "latent sample", step, slots[position])
 
-        latents = self.data.latents.sample(indices, self.data.latent_sampling_method, fresh)
-        noise = torch.stack([randomness.normal(shape, seed, "noise", step, slot) for slot in slots])
-        timesteps = self.model.noise_process.draw_timesteps(seed, step, slots)
-        prompts = [self.data.prompt(index, step, slot) for index, slot in zip(indices, slots, strict=True)]
-        weights = None if self.data.weights is None else torch.stack([self.data.weights[index] for index in indices])
-        time_ids = None if self.data.time_ids is None else torch.cat([self.data.time_ids[index] for index in indices])
-        watching = contextlib.nullcontext() if self.auxiliary_loss is None else self.auxiliary_loss.watching()
+        latents = data.latents.sample(indices, data.latent_sampling_method, fresh)
+        noise, input_noise = self.loss.noise.draw(shape, seed, step, slots)
+        timesteps = self.loss.timesteps.draw(self.model.noise_process, seed, step, slots)
+        prompts = [data.prompt(index, step, slot) for index, slot in zip(indices, slots, strict=True)]
+        weights = None if data.weights is None else torch.stack([data.weights[index] for index in indices])
+        time_ids = None if data.time_ids is None else torch.cat([data.time_ids[index] for index in indices])
+        auxiliary = self.auxiliary_loss if data is self.data else None
+        watching = contextlib.nullcontext() if auxiliary is None else auxiliary.watching()
         with self.autocast(), watching:
             conditions = self.conditioning(prompts)
-            loss = denoising_loss(
+            errors = self.loss.errors(
                 lambda noisy, at: self.model.predict_noise(noisy, at, conditions, time_ids),
                 self.model.noise_process,
                 latents,
                 noise.to(device, non_blocking=True),
                 timesteps.to(device, non_blocking=True),
                 weights,
+                input_noise=None if input_noise is noise else input_noise.to(device, non_blocking=True),
+                global_step=step,
             )
-        return loss if self.auxiliary_loss is None else loss + self.auxiliary_loss.value(indices, prompts)
+        loss = errors.mean()
+        return loss if auxiliary is None else loss + auxiliary.value(indices, prompts)
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The frozen model computes in the run's precision inside."""

@@ -1,7 +1,8 @@
 """How well an adapter does on pictures that are not trained, beside how well it does on those that are.
 
-The loss is that of training, on a grid: each picture with noise and a timestep for each of several bands of timesteps,
-which depend on the picture's content alone. So the curve is smooth, and comparable between runs whatever their seeds.
+The loss is the mean squared error, on a grid: each picture with noise and a timestep for each of several bands of all
+timesteps, which depend on the picture's content alone. So the curve is smooth, and comparable between runs whatever
+their seeds, and whatever error, weights, noise and timesteps they train with.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from tincture import randomness
 from tincture.events import Event, RunStarted, Stage, StepEnd, Validated
-from tincture.training.loss import squared_errors
+from tincture.training.loss import PLAIN
 from tincture.training.metrics import mean_and_error
 from tincture.training.trainer import Trainer
 
@@ -110,7 +111,7 @@ class Grid:
         time_ids = [example.time_ids for example in chosen if example.time_ids is not None]
         with trainer.autocast():
             conditions = trainer.conditioning([example.prompt for example in chosen])
-            errors = squared_errors(
+            errors = PLAIN.errors(
                 lambda noisy, at: model.predict_noise(noisy, at, conditions, torch.cat(time_ids) if time_ids else None),
                 model.noise_process,
                 latents,

@@ -28,7 +28,8 @@ from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings.schedule import Schedule
 from tincture.training import checkpoint
 from tincture.training.conditioning import Conditioning
-from tincture.training.trainer import Clipping, Trainer, TrainingData
+from tincture.training.data import Share, TrainingData
+from tincture.training.trainer import Clipping, Trainer
 
 KINDS = ("embedding", "hypernetwork")
 SAMPLES = 6
@@ -163,12 +164,12 @@ def test_network_dropout_is_on_and_differs_from_step_to_step(model: StableDiffus
     adapter = make_adapter("hypernetwork", model, dropout=0.5)
     trainer = make_trainer(model, adapter, learning_rate=Schedule.parse("0", 100), batches=[(0,)], steps=1)
     with trainer._training():
-        first = trainer._micro_batch_loss([0], 0).item()
-        again = trainer._micro_batch_loss([0], 0).item()
+        first = trainer._micro_batch_loss(Share(trainer.data, [0], 0, 1.0)).item()
+        again = trainer._micro_batch_loss(Share(trainer.data, [0], 0, 1.0)).item()
     without = make_adapter("hypernetwork", model, dropout=0.0)
     other = make_trainer(model, without, batches=[(0,)])
     with other._training():
-        plain = other._micro_batch_loss([0], 0).item()
+        plain = other._micro_batch_loss(Share(other.data, [0], 0, 1.0)).item()
     assert first == again
     assert first != plain
 
@@ -343,7 +344,7 @@ def test_loss_weights_count_for_their_own_sample_and_cell(
     adapter = make_adapter("embedding", model)
     trainer = make_trainer(model, adapter, [(4, 1)], weights=own)
     with trainer._training():
-        loss = trainer._micro_batch_loss([4, 1], 0)
+        loss = trainer._micro_batch_loss(Share(trainer.data, [4, 1], 0, 1.0))
     noise = torch.stack([randomness.normal((4, 2, 2), 5, "noise", 0, slot) for slot in (0, 1)])
     expected = (predicted[0] - noise).square() * torch.stack([own[4], own[1]])
     torch.testing.assert_close(loss, expected.mean())
@@ -367,7 +368,7 @@ def test_an_auxiliary_loss_is_added_and_sees_the_prediction(model: StableDiffusi
     for auxiliary in (None, Constant()):
         trainer = make_trainer(model, make_adapter("embedding", model), [(4, 1)], auxiliary_loss=auxiliary)
         with trainer._training():
-            losses.append(trainer._micro_batch_loss([4, 1], 0).item())
+            losses.append(trainer._micro_batch_loss(Share(trainer.data, [4, 1], 0, 1.0)).item())
     assert losses[1] == pytest.approx(losses[0] + 0.75)
     assert asked == ["begin", "end", ([4, 1], ["cat blue moon", "cat red moon"])]
 

@@ -21,8 +21,9 @@ from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.memory.rehearsal import Rehearsal
 from tincture.settings.schedule import Schedule
 from tincture.training.conditioning import Conditioning
+from tincture.training.data import TrainingData
 from tincture.training.optimizer import create_optimizer
-from tincture.training.trainer import Trainer, TrainingData
+from tincture.training.trainer import Trainer
 
 SIDE = 64
 MODELS: dict[str, Callable[[], StableDiffusion]] = {"sd1": tiny_model, "sdxl": tiny_sdxl, "picto": load_model}
