@@ -63,6 +63,7 @@ class QuickProcess:
                 "measured": "no",
                 "description": f"asked to {timing}",
             },
+            "loss": "mse",
             "on_divergence": "stops",
             "steps": settings["steps"],
             "epochs": settings["steps"] / 4,

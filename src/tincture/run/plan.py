@@ -22,6 +22,7 @@ from tincture.run.components import check, check_steps, fit_memory, load_adapter
 from tincture.run.data import load_template, mask_remarks, open_latents
 from tincture.run.duration import Timing
 from tincture.run.grids import validation_plan
+from tincture.run.losses import loss_words
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
 from tincture.run.presence import find_adapter
 from tincture.run.split import Sides, load_sides
@@ -89,6 +90,7 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
         "memory_mib": _mib(estimator.estimate(settings)),
         **_validation(settings, sides, adapter, path),
         **({"averages": averages} if (averages := planned_averages(settings, adapter, path)) else {}),
+        "loss": loss_words(settings),
         "on_divergence": _on_divergence(settings),
         **({"chosen_for_memory": dict(fitted.chosen)} if fitted else {}),
     }

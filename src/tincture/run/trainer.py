@@ -14,6 +14,7 @@ from tincture.events import Progressed
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.run.data import possible_prompts
 from tincture.run.duration import PROMPTS
+from tincture.run.losses import training_loss
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.conditioning import Conditioning
@@ -81,6 +82,7 @@ def make_trainer(
         precision=settings.precision,
         seed=settings.seed,
         log_every=settings.log_every,
+        loss=training_loss(settings),
         auxiliary_loss=auxiliary_loss,
         guard=Guard(
             settings.on_divergence,

@@ -13,6 +13,7 @@ from typing import Any
 from tincture.kinds.registry import find_kind
 from tincture.settings.fields import CheckedSettings, FieldSpec, specs_of
 from tincture.settings.groups.guards import GuardSettings
+from tincture.settings.groups.loss import LossSettings
 from tincture.settings.groups.machine import MEMORY_SETTINGS, MachineSettings
 from tincture.settings.groups.optimization import OptimizationSettings
 from tincture.settings.groups.output import OutputSettings
@@ -28,6 +29,7 @@ GROUPS: tuple[type[CheckedSettings], ...] = (
     PictureSettings,
     ValidationSettings,
     OptimizationSettings,
+    LossSettings,
     GuardSettings,
     MachineSettings,
     OutputSettings,
@@ -42,6 +44,7 @@ class TrainSettings(
     OutputSettings,
     MachineSettings,
     GuardSettings,
+    LossSettings,
     OptimizationSettings,
     ValidationSettings,
     PictureSettings,

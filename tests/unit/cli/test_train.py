@@ -79,6 +79,17 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "clip_grad_value": (["1"], "1"),
     "clip_skip": (["2"], 2),
     "seed": (["9"], 9),
+    "loss": (["huber"], "huber"),
+    "loss_scale": (["0.5"], 0.5),
+    "timestep_weighting": (["min_snr"], "min_snr"),
+    "min_snr_gamma": (["5:100, 1"], "5:100, 1"),
+    "offset_noise": (["0.05"], 0.05),
+    "input_perturbation": (["0.1"], 0.1),
+    "timestep_distribution": (["logit_normal"], "logit_normal"),
+    "logit_mean": (["0.5"], 0.5),
+    "logit_std": (["2"], 2.0),
+    "timestep_min": (["0.1"], 0.1),
+    "timestep_max": (["0.9"], 0.9),
     "ema": (["0.9:100, 0.99"], "0.9:100, 0.99"),
     "ema_warmup": ([], True),
     "ema_publish": (["raw"], "raw"),
@@ -122,7 +133,7 @@ VALUES: dict[str, tuple[list[str], Any]] = {
 
 
 def test_every_setting_is_a_flag(recipe: FakeRecipe) -> None:
-    assert set(VALUES) == set(FIELDS) - {"kind", "name", "varsize", "validation_data"}
+    assert set(VALUES) == set(FIELDS) - {"kind", "name", "varsize", "validation_data", "timestep_bias"}
     words = [word for name, (given, _) in VALUES.items() for word in (f"--{name.replace('_', '-')}", *given)]
     assert main(["train", "embedding", "cat", *words]) == 0
     assert trained(recipe) == TrainSettings(
@@ -143,6 +154,14 @@ def test_validation_data_is_a_flag_but_not_with_a_share(recipe: FakeRecipe, caps
     assert "validation_share" in capsys.readouterr().err.replace("-", "_")
     assert main(words) == 0
     assert trained(recipe).validation_data == ("e", "f")
+
+
+def test_a_bias_is_a_flag_of_other_distributions(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "embedding", "cat", "--data", "d", "--timestep-bias", "0.5"]
+    assert main(words) == 2
+    assert "timestep_bias" in capsys.readouterr().err.replace("-", "_")
+    assert main([*words, "--timestep-distribution", "late"]) == 0
+    assert trained(recipe).timestep_bias == 0.5
 
 
 def test_data_may_be_several_folders(recipe: FakeRecipe, run_file: str) -> None:

@@ -14,6 +14,7 @@ from tincture.errors import DivergedError
 from tincture.events import RolledBack, StepRejected, Validated
 from tincture.formats.picture_text import read_parameters
 from tincture.run.lines import Lines
+from tincture.training.data import Share
 from tincture.training.metrics import read_csv
 from tincture.training.trainer import Trainer
 
@@ -26,8 +27,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     faults: dict[int, int] = {}
     made = Trainer._micro_batch_loss
 
-    def faulty(self: Trainer, indices: Any, first_slot: int) -> Tensor:
-        loss = made(self, indices, first_slot)
+    def faulty(self: Trainer, share: Share) -> Tensor:
+        loss = made(self, share)
         step = self.global_step + 1
         if faults.get(step, 0) > 0:
             faults[step] -= 1

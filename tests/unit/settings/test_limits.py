@@ -42,9 +42,18 @@ SOUND: Mapping[type[CheckedSettings], Mapping[str, Any]] = {
 }
 
 
+# what is allowed only with something else
+OWNERS: Mapping[str, Mapping[str, Any]] = {
+    "loss_scale": {"loss": "huber"},
+    "timestep_bias": {"timestep_distribution": "late"},
+    "logit_mean": {"timestep_distribution": "logit_normal"},
+    "logit_std": {"timestep_distribution": "logit_normal"},
+}
+
+
 def with_partner(settings: type[CheckedSettings], name: str, value: Any) -> dict[str, Any]:
-    """The setting with the other one of its pair, where there is one: the smaller may not be above the larger."""
-    specs, given = specs_of(settings), {name: value}
+    """The setting with what it needs: the other one of its pair, where the smaller may not be above the larger."""
+    specs, given = specs_of(settings), {name: value, **OWNERS.get(name, {})}
     for one, other, outer in (("min", "max", max), ("max", "min", min)):
         partner = name.replace(one, other)
         if partner != name and partner in specs:
@@ -160,6 +169,7 @@ STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
         "word_regex": 200,
         "learning_rate": 2000,
         "clip_grad_value": 2000,
+        "min_snr_gamma": 2000,
         "validation_pictures": 10**4,
         "validation_bands": 1000,
         "early_stopping_patience": 10**7,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.support import tiny_model
-from tincture.training.loss import denoising_loss
+from tincture.training.loss import TrainingLoss, denoising_loss
 
 
 def drawn(count: int) -> list[Tensor]:
@@ -69,3 +69,25 @@ def test_the_error_is_taken_in_float32() -> None:
     loss = denoising_loss(lambda *_: far, process, latents, noise, torch.tensor([1, 2]))
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, ((300 - noise) ** 2).mean())
+
+
+def plain_error(name: str, difference: float, scale: float) -> float:
+    size = abs(difference)
+    if name == "l1":
+        return size
+    huber = size**2 / 2 if size <= scale else scale * (size - scale / 2)
+    return {"mse": size**2, "huber": huber, "smooth_l1": huber / scale}[name]
+
+
+@pytest.mark.parametrize("scale", [0.1, 2.0])
+@pytest.mark.parametrize("name", ["mse", "l1", "huber", "smooth_l1"])
+def test_errors_are_what_their_names_say(name: str, scale: float) -> None:
+    process = tiny_model().noise_process
+    latents, noise, prediction = drawn(3)
+    weights = torch.rand(2, 1, 3, 3, generator=torch.Generator().manual_seed(2))
+    at = torch.tensor([1, 2])
+    errors = TrainingLoss(name, scale).errors(lambda *_: prediction, process, latents, noise, at, weights)
+    differences = (prediction.double() - noise.double()).flatten().tolist()
+    assert min(map(abs, differences)) < 0.1 and max(map(abs, differences)) > 2
+    expected = torch.tensor([plain_error(name, difference, scale) for difference in differences])
+    torch.testing.assert_close(errors, expected.view_as(errors).float() * weights)

@@ -76,6 +76,7 @@ PLAN: dict[str, Any] = {
     "steps": 1000,
     "epochs": 83.33,
     "averages": {"embeddings/cat.pt": "average", "embeddings/cat-raw.pt": "raw"},
+    "loss": "mse",
     "on_divergence": "where a loss is not finite, the run stops",
     "trained_numbers": 112,
     "memory_mib": {"peak": 2048.0, "training": 2048.0, "weights of unet": 12.5},

@@ -46,6 +46,7 @@ def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             f"Weights in {Path(path).name}",
             {"average": f"averages, decay {settings['ema']}", "raw": "as trained"}[weights],
         )
+    yield "Loss", plan["loss"]
     yield "Guard", plan["on_divergence"]
     yield "Trained numbers", f"{plan['trained_numbers']:,}"
     for name, value in plan.get("chosen_for_memory", {}).items():
