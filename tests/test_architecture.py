@@ -96,6 +96,7 @@ SAME_NAMES = frozenset(
         "folder",
         "inspection",
         "jobs",
+        "loss",
         "pictures",
         "preprocess",
         "previews",

@@ -134,8 +134,8 @@ class Diffusion:
 
     def snr(self, timesteps: Tensor) -> Tensor:
         """The part of the latents' variance that is kept, by that of the noise (Kingma et al. 2021, section 3.1)."""
-        kept: Tensor = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()
-        return kept / (1 - kept)
+        signal: Tensor = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()
+        return signal / (1 - signal)
 
     def error_scale(self, snr: Tensor) -> Tensor:
         """SNR for the noise, SNR + 1 for v (Salimans and Ho 2022, section 4)."""

@@ -28,7 +28,7 @@ from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.placement import VAE
 from tincture.run.duration import ENCODING, USUAL_PREVIEWS
 from tincture.settings.train import TrainSettings
-from tincture.training.data import PromptDraw, TrainingData
+from tincture.training.step_data import PromptDraw, TrainingData
 from tincture.workspace import Workspace
 
 _IN_SLICES = ", in slices"

@@ -18,9 +18,9 @@ from tincture.run.losses import training_loss
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.conditioning import Conditioning
-from tincture.training.data import TrainingData
 from tincture.training.guard import Guard
 from tincture.training.optimizer import ParameterGroup, create_optimizer
+from tincture.training.step_data import TrainingData
 from tincture.training.trainer import Clipping, Trainer
 
 _PROMPT_MEMORY = 256 * 2**20

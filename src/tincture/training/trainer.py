@@ -35,10 +35,10 @@ from tincture.models.devices import PRECISIONS
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.settings.schedule import Schedule
 from tincture.training.conditioning import Conditioning
-from tincture.training.data import Prior, Share, TrainingData, shares_of_step
 from tincture.training.guard import SOUND, Guard, Verdict
 from tincture.training.loss import PLAIN, TrainingLoss
 from tincture.training.metrics import LossWindow
+from tincture.training.step_data import Prior, Share, TrainingData, shares_of_step
 
 
 class Part(Protocol):

@@ -14,8 +14,8 @@ from tincture.errors import DivergedError
 from tincture.events import RolledBack, StepRejected, Validated
 from tincture.formats.picture_text import read_parameters
 from tincture.run.lines import Lines
-from tincture.training.data import Share
 from tincture.training.metrics import read_csv
+from tincture.training.step_data import Share
 from tincture.training.trainer import Trainer
 
 KINDS = pytest.mark.parametrize("kind", ["embedding", "hypernetwork"])

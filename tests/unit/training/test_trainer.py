@@ -28,7 +28,7 @@ from tincture.models.stable_diffusion import StableDiffusion
 from tincture.settings.schedule import Schedule
 from tincture.training import checkpoint
 from tincture.training.conditioning import Conditioning
-from tincture.training.data import Share, TrainingData
+from tincture.training.step_data import Share, TrainingData
 from tincture.training.trainer import Clipping, Trainer
 
 KINDS = ("embedding", "hypernetwork")

@@ -21,8 +21,8 @@ from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.memory.rehearsal import Rehearsal
 from tincture.settings.schedule import Schedule
 from tincture.training.conditioning import Conditioning
-from tincture.training.data import TrainingData
 from tincture.training.optimizer import create_optimizer
+from tincture.training.step_data import TrainingData
 from tincture.training.trainer import Trainer
 
 SIDE = 64
