@@ -44,9 +44,14 @@ def main(pace_s: float, folder: Path) -> int:
         told |= {"loss_error": 0.01, "recent_mean": 1 / done, "recent_error": 0.01, "eta_s": (steps - done) * pace_s}
         _tell(events, {"type": "progress", "global_step": done, "steps": steps}, told)
         if settings.get("preview_every") and done % settings["preview_every"] == 0:
-            _tell(events, _preview(run_dir / "images", settings["name"], done))
+            _tell(events, _preview(run_dir / "images", settings, done))
         time.sleep(pace_s)
     ended = _ended(settings, run_dir, done, stop.is_set() and done < steps)
+    if ended["state"] != "failed" and settings.get("kind") == "embedding":
+        path = Path(task["root"]) / "embeddings" / f"{settings['name']}.pt"
+        path.write_bytes(f"trained {done} steps".encode())
+        ended["result"]["adapter_path"] = str(path)
+        _tell(events, {"type": "saved", "global_step": done, "path": str(path)})
     _tell(events, {"type": "ended", "attempt": task["attempt"], **ended})
     return {"done": 0, "stopped": 130}.get(ended["state"], 1)
 
@@ -54,15 +59,22 @@ def main(pace_s: float, folder: Path) -> int:
 def _ended(settings: dict[str, Any], run_dir: Path, done: int, stopped: bool) -> dict[str, Any]:
     if settings.get("author") == "fails":
         return {"state": "failed", "error": "The data is odd.", "error_type": "DataError"}
+    if "destination" in settings:
+        folder = Path(settings["destination"])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / "crop.png")
+        return {"state": "done", "result": {"destination": str(folder), "seconds": 0.1}}
     result = {"adapter_path": f"{settings.get('name')}.pt", "run_dir": str(run_dir), "global_step": done, "loss": 0.1}
     return {"state": "stopped" if stopped else "done", "result": {**result, "interrupted": stopped, "seconds": 0.1}}
 
 
-def _preview(folder: Path, name: str, step: int) -> dict[str, Any]:
-    paths = [folder / f"{name}-{step}-{index}.png" for index in range(2)]
+def _preview(folder: Path, settings: dict[str, Any], step: int) -> dict[str, Any]:
+    name = settings["name"]
+    prompts = settings.get("preview_prompts") or [f"a photo of {name}", f"a picture of {name}"]
+    paths = [folder / f"{name}-{step}-{index}.png" for index in range(len(prompts))]
     for path in (*paths, folder / "contact-sheet.png"):
         Image.new("RGB", (8, 8), (step % 256, 0, 0)).save(path)
-    return {"type": "preview", "global_step": step, "paths": [str(path) for path in paths]}
+    return {"type": "preview", "global_step": step, "paths": [str(path) for path in paths], "prompts": prompts}
 
 
 def _tell(events: EventFile, *told: dict[str, Any]) -> None:

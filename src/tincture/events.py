@@ -215,10 +215,11 @@ class CheckpointSaved(Event):
 
 @dataclass(frozen=True)
 class PreviewReady(Event):
-    """Preview pictures made with the adapter as it is after ``global_step``."""
+    """Preview pictures made with the adapter as it is after ``global_step``, and the prompt of each."""
 
     global_step: int
     paths: tuple[Path, ...]
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

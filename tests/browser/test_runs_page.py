@@ -153,7 +153,7 @@ def test_the_settings_of_a_run_can_be_used_again(served: Served, page: Any) -> N
     page.locator("#tr-message").get_by_text(f"These are the settings of cat, job {job.id}").wait_for()
     page.locator("#tr-steps input").wait_for()  # its tab was opened
     page.locator("#tr-start-embedding").click()
-    page.locator("#tr-message").get_by_text("cat is in the queue").wait_for()
+    page.locator("#tr-message").get_by_text("cat is in the queue").wait_for(state="attached")
     again = served.service.queue.jobs(limit=1)[0]
     assert again.id != job.id
     assert again.settings == job.settings

@@ -108,7 +108,7 @@ class Previewer:
             save_png(picture, path, self._text(prompt, {}))
         self._rows = {**self._earlier_rows(global_step), global_step: list(pictures)}
         self._write_sheet_and_card(global_step)
-        self.trainer.emit(PreviewReady(global_step, paths))
+        self.trainer.emit(PreviewReady(global_step, paths, self.prompts))
 
     @property
     def _sheet(self) -> Path:

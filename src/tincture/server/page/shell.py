@@ -13,6 +13,8 @@ from tincture.server.library.storage import served_folders
 from tincture.server.page.files import tab as files
 from tincture.server.page.parts.requests import SCRIPT, watch_inputs
 from tincture.server.page.parts.theme import CSS_FILES, HEAD, calm_theme
+from tincture.server.page.parts.way_on import SCRIPT as WAYS_SCRIPT
+from tincture.server.page.parts.way_on import Ways
 from tincture.server.page.runs import tab as runs
 from tincture.server.page.settings import tab as settings_tab
 from tincture.server.page.train.tab import TrainTab
@@ -23,9 +25,8 @@ if TYPE_CHECKING:
 
     from tincture.server.service import Service
 
-# label, id, and what fills the tab; they stand behind Train and Runs
+# label, id, and what fills the tab; they stand behind Train, Runs and Try it
 TABS: tuple[tuple[str, str, Callable[[Service], None]], ...] = (
-    ("Try it", "try-it", try_it.build),
     ("Files", "files", files.build),
     ("Settings", "settings", settings_tab.build),
 )
@@ -51,16 +52,18 @@ def build(service: Service) -> gr.Blocks:
     added = service.extensions.build_train_tabs(service)  # each is a page of its own until it is rendered
     with gr.Blocks(title="Tincture", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         gr.HTML(_header(service), elem_id="header", padding=False)
+        ways = Ways()
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab("Train", id="train", elem_id="tab-train"):
-                training = TrainTab(service, added)
+                training = TrainTab(service, added, ways)
             with gr.Tab("Runs", id="runs", elem_id="tab-runs"):
-                watched = runs.build(service)
+                runs.build(service, ways)
+            with gr.Tab("Try it", id="try-it", elem_id="tab-try-it"):
+                try_it.build(service, ways)
             for label, name, fill in TABS:
                 with gr.Tab(label, id=name, elem_id=f"tab-{name}"):
                     fill(service)
         training.connect(_by_id(page))
-        training.fill_from(watched, tabs)
         tabs.select(None, js=KEEP_TAB)
         page.load(None, js=OPEN_TAB)
         watch_inputs(page)
@@ -79,7 +82,7 @@ def mount(app: FastAPI, service: Service, path: str) -> FastAPI:
         path=path,
         theme=calm_theme(),
         css_paths=list(CSS_FILES),
-        head=HEAD + SCRIPT,
+        head=HEAD + SCRIPT + WAYS_SCRIPT,
         footer_links=[],
         run_history=False,
         ssr_mode=False,

@@ -13,7 +13,7 @@ steps      records [[global_step, epoch, epoch_step, loss, learning_rate], ...],
            recent_mean, recent_error, eta_s
 saved      global_step, path
 validated  global_step, steps, loss, error, training_loss, training_error, best_step, best_loss
-preview    global_step, paths
+preview    global_step, paths, prompts
 remark     text
 ended      attempt, state ("done", "stopped", "failed"), result or error and error_type
 
@@ -265,7 +265,8 @@ def _plain(event: Event) -> EventRecord | None:
         case Validated():
             return {"type": "validated", **dataclasses.asdict(event)}
         case PreviewReady():
-            return {"type": "preview", "global_step": event.global_step, "paths": [str(path) for path in event.paths]}
+            paths, prompts = [str(path) for path in event.paths], list(event.prompts)
+            return {"type": "preview", "global_step": event.global_step, "paths": paths, "prompts": prompts}
     return None
 
 

@@ -41,10 +41,12 @@ class Trace:
         epoch: of the last step, from 0; None before there is one.
         speed: steps a second, of late; None until it is known.
         previews: by step, ascending: the pictures of that step, one per prompt.
+        prompts: of the pictures, in their order; workers of earlier versions did not report them.
         model: what the model is, in one line.
         remarks: sentences of the run on its way.
         loss_mean, loss_error: over the window, None until it is known.
         validations: by their steps, ascending.
+        saved: files of the adapter that were written, with the step that each of them holds.
     """
 
     global_step: Sequence[float]
@@ -53,11 +55,13 @@ class Trace:
     epoch: int | None = None
     speed: float | None = None
     previews: Mapping[int, tuple[Path, ...]] = field(default_factory=dict)
+    prompts: tuple[str, ...] = ()
     model: str = ""
     remarks: tuple[str, ...] = ()
     loss_mean: float | None = None
     loss_error: float | None = None
     validations: tuple[Validation, ...] = ()
+    saved: Mapping[Path, int] = field(default_factory=dict)
 
 
 _MEASURED = tuple(field.name for field in dataclasses.fields(Validation))
@@ -78,6 +82,7 @@ class History:
         self._latest: dict[str, Any] = {}
         self._remarks: list[str] = []
         self._validations: list[Validation] = []
+        self._saved: dict[str, int] = {}
 
     def add(self, record: EventRecord) -> None:
         """Takes the next record; types that are not known are passed over."""
@@ -106,8 +111,11 @@ class History:
                 # One that begins anew measures before it says that it started.
                 self._validations = [each for each in self._validations if each.global_step < record["global_step"]]
                 self._validations.append(Validation(**{name: record[name] for name in _MEASURED}))
+            case "saved":
+                self._saved[str(record["path"])] = int(record["global_step"])
             case "preview":
                 self.previews.append((int(record["global_step"]), tuple(record["paths"])))
+                self._latest["prompts"] = tuple(map(str, record.get("prompts", ())))
 
     def after(self, step: int, every: int, most: int | None) -> list[Metric]:
         """See ``JobFolder.metrics``."""
@@ -125,6 +133,7 @@ class History:
             previews={step: tuple(map(Path, paths)) for step, paths in sorted(dict(self.previews).items())},
             remarks=tuple(self._remarks),
             validations=tuple(self._validations),
+            saved={Path(path): step for path, step in self._saved.items()},
             **self._latest,
         )
 
@@ -140,6 +149,7 @@ class History:
         """What follows ``step`` comes again; what was measured at it is known before a run goes on."""
         self._forget_after(step)
         self._validations = [each for each in self._validations if each.global_step <= step]
+        self._saved = {path: saved for path, saved in self._saved.items() if saved <= step}
 
     def _forget_after(self, step: float) -> None:
         """A run that goes on may do its last steps again."""

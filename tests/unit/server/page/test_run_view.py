@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from tincture.kinds.registry import kind_names
 from tincture.server.page.files import tab as files
 from tincture.server.page.files import view as files_view
 from tincture.server.page.runs import view as run_view
+from tincture.server.page.runs.ways_on import trained_files
 from tincture.server.queue.history import Trace, Validation
 from tincture.server.queue.jobs import Job, JobState, Wanted
 
@@ -112,3 +115,20 @@ def test_what_a_job_waits_for_is_told() -> None:
     )
     done = job(state=JobState.DONE, stage="saving")
     assert "saving" not in run_view.cards([done], "") + run_view.head(done, trace(0))
+
+
+def test_only_what_a_run_made_is_offered(tmp_path: Path) -> None:
+    made, copy, best = (tmp_path / name for name in ("cat.pt", "cat-3.pt", "cat-best.pt"))
+    for path in (made, copy, best):
+        path.write_bytes(b"learned")
+        os.utime(path, (100.0, 100.0))
+    saved = {copy: 3, best: 2, made: 5}
+    done = job(state=JobState.DONE, ended_at=101.0, global_step=5, result={"best_path": str(best)})
+    found = dataclasses.replace(trace(5), saved=saved)
+    assert trained_files(done, found) == [(5, made), (2, best)]
+    os.utime(made, (200.0, 200.0))  # made anew, or trained by another run
+    assert trained_files(done, found) == [(3, copy), (2, best)]
+    copy.unlink()
+    assert trained_files(done, found) == [(2, best)]
+    untrained = dataclasses.replace(found, saved={best: 0})
+    assert trained_files(dataclasses.replace(done, result={}), untrained) == []

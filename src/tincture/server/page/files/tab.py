@@ -17,7 +17,7 @@ from tincture.server.page.files import view
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import SEND_CLICKS, panel
 from tincture.server.page.parts.fields import range_of
-from tincture.server.page.parts.markup import muted
+from tincture.server.page.parts.markup import muted, served_url
 from tincture.server.page.parts.messages import done, failed
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED
 from tincture.settings.conversion import CONVERSION_FIELDS
@@ -148,7 +148,7 @@ def _inspect(service: Service, tab: _Tab) -> None:
         except TinctureError as error:
             return failed(error), {}, *[gr.skip()] * 3
         choices = [(label, name) for label, name, _ in formats(found["kind"])]
-        url = view.address(found["path"], served) if choices else ""
+        url = served_url(found["path"], served) if choices else ""
         format_box = gr.Dropdown(choices=choices, value=None)
         name = found.get("name") or Path(found["path"]).stem
         return view.report(found, url), found, gr.Accordion(visible=bool(choices)), format_box, name
@@ -180,7 +180,7 @@ def _convert(service: Service, tab: _Tab) -> None:
             written = service.model_work.convert(found["path"], target, **options)
         except TinctureError as error:
             return failed(error)
-        return view.converted(written, view.address(written["path"], served))
+        return view.converted(written, served_url(written["path"], served))
 
     tab.format.change(fit, tab.format, [tab.picture, tab.lora], **STEP)
     options = [tab.author, tab.license, tab.picture, tab.model, tab.rank, tab.strength]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tincture.server.page.parts.markup import escape, facts, file_url, muted, plain, size, when
+from tincture.server.page.parts.markup import escape, facts, muted, plain, size, when
 
 LONGEST = 300
 """Characters of one trait; a thumbnail within metadata may have megabytes."""
@@ -74,12 +74,6 @@ def converted(written: Mapping[str, Any], url: str) -> str:
         f'<p class="done" role="status">Written. <a href="{escape(url)}" download="{escape(path.name)}">Download '
         f"{escape(path.name)}</a></p>{card}{_sentences('lost', written)}{facts(rows)}"
     )
-
-
-def address(path: str | Path, served: Sequence[Path]) -> str:
-    """Where a file is given out; empty when it lies in none of the folders that are."""
-    resolved = Path(path).resolve()
-    return file_url(resolved) if any(resolved.is_relative_to(folder.resolve()) for folder in served) else ""
 
 
 def _table(value: Any) -> str:

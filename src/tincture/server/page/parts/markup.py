@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -39,6 +39,12 @@ def warning(sentence: str) -> str:
 def file_url(path: Path | str) -> str:
     """Where the page's own server gives out a file, relative to the page."""
     return f"gradio_api/file={quote(str(path))}"
+
+
+def served_url(path: Path | str, served: Sequence[Path]) -> str:
+    """The same for a file that may lie anywhere; empty when it lies in none of the folders ``served``."""
+    resolved = Path(path).resolve()
+    return file_url(resolved) if any(resolved.is_relative_to(folder.resolve()) for folder in served) else ""
 
 
 def when(seconds: float | None) -> str:

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 from tincture.errors import TinctureError
 from tincture.server.page.parts.fields import without_flags
 from tincture.server.page.parts.markup import escape, fault
+from tincture.server.page.parts.way_on import way, ways
 from tincture.server.queue.jobs import Job, JobState
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
 
 
-def done(sentence: str) -> str:
-    """Something was done."""
-    return f'<p class="done" role="status">{escape(sentence)}</p>'
+def done(sentence: str, *leading_on: str) -> str:
+    """Something was done; ``leading_on`` are buttons of ``way_on`` for what may come next."""
+    return f'<p class="done" role="status">{escape(sentence)}</p>{ways(*leading_on)}'
 
 
 def failed(error: TinctureError) -> str:
@@ -33,7 +34,7 @@ def submitted(service: Service, job: Job) -> str:
         sentence += (
             f" It waits for job {others[0].id}, which trains the same {job.settings['kind']}, and goes on from there."
         )
-    return done(sentence)
+    return done(sentence, way("Open the run", "run", job.id, strong=True))
 
 
 def interrupted(service: Service) -> str:

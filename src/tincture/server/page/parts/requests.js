@@ -47,6 +47,8 @@
 
   // --- what stands in the inputs now, as JSON by id ---
   const readers = [];
+  // For what comes by itself after an answer, and shall not come between a person and what was asked for since.
+  window.commandsUnderWay = () => [...active].some((one) => commands.has(one.dependency.id) && !one.answered);
   window.pageValues = (values) => readers.shift()(new Map(inputs.map((id, place) => [id, text(values[place])])));
   const current = async () => {
     let button = null;

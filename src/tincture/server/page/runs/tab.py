@@ -14,12 +14,15 @@ from gradio.context import Context
 
 from tincture.errors import TinctureError
 from tincture.server.errors import NotFoundError
+from tincture.server.library.storage import served_folders
 from tincture.server.page.parts import plot
 from tincture.server.page.parts.components import panel
-from tincture.server.page.parts.markup import escape, file_url, muted
+from tincture.server.page.parts.markup import escape, muted
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED, hidden
+from tincture.server.page.parts.way_on import Ways, carried
 from tincture.server.page.runs import view
 from tincture.server.page.runs.film_strip import film_strip, frames
+from tincture.server.page.runs.ways_on import leading_on
 from tincture.server.queue.history import Trace
 from tincture.server.queue.jobs import FINISHED, Job, JobState
 
@@ -65,8 +68,8 @@ ACTIONS: tuple[tuple[str, frozenset[JobState], Callable[[Service, Job], object]]
 )
 
 
-def build(service: Service) -> RunsTab:
-    """Fills the Runs tab."""
+def build(service: Service, ways: Ways) -> None:
+    """Fills the Runs tab; ``ways``: what leads here from elsewhere."""
     tab = RunsTab()
     shared: dict[str, Any] = {**SILENT, "concurrency_limit": AT_ONCE}
     inputs = [tab.chosen, tab.which, tab.limit, tab.smoothing, tab.seen]
@@ -75,7 +78,7 @@ def build(service: Service) -> RunsTab:
         return _answer(service, tab, _Request(chosen, which, limit, smoothing), seen)
 
     def choose(event: gr.EventData, *given: Any) -> dict[Any, Any]:
-        job_id = str(event._data["job"])
+        job_id = carried(event) or str(event._data["job"])
         return {**refresh(job_id, *given[1:]), tab.chosen: job_id}
 
     def more(*given: Any) -> dict[Any, Any]:
@@ -101,7 +104,7 @@ def build(service: Service) -> RunsTab:
         inside.parent.select(wind, None, tab.timer, **{**STEP, **shared})
         inside.select(refresh, inputs, tab.outputs, **{**STEP, **shared})
     gr.on([tab.which.change, tab.smoothing.input], refresh, inputs, tab.outputs, **{**TYPED, **shared})
-    gr.on([tab.running.click, tab.others.click], choose, inputs, tab.outputs, **{**STEP, **shared})
+    gr.on([tab.running.click, tab.others.click, ways["run"].click], choose, inputs, tab.outputs, **{**STEP, **shared})
     tab.more.click(more, inputs, tab.outputs, **{**STEP, **shared})
     for label, button in tab.buttons.items():
         # Not what would be shown now: another run may have begun since. A job moves up as often as that is pressed.
@@ -112,7 +115,6 @@ def build(service: Service) -> RunsTab:
             tab.outputs,
             **{**mode, **shared},
         )
-    return tab
 
 
 def act(service: Service, label: str, job_id: str) -> None:
@@ -132,7 +134,6 @@ class RunsTab:
     Attributes:
         chosen: the id of the job that a person chose, empty for none.
         shown: the id of the job that the page shows.
-        use: a button for whoever wants to train with the settings of the training that is shown.
     """
 
     def __init__(self) -> None:
@@ -160,8 +161,7 @@ class RunsTab:
         self.head = panel(elem_id="run-head")
         with gr.Row(elem_classes="actions"):
             self.buttons = {label: self._button(label) for label, _, _ in ACTIONS}
-            self.use = self._button("Use settings")
-            self.links = panel(elem_id="run-links")
+        self.ways = panel(elem_id="run-ways")
         self.charts = panel(script=plot.SCRIPT, elem_id="charts")
         self.smoothing = gr.Slider(
             0,
@@ -249,9 +249,9 @@ def _add_nothing(tab: RunsTab, updates: _Updates) -> None:
     updates.add(tab.head, "head", muted("Runs are shown here, while they go on and afterwards."))
     for component, name in ((tab.charts, "charts"), (tab.log, "log"), (tab.details, "details")):
         updates.add(component, name, "")
-    updates.add(tab.links, "links", "")
+    updates.add(tab.ways, "ways", "")
     updates.add(tab.previews, "previews", {})
-    for component in (tab.smoothing, tab.use, *tab.buttons.values()):
+    for component in (tab.smoothing, *tab.buttons.values()):
         _add_visible(component, component.label or component.value, False, updates)
 
 
@@ -260,11 +260,12 @@ def _add_run(service: Service, tab: RunsTab, request: _Request, updates: _Update
     for label, states, _ in ACTIONS:
         offered = job.state in states and job.wanted is None
         _add_visible(tab.buttons[label], label, offered, updates)
-    _add_visible(tab.use, "Use settings", job.kind == "train", updates)
-    updates.add(tab.links, "links", _links(service, job))
+    served = served_folders(service.workspace, service.state_dir)
+    updates.add(tab.ways, "ways", leading_on(job, trace, served))
     updates.add(tab.charts, "charts", view.charts(trace, request.smoothing))
     _add_visible(tab.smoothing, "Smoothing", len(trace.loss) > 0, updates)
-    updates.add(tab.previews, "previews", frames(job.id, trace.previews, job.settings.get("preview_prompts", ())))
+    prompts = trace.prompts or job.settings.get("preview_prompts") or ()
+    updates.add(tab.previews, "previews", frames(job.id, trace.previews, prompts))
     updates.add(tab.log, "log", view.log(service.queue.folder(job.id).log_tail(LONGEST_LOG)))
     updates.add(tab.details, "details", view.details(job, trace))
 
@@ -273,16 +274,6 @@ def _add_visible(component: Any, name: str, visible: bool, updates: _Updates) ->
     if updates.seen.get(name) != visible:
         updates.seen[name] = visible
         updates.values[component] = gr.update(visible=visible)
-
-
-def _links(service: Service, job: Job) -> str:
-    if job.kind != "train":
-        return ""
-    try:
-        path = service.adapter_file(str(job.settings["kind"]), job.name)
-    except NotFoundError:
-        return ""
-    return f'<a href="{escape(file_url(path))}" download="{escape(path.name)}">Download {escape(path.name)}</a>'
 
 
 def _move(service: Service, job: Job, *, first: bool) -> None:

@@ -16,6 +16,7 @@ from tincture.kinds.registry import AdapterKind, Option
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.messages import done, failed
 from tincture.server.page.parts.requests import COMMAND
+from tincture.server.page.parts.way_on import opening
 from tincture.settings.number_lists import number_list, typed_numbers
 
 if TYPE_CHECKING:
@@ -235,4 +236,5 @@ def _made(service: Service, kind: str, make: Callable[[], Path]) -> Made:
         path = make()
     except TinctureError as error:
         return failed(error), ""
-    return done(f"Made the {kind} {path.stem}, {service.places.shown(path)}. It is chosen in the Train tab."), path.stem
+    sentence = f"Made the {kind} {path.stem}, {service.places.shown(path)}. It is chosen in the Train tab."
+    return done(sentence, opening("Train it", "train/train")), path.stem

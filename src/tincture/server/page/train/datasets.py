@@ -20,6 +20,7 @@ from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.markup import escape
 from tincture.server.page.parts.messages import done, failed
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, hidden
+from tincture.server.page.parts.way_on import Ways, carried, way, ways
 
 if TYPE_CHECKING:
     from tincture.server.library.datasets import PictureInfo
@@ -100,7 +101,8 @@ class Gallery:
     what is typed there belongs to that one, whatever the server has gone on to.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, leading: Ways) -> None:
+        """``leading``: what leads here from elsewhere."""
         self.service = service
         self.view, self.uploaded = gr.State(View()), gr.State("")
         self.page, self.file, self.doomed = hidden("0"), hidden(), hidden()
@@ -123,7 +125,7 @@ class Gallery:
                 with gr.Column(scale=2, min_width=300, visible=False, elem_classes="beside") as self.editor:
                     self._editor()
             self._tags()
-        self._connect()
+        self._connect(leading["dataset"])
 
     # --- what it is made of ------------------------------------------------------------------------------------------
 
@@ -194,7 +196,7 @@ class Gallery:
                 }
             self.tags_message = panel(elem_id="ds-tags-message")
 
-    def _connect(self) -> None:
+    def _connect(self, leading: gr.HTML) -> None:
         edited = [self.view, self.page, self.file, self.caption]
         everything = [self.view, self.page, self.counts, self.all, self.gallery, self.pager, self.place]
         everything = [*everything, *self._editor_outputs()]
@@ -202,6 +204,7 @@ class Gallery:
         gr.on(
             [self.folder.input, self.refresh.click], self._open, opened, everything, **{**STEP, "show_progress": "full"}
         )
+        leading.click(self._lead_here, edited, [self.folder, *everything], **STEP)
         received = gr.on(
             [self.send.click, self.name.submit],
             self._receive,
@@ -243,6 +246,11 @@ class Gallery:
         if not (folder or "").strip():
             return self._all(View(), counts="Choose a data set, or upload one.")
         return self._opened(str(folder).strip(), missing)
+
+    def _lead_here(self, view: View, page: str, file: str, text: str, event: gr.EventData) -> list[Any]:
+        folder = self.service.places.shown(Path(carried(event)))
+        listed = gr.Dropdown(choices=choices.datasets(self.service), value=folder)
+        return [listed, *self._open(view, page, file, text, folder, missing=False)]
 
     def _opened(self, folder: str, missing: bool = False) -> list[Any]:
         try:
@@ -406,7 +414,8 @@ def _counts(view: View) -> str:
         return ""
     missing = sum(not shown.caption for shown in view.pictures)
     counts = f"{len(view.pictures)} pictures; " + (f"{missing} without a caption" if missing else "all with captions")
-    return f'<p class="{"warning" if missing else "done"}" role="status">{counts}.</p>'
+    sentence = f'<p class="{"warning" if missing else "done"}" role="status">{counts}.</p>'
+    return sentence + ways(way("Use this data set", "data", view.folder, strong=True)) if view.pictures else sentence
 
 
 class _Opened:

@@ -14,6 +14,7 @@ from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.fields import Form
 from tincture.server.page.parts.messages import failed, interrupted, submitted
 from tincture.server.page.parts.requests import COMMAND, STEP, hidden
+from tincture.server.page.parts.way_on import follow_by_itself
 from tincture.server.queue.queue import OVERWRITE
 from tincture.settings.preprocess import PREPROCESS_FIELDS
 from tincture.webui.translation import find_describers
@@ -44,18 +45,20 @@ def build(service: Service) -> Component:
                 info="Crops that were made with other settings are made anew; else such a destination is refused.",
                 elem_id="pp-overwrite",
             )
-            message = panel(elem_id="pp-message")
+            message, waiting = panel(elem_id="pp-message"), hidden()
 
-    def start(given: dict[Component, Any]) -> str:
+    def start(given: dict[Component, Any]) -> tuple[str, str]:
         try:
             values = chosen(form.read(given), {name: given[tick] for name, tick in ticks.items()})
             if given[overwrite]:
                 values[OVERWRITE] = True
-            return submitted(service, service.queue.submit("preprocess", values, source="page"))
+            job = service.queue.submit("preprocess", values, source="page")
+            return submitted(service, job), job.id
         except TinctureError as error:
-            return failed(error)
+            return failed(error), ""
 
-    button.click(start, {*form.components, *ticks.values(), overwrite}, message, **COMMAND)
+    started = button.click(start, {*form.components, *ticks.values(), overwrite}, [message, waiting], **COMMAND)
+    follow_by_itself(started, "run", waiting)
     stop.click(lambda: interrupted(service), None, message, **COMMAND)
     source, destination = form.inputs["source"], form.inputs["destination"]
     former = hidden()

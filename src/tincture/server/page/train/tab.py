@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -15,7 +16,8 @@ from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.markup import escape, muted
 from tincture.server.page.parts.messages import done, failed, interrupted, submitted
-from tincture.server.page.parts.requests import COMMAND, SILENT, STEP
+from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, hidden
+from tincture.server.page.parts.way_on import Ways, carried, follow_by_itself
 from tincture.server.page.train import create, preprocess
 from tincture.server.page.train.datasets import Gallery
 from tincture.server.page.train.form import TrainInputs
@@ -23,7 +25,6 @@ from tincture.server.page.train.form import build as build_form
 from tincture.server.page.train.plan_view import plan_html
 
 if TYPE_CHECKING:
-    from tincture.server.page.runs.tab import RunsTab
     from tincture.server.queue.jobs import Job
     from tincture.server.service import Service
 
@@ -46,8 +47,8 @@ NO_PLAN = "Show plan tells steps, epochs, the sizes that the pictures get, and t
 class TrainTab:
     """The tab as it is built; ``connect`` gives its buttons their work once the other tabs are there."""
 
-    def __init__(self, service: Service, extra: Sequence[gr.Blocks]) -> None:
-        """``extra``: what extensions add, each with tabs of its own."""
+    def __init__(self, service: Service, extra: Sequence[gr.Blocks], ways: Ways) -> None:
+        """``extra``: what extensions add, each with tabs of its own; ``ways``: what leads here from elsewhere."""
         self.service = service
         with gr.Row(elem_classes="base-model"):
             self.model = gr.Dropdown(
@@ -67,11 +68,12 @@ class TrainTab:
             with gr.Tab("Preprocess images", id="preprocess") as preprocessing:
                 self.source = preprocess.build(service)
             with gr.Tab("Data sets", id="datasets") as looking:
-                self.gallery = Gallery(service)
+                self.gallery = Gallery(service, ways)
             with gr.Tab("New run", id="train") as training:
                 self._train()
             for part in extra:
                 part.render()
+        self._lead_here(ways)
         self._reread_lists([refresh.click, preprocessing.select, looking.select, training.select])
         for kind, event in created.items():
             event.then(
@@ -84,6 +86,7 @@ class TrainTab:
             )
 
     def _train(self) -> None:
+        self.submitted = hidden()
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
                 self.inputs: TrainInputs = build_form(self.service)
@@ -123,47 +126,63 @@ class TrainTab:
                 return failed(error)
             return "".join(plan_html(plan) for plan in plans)
 
-        def start(given: dict[Component, Any], kind: str) -> str:
+        def start(given: dict[Component, Any], kind: str) -> tuple[str, str]:
             try:
                 place = self.inputs.place(given)
                 job = self.service.queue.submit("train", settings(given, kind), source="page", **place)
-                return submitted(self.service, job)
+                return submitted(self.service, job), job.id
             except TinctureError as error:
-                return failed(error)
+                return failed(error), ""
 
         # Its messages stay apart: it takes seconds, in which a training may be begun.
         self.plan.click(show_plan, inputs, self.planned, **COMMAND)
         self.stop.click(lambda: interrupted(self.service), None, self.message, **COMMAND)
         for kind, button in self.starts.items():
-            button.click(lambda given, kind=kind: start(given, kind), inputs, self.message, **COMMAND)
+            started = button.click(
+                lambda given, kind=kind: start(given, kind), inputs, [self.message, self.submitted], **COMMAND
+            )
+            follow_by_itself(started, "run", self.submitted)
 
-    def fill_from(self, runs: RunsTab, tabs: gr.Tabs) -> None:
-        """The button of a run brings its settings here, and opens this tab among ``tabs``."""
+    def _lead_here(self, ways: Ways) -> None:
+        """Buttons elsewhere bring a data set, or the settings of a run, into the form."""
+        data = self.inputs.form.inputs["data"]
+        ways["data"].click(self._use_data, None, [data, self.message], **SILENT, **COMMAND)
         form = {*self.inputs.components, self.model, self.message}
+        ways["settings"].click(self._fill, None, form, **SILENT, **COMMAND)
 
-        def fill(job_id: str) -> dict[Any, Any]:
-            try:
-                job = self.service.queue.job(job_id)
-                if "kind" not in job.settings:
-                    raise UsageError(job.error or f"The job {job_id} has no settings that can be used again.")
-            except TinctureError as error:
-                gr.Warning(escape(error))
-                return {}
-            kind = str(job.settings["kind"])
-            adapters: list[Any] = list(choices.adapters(self.service, kind))
-            known, sentence = job.name in adapters, f"These are the settings of {job.name}, job {job.id}."
-            if not known:
-                sentence += f" There is no {kind} {job.name!r} any more; create it first."
-            return {
-                **self.inputs.shown(job.settings, self.service.places),
-                self.inputs.names[kind]: gr.Dropdown(choices=adapters, value=job.name if known else None),
-                self.model: self._model(job),
-                self.message: done(sentence),
-                tabs: gr.Tabs(selected="train"),
-                self.tabs: gr.Tabs(selected="train"),
-            }
+    def _use_data(self, event: gr.EventData) -> tuple[Any, str]:
+        folder = self.service.places.shown(Path(carried(event)))
+        return gr.Dropdown(choices=choices.datasets(self.service), value=folder), done(f"The data set is {folder}.")
 
-        runs.use.click(fill, runs.shown, [*form, tabs, self.tabs], **SILENT, **COMMAND)
+    def _fill(self, event: gr.EventData) -> dict[Any, Any]:
+        """The form with the settings of a job; with ``more`` behind its id, for as many steps more as it made."""
+        job_id, _, more = carried(event).partition(" ")
+        try:
+            job = self.service.queue.job(job_id)
+            if "kind" not in job.settings:
+                raise UsageError(job.error or f"The job {job_id} has no settings that can be used again.")
+        except TinctureError as error:
+            gr.Warning(escape(error))
+            return {}
+        kind, settings = str(job.settings["kind"]), dict(job.settings)
+        adapters: list[Any] = list(choices.adapters(self.service, kind))
+        known, sentence = job.name in adapters, f"These are the settings of {job.name}, job {job.id}."
+        if more:
+            settings["steps"] = job.global_step + self._steps_made(job)
+            sentence += f" It made {job.global_step:,} steps, and goes on from there to {settings['steps']:,}."
+        if not known:
+            sentence += f" There is no {kind} {job.name!r} any more; create it first."
+        return {
+            **self.inputs.shown(settings, self.service.places),
+            self.inputs.names[kind]: gr.Dropdown(choices=adapters, value=job.name if known else None),
+            self.model: self._model(job),
+            self.message: done(sentence),
+        }
+
+    def _steps_made(self, job: Job) -> int:
+        """How many steps a job made, whatever the adapter had before."""
+        steps = self.service.queue.folder(job.id).trace().global_step
+        return job.global_step - int(steps[0]) + 1 if len(steps) else job.global_step
 
     def _model(self, job: Job) -> Any:
         """The job's base model in the list of them; what is chosen stays where it is not there any more."""

@@ -17,9 +17,10 @@ from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import SEND_CLICKS, number, panel
 from tincture.server.page.parts.fields import Form, range_of
-from tincture.server.page.parts.markup import muted
+from tincture.server.page.parts.markup import escape, muted
 from tincture.server.page.parts.messages import failed
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED, hidden
+from tincture.server.page.parts.way_on import Ways, carried
 from tincture.server.page.try_it import prompt_edit, request, view
 from tincture.server.page.try_it.prompt_edit import Named
 from tincture.server.page.try_it.request import COMPARED, GRID, MODES, PICTURES, DrawingInputs
@@ -50,9 +51,10 @@ def limits(name: str) -> dict[str, float]:
     return range_of(REQUEST_FIELDS[name])
 
 
-def build(service: Service) -> None:
-    """Fills the Try it tab."""
+def build(service: Service, ways: Ways) -> None:
+    """Fills the Try it tab; ``ways``: what leads here from elsewhere."""
     tab = _Tab(service)
+    _come_from_run(service, tab, ways)
     _follow_adapters(service, tab)
     _follow_strengths(tab)
     _follow_mode(service, tab)
@@ -196,6 +198,47 @@ class _Tab:
         sizes = [self.guidance_scale, self.width, self.height, self.seed, self.count]
         further = self.further.inputs.values()
         return [*prompts, *sizes, self.instead, self.strengths, self.copies, *further, self.adapters]
+
+
+# --- from a run -------------------------------------------------------------------------------------------------------
+
+
+def _come_from_run(service: Service, tab: _Tab, ways: Ways) -> None:
+    """A button of a run brings a prompt that names what it learned, and draws as its previews were drawn."""
+
+    def fill(event: gr.EventData) -> dict[Any, Any]:
+        try:
+            job = service.queue.job(carried(event))
+        except TinctureError as error:
+            gr.Warning(escape(error))
+            return {}
+        adapters, settings = service.adapters(), job.settings
+        prompts = service.queue.folder(job.id).trace().prompts or settings.get("preview_prompts") or ("",)
+        prompt = _naming(str(prompts[0]), str(settings.get("kind")), job.name, adapters)
+        models = {name: model["name"] for model in service.models() for name in (model["path"], model["name"])}
+        drawing: dict[Any, Any] = {
+            component: settings.get(name, gr.skip())
+            for name, component in {
+                "preview_negative_prompt": tab.negative_prompt,
+                "preview_sampler": tab.sampler,
+                "preview_steps": tab.steps,
+                "preview_guidance_scale": tab.guidance_scale,
+                "preview_width": tab.width,
+                "preview_height": tab.height,
+            }.items()
+        }
+        shown = dict(zip(tab.shown, _shown(prompt, adapters), strict=True))
+        model = models.get(settings.get("model"), gr.skip())
+        return {tab.adapters: adapters, tab.prompt: prompt, tab.model: model, **drawing, **shown}
+
+    drawn_by = [tab.negative_prompt, tab.sampler, tab.steps, tab.guidance_scale, tab.width, tab.height]
+    ways["try"].click(fill, None, [tab.adapters, tab.prompt, tab.model, *drawn_by, *tab.shown], **SILENT, **COMMAND)
+
+
+def _naming(prompt: str, kind: str, name: str, adapters: Sequence[dict[str, Any]]) -> str:
+    """The prompt with the adapter in it; one of a kind that no prompt names stays out."""
+    named = [adapter.name for adapter in _named(prompt, adapters)]
+    return prompt if name in named or kind not in kind_names() else prompt_edit.insert(prompt, kind, name)
 
 
 # --- adapters in the prompt -------------------------------------------------------------------------------------------
