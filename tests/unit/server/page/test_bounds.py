@@ -12,6 +12,7 @@ import pytest
 from tests.served import quick_service
 from tincture.kinds.registry import kind_names
 from tincture.server.page.files import tab as files_tab
+from tincture.server.page.parts.way_on import Ways
 from tincture.server.page.try_it import tab as try_tab
 from tincture.server.service import Service
 from tincture.settings.conversion import CONVERSION_FIELDS
@@ -30,7 +31,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
 async def _built(service: Service) -> gr.Blocks:
     """The tabs on a page; within a loop, since Gradio makes one else that nobody closes."""
     with gr.Blocks() as blocks:
-        try_tab.build(service)
+        try_tab.build(service, Ways())
         files_tab.build(service)
     return blocks
 

@@ -60,7 +60,7 @@ def test_every_event_becomes_the_line_that_is_documented(folder: JobFolder) -> N
         losses(1, 2),
         StepEnd(2, 20),
         CheckpointSaved(2, Path("cat-2.pt")),
-        PreviewReady(2, (Path("a.png"), Path("b.png"))),
+        PreviewReady(2, (Path("a.png"), Path("b.png")), ("a", "b")),
         RunEnded(2, False, 1.0),
     )
     assert [event.pop("n") for event in told] == list(range(1, 11))
@@ -78,7 +78,7 @@ def test_every_event_becomes_the_line_that_is_documented(folder: JobFolder) -> N
         {"type": "steps", "records": records, "steps": 20, **means, "eta_s": None},
         {"type": "progress", "global_step": 2, "steps": 20},
         {"type": "saved", "global_step": 2, "path": "cat-2.pt"},
-        {"type": "preview", "global_step": 2, "paths": ["a.png", "b.png"]},
+        {"type": "preview", "global_step": 2, "paths": ["a.png", "b.png"], "prompts": ["a", "b"]},
         {"type": "ended", "attempt": 1, "state": "done", "result": {}},
     ]
 
