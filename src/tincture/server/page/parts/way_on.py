@@ -58,9 +58,9 @@ def follow_by_itself(event: Dependency, name: str, carried: gr.Textbox) -> None:
 
 def way(label: str, name: str, carried: str = "", *, strong: bool = False) -> str:
     """A button for the way ``name``, one of ``TABS``; a ``strong`` one stands out."""
-    look = "way strong" if strong else "way"
+    style = "way strong" if strong else "way"
     return (
-        f'<button type="button" class="{look}" data-way="{escape(name)}" data-carried="{escape(carried)}" '
+        f'<button type="button" class="{style}" data-way="{escape(name)}" data-carried="{escape(carried)}" '
         f'data-tab="{TABS[name]}">{escape(label)}</button>'
     )
 
