@@ -18,6 +18,7 @@ from typing import Any
 
 from PIL import Image
 
+from tincture.run.preview_request import take_request
 from tincture.server.queue.event_file import EventFile
 
 
@@ -43,7 +44,8 @@ def main(pace_s: float, folder: Path) -> int:
         told: dict[str, Any] = {"type": "steps", "records": [record], "steps": steps, "loss_mean": 1 / done}
         told |= {"loss_error": 0.01, "recent_mean": 1 / done, "recent_error": 0.01, "eta_s": (steps - done) * pace_s}
         _tell(events, {"type": "progress", "global_step": done, "steps": steps}, told)
-        if settings.get("preview_every") and done % settings["preview_every"] == 0:
+        asked = take_request(run_dir)
+        if asked or (settings.get("preview_every") and done % settings["preview_every"] == 0):
             _tell(events, _preview(run_dir / "images", settings, done))
         time.sleep(pace_s)
     ended = _ended(settings, run_dir, done, stop.is_set() and done < steps)

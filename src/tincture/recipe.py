@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tincture.events import Callback
 from tincture.run import presence
 from tincture.run.presence import find_adapter
+from tincture.run.preview_request import request_preview
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
@@ -28,6 +29,7 @@ __all__ = [
     "create_hypernetwork",
     "find_adapter",
     "plan",
+    "preview",
     "resume",
     "train",
 ]
@@ -78,6 +80,18 @@ def resume(
     from tincture.run import train as training
 
     return training.resume(run_dir, workspace=workspace, memory=memory, device=device, callbacks=callbacks, stop=stop)
+
+
+def preview(run_dir: Path) -> None:
+    """Lets a run that goes on, in whatever process, draw previews after its present step; it trains the same.
+
+    Raises:
+        UsageError: it is not going on.
+        FileFormatError: the folder is not one of a run.
+        StorageError: the folder cannot be written.
+    """
+    presence.require_going_on(Path(run_dir))
+    request_preview(Path(run_dir))
 
 
 def __getattr__(name: str) -> Any:

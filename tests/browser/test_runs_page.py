@@ -108,6 +108,21 @@ def test_pause_resume_cancel_retry_and_delete(served: Served, running: Job, page
     assert running.id not in [job.id for job in served.service.queue.jobs(limit=1000)]
 
 
+def test_previews_are_drawn_when_they_are_wanted(served: Served, page: Any) -> None:
+    job = submit(served, steps=100_000, preview_every=0)
+    until(lambda: served.service.queue.job(job.id).global_step > 2)
+    tab(page, "Runs")
+    page.locator(f'[data-job="{job.id}"]').click()
+    assert not served.service.queue.folder(job.id).previews()
+    press(page, "Preview now")
+    page.get_by_text("Previews are drawn after the present step").wait_for()
+    page.locator("#previews .frames button").first.wait_for()
+    assert "a photo of cat" in page.locator("#previews").inner_text()
+    served.service.queue.cancel(job.id)
+    wait_for_state(page, "cancelled")
+    assert not page.locator("#run").get_by_role("button", name="Preview now").is_visible()
+
+
 def test_the_order_of_what_waits_can_be_changed(served: Served, running: Job, page: Any) -> None:
     waiting = [submit(served).id for _ in range(3)]
     tab(page, "Runs")

@@ -37,7 +37,7 @@ def test_the_program_trains_and_downloads(
         exec(compile(program.replace(ADDRESS, f"http://127.0.0.1:{port}"), "docs/api.md", "exec"), {})
     said = capsys.readouterr().out
     assert "step 500 of 500" in said and "done" in said
-    assert (tmp_path / "rex.pt").read_bytes() == b"adapter rex"
+    assert (tmp_path / "rex.pt").read_bytes() == b"trained 500 steps"
 
 
 def test_tables_and_examples_name_the_addresses_that_there_are(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group)
     memory = [flag(FIELDS[name]) for name in ("vram", *MEMORY_SETTINGS, "threads")]
     command(app, "resume", extra=memory)(resume)
+    command(app, "preview")(preview)
 
 
 def train(
@@ -115,6 +116,24 @@ def resume(
         memory, watchers = given(flags), [callback, load_extensions(root=root).callback()]
         result = recipe.resume(run_dir, workspace=workspace, memory=memory, callbacks=watchers, stop=stop)
     _finish(session, result)
+
+
+def preview(
+    session: Session,
+    run_dir: Annotated[
+        Path | None, typer.Argument(metavar="RUN_DIR", help="Folder of a run that goes on, here or in a server.")
+    ] = None,
+) -> None:
+    """Let a run that goes on draw previews after its present step.
+
+    The weights that it trains are the same, bit for bit, with and without.
+    """
+    run_dir = require_run_folder(typed_path(run_dir) if run_dir else None, session.workspace())
+    from tincture import recipe
+
+    recipe.preview(run_dir)
+    images = run_dir / "images"
+    session.show({"images": str(images)}, f"previews come after the present step, into {images}")
 
 
 def _train(session: Session, config: Path | None, dry_run: bool, no_timing: bool, flags: Mapping[str, Any]) -> None:

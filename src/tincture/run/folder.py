@@ -7,6 +7,7 @@ state/step-NUMBER.pt        training states
 embeddings/ hypernetworks/  copies of the adapter, NAME-STEP.pt, and the best by validation, NAME-best.pt
 images/                     previews and their contact sheet
 KIND_loss.csv, validation_loss.csv, tensorboard/ logs
+preview-now                 asks for previews after the present step, see preview_request
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from tincture.formats.file_lock import FileLock
 from tincture.run.averages import belongs_to
 from tincture.run.components import load_adapter
 from tincture.run.folder import RunFolder, read_record, write_record
+from tincture.run.presence import RUN_LOCK
 from tincture.workspace import copy_name, path_beside
 
 # --- who holds it now ------------------------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ def adapter_lock(path: Path) -> TrainingLock:
 
 def run_lock(run_dir: Path) -> TrainingLock:
     """The lock of a run, which lies in its folder; see ``TrainingLock``."""
-    lock = TrainingLock(run_dir / ".lock", f"The run in {run_dir} is going on already,")
+    lock = TrainingLock(run_dir / RUN_LOCK, f"The run in {run_dir} is going on already,")
     lock.name_run(run_dir)
     return lock
 

@@ -14,11 +14,15 @@ from tincture.data.captions import load_template
 from tincture.data.listing import Source, require_folder
 from tincture.data.masks import MaskFinder
 from tincture.errors import FileFormatError, UsageError
+from tincture.formats.file_lock import FileLock
 from tincture.formats.files import first_bytes
 from tincture.models.loading.sources import find_source, find_vae
 from tincture.settings.drawing import DrawingRequest
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
+
+RUN_LOCK = ".lock"
+"""In the folder of a run: held by the process that works at it."""
 
 
 def find_adapter(settings: TrainSettings, workspace: Workspace) -> Path:
@@ -89,3 +93,12 @@ def require_run(run_dir: Path) -> None:
             f"{run_dir} is not the folder of a run: it has no run.json. "
             "The folder of a run looks like textual_inversion/DATE/NAME."
         )
+
+
+def require_going_on(run_dir: Path) -> None:
+    """UsageError for a run at which no process works; FileFormatError for a folder that is not one of a run."""
+    require_run(run_dir)
+    lock = FileLock(run_dir / RUN_LOCK)
+    if not lock.path.exists() or lock.take():
+        lock.free()
+        raise UsageError(f"The run in {run_dir} is not going on; tincture resume goes on with it.")

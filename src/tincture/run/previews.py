@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,6 +26,7 @@ from tincture.kinds.registry import find_kind
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.sampling import complete, generate
 from tincture.run.duration import DRAWING
+from tincture.run.preview_request import take_request
 from tincture.settings.drawing import Drawing
 from tincture.training.trainer import Trainer
 
@@ -35,10 +37,14 @@ MAX_AT_ONCE = 16
 class Previewer:
     """Draws previews every ``every`` steps, after the last step, even of a run that ends early, and before the first.
 
+    It also draws after a step during which ``request_preview`` was called for ``run_dir``; with an ``every`` of 0, only
+    then.
+
     Args:
         trainer: whose adapter is shown, with the weights to publish, and who emits that a preview is ready.
         prompts: one picture each, all with ``seed``.
         drawing: how.
+        run_dir: of the run.
         folder: pictures go to ``folder/NAME-STEP-N.png``, the sheet to ``folder/contact-sheet.png``.
         cards: get the first picture of each preview.
     """
@@ -49,20 +55,26 @@ class Previewer:
         prompts: Sequence[str],
         drawing: Drawing,
         seed: int,
+        run_dir: Path,
         folder: Path,
         every: int,
         cards: Cards | None = None,
     ) -> None:
         self.trainer, self.model, self.adapter = trainer, trainer.model, trainer.adapter
         self.prompts, self.drawing, self.seed = tuple(prompts), complete(drawing, trainer.model), seed
-        self.folder, self.every, self.cards = folder, every, cards
+        self.run_dir, self.folder, self.every, self.cards = run_dir, folder, every, cards
         self._rows: dict[int, list[NDArray[np.uint8]]] | None = None
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, RunStarted):
-            self._catch_up(event)
-        elif isinstance(event, StepEnd) and self._due(event):
-            self.draw(event.global_step)
+            if self.every:
+                self._catch_up(event)
+        elif isinstance(event, StepEnd):
+            asked = take_request(self.run_dir)  # also where they are due, so that they are drawn once
+            if self._due(event):
+                self.draw(event.global_step)
+            elif asked:
+                self._draw_as_asked(event.global_step)
         elif isinstance(event, RolledBack):
             self._forget_after(event.global_step)
 
@@ -86,7 +98,19 @@ class Previewer:
         if gone and self._earlier_rows():
             self._write_sheet()
 
+    def _draw_as_asked(self, global_step: int) -> None:
+        """A run for which no previews were planned may have no memory for them, and goes on without."""
+        try:
+            self.draw(global_step)
+        except torch.OutOfMemoryError:
+            warnings.warn(
+                f"There was not enough memory for previews at step {global_step}; the training goes on without them.",
+                stacklevel=2,
+            )
+
     def _due(self, event: RunStarted | StepEnd) -> bool:
+        if not self.every:
+            return False
         # A run that ends early was ended by one who watches it before this one does.
         return event.global_step % self.every == 0 or event.global_step == event.steps or bool(self.trainer.ending)
 

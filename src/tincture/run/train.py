@@ -286,8 +286,7 @@ def _run(
             states=Retention(settings.keep_states, settings.keep_states_every),
         )
     )
-    if settings.preview_every:
-        watchers.append(_previewer(run, folder))
+    watchers.append(_previewer(run, folder))
     watchers += [run.time_left, *callbacks]
     with shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)):
         interrupted = trainer.run(watchers, stop)
@@ -371,7 +370,7 @@ def _previewer(run: Components, folder: RunFolder) -> Previewer:
     prompts = preview_prompts(settings, run.dataset, run.trainer.data.prompt)
     seed, every = settings.preview_seed, settings.preview_every
     cards = Cards(run.model, run.adapter, folder.image_embeddings) if settings.preview_with_embedding else None
-    return Previewer(run.trainer, prompts, preview_drawing(settings), seed, folder.images, every, cards)
+    return Previewer(run.trainer, prompts, preview_drawing(settings), seed, folder.path, folder.images, every, cards)
 
 
 def _logs(settings: TrainSettings, workspace: Workspace) -> Path:

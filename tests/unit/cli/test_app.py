@@ -24,6 +24,7 @@ COMMANDS = (
     ["train", "embedding"],
     ["train", "hypernetwork"],
     ["resume"],
+    ["preview"],
     ["generate"],
     ["inspect"],
     ["convert"],

@@ -38,6 +38,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "preprocess: no such pictures": (["preprocess", "nix", "out"], "folder nix does not exist"),
     "convert: no such file": (["convert", "nix.pt", "out.safetensors"], "There is no file nix.pt"),
     "convert: an unknown model": (["convert", "embeddings/cat.pt", "o.pt", "--model", "nix"], "There is no model"),
+    "preview: a folder that is no run": (["preview", "pics"], "is not the folder of a run"),
     "inspect: no such file": (["inspect", "nix.pt"], "There is no file nix.pt"),
 }
 PROGRAM = """

@@ -8,14 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from tests.runs import RANDOM, Bench, OnStep, Recorder, csv_text, equal, last_state, trained
+from tincture import recipe
 from tincture.adapters.hypernetwork import create_hypernetwork
 from tincture.drawing.sheets import LABEL_HEIGHT, LABEL_WIDTH, contact_sheet
+from tincture.errors import FileFormatError, UsageError
 from tincture.events import PreviewReady
 from tincture.formats.picture_text import PictureParameters, parse_parameters
+from tincture.run import previews
 
 KINDS = ("embedding", "hypernetwork")
 PREVIEWS: dict[str, Any] = {
@@ -57,6 +61,43 @@ def test_previews_do_not_disturb_training(new_bench: Callable[[str], Bench], kin
     assert equal(trained(previewed.adapter_path), trained(without.adapter_path))
     assert equal(last_state(previewed.run_dir), last_state(without.run_dir))
     assert csv_text(previewed.run_dir) == csv_text(without.run_dir)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_previews_that_are_asked_for_do_not_disturb_training(new_bench: Callable[[str], Bench], kind: str) -> None:
+    settings = {**RANDOM, "steps": 5, "save_every": 2}
+    without = new_bench("without").train(kind, **settings)
+    bench, recorder = new_bench("with"), Recorder()
+
+    def ask() -> None:
+        (folder,) = bench.workspace.logs.glob("*/*")
+        for _ in range(2):  # counts once
+            recipe.preview(folder)
+
+    asking = [OnStep(2, ask), recorder]
+    asked = bench.train(kind, **settings, **{**PREVIEWS, "preview_every": 0}, callbacks=asking)
+    assert [event.global_step for event in recorder.of(PreviewReady)] == steps_of(asked.run_dir) == [3]
+    assert recorder.of(PreviewReady)[0].prompts == tuple(PREVIEWS["preview_prompts"])
+    assert equal(trained(asked.adapter_path), trained(without.adapter_path))
+    assert equal(last_state(asked.run_dir), last_state(without.run_dir))
+    assert csv_text(asked.run_dir) == csv_text(without.run_dir)
+    with pytest.raises(UsageError, match="is not going on; tincture resume"):
+        recipe.preview(asked.run_dir)
+    with pytest.raises(FileFormatError, match=r"it has no run\.json"):
+        recipe.preview(asked.run_dir.parent)
+
+
+def test_a_run_goes_on_without_previews_that_were_asked_for_where_memory_runs_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(previews, "generate", too_much)
+    asking = [OnStep(1, lambda: recipe.preview(next(bench.workspace.logs.glob("*/*"))))]
+    with pytest.warns(UserWarning, match="not enough memory for previews at step 2; the training goes on"):
+        result = bench.train("embedding", steps=3, callbacks=asking, **{**PREVIEWS, "preview_every": 0})
+    assert result.global_step == 3 and not result.interrupted
 
 
 def test_pictures_tell_how_they_were_made(bench: Bench) -> None:

@@ -134,6 +134,24 @@ def test_jobs_are_listed_by_state_and_page_by_page(client: TestClient) -> None:
     assert client.get(f"{V1}/jobs", params={"limit": 0}).status_code == 422
 
 
+def test_previews_can_be_asked_for_while_a_training_makes_steps(tmp_path: Path) -> None:
+    service = quick_service(tmp_path, pace_s=0.02)
+    client = TestClient(app_of(service))
+    waiting = submit(client)
+    refused = client.post(f"{V1}/jobs/{waiting}/preview")
+    assert refused.status_code == 409 and "only a training that is running draws previews" in refused.json()["detail"]
+    client.post(f"{V1}/jobs/{waiting}/cancel")
+    with started(service):
+        job = submit(client, steps=100_000)
+        until(lambda: client.get(f"{V1}/jobs/{job}").json()["global_step"] > 1)
+        assert client.post(f"{V1}/jobs/{job}/preview").json()["state"] == "running"
+        until(lambda: len(client.get(f"{V1}/jobs/{job}/previews").json()["previews"]) == 2)
+        prompts = [each["prompt"] for each in client.get(f"{V1}/jobs/{job}/previews").json()["previews"]]
+        assert prompts == ["a photo of cat", "a picture of cat"]
+        client.post(f"{V1}/jobs/{job}/cancel")
+    assert client.post(f"{V1}/jobs/nobody/preview").status_code == 404
+
+
 def test_a_waiting_job_gets_another_turn(client: TestClient) -> None:
     first, second, third = (submit(client) for _ in range(3))
     assert client.patch(f"{V1}/jobs/{third}", json={"before": second}).status_code == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,6 +80,7 @@ class JobEndpoints:
             ("pause", self.pause, "Pause a job"),
             ("resume", self.resume, "Go on with a paused job"),
             ("retry", self.retry, "Try a job again"),
+            ("preview", self.preview_now, "Draw previews now"),
         ):
             add(f"/jobs/{{job_id}}/{name}", endpoint, methods=["POST"], responses=change, summary=summary)
         add("/plan", self.plan, methods=["POST"], responses=documented(404), summary="Look at a training beforehand")
@@ -164,6 +166,10 @@ class JobEndpoints:
         """A failed or cancelled job waits for its turn again, and goes on where it stopped, if it saved anything."""
         return _answer(self._service.queue.retry(job_id))
 
+    def preview_now(self, job_id: str) -> JobAnswer:
+        """A running training draws previews after its present step; the weights that it trains stay the same."""
+        return _answer(self._service.queue.preview(job_id))
+
     async def plan(self, request: PlanRequest) -> Plan:
         """What a training would do: pictures, sizes, steps, memory, time. Nothing is written; it takes seconds."""
         settings = without_nulls(request.settings)
@@ -231,7 +237,11 @@ class JobEndpoints:
     ) -> Previews:
         """Preview pictures of a training, oldest first."""
         paths = self._service.queue.folder(job_id).previews()
-        listed = [Preview(name=p.name, step=_step(p), url=url("jobs", job_id, "previews", p.name)) for p in paths]
+        prompts = self._service.queue.folder(job_id).trace().prompts
+        listed = [
+            Preview(name=p.name, step=_step(p), prompt=_prompt(p, prompts), url=url("jobs", job_id, "previews", p.name))
+            for p in paths
+        ]
         if latest and listed:
             listed = [preview for preview in listed if preview.step == listed[-1].step]
         sheet = url("jobs", job_id, CONTACT_SHEET) if paths and _sheet(paths).is_file() else None
@@ -269,6 +279,13 @@ def _send(request: Request, path: Path) -> Response:
 
 def _sheet(paths: list[Path]) -> Path:
     return paths[-1].with_name(CONTACT_SHEET)
+
+
+def _prompt(path: Path, prompts: Sequence[str]) -> str:
+    """That of ``NAME-STEP-N.png``; empty where it is not known."""
+    with contextlib.suppress(ValueError, IndexError):
+        return prompts[int(path.stem.split("-")[-1])]
+    return ""
 
 
 def _step(path: Path) -> int:

@@ -150,6 +150,7 @@ class Preview(BaseModel):
 
     name: str
     step: int = Field(description="Step after which it was drawn.")
+    prompt: str = Field(description="What was drawn; empty for previews of workers that did not report it.")
     url: str
 
 

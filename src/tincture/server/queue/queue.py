@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tincture.errors import UsageError, shortened
+from tincture.run.preview_request import request_preview
 from tincture.server.errors import ConflictError, NotFoundError, QueueFullError
 from tincture.server.queue.folder import JobFolder
 from tincture.server.queue.jobs import FINISHED, JOB_KINDS, Job, JobKind, JobState, Wanted, check_priority
@@ -150,6 +151,16 @@ class JobQueue:
     def pause(self, job_id: str) -> Job:
         """As ``cancel``, but the job keeps its place, and ``resume`` lets it go on exactly where it stopped."""
         return self._stop(job_id, Wanted.PAUSED, JobState.PAUSED)
+
+    def preview(self, job_id: str) -> Job:
+        """A running training draws previews after its present step; ConflictError for others, and before its steps."""
+        job = self.store.get(job_id)
+        if job.state is not JobState.RUNNING or job.kind != "train":
+            raise ConflictError(f"The job {job.id} is {job.state}; only a training that is running draws previews.")
+        if job.run_dir is None:
+            raise ConflictError(f"The training {job.id} makes no steps yet; ask again when it does.")
+        request_preview(Path(job.run_dir))
+        return job
 
     def interrupt(self) -> list[Job]:
         """Every running job stops after its step, saves, and counts as done, as by the webui's button."""

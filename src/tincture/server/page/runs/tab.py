@@ -55,9 +55,11 @@ WHICH: Mapping[str, tuple[JobState, ...]] = {
     "Active": (JobState.RUNNING, JobState.QUEUED, JobState.PAUSED),
     "Ended": (JobState.DONE, JobState.FAILED, JobState.CANCELLED),
 }
+PREVIEW_NOW = "Preview now"
 WAITING, RUNNING, PAUSED = JobState.QUEUED, JobState.RUNNING, JobState.PAUSED
 # label, in which states it is offered, what it asks of the service
 ACTIONS: tuple[tuple[str, frozenset[JobState], Callable[[Service, Job], object]], ...] = (
+    (PREVIEW_NOW, frozenset({RUNNING}), lambda service, job: service.queue.preview(job.id)),
     ("Pause", frozenset({RUNNING, WAITING}), lambda service, job: service.queue.pause(job.id)),
     ("Resume", frozenset({PAUSED}), lambda service, job: service.queue.resume(job.id)),
     ("Retry", frozenset({JobState.FAILED, JobState.CANCELLED}), lambda service, job: service.queue.retry(job.id)),
@@ -88,6 +90,8 @@ def build(service: Service, ways: Ways) -> None:
     def act_and_refresh(label: str, shown: str, *given: Any) -> dict[Any, Any]:
         try:
             act(service, label, shown)
+            if label == PREVIEW_NOW:
+                gr.Info("Previews are drawn after the present step.", duration=4)
         except TinctureError as error:
             gr.Warning(escape(error))
         return refresh(*given)
@@ -258,7 +262,7 @@ def _add_nothing(tab: RunsTab, updates: _Updates) -> None:
 def _add_run(service: Service, tab: RunsTab, request: _Request, updates: _Updates, job: Job, trace: Trace) -> None:
     updates.add(tab.head, "head", view.head(job, trace))
     for label, states, _ in ACTIONS:
-        offered = job.state in states and job.wanted is None
+        offered = job.state in states and job.wanted is None and (label != PREVIEW_NOW or job.run_dir is not None)
         _add_visible(tab.buttons[label], label, offered, updates)
     served = served_folders(service.workspace, service.state_dir)
     updates.add(tab.ways, "ways", leading_on(job, trace, served))
