@@ -39,6 +39,8 @@ def test_example_trains(
     else:
         kind = Hypernetwork
         created = recipe.create_hypernetwork(settings.name, workspace=workspace, model="tiny", activation_func="relu")
+    for other in settings.others:
+        recipe.create(other.kind, other.name, workspace=workspace, model="tiny", activation_func="relu")
     before = kind.load(created).state_dict()
 
     plan = recipe.plan(settings, workspace)
@@ -53,5 +55,6 @@ def test_example_trains(
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_commands_in_its_comments_fit_the_example(path: Path) -> None:
     text, settings = path.read_text(encoding="utf-8"), TrainSettings.from_toml(path)
-    assert f"#   tincture create {settings.kind} {settings.name} " in text
+    for kind, name in settings.adapters:
+        assert f"#   tincture create {kind} {name} " in text
     assert f"#   tincture train --config examples/{path.name}\n" in text

@@ -14,13 +14,13 @@ from tincture.events import Callback
 from tincture.run import presence
 from tincture.run.presence import find_adapter
 from tincture.run.preview_request import request_preview
+from tincture.run.result import RunResult
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
 if TYPE_CHECKING:
     from tincture.run.create import create_embedding, create_hypernetwork
     from tincture.run.duration import Timing
-    from tincture.run.train import RunResult
 
 __all__ = [
     "RunResult",
@@ -99,8 +99,4 @@ def __getattr__(name: str) -> Any:
         from tincture.run import create as creation
 
         return getattr(creation, name)
-    if name == "RunResult":
-        from tincture.run import train as training
-
-        return training.RunResult
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

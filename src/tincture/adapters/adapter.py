@@ -50,6 +50,18 @@ class Adapter(Protocol):
     provenance: dict[str, Any]
     trains_text: bool
 
+    @property
+    def word(self) -> str:
+        """What takes the place of [name] in prompts: its name."""
+        return self.name
+
+    def members(self) -> Sequence[Adapter]:
+        """The adapters, each with a file of its own, that are trained by way of this one: itself, unless it joins some.
+
+        They count their steps together. Their parameters are this one's, in the same order.
+        """
+        return (self,)
+
     # --- making, and acting ------------------------------------------------------------------------------------------
 
     @classmethod

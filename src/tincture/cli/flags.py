@@ -22,7 +22,7 @@ def flag(spec: FieldSpec, *, hidden: bool = False, ranged: bool = False) -> insp
     Args:
         ranged: whether the command line itself refuses a number out of the setting's bounds.
     """
-    name = f"--{spec.name.replace('_', '-')}"
+    name = f"--{(spec.alias or spec.name).replace('_', '-')}"
     names = [f"{name}/--no-{name[2:]}"] if spec.type is bool else [name]
     if spec.repeated and spec.type is str and name.endswith("s"):
         names.append(name.removesuffix("s"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +21,7 @@ from tincture.settings.train import FIELDS, TrainSettings
 from tincture.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tincture.run.train import RunResult
+    from tincture.run.result import RunResult
 
 Config = Annotated[Path | None, typer.Option(help="Run file (TOML) with settings; flags win over it.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the settings and the plan of the run, and stop.")]
@@ -207,22 +206,13 @@ def _plan_value(value: Any) -> str:
 
 
 def _finish(session: Session, result: RunResult) -> None:
-    shown = {
-        "adapter_path": str(result.adapter_path),
-        "run_dir": str(result.run_dir),
-        "global_step": result.global_step,
-        "loss": result.loss if math.isfinite(result.loss) else None,  # JSON has no NaN
-        "interrupted": result.interrupted,
-        "ending": result.ending,
-        "seconds": result.seconds,
-        "overflows": result.overflows,
-        "divergences": result.divergences,
-        **({"best_path": str(result.best_path)} if result.best_path else {}),
-    }
-    text = f"{result.adapter_path}\nstep {result.global_step}, loss {result.loss:.4f}, {result.seconds:.1f} s"
+    paths = [result.adapter_path, *(other.adapter_path for other in result.companions)]
+    made = f"step {result.global_step}, loss {result.loss:.4f}, {result.seconds:.1f} s"
+    text = "\n".join([*map(str, paths), made])
     rejected = f"\n{_rejected(result)}" if result.overflows or result.divergences else ""
-    best = f"\nbest by validation: {result.best_path}" if result.best_path else ""
-    session.show(shown, f"{text}{rejected}{best}\nrun folder: {result.run_dir}")
+    found = [path for path in (result.best_path, *(other.best_path for other in result.companions)) if path]
+    best = "".join(f"\nbest by validation: {path}" for path in found)
+    session.show(result.to_dict(), f"{text}{rejected}{best}\nrun folder: {result.run_dir}")
     if result.ending:
         session.say(f"ended early: {result.ending}")
     if result.interrupted:

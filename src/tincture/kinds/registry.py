@@ -140,15 +140,7 @@ class AdapterKind:
 
     def faults(self, values: Mapping[str, Any]) -> list[str]:
         """What is wrong with the settings of a run of this kind, as words that name them."""
-        faults, attention = list(self.check(values)), values.get("attention_mask_weight")
-        if attention and not self.has_word:
-            faults.append(
-                f"attention_mask_weight is {attention}, but {self.one} has no name in the prompt whose attention could "
-                "be held to a mask; leave it out, or use masks by use_weight"
-            )
-        if values.get("preview_with_embedding") and not self.has_card:
-            faults.append(f"preview_with_embedding is on, but a picture has no place for {self.one}; leave it out")
-        return faults
+        return faults_of([self], values)
 
 
 _registered: dict[str, AdapterKind] = {}
@@ -206,6 +198,26 @@ def tagged_kinds() -> dict[str, AdapterKind]:
 def any_of(words: Sequence[str]) -> str:
     """``a, b or c``."""
     return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+
+
+def faults_of(trained: Sequence[AdapterKind], values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the settings of a run of adapters of these kinds, as words that name them."""
+    faults = [fault for kind in {kind.name: kind for kind in trained}.values() for fault in kind.check(values)]
+    named = any_of(list(dict.fromkeys(kind.one for kind in trained)))
+    attention, words = values.get("attention_mask_weight"), sum(kind.has_word for kind in trained)
+    if attention and not words:
+        faults.append(
+            f"attention_mask_weight is {attention}, but {named} has no name in the prompt whose attention could be "
+            "held to a mask; leave it out, or use masks by use_weight"
+        )
+    if attention and words > 1:
+        faults.append(
+            f"attention_mask_weight is {attention}, but {words} adapters with a name in the prompt are trained "
+            "together, and a mask does not say whose it is; leave it out, or train them one by one"
+        )
+    if values.get("preview_with_embedding") and not any(kind.has_card for kind in trained):
+        faults.append(f"preview_with_embedding is on, but a picture has no place for {named}; leave it out")
+    return faults
 
 
 def for_each(text_of: Callable[[AdapterKind], str]) -> str:

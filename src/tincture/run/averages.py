@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tincture.adapters.adapter import Adapter, adapter_class
 from tincture.adapters.averaged import BESIDE, WEIGHTS, Averaged
+from tincture.adapters.joint import MEMBER, joined
 from tincture.errors import TinctureError, UsageError
 from tincture.kinds.registry import find_kind
 from tincture.settings.schedule import Schedule
@@ -15,12 +16,13 @@ from tincture.workspace import path_beside
 
 
 def averaged(settings: TrainSettings, adapter: Adapter) -> Adapter:
-    """The adapter, with averages of its weights if the settings ask for them."""
-    adapter.provenance.pop(WEIGHTS, None)  # what it held before the run
+    """The adapter, with averages of its weights if the settings ask for them; of several, each with its own."""
+    for member in adapter.members():
+        member.provenance.pop(WEIGHTS, None)  # what it held before the run
     if not settings.ema:
         return adapter
-    decay = Schedule.parse(settings.ema, settings.steps)
-    return Averaged(adapter, decay.at, warmup=settings.ema_warmup, publish=settings.ema_publish)
+    decay, publish = Schedule.parse(settings.ema, settings.steps), settings.ema_publish
+    return joined([Averaged(one, decay.at, warmup=settings.ema_warmup, publish=publish) for one in adapter.members()])
 
 
 def check_beside(settings: TrainSettings, adapter: Adapter, path: Path) -> None:
@@ -45,9 +47,10 @@ def belongs_to(adapter: Adapter, beside: Path) -> bool:
         found = adapter_class(find_kind(adapter.kind)).load(beside).provenance
     except TinctureError:
         return False
-    settings = found.get("settings")
+    settings, own = found.get("settings"), found.get(MEMBER)
     names = (adapter.name, f"{adapter.name}{beside.suffix}")  # as it was asked for, with or without the file's ending
-    return WEIGHTS in found and isinstance(settings, dict) and settings.get("name") in names
+    asked = own if isinstance(own, dict) else settings
+    return WEIGHTS in found and isinstance(asked, dict) and asked.get("name") in names
 
 
 def planned(settings: TrainSettings, adapter: Adapter, path: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ import torch
 
 from tincture.adapters.adapter import Adapter, adapter_class
 from tincture.adapters.embedding_database import usable_embeddings
+from tincture.adapters.joint import joined
 from tincture.data.dataset import PictureDataset
 from tincture.data.decoded import PIXEL_MEMORY
 from tincture.data.latent_files import LatentFiles
@@ -42,6 +43,7 @@ from tincture.run.duration import TimeLeft
 from tincture.run.grids import make_grid, measured, validation_prompts
 from tincture.run.memory.estimate import MemoryEstimator
 from tincture.run.memory.fit import available_memory, fit, shortage_explained
+from tincture.run.naming import require_named
 from tincture.run.split import Sides, load_sides
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer
 from tincture.settings.train import TrainSettings
@@ -120,7 +122,7 @@ def prepare(
             adapter.to(model.device)
         # Only now: some, such as Adagrad, make their state at once, on the device where the parameters are.
         optimizer = make_optimizer(settings, adapter)
-        further = validation_prompts(settings, adapter.name, sides.validation, lines)
+        further = validation_prompts(settings, adapter.word, sides.validation, lines)
         known = known_prompts(settings, model, adapter, dataset, lines, further)
         model.placement.keep = frozenset({DENOISER} if known else {DENOISER, TEXT_ENCODERS})
         encoded = encode(settings, model, dataset, emit, files)
@@ -129,7 +131,7 @@ def prepare(
         adapter = averaged(settings, adapter)
     for remark in files.remarks() if files else ():
         warnings.warn(remark, stacklevel=2)
-    data = training_data(settings, adapter.name, dataset, encoded, lines)
+    data = training_data(settings, adapter.word, dataset, encoded, lines)
     trainer = make_trainer(settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=loss)
     return Components(settings, model, adapter, sides, lines, trainer, grids, estimator, time_left)
 
@@ -150,8 +152,8 @@ def _grids(
     chosen = sides.validation.part(samples)
     encoded = encode(settings, model, chosen, emit, files)
     return (
-        make_grid(settings, adapter.name, chosen, encoded, lines),
-        make_grid(settings, adapter.name, sides.training, trained, lines),
+        make_grid(settings, adapter.word, chosen, encoded, lines),
+        make_grid(settings, adapter.word, sides.training, trained, lines),
     )
 
 
@@ -209,6 +211,12 @@ def place(model: DiffusionModel, settings: TrainSettings, workspace: Workspace, 
     return model
 
 
+def load_members(settings: TrainSettings, paths: Sequence[Path]) -> Adapter:
+    """What a run trains: the adapter in the first of ``paths``, together with those in the others."""
+    given = zip(settings.adapters, paths, strict=True)
+    return joined([load_adapter(kind, path, path.stem) for (kind, _), path in given])
+
+
 def load_adapter(kind: str, path: Path, name: str) -> Adapter:
     """The adapter in ``path``, called ``name``: as in the webui its file's name counts, not what stands in the file."""
     adapter = adapter_class(find_kind(kind)).load(path)
@@ -255,4 +263,5 @@ def check(
     if settings.clip_skip > model.text.layers:
         raise UsageError(f"--clip-skip is {settings.clip_skip}, but the text encoder has {model.text.layers} layers.")
     adapter.check_run(settings.to_dict(), model, lines)
+    require_named(settings, model, adapter, lines, dataset)
     require_masks(settings, dataset)

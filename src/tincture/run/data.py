@@ -94,8 +94,24 @@ def _buckets(settings: TrainSettings, area: int, stride: int) -> Buckets:
 
 
 def load_template(settings: TrainSettings, workspace: Workspace) -> list[str]:
-    """The lines of the prompt template; UsageError when there is no such template."""
-    return captions.load_template(settings.template, workspace.templates)
+    """The lines of the prompt template; UsageError when there is no such template.
+
+    Where adapters that are trained together have templates of their own, lines of all take turns, so that each template
+    is used alike; in those lines, [name] is the name of their owner already.
+    """
+    templates = [captions.load_template(settings.template, workspace.templates)]
+    for other in settings.others:
+        if other.template:
+            name = workspace.find_adapter(other.kind, other.name).stem
+            lines = captions.load_template(other.template, workspace.templates)
+            templates.append([line.replace(captions.NAME, name) for line in lines])
+    longest = max(map(len, templates))
+    return [lines[number % len(lines)] for number in range(longest) for lines in templates]
+
+
+def turns(settings: TrainSettings) -> int:
+    """How many templates there are, whose lines take turns."""
+    return 1 + sum(bool(other.template) for other in settings.others)
 
 
 @dataclass(frozen=True)
@@ -139,7 +155,7 @@ def training_data(
     """What the steps of a run draw from.
 
     Args:
-        name: of the adapter, which takes the place of [name].
+        name: what takes the place of [name].
         lines: of the prompt template.
     """
     return TrainingData(

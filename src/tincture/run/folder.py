@@ -3,6 +3,7 @@
 run.json                    settings and what else a resume needs
 settings-DATE-TIME.json     the webui's settings file
 start.pt                    the adapter as it was before the first step (or .safetensors, as its file has it)
+start-2.pt ...              the same of those that are trained together with it
 state/step-NUMBER.pt        training states
 embeddings/ hypernetworks/  copies of the adapter, NAME-STEP.pt, and the best by validation, NAME-best.pt
 images/                     previews and their contact sheet
@@ -18,20 +19,23 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
+from tincture.adapters.adapter import Adapter
 from tincture.errors import DivergedError, FileFormatError, StorageError
 from tincture.events import CheckpointSaved, Event, RolledBack, RunEnded, RunStarted, Stage, StepEnd
 from tincture.formats.files import write_text
 from tincture.kinds.registry import find_kind
 from tincture.run.duration import SAVING
+from tincture.run.result import COMPANIONS
+from tincture.settings.train import TrainSettings
 from tincture.training.checkpoint import TWO_STATES, Retention, save_state
 from tincture.training.trainer import Trainer
-from tincture.workspace import ADAPTER_SUFFIX, copy_name, parse_copy_name
+from tincture.workspace import ADAPTER_SUFFIX, parse_copy_name
 
 ALL = Retention(0)
 RECORD = "run.json"
@@ -41,11 +45,18 @@ _RECORDED = {"settings", "root", "adapter_path", "model_hash", "data_hash", "tem
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run; ``suffix`` is that of the adapter's file, which its copies are like."""
+    """Paths of one run, as one of its adapters sees them.
+
+    Attributes:
+        kind: of the adapter.
+        suffix: of the adapter's file, which its copies are like.
+        number: of the adapter among those that are trained together.
+    """
 
     path: Path
     kind: str
     suffix: str = ADAPTER_SUFFIX
+    number: int = 0
 
     @classmethod
     def create(cls, logs: Path, kind: str, name: str, suffix: str = ADAPTER_SUFFIX) -> RunFolder:
@@ -58,13 +69,20 @@ class RunFolder:
         # Made and not merely chosen: a run that begins at the same moment takes the next number.
         return cls(next(path for path in _numbered(day / name) if _made(path)), kind, suffix)
 
+    def of_each(self, settings: TrainSettings, paths: Sequence[Path]) -> list[RunFolder]:
+        """The same folder as each of the run's adapters sees it, whose files are ``paths``."""
+        return [
+            RunFolder(self.path, kind, path.suffix, number)
+            for number, ((kind, _), path) in enumerate(zip(settings.adapters, paths, strict=True))
+        ]
+
     @property
     def record(self) -> Path:
         return self.path / RECORD
 
     @property
     def start(self) -> Path:
-        return self.path / f"start{self.suffix}"
+        return self.path / f"start{f'-{self.number + 1}' if self.number else ''}{self.suffix}"
 
     @property
     def states(self) -> Path:
@@ -132,6 +150,20 @@ def _checksum(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+def noted_of_each(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a record says of each adapter of its run: ``adapter_path`` and ``adapter_digests``, the first's first."""
+    return [record, *record.get(COMPANIONS, ())]
+
+
+def with_noted(record: Mapping[str, Any], number: int, noted: Mapping[str, Any]) -> dict[str, Any]:
+    """A record that says ``noted`` of the adapter of that number."""
+    if number == 0:
+        return {**record, **noted}
+    others = list(record[COMPANIONS])
+    others[number - 1] = {**others[number - 1], **noted}
+    return {**record, COMPANIONS: others}
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """What ``run.json`` in ``folder`` says, without its checksum.
 
@@ -166,8 +198,9 @@ class Checkpointer:
     """Saves adapter copies and training states every ``every`` steps (0: only at the end), and the adapter at the end.
 
     Args:
-        save: writes all files that belong to an adapter's path, with their provenance; gives their paths.
-        adapter_path: where the finished adapter goes.
+        folders: the run's, as each of its adapters sees it.
+        save_copies: writes a copy of each adapter; gives the paths of all files.
+        save_finished: the same of the finished adapters.
         copies: which copies stay.
         states: which states stay.
     """
@@ -175,15 +208,16 @@ class Checkpointer:
     def __init__(
         self,
         trainer: Trainer,
-        folder: RunFolder,
-        adapter_path: Path,
+        folders: Sequence[RunFolder],
         every: int,
-        save: Callable[[Path], list[Path]],
+        save_copies: Callable[[], list[Path]],
+        save_finished: Callable[[], list[Path]],
         *,
         copies: Retention = ALL,
         states: Retention = TWO_STATES,
     ) -> None:
-        self.trainer, self.folder, self.adapter_path, self.every, self.save = trainer, folder, adapter_path, every, save
+        self.trainer, self.folders, self.every = trainer, folders, every
+        self.save_copies, self.save_finished = save_copies, save_finished
         self.copies, self.states = copies, states
 
     def on_event(self, event: Event) -> None:
@@ -198,31 +232,31 @@ class Checkpointer:
             self._save_state()
         elif isinstance(event, StepEnd):
             self._check()
-            self._save_adapter(
-                self.folder.copies / (copy_name(self.trainer.adapter.name, event.global_step) + self.folder.suffix)
-            )
+            self._note_saved(self.save_copies())
             self._save_state()
-            self._drop_copies()
+            for member, folder in zip(self.trainer.adapter.members(), self.folders, strict=True):
+                self._drop_copies(member, folder)
         elif isinstance(event, RunEnded):
             self._check()
             # The state first: if the adapter cannot be written, a resume still can write it.
             self._save_state()
-            self._save_adapter(self.adapter_path)
+            self._note_saved(self.save_finished())
 
     def _save_state(self) -> None:
-        save_state(self.trainer, self.folder.states, self.states)
+        save_state(self.trainer, self.folders[0].states, self.states)
 
-    def _save_adapter(self, path: Path) -> None:
-        for written in self.save(path):
+    def _note_saved(self, paths: Sequence[Path]) -> None:
+        for written in paths:
             self.trainer.emit(CheckpointSaved(self.trainer.global_step, written))
 
-    def _drop_copies(self) -> None:
-        by_step: dict[int, list[Path]] = {}
-        names = {adapter.name for adapter in self.trainer.adapter.files().values()}
-        for path in self.folder.copies.glob(f"*{self.folder.suffix}"):
+    def _drop_copies(self, member: Adapter, folder: RunFolder) -> None:
+        by_step: dict[int, list[Path]] = {}  # of the run: it is the adapter's own that its copies are named by
+        before = member.step - self.trainer.global_step
+        names = {adapter.name for adapter in member.files().values()}
+        for path in folder.copies.glob(f"*{folder.suffix}"):
             parsed = parse_copy_name(path.stem)
             if parsed is not None and parsed[0] in names:
-                by_step.setdefault(parsed[1], []).append(path)
+                by_step.setdefault(parsed[1] - before, []).append(path)
         for path in (path for step in self.copies.dropped(by_step) for path in by_step[step]):
             path.unlink(missing_ok=True)
             path.with_name(f"{path.name}.optim").unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tincture.data import captions
 from tincture.data.dataset import PictureDataset
-from tincture.run.data import Encoded
+from tincture.run.data import Encoded, turns
 from tincture.run.split import Sides
 from tincture.settings.train import TrainSettings
 from tincture.training.validation import Example, Grid, is_due
@@ -22,20 +22,21 @@ def make_grid(
     """What is measured of one side, see ``measured``.
 
     Args:
-        name: of the adapter.
+        name: what takes the place of [name].
         encoded: all pictures of the data set.
         lines: of the prompt template.
     """
     latents, weights, time_ids = encoded.latents, encoded.weights, encoded.time_ids
+    chosen = measured(settings, dataset)
     examples = [
         Example(
             latents.means[index],
-            _prompt(dataset[index].caption, name, lines),
+            prompt,
             dataset.content(dataset[index]),
             None if weights is None else weights[index],
             None if time_ids is None else time_ids[index],
         )
-        for index in measured(settings, dataset)
+        for index, prompt in zip(chosen, validation_prompts(settings, name, dataset, lines), strict=True)
     ]
     return Grid(examples, settings.validation_bands, at_once(settings))
 
@@ -55,10 +56,14 @@ def at_once(settings: TrainSettings) -> int:
 def validation_prompts(
     settings: TrainSettings, name: str, validation: PictureDataset | None, lines: Sequence[str]
 ) -> list[str]:
-    """Prompts of pictures for validation."""
+    """Prompts of the pictures that are measured of one side; where there are several templates, these take turns."""
     if validation is None:
         return []
-    return [_prompt(validation[index].caption, name, lines) for index in measured(settings, validation)]
+    count = turns(settings)
+    return [
+        _prompt(validation[index].caption, name, lines[number % count :: count])
+        for number, index in enumerate(measured(settings, validation))
+    ]
 
 
 def _prompt(caption: str, name: str, lines: Sequence[str]) -> str:

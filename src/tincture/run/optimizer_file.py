@@ -46,12 +46,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, adapter: Adapter, path: Pat
     if found is None:
         return False
     name, state = found
+    if name == type(optimizer).__name__ and state.get("state") == {}:
+        return False  # of a file whose weights no step has changed
     order = _order(optimizer, adapter.parameters())
     if name != type(optimizer).__name__ or not _fits(optimizer, order, state):
         warnings.warn(f"{path}.optim holds the state of another optimizer and is not used.", stacklevel=2)
         return False
+    now = optimizer.state_dict()
     states = {at: state["state"][number] for number, at in enumerate(order)}
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    optimizer.load_state_dict({**now, "state": {**now["state"], **states}})  # others' may be there already
     return True
 
 

@@ -24,7 +24,7 @@ from tincture.errors import BusyError, FileFormatError, TinctureError, UsageErro
 from tincture.formats.file_lock import FileLock
 from tincture.run.averages import belongs_to
 from tincture.run.components import load_adapter
-from tincture.run.folder import RunFolder, read_record, write_record
+from tincture.run.folder import RunFolder, noted_of_each, read_record, with_noted, write_record
 from tincture.run.presence import RUN_LOCK
 from tincture.workspace import copy_name, path_beside
 
@@ -54,6 +54,28 @@ class TrainingLock:
     def close(self) -> None:
         """Gives it back."""
         self._lock.free(remove=True)
+
+
+class AdapterLocks:
+    """As ``TrainingLock``, of several adapters: all are held, or none.
+
+    They are taken in an order of their own, so that of two trainings of the same adapters one gets all of them.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        with contextlib.ExitStack() as taken:
+            ordered = sorted(paths, key=lambda path: str(path.resolve()))
+            self._locks = [taken.enter_context(contextlib.closing(adapter_lock(path))) for path in ordered]
+            self._held = taken.pop_all()
+
+    def name_run(self, run_dir: Path | None) -> None:
+        """Notes the run that they are held for."""
+        for lock in self._locks:
+            lock.name_run(run_dir)
+
+    def close(self) -> None:
+        """Gives them back."""
+        self._held.close()
 
 
 def adapter_lock(path: Path) -> TrainingLock:
@@ -96,18 +118,19 @@ def noted(folder: RunFolder, adapter: Adapter) -> Iterator[None]:
     resume knows either as its own. Runs of before such notes stay without.
     """
     record = read_record(folder.path)
-    if "adapter_digests" not in record:
+    before = noted_of_each(record)[folder.number].get("adapter_digests")
+    if before is None:
         yield
         return
     new = adapter_digest(adapter)
-    write_record(folder.path, {**record, "adapter_digests": [*record["adapter_digests"], new]})
+    write_record(folder.path, with_noted(record, folder.number, {"adapter_digests": [*before, new]}))
     yield
-    write_record(folder.path, {**record, "adapter_digests": [new]})
+    write_record(folder.path, with_noted(record, folder.number, {"adapter_digests": [new]}))
 
 
-def is_own(adapter: Adapter, record: Mapping[str, Any]) -> bool:
+def is_own(adapter: Adapter, folder: RunFolder, record: Mapping[str, Any]) -> bool:
     """Whether an adapter is what the run of ``record`` left in its file; so it is where the run took no notes."""
-    known = record.get("adapter_digests")
+    known = noted_of_each(record)[folder.number].get("adapter_digests")
     return known is None or adapter_digest(adapter) in known
 
 
@@ -115,7 +138,7 @@ def refuse_foreign(folder: RunFolder, path: Path, saved: int, record: Mapping[st
     """Makes sure that the adapter in ``path`` is what the run left there, so that no other's work would be lost.
 
     Args:
-        saved: steps of the run's newest state.
+        saved: steps that the adapter has in the run's newest state.
 
     Raises:
         UsageError: it is not.
@@ -125,7 +148,7 @@ def refuse_foreign(folder: RunFolder, path: Path, saved: int, record: Mapping[st
         adapter = load_adapter(folder.kind, path, path.stem)
     except FileFormatError as error:
         raise FileFormatError(f"{error} Move it away to resume all the same.") from error
-    own = is_own(adapter, record)
+    own = is_own(adapter, folder, record)
     if own and "adapter_digests" in record:
         return
     if adapter.step > saved:
@@ -179,5 +202,5 @@ def _left_there(folder: RunFolder, path: Path) -> bool:
     if "adapter_digests" not in record:
         return True
     with contextlib.suppress(TinctureError):
-        return is_own(load_adapter(folder.kind, path, path.stem), record)
+        return is_own(load_adapter(folder.kind, path, path.stem), folder, record)
     return False

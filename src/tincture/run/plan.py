@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,15 @@ from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import PRECISIONS, resolve_device
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.threads import computing_threads
-from tincture.run.averages import check_beside
 from tincture.run.averages import planned as planned_averages
-from tincture.run.best import best_path, require_place
-from tincture.run.components import check, check_steps, fit_memory, load_adapter, load_base, place
+from tincture.run.best import best_path, check_places
+from tincture.run.components import check, check_steps, fit_memory, load_base, load_members, place
 from tincture.run.data import load_template, mask_remarks, open_latents
 from tincture.run.duration import Timing
 from tincture.run.grids import validation_plan
 from tincture.run.losses import loss_words
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
-from tincture.run.presence import find_adapter
+from tincture.run.presence import find_adapters
 from tincture.run.split import Sides, load_sides
 from tincture.run.timing import RunTimes, Workload, planned_duration
 from tincture.run.trainer import make_optimizer
@@ -46,11 +45,10 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
         OutOfMemoryError: the run does not fit into what ``vram`` says.
     """
     settings = settings.resolved()
-    path = find_adapter(settings, workspace)
-    adapter = load_adapter(settings.kind, path, path.stem)
+    paths = find_adapters(settings, workspace)
+    adapter = load_members(settings, paths)
     make_optimizer(settings, adapter)  # as what follows, it refuses what train would refuse
-    check_beside(settings, adapter, path)
-    require_place(settings, path)
+    check_places(settings, adapter, paths)
     device = resolve_device(settings.device)
     model = load_base(settings, workspace, stay=True)
     files = open_latents(settings, model, device)
@@ -87,9 +85,10 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
         "steps": remaining,
         "epochs": round(remaining * settings.gradient_accumulation_steps / batches.micro_batches_per_epoch, 2),
         "trained_numbers": trained,
+        **({"trained_together": together} if (together := list(_together(settings, adapter))) else {}),
         "memory_mib": _mib(estimator.estimate(settings)),
-        **_validation(settings, sides, adapter, path),
-        **({"averages": averages} if (averages := planned_averages(settings, adapter, path)) else {}),
+        **_validation(settings, sides, adapter, paths),
+        **({"averages": averages} if (averages := _averages(settings, adapter, paths)) else {}),
         "loss": loss_words(settings),
         "on_divergence": _on_divergence(settings),
         **({"chosen_for_memory": dict(fitted.chosen)} if fitted else {}),
@@ -119,9 +118,24 @@ def _prepared(work: Workload, workspace: Workspace) -> DiffusionModel:
     return place(model, work.settings, workspace, work.device)
 
 
-def _validation(settings: TrainSettings, sides: Sides, adapter: Adapter, path: Path) -> dict[str, Any]:
+def _validation(settings: TrainSettings, sides: Sides, adapter: Adapter, paths: Sequence[Path]) -> dict[str, Any]:
     planned = validation_plan(settings, sides, adapter.step)
-    return {"validation": {**planned, "best_path": str(best_path(path))}} if planned else {}
+    best, *others = [str(best_path(path)) for path in paths]
+    more = {"best_paths_of_companions": others} if others else {}
+    return {"validation": {**planned, "best_path": best, **more}} if planned else {}
+
+
+def _averages(settings: TrainSettings, adapter: Adapter, paths: Sequence[Path]) -> dict[str, str]:
+    members = zip(adapter.members(), paths, strict=True)
+    return {file: weights for one, path in members for file, weights in planned_averages(settings, one, path).items()}
+
+
+def _together(settings: TrainSettings, adapter: Adapter) -> Iterator[str]:
+    """Each of several adapters in words: which it is, how many numbers of it are trained, at what rate."""
+    rates = [settings.learning_rate, *(other.rate for other in settings.others)]
+    for member, rate in zip(adapter.members(), rates, strict=True) if settings.others else ():
+        numbers = sum(parameter.numel() for parameter in member.parameters())
+        yield f"{member.kind} {member.name}: {numbers:,} numbers from step {member.step} on, rate {rate}"
 
 
 def _on_divergence(settings: TrainSettings) -> str:

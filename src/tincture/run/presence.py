@@ -27,10 +27,27 @@ RUN_LOCK = ".lock"
 
 def find_adapter(settings: TrainSettings, workspace: Workspace) -> Path:
     """The file of the adapter to train; UsageError says how to create one."""
+    return _find_adapter(settings.kind, settings.name, workspace)
+
+
+def find_adapters(settings: TrainSettings, workspace: Workspace) -> list[Path]:
+    """The same of all that are trained together, the run's own first; UsageError names every one that is not there."""
+    paths, faults = [], []
+    for kind, name in settings.adapters:
+        try:
+            paths.append(_find_adapter(kind, name, workspace))
+        except UsageError as error:
+            faults.append(error.sentence)
+    if faults:
+        raise UsageError(" ".join(faults))
+    return paths
+
+
+def _find_adapter(kind: str, name: str, workspace: Workspace) -> Path:
     try:
-        return workspace.find_adapter(settings.kind, settings.name)
+        return workspace.find_adapter(kind, name)
     except UsageError as error:
-        raise UsageError(f"{error} Create it first: tincture create {settings.kind} {settings.name!r}.") from None
+        raise UsageError(f"{error} Create it first: tincture create {kind} {name!r}.") from None
 
 
 def require_training(settings: TrainSettings, workspace: Workspace) -> None:
@@ -39,12 +56,13 @@ def require_training(settings: TrainSettings, workspace: Workspace) -> None:
     Raises:
         UsageError, ModelError, DataError: as the training itself.
     """
-    find_adapter(settings, workspace)
+    find_adapters(settings, workspace)
     require_model(settings.model, settings.vae, workspace)
     for folder in (*settings.folders, *settings.validation_folders):
         require_folder(Source.parse(folder).folder)
-    if settings.template:
-        load_template(settings.template, workspace.templates)
+    for template in (settings.template, *(other.template for other in settings.others)):
+        if template:
+            load_template(template, workspace.templates)
     if settings.masks:
         MaskFinder(settings.masks)
 

@@ -46,7 +46,7 @@ class Previewer:
         drawing: how.
         run_dir: of the run.
         folder: pictures go to ``folder/NAME-STEP-N.png``, the sheet to ``folder/contact-sheet.png``.
-        cards: get the first picture of each preview.
+        cards: each gets the first picture of each preview.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Previewer:
         run_dir: Path,
         folder: Path,
         every: int,
-        cards: Cards | None = None,
+        cards: Sequence[Cards] = (),
     ) -> None:
         self.trainer, self.model, self.adapter = trainer, trainer.model, trainer.adapter
         self.prompts, self.drawing, self.seed = tuple(prompts), complete(drawing, trainer.model), seed
@@ -92,7 +92,7 @@ class Previewer:
         """Previews of steps that the run went back from show what it is no more."""
         gone = [step for step in self._steps_on_disk() if step > global_step]
         for step in gone:
-            for path in (*self._paths(step), *([self.cards.path(step)] if self.cards else ())):
+            for path in (*self._paths(step), *(card.path(step) for card in self.cards)):
                 path.unlink(missing_ok=True)
         self._rows = None
         if gone and self._earlier_rows():
@@ -144,16 +144,16 @@ class Previewer:
 
     def _text(self, prompt: str, more: Mapping[str, object]) -> str:
         name, short_hash = self.model.name, self.model.hash
-        key = find_kind(self.adapter.published().kind).picture_key
-        extra = {key: self.adapter.name, **more} if key else more
+        keys = [(find_kind(one.published().kind).picture_key, one.name) for one in self.adapter.members()]
+        extra = {**{key: name for key, name in reversed(keys) if key}, **more}
         return parameters_text(
             prompt, self.drawing, seed=self.seed, model_name=name, model_hash=short_hash, extra=extra
         )
 
     def _write_sheet_and_card(self, global_step: int) -> None:
         self._write_sheet()
-        if self.cards is not None:
-            self.cards.save(global_step, self._earlier_rows()[global_step][0])
+        for card in self.cards:
+            card.save(global_step, self._earlier_rows()[global_step][0])
 
     def _write_sheet(self) -> None:
         rows = {f"step {step}": row for step, row in sorted(self._earlier_rows().items())}

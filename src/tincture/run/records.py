@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tincture.adapters.adapter import Adapter
+from tincture.adapters.joint import MEMBER
 from tincture.data.listing import Source
 from tincture.formats.software import VERSION
 from tincture.models.arithmetic import Arithmetic
@@ -16,6 +18,7 @@ from tincture.models.sampling import complete
 from tincture.run.components import Components
 from tincture.run.folder import RunFolder, write_json, write_record
 from tincture.run.ownership import adapter_digest
+from tincture.run.result import COMPANIONS
 from tincture.settings.drawing import Drawing
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
@@ -24,8 +27,14 @@ BEST = "best"
 """What the file of a run's best adapter by validation has in its provenance, and no other."""
 
 
-def write_records(run: Components, folder: RunFolder, path: Path, workspace: Workspace) -> None:
-    """Writes what a resume needs, and the webui's settings file."""
+def write_records(run: Components, folders: Sequence[RunFolder], paths: Sequence[Path], workspace: Workspace) -> None:
+    """Writes what a resume needs, and the webui's settings file.
+
+    Args:
+        folders: the run's, as each of its adapters sees it.
+        paths: of the adapters' files.
+    """
+    folder, members = folders[0], run.adapter.members()
     settings = run.settings.replace(
         data=tuple(str(Source.parse(folder).resolved()) for folder in run.settings.folders),
         validation_data=tuple(str(Source.parse(folder).resolved()) for folder in run.settings.validation_folders),
@@ -35,12 +44,17 @@ def write_records(run: Components, folder: RunFolder, path: Path, workspace: Wor
         vae=run.settings.vae and str(find_vae(run.settings.vae, workspace)),
         **run.model.overrides(),  # a file beside the model that comes or goes does not change this run
     )
-    run.adapter.published().save(folder.start, model_name=run.model.name, model_hash=run.model.hash)
+    for member, own in zip(members, folders, strict=True):
+        member.published().save(own.start, model_name=run.model.name, model_hash=run.model.hash)
+    first, *others = [
+        {"adapter_path": str(path.resolve()), "adapter_digests": [adapter_digest(member)]}
+        for member, path in zip(members, paths, strict=True)
+    ]
     record = {
         "settings": settings.to_dict(),
         "root": str(workspace.root.resolve()),
-        "adapter_path": str(path.resolve()),
-        "adapter_digests": [adapter_digest(run.adapter)],
+        **first,
+        **({COMPANIONS: others} if others else {}),
         "model_name": run.model.name,
         "model_hash": run.model.hash,
         "data_hash": run.dataset.digest(),
@@ -89,8 +103,8 @@ def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) 
         "model_name": model.name,
         "model_hash": model.hash,
         "num_of_dataset_images": run.dataset.pictures(),
-        **adapter.published().webui_settings(),
-        f"{kind}_name": adapter.name,
+        **{key: value for member in adapter.members() for key, value in member.published().webui_settings().items()},
+        **{f"{member.kind}_name": member.name for member in reversed(adapter.members())},
         "learn_rate": settings.learning_rate,
         "batch_size": settings.batch_size,
         "gradient_step": settings.gradient_accumulation_steps,
@@ -116,12 +130,18 @@ def software() -> dict[str, str]:
     return {"software": f"tincture {VERSION}"}
 
 
-def provenance(run: Components, adapter: Adapter) -> dict[str, Any]:
-    """What the file of ``adapter`` says of how it was made, with what it said before the run of author and so on."""
+def provenance(run: Components, member: Adapter, adapter: Adapter) -> dict[str, Any]:
+    """What the file of ``adapter`` says of how it was made, with what it said before the run of author and so on.
+
+    Args:
+        member: of what the run trains, the one whose file it is.
+    """
     settings = run.settings.replace(**run.model.overrides(), **_placeless(run))
     made = {**software(), "settings": settings.to_dict(), "data_hash": run.dataset.digest()}
     people = {"author": run.settings.author, "license": run.settings.license}
-    before = {key: value for key, value in adapter.provenance.items() if key != BEST}
+    before = {key: value for key, value in adapter.provenance.items() if key not in (BEST, MEMBER)}
+    if len(run.adapter.members()) > 1:
+        made[MEMBER] = {"kind": member.kind, "name": member.name}
     return {**before, **{key: text for key, text in people.items() if text}, **made}
 
 
@@ -132,6 +152,9 @@ def _placeless(run: Components) -> dict[str, Any]:
     """
     settings = run.settings
     return {
+        "companions": tuple(
+            str(dataclasses.replace(other, template=Path(other.template).name)) for other in settings.others
+        ),
         "data": tuple(_source_name(Source.parse(folder)) for folder in settings.folders),
         "validation_data": tuple(_source_name(Source.parse(folder)) for folder in settings.validation_folders),
         "masks": settings.masks and Path(settings.masks).resolve().name,

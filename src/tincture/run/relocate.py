@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tincture.data.listing import Source
+from tincture.run.folder import noted_of_each, with_noted
 from tincture.workspace import Workspace
 
 _PATHS = ("model", "vae", "masks", "cache_dir")
@@ -31,8 +32,11 @@ def relocated(record: Mapping[str, Any], run_dir: Path, workspace: Workspace) ->
         if not data:
             continue
         settings[name] = _found(data, old, new) if isinstance(data, str) else [_found(text, old, new) for text in data]
-    path = _moved(Path(record["adapter_path"]), old, new)
-    return {**record, "settings": settings, "root": str(new), "adapter_path": str(path)}
+    moved = {**record, "settings": settings, "root": str(new)}
+    for number, noted in enumerate(noted_of_each(record)):
+        path = _moved(Path(noted["adapter_path"]), old, new)
+        moved = with_noted(moved, number, {"adapter_path": str(path)})
+    return moved
 
 
 def _found(text: str, old: Path, new: Path) -> str:

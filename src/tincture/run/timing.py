@@ -92,7 +92,7 @@ class Workload:
 
     @functools.cached_property
     def preview_prompts(self) -> Sequence[str]:
-        draw = prompt_draw(self.settings, self.adapter.name, self.dataset, self.lines)
+        draw = prompt_draw(self.settings, self.adapter.word, self.dataset, self.lines)
         return preview_prompts(self.settings, self.dataset, draw)
 
     @property
@@ -100,7 +100,7 @@ class Workload:
         """Prompts of a micro-batch of pictures that have ``size``."""
         sizes = self.dataset.sizes()
         alike = [index for index in range(len(sizes)) if sizes[index] == self.size]
-        draw = prompt_draw(self.settings, self.adapter.name, self.dataset, self.lines)
+        draw = prompt_draw(self.settings, self.adapter.word, self.dataset, self.lines)
         return [draw(index, 0, slot) for slot, index in enumerate(alike[: self.settings.batch_size])]
 
     def facts(self, what: str) -> Facts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import threading
 import warnings
@@ -12,69 +11,56 @@ from pathlib import Path
 from typing import Any
 
 from tincture.adapters.adapter import Adapter
+from tincture.adapters.joint import joined
 from tincture.errors import FileFormatError, TinctureError, UsageError
 from tincture.events import Callback, RunEnded, RunPrepared, emitter
+from tincture.kinds.registry import find_kind
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import resolve_device
 from tincture.models.threads import computing_threads
-from tincture.run.averages import check_beside, remark_average
-from tincture.run.best import BestFile, require_place
+from tincture.run.averages import remark_average
+from tincture.run.best import BestFile, best_path, check_places
 from tincture.run.components import (
     Components,
     check_steps,
     load_adapter,
+    load_members,
     prepare,
 )
 from tincture.run.data import load_template, preview_prompts
 from tincture.run.duration import VALIDATING
-from tincture.run.folder import RECORD, Checkpointer, RunFolder, read_record, write_record
+from tincture.run.folder import (
+    RECORD,
+    Checkpointer,
+    RunFolder,
+    noted_of_each,
+    read_record,
+    write_record,
+)
 from tincture.run.memory.fit import shortage_explained
+from tincture.run.naming import naming_all
 from tincture.run.optimizer_file import load_optimizer, save_optimizer
 from tincture.run.ownership import (
-    TrainingLock,
-    adapter_lock,
+    AdapterLocks,
     is_own,
     noted,
     place_to_save,
     refuse_foreign,
     run_lock,
 )
-from tincture.run.presence import find_adapter
+from tincture.run.presence import find_adapters
 from tincture.run.previews import Cards, Previewer
 from tincture.run.records import arithmetics, preview_drawing, provenance, write_records
 from tincture.run.relocate import relocated
+from tincture.run.result import COMPANIONS, RunResult, Trained
 from tincture.run.timing import Workload, remember_run
 from tincture.settings.groups.machine import MEMORY_SETTINGS
 from tincture.settings.train import TrainSettings
 from tincture.training import checkpoint
 from tincture.training.checkpoint import Retention
 from tincture.training.metrics import CsvLog, TensorBoardLog, ValidationLog
-from tincture.training.trainer import Trainer
 from tincture.training.validation import Validator
-from tincture.workspace import Workspace, path_beside
-
-
-@dataclasses.dataclass(frozen=True)
-class RunResult:
-    """How a run ended.
-
-    ``loss`` is the mean over the window, NaN when no step was made; ``ending`` says why a run that was not interrupted
-    ended before its last step, and is empty otherwise. ``overflows`` steps were made again since their gradients
-    overflowed in float16; ``divergences`` were skipped or gone back from. ``best_path`` is the adapter as it was where
-    validation found it best, None without validation.
-    """
-
-    adapter_path: Path
-    run_dir: Path
-    global_step: int
-    loss: float
-    interrupted: bool
-    seconds: float
-    ending: str = ""
-    overflows: int = 0
-    divergences: int = 0
-    best_path: Path | None = None
-
+from tincture.workspace import Workspace, copy_name, path_beside
 
 # --- train -----------------------------------------------------------------------------------------------------------
 
@@ -94,35 +80,36 @@ def train(
         BusyError: the adapter is being trained already.
     """
     settings = settings.resolved()
-    path = find_adapter(settings, workspace)
-    with contextlib.closing(adapter_lock(path)) as lock, computing_threads(settings.threads):
-        return _train(settings, workspace, path, lock, callbacks, stop)
+    paths = find_adapters(settings, workspace)
+    with contextlib.closing(AdapterLocks(paths)) as locks, computing_threads(settings.threads):
+        return _train(settings, workspace, paths, locks, callbacks, stop)
 
 
 def _train(
     settings: TrainSettings,
     workspace: Workspace,
-    path: Path,
-    lock: TrainingLock,
+    paths: Sequence[Path],
+    locks: AdapterLocks,
     callbacks: Sequence[Callback],
     stop: threading.Event | None,
 ) -> RunResult:
-    adapter = load_adapter(settings.kind, path, path.stem)
+    adapter = load_members(settings, paths)
     check_steps(settings, adapter)
-    check_beside(settings, adapter, path)
-    remark_average(adapter, path)
-    require_place(settings, path)
+    check_places(settings, adapter, paths)
+    for member, path in zip(adapter.members(), paths, strict=True):
+        remark_average(member, path)
     lines = load_template(settings, workspace)
     _remark_arithmetic(settings)
     with shortage_explained(settings, resolve_device(settings.device), lambda: None):
         run = prepare(settings, workspace, adapter, lines, callbacks)
-    load_optimizer(run.trainer.optimizer, adapter, path)
-    folder = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name, path.suffix)
-    lock.name_run(folder.path)
+    for member, path in zip(adapter.members(), paths, strict=True):
+        load_optimizer(run.trainer.optimizer, member, path)
+    folder = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name, paths[0].suffix)
+    locks.name_run(folder.path)
     with contextlib.closing(run_lock(folder.path)):
-        write_records(run, folder, path, workspace)
+        write_records(run, folder.of_each(settings, paths), paths, workspace)
         emitter(callbacks)(RunPrepared(folder.path, run.settings.to_dict()))
-        return _run(run, folder, path, callbacks, stop)
+        return _run(run, folder, paths, callbacks, stop)
 
 
 def resume(
@@ -160,13 +147,11 @@ def resume(
         record = relocated(began, run_dir, workspace)
         record.pop("ended", None)
         settings = _settings_again(run_dir, record, memory or {}, device)
-        with (
-            contextlib.closing(adapter_lock(Path(record["adapter_path"]))) as lock,
-            computing_threads(settings.threads),
-        ):
-            lock.name_run(run_dir)
+        paths = [Path(noted["adapter_path"]) for noted in noted_of_each(record)]
+        with contextlib.closing(AdapterLocks(paths)) as locks, computing_threads(settings.threads):
+            locks.name_run(run_dir)
             run, folder = _prepare_again(run_dir, began, record, settings, workspace, bool(memory), callbacks)
-            return _run(run, folder, Path(record["adapter_path"]), callbacks, stop)
+            return _run(run, folder, paths, callbacks, stop)
 
 
 def _settings_again(run_dir: Path, record: Mapping[str, Any], memory: Mapping[str, Any], device: str) -> TrainSettings:
@@ -188,21 +173,26 @@ def _prepare_again(
     Args:
         are_new: whether settings were changed, which the record then has from now on.
     """
-    path = Path(record["adapter_path"])
-    folder = RunFolder(run_dir, settings.kind, path.suffix)
+    paths = [Path(noted["adapter_path"]) for noted in noted_of_each(record)]
+    folder = RunFolder(run_dir, settings.kind, paths[0].suffix)
+    folders = folder.of_each(settings, paths)
     states = checkpoint.list_states(folder.states)
-    adapter = _load_start(folder, path, record, may_differ=bool(states))
+    adapter = joined(
+        [_load_start(own, path, record, may_differ=bool(states)) for own, path in zip(folders, paths, strict=True)]
+    )
     # A run that was killed before it wrote its first state stands at its start.
     state = checkpoint.newest_state(folder.states) if states else None
-    if path.exists():
-        refuse_foreign(folder, path, states[0][0] if states else adapter.step, record)
-    check_beside(settings, adapter, path)
-    require_place(settings, path)
+    further = states[0][0] - adapter.step if states else 0
+    for member, own, path in zip(adapter.members(), folders, paths, strict=True):
+        if path.exists():
+            refuse_foreign(own, path, member.step + further, record)
+    check_places(settings, adapter, paths)
     record["arithmetic"] = _remark_arithmetic(settings, arithmetics(record))
     with shortage_explained(settings, resolve_device(settings.device), lambda: None, str(run_dir)):
         run = prepare(settings, workspace, adapter, record["template_lines"], callbacks, record)
     if state is None:
-        load_optimizer(run.trainer.optimizer, adapter, path)
+        for member, path in zip(adapter.members(), paths, strict=True):
+            load_optimizer(run.trainer.optimizer, member, path)
     else:
         checkpoint.restore_state(run.trainer, state)
     if are_new:
@@ -233,7 +223,7 @@ def _load_start(folder: RunFolder, path: Path, record: Mapping[str, Any], *, may
     for other in (*copies, path):
         with contextlib.suppress(TinctureError):
             adapter = load_adapter(folder.kind, other, path.stem)
-            if other != path or is_own(adapter, record):
+            if other != path or is_own(adapter, folder, record):
                 warnings.warn(f"{fault} The run goes on all the same: {other} says how it is built.", stacklevel=3)
                 return adapter
     raise FileFormatError(
@@ -265,23 +255,27 @@ def _changed_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(
-    run: Components, folder: RunFolder, path: Path, callbacks: Sequence[Callback], stop: threading.Event | None
+    run: Components,
+    folder: RunFolder,
+    paths: Sequence[Path],
+    callbacks: Sequence[Callback],
+    stop: threading.Event | None,
 ) -> RunResult:
-    settings, trainer = run.settings, run.trainer
-    seconds, saver = _Seconds(), _Saver(run, folder, path)
+    settings, trainer, folders = run.settings, run.trainer, folder.of_each(run.settings, paths)
+    seconds, saver = _Seconds(), _Saver(run, folders, paths)
     watchers: list[Callback] = [seconds, CsvLog(folder.csv, trainer.global_step)]
     if settings.tensorboard:
         watchers.append(TensorBoardLog(folder.tensorboard, trainer.global_step))
     trainer.restore_last_good = lambda: checkpoint.restore_state(trainer, checkpoint.newest_state(folder.states))
     # Before states and the finished adapter are saved: the one holds what was measured, the other comes last.
-    best = _validation(run, folder, path, watchers)
+    best = _validation(run, folders, paths, watchers)
     watchers.append(
         Checkpointer(
             trainer,
-            folder,
-            path,
+            folders,
             settings.save_every,
-            saver,
+            saver.save_copies,
+            saver.save_finished,
             copies=Retention(settings.keep_copies, settings.keep_copies_every),
             states=Retention(settings.keep_states, settings.keep_states_every),
         )
@@ -291,30 +285,39 @@ def _run(
     with shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)):
         interrupted = trainer.run(watchers, stop)
     _remember_times(run)
-    _note_end(folder, saver.saved_at, trainer, interrupted)
     loss, _ = trainer.window.window()
-    return RunResult(
-        *(saver.saved_at, folder.path, trainer.global_step, loss, interrupted, seconds.value, trainer.ending),
+    first, *others = [
+        Trained(member.kind, member.name, saved_at, found if best and (found := best_path(path)).exists() else None)
+        for member, saved_at, path in zip(run.adapter.members(), saver.saved_at, paths, strict=True)
+    ]
+    result = RunResult(
+        *(first.adapter_path, folder.path, trainer.global_step, loss, interrupted, seconds.value, trainer.ending),
         overflows=trainer.guard.overflows,
         divergences=trainer.guard.divergences,
-        best_path=best.path if best and best.path.exists() else None,
+        best_path=first.best_path,
+        companions=tuple(others),
     )
+    _note_end(folder, result)
+    return result
 
 
-def _note_end(folder: RunFolder, path: Path, trainer: Trainer, interrupted: bool) -> None:
+def _note_end(folder: RunFolder, result: RunResult) -> None:
     """Writes down how the run ended; a record without is that of a run which goes on, or was killed."""
-    how = {"global_step": trainer.global_step, "interrupted": interrupted, "ending": trainer.ending}
-    write_record(folder.path, {**read_record(folder.path), "ended": {"adapter_path": str(path), **how}})
+    noted = ("adapter_path", "global_step", "interrupted", "ending", COMPANIONS)
+    ended = {key: value for key, value in result.to_dict().items() if key in noted}
+    write_record(folder.path, {**read_record(folder.path), "ended": ended})
 
 
-def _validation(run: Components, folder: RunFolder, path: Path, watchers: list[Callback]) -> BestFile | None:
+def _validation(
+    run: Components, folders: Sequence[RunFolder], paths: Sequence[Path], watchers: list[Callback]
+) -> BestFile | None:
     """Adds those who measure, log and keep the best adapter; returns the last."""
     if run.grids is None:
         return None
     every, patience = run.settings.validation_every, run.settings.early_stopping_patience
     validator = Validator(run.trainer, *run.grids, every=every, stage=VALIDATING, patience=patience)
-    best = BestFile(run, folder, path, validator)
-    watchers += [ValidationLog(folder.validation_csv, validator.measured), validator, best]
+    best = BestFile(run, folders, paths, validator)
+    watchers += [ValidationLog(folders[0].validation_csv, validator.measured), validator, best]
     return best
 
 
@@ -339,37 +342,55 @@ class _Seconds:
 
 
 class _Saver:
-    """Writes all files of the adapter, of which the given path is the one to publish; gives their paths.
+    """Writes the files of all adapters, with what else belongs to each; gives their paths.
+
+    Args:
+        folders: the run's, as each of its adapters sees it.
+        paths: of the adapters' files.
 
     Attributes:
-        saved_at: where the finished adapter is: at its path, unless another's work lies there.
+        saved_at: where the finished adapters are: at their paths, unless another's work lies there.
     """
 
-    def __init__(self, run: Components, folder: RunFolder, path: Path) -> None:
-        self._run, self._folder, self._path, self.saved_at = run, folder, path, path
+    def __init__(self, run: Components, folders: Sequence[RunFolder], paths: Sequence[Path]) -> None:
+        self._run, self._folders, self._paths, self.saved_at = run, folders, paths, [*paths]
 
-    def __call__(self, path: Path) -> list[Path]:
-        adapter = self._run.adapter
-        final, files = path == self._path, adapter.files()
-        if final:
-            path = self.saved_at = place_to_save(self._folder, adapter, path, list(files))
-        paths = {more: path_beside(path, adapter.name, more) for more in files}
-        with noted(self._folder, adapter) if path == self._path else contextlib.nullcontext():
-            for more, shown in files.items():
-                model, made = self._run.model, provenance(self._run, shown)
-                shown.save(paths[more], model_name=model.name, model_hash=model.hash, provenance=made)
-        if self._run.settings.save_optimizer_state:
-            beside = adapter.optimizer_beside
-            trained = self._run.adapter.parameters()
-            save_optimizer(self._run.trainer.optimizer, trained, files[beside], paths[beside])
+    def save_copies(self) -> list[Path]:
+        """A copy of each in the run's folder, named by its own steps."""
+        members = zip(self._run.adapter.members(), self._folders, strict=True)
+        places = [(one, own.copies / f"{copy_name(one.name, one.step)}{own.suffix}") for one, own in members]
+        return [written for member, path in places for written in self._save(member, path)]
+
+    def save_finished(self) -> list[Path]:
+        """Each at its own path, or beside it."""
+        written = []
+        for number, (member, folder) in enumerate(zip(self._run.adapter.members(), self._folders, strict=True)):
+            own = self._paths[number]
+            path = self.saved_at[number] = place_to_save(folder, member, own, list(member.files()))
+            with noted(folder, member) if path == own else contextlib.nullcontext():
+                written += self._save(member, path)
+        return written
+
+    def _save(self, member: Adapter, path: Path) -> list[Path]:
+        run, files = self._run, member.files()
+        paths = {more: path_beside(path, member.name, more) for more in files}
+        for more, shown in files.items():
+            made = provenance(run, member, shown)
+            shown.save(paths[more], model_name=run.model.name, model_hash=run.model.hash, provenance=made)
+        if run.settings.save_optimizer_state:
+            beside = member.optimizer_beside
+            save_optimizer(run.trainer.optimizer, member.parameters(), files[beside], paths[beside])
         return list(paths.values())
 
 
 def _previewer(run: Components, folder: RunFolder) -> Previewer:
     settings = run.settings
     prompts = preview_prompts(settings, run.dataset, run.trainer.data.prompt)
+    if not settings.preview_prompts:
+        prompts = naming_all(prompts, run.model, run.adapter)
     seed, every = settings.preview_seed, settings.preview_every
-    cards = Cards(run.model, run.adapter, folder.image_embeddings) if settings.preview_with_embedding else None
+    shown = [member for member in run.adapter.members() if find_kind(member.kind).has_card]
+    cards = [Cards(run.model, member, folder.image_embeddings) for member in shown if settings.preview_with_embedding]
     return Previewer(run.trainer, prompts, preview_drawing(settings), seed, folder.path, folder.images, every, cards)
 
 

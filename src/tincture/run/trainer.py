@@ -30,13 +30,18 @@ _PROMPT_MEMORY = 256 * 2**20
 def make_optimizer(settings: TrainSettings, adapter: Adapter) -> torch.optim.Optimizer:
     """The settings' optimizer over the adapter; UsageError when there is none such or it cannot train it."""
     rate = Schedule.parse(settings.learning_rate, settings.steps).at(adapter.step)
-    groups = parameter_groups(settings, adapter)
-    return create_optimizer(settings.optimizer, groups, rate, settings.weight_decay)
+    return create_optimizer(settings.optimizer, parameter_groups(settings, adapter), rate)
 
 
 def parameter_groups(settings: TrainSettings, adapter: Adapter) -> list[ParameterGroup]:
-    """The adapter's parameters with what the settings give each part of them."""
-    return [ParameterGroup(parameters, name) for name, parameters in adapter.parameter_groups().items()]
+    """The parameters with what the settings give each part of them, member by member of adapters trained together."""
+    own = [(settings.learning_rate, settings.weight_decay)]
+    given = own + [(other.rate, other.weight_decay) for other in settings.others]
+    return [
+        ParameterGroup(parameters, name, Schedule.parse(rate, settings.steps), weight_decay)
+        for member, (rate, weight_decay) in zip(adapter.members(), given, strict=True)
+        for name, parameters in member.parameter_groups().items()
+    ]
 
 
 def make_trainer(
@@ -142,7 +147,7 @@ def known_prompts(
     """
     if not settings.offload or adapter.trains_text:
         return []
-    prompts = possible_prompts(settings, adapter.name, dataset, lines)
+    prompts = possible_prompts(settings, adapter.word, dataset, lines)
     if prompts is None:
         return []
     known = list(dict.fromkeys([*prompts, *further]))

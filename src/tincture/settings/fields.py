@@ -41,6 +41,8 @@ def setting(
     secret: bool = False,
     largest: float | None = None,
     most_items: int | None = None,
+    alias: str = "",
+    meaning: Callable[[Any], Any] | None = None,
 ) -> Any:
     """A field of settings.
 
@@ -58,6 +60,8 @@ def setting(
         largest: what a server takes in a request at most, where that is less than the check allows: of a number its
             size, of a text its characters; in a list, of each item.
         most_items: how many items of a list a server takes.
+        alias: the name of its flag, and another one that values may be given by, where Python has no such name.
+        meaning: gives the value that is meant by another form of it, such as a text for a table; all else unchanged.
     """
     metadata = {
         "group": group,
@@ -71,6 +75,8 @@ def setting(
         "secret": secret,
         "largest": largest,
         "most_items": most_items,
+        "alias": alias,
+        "meaning": meaning,
     }
     return dataclasses.field(default=default, repr=not secret, metadata=metadata)
 
@@ -123,7 +129,8 @@ class CheckedSettings:
             UsageError: for unknown, missing and wrong settings, all in one message.
         """
         specs = specs_of(cls)
-        faults = [cls._unknown(name) for name in values if name not in specs]
+        values, faults = _by_names(specs, values)
+        faults += [cls._unknown(name) for name in values if name not in specs]
         missing = [spec for name, spec in specs.items() if spec.required and name not in values]
         faults += [f"{spec.name} is missing ({spec.help.rstrip('.')})" for spec in missing]
         known = {name: _converted(specs[name], value) for name, value in values.items() if name in specs}
@@ -213,6 +220,8 @@ class FieldSpec:
     check: Check | None
     largest: float | None  # in a request: of a number, or characters of a text
     most_items: int | None  # in a request
+    alias: str
+    meaning: Callable[[Any], Any] | None
 
     @property
     def bounds(self) -> Bounds | None:
@@ -255,6 +264,21 @@ def _spec(field: dataclasses.Field[Any], annotation: Any) -> FieldSpec:
     )
 
 
+def as_meant(specs: Mapping[str, FieldSpec], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by the settings' own names, where they were given by another, and in the form that each setting has."""
+    named, _ = _by_names(specs, values)
+    meanings = {name: spec.meaning for name, spec in specs.items() if spec.meaning}
+    return {name: meanings[name](value) if name in meanings else value for name, value in named.items()}
+
+
+def _by_names(specs: Mapping[str, FieldSpec], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values by the settings' own names, and what is wrong with the names."""
+    names = {spec.alias: name for name, spec in specs.items() if spec.alias}
+    twice = [alias for alias, name in names.items() if alias in values and name in values]
+    faults = [f"{alias} and {names[alias]} are one setting; give one of them" for alias in twice]
+    return {names.get(name, name): value for name, value in values.items()}, faults
+
+
 def _converted(spec: FieldSpec, value: Any) -> Any:
     converted = _as_meant(spec, value)
     if spec.path and isinstance(converted, str):
@@ -266,6 +290,7 @@ def _converted(spec: FieldSpec, value: Any) -> Any:
 
 def _as_meant(spec: FieldSpec, value: Any) -> Any:
     """Take the spellings that mean the same: 1 for 1.0, 1e-4 for "1e-4", a list for a tuple, or for its lone item."""
+    value = spec.meaning(value) if spec.meaning else value
     if spec.type is float and not spec.repeated:
         return _as_float(value)
     if spec.number and _is_number(value):

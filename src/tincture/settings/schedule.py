@@ -247,14 +247,14 @@ def schedule_faults(values: Mapping[str, Any], faulty: Collection[str], names: S
     """What is wrong with the settings ``names``, schedules of the run, as words that name them."""
     if "steps" in faulty:
         return []
-    steps = values.get("steps", USUAL_STEPS)
     texts = {name: values[name] for name in names if name not in faulty and values.get(name)}
-    return [fault for name, text in texts.items() if (fault := _schedule_fault(name, text, steps))]
+    return [f"{name}: {fault}" for name, text in texts.items() if (fault := schedule_fault(text, values))]
 
 
-def _schedule_fault(name: str, text: str, steps: int) -> str | None:
+def schedule_fault(text: str, values: Mapping[str, Any]) -> str | None:
+    """What is wrong with a schedule for the steps that ``values`` of settings give, if anything is."""
     try:
-        Schedule.parse(text, steps)
+        Schedule.parse(text, values.get("steps", USUAL_STEPS))
     except UsageError as error:
-        return f"{name}: {str(error).rstrip('.')}"
+        return str(error).rstrip(".")
     return None

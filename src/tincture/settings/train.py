@@ -85,18 +85,25 @@ class TrainSettings(
         So is what is left open of `MEMORY_SETTINGS`, unless `vram` asks for a choice.
         """
         kind = find_kind(self.kind)
+        kinds = [kind, *(other.adapter_kind for other in self.others)]
+        # Trained together with an embedding, a hypernetwork is trained with prompts that name that.
+        named = next((each for each in kinds if each.has_word), kind)
         return self.replace(
             **(self.open_memory_settings() if self.vram == "off" else {}),
+            companions=tuple(str(other.resolved()) for other in self.others),
             learning_rate=self.learning_rate or kind.learning_rate,
-            template=self.template or kind.template,
+            template=self.template or named.template,
             weight_decay=kind.weight_decay if self.weight_decay is None else self.weight_decay,
         )
 
     @property
     def last_step(self) -> int:
-        """The step that ends the run: as in the webui, it may be the end of the learning rate's schedule."""
-        rate = self.learning_rate or find_kind(self.kind).learning_rate
-        return min(self.steps, Schedule.parse(rate, self.steps).end_step)
+        """The step that ends the run: as in the webui, it may be the end of the learning rate's schedule.
+
+        Of several adapters that are trained together, it is the end of the last schedule.
+        """
+        rates = [self.learning_rate or find_kind(self.kind).learning_rate, *(other.rate for other in self.others)]
+        return min(self.steps, max(Schedule.parse(rate, self.steps).end_step for rate in rates))
 
     def open_memory_settings(self) -> dict[str, Any]:
         """Those of `MEMORY_SETTINGS` that were not given, with what they usually are."""

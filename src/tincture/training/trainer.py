@@ -55,7 +55,10 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Clipping:
-    """How gradients are clipped, by value or by norm, with a threshold that may follow a schedule."""
+    """How gradients are clipped, by value or by norm, with a threshold that may follow a schedule.
+
+    Of adapters that are trained together, each one's norm is its own.
+    """
 
     mode: Literal["value", "norm"]
     threshold: Schedule
@@ -68,7 +71,7 @@ class Trainer:
         optimizer: over ``adapter.parameters()``.
         learning_rate: the rate of every step, as a schedule.
         group_rates: by parameter group of the optimizer, where they differ; a group whose schedule is over stays as it
-            is. The first group's is what events tell.
+            is, and so does one of a ``Joint`` for as long as its rate is 0. The first group's is what events tell.
         gradient_accumulation_steps: micro-batches that make up a step.
         precision: of the frozen model's arithmetic; the trained weights stay float32.
         log_every: losses are read from the device once in so many steps, so that no step waits for it.
@@ -198,14 +201,25 @@ class Trainer:
         self.grad_scaler.unscale_(self.optimizer)
         verdict = self.guard.judge(loss, self.adapter.parameters(), self.grad_scaler.is_enabled())
         if verdict is SOUND:
+            self._rest(rates)
             if self.clipping is not None:
-                self._clip(self.adapter.parameters(), self.clipping)
+                for member in self.adapter.members():
+                    self._clip(member.parameters(), self.clipping)
             self.grad_scaler.step(self.optimizer)
             if self.constraint is not None:
                 self.constraint()
         self.grad_scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return loss, verdict
+
+    def _rest(self, rates: Sequence[float]) -> None:
+        """Of adapters that are trained together, one whose rate is 0 takes no part in the step: neither its weights nor
+        what the optimizer keeps of it change."""
+        if len(self.adapter.members()) == 1:
+            return
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            for parameter in group["params"] if rate == 0 else ():
+                parameter.grad = None
 
     def _repeat(self, reason: str) -> None:
         """The step is to be made again, with a smaller scale of the loss."""

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tincture.kinds.registry import find_kind
+from tincture.run.result import RunResult
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(RunResult):
     """What a run returns."""
 
     adapter_path: Path = Path("embeddings/cat.pt")

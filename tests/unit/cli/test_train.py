@@ -126,15 +126,20 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "preview_sampler": (["DDIM"], "DDIM"),
     "preview_guidance_scale": (["3"], 3.0),
     "preview_seed": (["8"], 8),
+    "companions": (["hypernetwork:ink pot:0:2, 1e-4"], ("hypernetwork:ink pot:0:2, 1e-4",)),
     "preview_width": (["512"], 512),
     "preview_height": (["768"], 768),
     "preview_with_embedding": ([], True),
 }
 
 
+def flag_name(name: str) -> str:
+    return (FIELDS[name].alias or name).replace("_", "-")
+
+
 def test_every_setting_is_a_flag(recipe: FakeRecipe) -> None:
     assert set(VALUES) == set(FIELDS) - {"kind", "name", "varsize", "validation_data", "timestep_bias"}
-    words = [word for name, (given, _) in VALUES.items() for word in (f"--{name.replace('_', '-')}", *given)]
+    words = [word for name, (given, _) in VALUES.items() for word in (f"--{flag_name(name)}", *given)]
     assert main(["train", "embedding", "cat", *words]) == 0
     assert trained(recipe) == TrainSettings(
         kind="embedding", name="cat", **{name: value for name, (_, value) in VALUES.items()}
@@ -177,7 +182,7 @@ def test_without_flags_the_defaults_stand(recipe: FakeRecipe) -> None:
 def test_the_help_tells_defaults_and_groups(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "embedding", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"--{name.replace('_', '-')} " in shown for name in VALUES if name != "preview_prompts")
+    assert all(f"--{flag_name(name)} " in shown for name in VALUES if name != "preview_prompts")
     assert "[default: Euler" in shown
     assert all(f"{FIELDS[name].group}:" in shown for name in VALUES)
 

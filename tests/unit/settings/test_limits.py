@@ -168,6 +168,7 @@ STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
         "preview_seed": SEED,
         "word_regex": 200,
         "learning_rate": 2000,
+        "companions": 4000,
         "clip_grad_value": 2000,
         "min_snr_gamma": 2000,
         "validation_pictures": 10**4,
@@ -202,7 +203,7 @@ STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
     Preprocess: {},
 }
 ITEMS: Mapping[type[CheckedSettings], Mapping[str, int]] = {
-    TrainSettings: {"preview_prompts": 64},
+    TrainSettings: {"preview_prompts": 64, "companions": 16},
     DrawingSettings: {"strengths": 100, "checkpoints": 100},
 }
 

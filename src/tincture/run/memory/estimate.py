@@ -141,7 +141,7 @@ class MemoryEstimator:
 
     def _resident(self, settings: TrainSettings) -> frozenset[str]:
         """Parts that stay on the device between their uses, where others come and go."""
-        further = validation_prompts(settings, self.adapter.name, self.validation, self.lines)
+        further = validation_prompts(settings, self.adapter.word, self.validation, self.lines)
         known = known_prompts(settings, self.model, self.adapter, self.dataset, self.lines, further)
         return frozenset({DENOISER}) if known else _ALWAYS_USED
 
@@ -164,7 +164,7 @@ class MemoryEstimator:
         rehearsal = self._rehearsal(settings)
         width = settings.preview_width or settings.width or self.model.default_size
         height = settings.preview_height or settings.height or self.model.default_size
-        draw = prompt_draw(settings, self.adapter.name, self.dataset, self.lines)
+        draw = prompt_draw(settings, self.adapter.word, self.dataset, self.lines)
         drawn = 1 if settings.slicing else len(preview_prompts(settings, self.dataset, draw))
         guidance = settings.preview_guidance_scale
         guided = (self.model.guidance_scale if guidance is None else guidance) != 1
@@ -218,7 +218,7 @@ class MemoryEstimator:
         """The longest line of the template with each of the longest captions."""
         line = max(self.lines, key=len)
         longest = sorted((sample.caption for sample in self.dataset), key=len, reverse=True)
-        prompts = [captions.possible_prompts(caption, [line], self.adapter.name)[0] for caption in longest]
+        prompts = [captions.possible_prompts(caption, [line], self.adapter.word)[0] for caption in longest]
         return [prompts[index % len(prompts)] for index in range(count)]
 
     def _data(self, settings: TrainSettings) -> int:
@@ -232,8 +232,8 @@ class MemoryEstimator:
     def _text(self, settings: TrainSettings) -> int:
         if self.adapter.trains_text:
             return 0
-        prompts = possible_prompts(settings, self.adapter.name, self.dataset, self.lines)
-        further = validation_prompts(settings, self.adapter.name, self.validation, self.lines)
+        prompts = possible_prompts(settings, self.adapter.word, self.dataset, self.lines)
+        further = validation_prompts(settings, self.adapter.word, self.validation, self.lines)
         most = prompts_in_memory(self.model)
         each = max(self.model.bytes_of_prompt(prompt) for prompt in self._longest_prompts(1))
         return min(most, most if prompts is None else len({*prompts, *further}) + 1) * each

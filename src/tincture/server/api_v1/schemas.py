@@ -87,7 +87,8 @@ class JobAnswer(BaseModel):
     eta_s: float | None = Field(description="Seconds that are left, as far as can be told.")
     result: dict[str, Any] = Field(
         description="Of a job that is done. A training: adapter_path, run_dir, global_step, loss, interrupted, "
-        "ending, seconds, overflows (steps made again), divergences (steps skipped or gone back from). Preprocessing: "
+        "ending, seconds, overflows (steps made again), divergences (steps skipped or gone back from), "
+        "best_path, companions (kind, name, adapter_path, best_path of each further adapter). Preprocessing: "
         "destination, report, counts, seconds."
     )
     outcome: str = Field(description="Of a job that is done: done, stopped, ended early or nothing to do; else empty.")

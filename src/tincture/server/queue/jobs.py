@@ -14,11 +14,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import PurePath
 from typing import Any, Literal
 
 from tincture.errors import UsageError
-from tincture.workspace import TRAINABLE_SUFFIXES
+from tincture.settings.companions import adapter_stem, sound_companions
 
 JobKind = Literal["train", "preprocess"]
 JOB_KINDS: tuple[JobKind, ...] = ("train", "preprocess")
@@ -72,7 +71,8 @@ class Job:
         learning_rate: at ``global_step``.
         eta_s: seconds that are left, as far as can be told.
         result: of a job that is done: ``adapter_path``, ``run_dir``, ``global_step``, ``loss``, ``interrupted``,
-            ``ending``, ``seconds`` of a training; ``destination``, ``report``, ``counts``, ``seconds`` of a
+            ``ending``, ``seconds`` of a training, and ``companions``, a list of what it says of each adapter that was
+            trained together with it; ``destination``, ``report``, ``counts``, ``seconds`` of a
             preprocessing.
         error: of a job that failed: a sentence.
         error_type: the name of the exception's class.
@@ -105,8 +105,8 @@ class Job:
     error_type: str = ""
 
     @property
-    def holds(self) -> str:
-        """What it works on, as a text: of two jobs with the same one, the second waits for the first."""
+    def holds(self) -> tuple[str, ...]:
+        """What it works on, as texts: of two jobs with one in common, the second waits for the first."""
         return held_by(self.kind, self.name, self.settings)
 
     @property
@@ -147,14 +147,14 @@ def check_priority(priority: int) -> None:
         raise UsageError(f"The priority is {priority}; allowed is -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}.")
 
 
-def held_by(kind: str, name: str, settings: Mapping[str, Any]) -> str:
-    """See ``Job.holds``: the adapter that is trained, or the folder that crops go to."""
+def held_by(kind: str, name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """See ``Job.holds``: the adapters that are trained, or the folder that crops go to."""
     if kind == "train":
-        return held_adapter(str(settings.get("kind", "")), name)
-    return f"{kind}:{settings.get('destination', name)}"
+        others = [held_adapter(other.kind, other.name) for other in sound_companions(settings)]
+        return (held_adapter(str(settings.get("kind", "")), name), *others)
+    return (f"{kind}:{settings.get('destination', name)}",)
 
 
 def held_adapter(kind: str, name: str) -> str:
     """What a training of the adapter of this kind and name holds."""
-    path = PurePath(name.strip())
-    return f"{kind}:{path.stem if path.suffix.lower() in TRAINABLE_SUFFIXES else path.name}"
+    return f"{kind}:{adapter_stem(name)}"

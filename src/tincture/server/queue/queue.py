@@ -22,6 +22,7 @@ from tincture.server.queue.store import JobStore
 from tincture.server.queue.supervisor import Supervisor
 from tincture.server.requests.places import Places
 from tincture.settings.server import ServerSettings
+from tincture.settings.train import TrainSettings
 
 AUTO = "auto"
 OVERWRITE = "overwrite"
@@ -116,7 +117,7 @@ class JobQueue:
         """
         if kind == "train":
             training = self._places.train_settings(settings, self._to_come)
-            self._workspace.find_adapter(training.kind, training.name)
+            self._require_adapters(training)
             return training.to_dict(), training.name, self._device(device, training.device)
         if kind == "preprocess":
             rest = {name: value for name, value in settings.items() if name != OVERWRITE}
@@ -195,8 +196,8 @@ class JobQueue:
         return self.supervisor.wait(job_id, timeout_s)
 
     def same_adapter(self, job: Job) -> list[Job]:
-        """Other trainings of the adapter that a training is for: those that run, wait or are paused."""
-        return [other for other in self.store.holding(job.holds) if other.id != job.id and job.kind == "train"]
+        """Other trainings of an adapter that a training is for: those that run, wait or are paused."""
+        return [other for other in self.store.holding(*job.holds) if other.id != job.id and job.kind == "train"]
 
     def _device(self, asked: str, setting: str) -> str:
         """Where a job must run; empty: anywhere. On a server that was given no device by name, the setting decides."""
@@ -213,6 +214,17 @@ class JobQueue:
         if asked not in ("", named):
             raise UsageError(f"The job's device is {asked!r}, but its setting device is {setting!r}; leave one out.")
         return named
+
+    def _require_adapters(self, training: TrainSettings) -> None:
+        """UsageError naming every adapter to train that is not there."""
+        faults = []
+        for kind, name in training.adapters:
+            try:
+                self._workspace.find_adapter(kind, name)
+            except UsageError as error:
+                faults.append(error.sentence)
+        if faults:
+            raise UsageError(" ".join(faults))
 
     def _to_come(self) -> list[Path]:
         """Folders that jobs which have not ended will make."""

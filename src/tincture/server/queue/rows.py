@@ -61,9 +61,9 @@ def is_damaged(row: sqlite3.Row) -> bool:
 
 
 def what_it_holds(kind: str, name: str, settings: str) -> str:
-    """See ``Job.holds``, of columns; empty where they are damaged."""
+    """The first of ``Job.holds``, of columns; empty where they are damaged."""
     try:
-        return held_by(kind, name, json.loads(settings))
+        return held_by(kind, name, json.loads(settings))[0]
     except (ValueError, TypeError, AttributeError):
         return ""
 

@@ -32,7 +32,7 @@ BUSY_S = 30.0
 """Seconds that a call waits for another process that writes."""
 
 # Besides what a Job says: `asked_device` is where it must run, also after it ran somewhere; `front` puts those first
-# that a server left running when it ended; `holds` is as in Job.
+# that a server left running when it ended; `holds` was what is in `held` now, as `Job.holds` has it.
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE jobs (
@@ -50,6 +50,13 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "UPDATE jobs SET holds = held_by(kind, name, settings)",
         "CREATE INDEX jobs_by_what_they_hold ON jobs (holds, state)",
     ),
+    (
+        "CREATE TABLE held (job TEXT NOT NULL, what TEXT NOT NULL, PRIMARY KEY (job, what)) WITHOUT ROWID",
+        "CREATE INDEX held_by_what ON held (what, job)",
+        "INSERT INTO held SELECT id, holds FROM jobs",
+        "DROP INDEX jobs_by_what_they_hold",
+        "CREATE TRIGGER nothing_is_held AFTER DELETE ON jobs BEGIN DELETE FROM held WHERE job = OLD.id; END",
+    ),
 )
 _TURN = "front DESC, priority DESC, position, id"
 _ORDER = f"""
@@ -60,7 +67,8 @@ _HELD_FOR = "waits for job "
 # Two trainings of one adapter would overwrite each other's work, so the second waits for the first: while that runs,
 # and while it could go on with a run that the second would spoil.
 _HOLDERS = """
-    FROM jobs AS other WHERE other.holds = next.holds AND other.id <> next.id AND (
+    FROM held AS own JOIN held AS theirs ON theirs.what = own.what JOIN jobs AS other ON other.id = theirs.job
+    WHERE own.job = next.id AND other.id <> next.id AND (
         other.state = 'running' OR (other.run_dir IS NOT NULL AND (
             other.state = 'paused' OR (other.state = 'queued' AND next.run_dir IS NULL))))"""
 _WAITS = f"""COALESCE((
@@ -114,10 +122,13 @@ class JobStore:
 
     def add(self, job: Job) -> None:
         """Puts a new job in; ConflictError when there is one of its id."""
-        values = {**stored(dataclasses.asdict(job)), "asked_device": job.device, "holds": job.holds}
+        values = {**stored(dataclasses.asdict(job)), "asked_device": job.device}
         places = ", ".join(f":{name}" for name in values)
         try:
-            self._write(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({places})", values)
+            with self._transaction():
+                self._write(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({places})", values)
+                for what in dict.fromkeys(job.holds):
+                    self._write("INSERT INTO held (job, what) VALUES (?, ?)", [job.id, what])
         except sqlite3.IntegrityError:
             raise ConflictError(f"There is a job {job.id} already.") from None
 
@@ -164,11 +175,12 @@ class JobStore:
                 self._mend(claimed[0])
             return None
 
-    def holding(self, held: str) -> builtins.list[Job]:
-        """Running, waiting and paused jobs that hold this (see ``Job.holds``), in the order of ``list``."""
+    def holding(self, *held: str) -> builtins.list[Job]:
+        """Running, waiting and paused jobs that hold one of these (see ``Job.holds``), in the order of ``list``."""
         states = (JobState.RUNNING, *WAITING)
-        query = f"SELECT * FROM jobs WHERE holds = ? AND state IN ({_marks(states)}) ORDER BY {_ORDER}"
-        return [job_of(row) for row in self._read(query, [held, *states])]
+        those = f"SELECT job FROM held WHERE what IN ({_marks(held)})"
+        query = f"SELECT * FROM jobs WHERE id IN ({those}) AND state IN ({_marks(states)}) ORDER BY {_ORDER}"
+        return [job_of(row) for row in self._read(query, [*held, *states])]
 
     def note_what_waits(self) -> None:
         """Lets the ``stage`` of waiting jobs say which other job they wait for, and no longer, if they don't."""
@@ -265,7 +277,7 @@ class JobStore:
         """Notes in the file what ``job_of`` makes of a damaged row, so that nobody stumbles over it again."""
         job = job_of(row)
         logger.error("The job %s is damaged in the queue %s: %s", job.id, self.path, job.error)
-        values = {**stored(dataclasses.asdict(job)), "asked_device": job.device, "holds": job.holds, "front": 0}
+        values = {**stored(dataclasses.asdict(job)), "asked_device": job.device, "front": 0}
         assigned = ", ".join(f"{name} = ?" for name in values)
         self._write(f"UPDATE jobs SET {assigned} WHERE id IS ?", [*values.values(), row["id"]])
 
@@ -320,7 +332,8 @@ class JobStore:
             try:
                 yield
             except BaseException:
-                self._durable.execute("ROLLBACK")
+                if self._durable.in_transaction:  # a full disk has ended it already
+                    self._durable.execute("ROLLBACK")
                 raise
             with self._explained():
                 self._durable.execute("COMMIT")

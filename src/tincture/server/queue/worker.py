@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
-import math
 import os
 import signal
 import sys
@@ -31,7 +30,7 @@ from tincture.server.queue.folder import JobFolder
 from tincture.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tincture.run.train import RunResult
+    from tincture.run.result import RunResult
 
 STOPPED = 130
 """The exit status of a job that was stopped, as that of a program that Ctrl-C ended."""
@@ -171,6 +170,7 @@ def finished(task: Task) -> Fields | None:
         "seconds": round(times[-1] - times[0], 3) if times else None,
         **{name: guard.get(name, 0) for name in ("overflows", "divergences")},
         **_best(best if (best := best_path(path)).exists() and settings.validation_every else None),
+        **{key: value for key, value in ended.items() if key == "companions"},
     }
 
 
@@ -186,19 +186,7 @@ def _steps_saved(task: Task) -> bool:
 
 
 def _trained(result: RunResult) -> tuple[bool, Fields]:
-    fields = {
-        "adapter_path": str(result.adapter_path),
-        "run_dir": str(result.run_dir),
-        "global_step": result.global_step,
-        "loss": result.loss if math.isfinite(result.loss) else None,
-        "interrupted": result.interrupted,
-        "ending": result.ending,
-        "seconds": round(result.seconds, 3),
-        "overflows": result.overflows,
-        "divergences": result.divergences,
-        **_best(result.best_path),
-    }
-    return result.interrupted, fields
+    return result.interrupted, {**result.to_dict(), "seconds": round(result.seconds, 3)}
 
 
 def _nothing_to_do(path: Path, error: AlreadyTrainedError) -> Fields:

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tincture.server.errors import ForbiddenPathError
 from tincture.server.requests.drawing import checked_drawing
 from tincture.server.requests.sizes import check_size, check_sizes
 from tincture.settings.drawing import REQUEST_FIELDS, DrawingRequest
-from tincture.settings.fields import FieldSpec
+from tincture.settings.fields import FieldSpec, as_meant
 from tincture.settings.paths import pasted_path
 from tincture.settings.preprocess import PREPROCESS_FIELDS, PreprocessSettings
 from tincture.settings.train import FIELDS, TrainSettings
@@ -254,6 +255,7 @@ class Places:
             UsageError: naming every value that is not allowed, or a folder or template that is not there.
             ForbiddenPathError: a path leads out.
         """
+        values = as_meant(FIELDS, values)
         check_sizes(values, FIELDS)
         settings = TrainSettings.from_dict(self._pasted(values, FIELDS))
         return settings.replace(
@@ -262,6 +264,7 @@ class Places:
             data=tuple(self._data(folder, to_come) for folder in settings.folders),
             validation_data=tuple(self._data(folder, to_come) for folder in settings.validation_folders),
             template=self.template(settings.template),
+            companions=tuple(str(replace(other, template=self.template(other.template))) for other in settings.others),
             masks=str(self._present(settings.masks, self.path(settings.masks), to_come)) if settings.masks else "",
             cache_dir=self._optional(settings.cache_dir, writing=True),
             log_dir=self._optional(settings.log_dir, writing=True),

@@ -9,6 +9,7 @@ from typing import Any
 from tincture.kinds.registry import find_kind
 from tincture.randomness import LARGEST_REQUESTED_SEED
 from tincture.settings.checks import MOST_PIXELS, at_least, drawn_seed, side_or_chosen
+from tincture.settings.companions import sound_companions
 from tincture.settings.drawing import Drawing
 from tincture.settings.fields import CheckedSettings, same_as, setting
 
@@ -40,7 +41,8 @@ class PreviewSettings(CheckedSettings):
 
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
-        has_card = "kind" not in values or find_kind(values["kind"]).has_card
+        kinds = [values["kind"], *(other.kind for other in sound_companions(values))] if "kind" in values else []
+        has_card = not kinds or any(find_kind(kind).has_card for kind in kinds)
         if values.get("preview_with_embedding") and values.get("preview_every") == 0 and has_card:
             return ["preview_with_embedding is on, but preview_every is 0, so that there is no preview; leave one out"]
         return []

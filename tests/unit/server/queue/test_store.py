@@ -153,7 +153,7 @@ def test_what_two_jobs_hold_is_told_by_kind_and_name_or_by_the_destination(store
     store.add(job("there", **crops, settings={"destination": "/there/crops"}, position=5.0))
     store.add(job("twice", **crops, settings={"destination": "/here/crops"}, position=6.0))
     assert claims(store, 6) == ["embedding", "hypernetwork", "here", "there"]
-    assert [each.id for each in store.holding(store.get("again").holds)] == ["embedding", "again"]
+    assert [each.id for each in store.holding(*store.get("again").holds)] == ["embedding", "again"]
 
 
 def test_a_paused_job_that_has_begun_holds_its_adapter(store: JobStore) -> None:
@@ -195,7 +195,8 @@ def test_a_queue_of_the_first_version_learns_what_its_jobs_hold(store: JobStore,
     store.add(trains("begun", state=JobState.PAUSED, run_dir="run"))
     store.close()
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("DROP INDEX jobs_by_what_they_hold")
+        connection.execute("DROP TRIGGER nothing_is_held")
+        connection.execute("DROP TABLE held")
         connection.execute("ALTER TABLE jobs DROP COLUMN holds")
         connection.execute("PRAGMA user_version = 1")
     again = JobStore(path)
@@ -460,7 +461,8 @@ def test_a_queue_of_the_first_version_with_a_damaged_row_is_opened(store: JobSto
     store.add(trains("sound"))
     store.close()
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("DROP INDEX jobs_by_what_they_hold")
+        connection.execute("DROP TRIGGER nothing_is_held")
+        connection.execute("DROP TABLE held")
         connection.execute("ALTER TABLE jobs DROP COLUMN holds")
         connection.execute("PRAGMA user_version = 1")
         connection.execute("UPDATE jobs SET settings = 'nonsense' WHERE id = 'spoilt'")

@@ -23,6 +23,7 @@ _LABELS = {
     "yunet_model": "YuNet model",
     "recursive": "Inner folders too",
     "varsize": "Do not resize images",
+    **dict.fromkeys(("companions", "with"), "Trained together with"),
 }
 _NAMED = re.compile(r"--([a-z][a-z-]*[a-z])|`([a-z][a-z_]*[a-z])`")
 _YES_NO = {"yes": True, "no": False}

@@ -31,9 +31,8 @@ def submitted(service: Service, job: Job) -> str:
     turn = "It begins now" if before <= 0 else f"{before} before it" if before > 1 else "One job before it"
     sentence = f"{job.name} is in the queue as job {job.id}. {turn}; watch it in Runs."
     if others := service.queue.same_adapter(job):
-        sentence += (
-            f" It waits for job {others[0].id}, which trains the same {job.settings['kind']}, and goes on from there."
-        )
+        shared = next(held for held in job.holds if held in others[0].holds).partition(":")[0]
+        sentence += f" It waits for job {others[0].id}, which trains the same {shared}, and goes on from there."
     return done(sentence, way("Open the run", "run", job.id, strong=True))
 
 

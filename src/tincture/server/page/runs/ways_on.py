@@ -52,14 +52,17 @@ def trained_files(job: Job, trace: Trace) -> list[tuple[int, Path]]:
 
     Never what it began with, nor what was written to the same place after its end, such as a new adapter of that name.
     """
+    best = _best(job)
     saved = [(step, path) for path, step in trace.saved.items() if step > 0 and _is_own(path, job)]
-    latest = max((step for step, path in saved if path != _best(job)), default=0)
-    chosen = [(step, path) for step, path in saved if step == latest and path != _best(job)]
-    return [*chosen, *((step, path) for step, path in saved if path == _best(job))]
+    latest = max((step for step, path in saved if path not in best), default=0)
+    chosen = [(step, path) for step, path in saved if step == latest and path not in best]
+    return [*chosen, *((step, path) for step, path in saved if path in best)]
 
 
-def _best(job: Job) -> Path | None:
-    return Path(job.result["best_path"]) if job.result.get("best_path") else None
+def _best(job: Job) -> set[Path]:
+    """By validation, of each adapter that was trained."""
+    results = [job.result, *job.result.get("companions", ())]
+    return {Path(result["best_path"]) for result in results if result.get("best_path")}
 
 
 def _is_own(path: Path, job: Job) -> bool:
