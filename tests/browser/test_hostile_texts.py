@@ -177,7 +177,7 @@ def walk_runs(page: Any, jobs: list[str]) -> None:
         page.locator(f'[data-job="{job}"][aria-pressed="true"]').wait_for()
         shown(page, "run-head")
         shown(page, "run-log")
-        page.locator("#previews select").select_option(index=1)
+        page.locator("#previews .shot").nth(1).wait_for()
         assert_nothing_ran(page)
 
 

@@ -55,10 +55,71 @@ def test_a_run_is_watched_as_it_goes(running: Job, page: Any) -> None:
     shown_step(page, after=shown_step(page))
     page.wait_for_function("document.querySelectorAll('.frames button').length > 2")
     assert page.locator("#charts path").count() >= 2
-    assert "<b>cat</b>" in page.locator("#previews select").inner_text()  # shown, not obeyed
+    shots = page.locator("#previews .shot figcaption")
+    assert shots.all_inner_texts() == ["a cat", "a <b>cat</b>"]  # shown, not obeyed
     page.locator(".compare img").first.wait_for()
     page.wait_for_function("[...document.querySelectorAll('.compare img')].every(picture => picture.naturalWidth > 0)")
     assert "nothing is trained here" in page.locator("#run-log").inner_text()
+
+
+def test_all_prompts_stand_in_one_grid_at_the_step_of_the_slider(served: Served, page: Any) -> None:
+    prompts = ["a cat", "two cats", "a cat at night"]
+    job = submit(served, steps=6, preview_every=2, preview_prompts=prompts)
+    until(lambda: served.service.queue.job(job.id).state is JobState.DONE)
+    tab(page, "Runs")
+    page.locator(f'[data-job="{job.id}"]').click()
+    shots = page.locator("#previews .shot")
+    shots.nth(2).wait_for()
+    assert shots.locator("figcaption").all_inner_texts() == prompts
+    words = "#previews .compare a:not([hidden]) span"
+    assert page.locator(words).all_inner_texts() == ["step 2", "step 6"] * 3
+    page.locator(".reel input").press("ArrowLeft")
+    assert page.locator(words).all_inner_texts() == ["step 2", "step 4"] * 3
+    page.get_by_label("Beside the first").uncheck()
+    assert page.locator(words).all_inner_texts() == ["step 4"] * 3
+
+
+def test_runs_are_laid_over_one_another_and_side_by_side(chromium: Any, served: Served) -> None:
+    same = {"steps": 4, "preview_every": 2, "preview_prompts": ["a cat", "two cats"]}
+    jobs = [submit(served, **same, learning_rate=rate) for rate in ("0.01", "0.002")]
+    until(lambda: all(served.service.queue.job(job.id).state is JobState.DONE for job in jobs))
+    for size, options in (((1400, 900), {}), (PHONE, {"has_touch": True, "is_mobile": True})):
+        with opened(chromium, served.url, size, **options) as page:
+            tab(page, "Runs")
+            page.locator(f'[data-job="{jobs[0].id}"]').click()
+            page.locator(f'#run-ways [data-way="compare"][data-carried="{jobs[0].id}"]').press("Enter")
+            page.get_by_text("One run is chosen to be compared").wait_for()
+            page.locator(f'[data-compare="{jobs[0].id}"][aria-pressed="true"]').wait_for()
+            page.locator(f'[data-compare="{jobs[1].id}"]').press("Enter")
+            page.locator("#run-head").get_by_text("2 runs").wait_for()
+            page.wait_for_function("id => document.activeElement.dataset.compare === id", arg=jobs[1].id)
+            rows = page.locator(".differences tbody tr").all_inner_texts()
+            assert [row.split() for row in rows] == [["Learning", "rate", "0.01", "0.002"]]
+            for chart in ("Loss", "Learning rate"):
+                paths = page.locator(".chart").filter(has=page.get_by_text(chart, exact=True)).locator("path.line")
+                colours = paths.evaluate_all("paths => paths.map(path => getComputedStyle(path).stroke)")
+                assert len(set(colours)) == 2
+            words = page.locator("#previews figcaption").all_inner_texts()
+            assert words == ["A: cat – a cat", "B: cat – a cat", "A: cat – two cats", "B: cat – two cats"]
+            places = page.locator("#previews .shot").evaluate_all("all => all.map(e => e.getBoundingClientRect().top)")
+            assert places[0] == places[1] < places[2] == places[3]
+            assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+            page.locator(f'[data-job="{jobs[1].id}"]').click()
+            wait_for_state(page, "done")
+            assert page.locator(".differences").count() == 0
+
+
+def test_the_list_has_pictures_and_is_searched(served: Served, page: Any) -> None:
+    job = submit(served, steps=2, preview_every=2, preview_prompts=["a cat"], author="found by nobody")
+    other = submit(served, steps=2, data="datasets/moons", varsize=True)
+    until(lambda: served.service.queue.job(other.id).state is JobState.DONE)
+    tab(page, "Runs")
+    page.wait_for_function("id => document.querySelector(`[data-job='${id}'] .thumb`)?.naturalWidth > 0", arg=job.id)
+    page.locator("#runs-search").locator("textarea, input").fill("CAT moons")
+    page.locator(f'[data-job="{job.id}"]').wait_for(state="detached")
+    page.locator(f'[data-job="{other.id}"]').wait_for()
+    page.locator("#runs-search").locator("textarea, input").fill("no such run")
+    page.get_by_text("No run has all these words.").wait_for()
 
 
 def test_what_one_looks_at_stays_while_the_run_goes_on(running: Job, page: Any) -> None:

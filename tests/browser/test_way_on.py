@@ -26,7 +26,7 @@ def finished(served: Served, **settings: Any) -> Job:
 def open_run(page: Any, job: Job) -> None:
     tab(page, "Runs")
     page.locator(f'[data-job="{job.id}"]').click()
-    page.locator("#run-ways").get_by_role("button", name="Try it").wait_for()
+    page.locator(f'#run-ways [data-way="try"][data-carried="{job.id}"]').wait_for()
 
 
 def value_becomes(page: Any, elem_id: str, value: str) -> None:

@@ -132,11 +132,14 @@ class JobEndpoints:
         state: Annotated[list[JobState], Query(max_length=10, description="Only jobs in these states.")] = [],  # noqa: B006
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         offset: Annotated[int, Query(ge=0, lt=2**53)] = 0,
+        search: Annotated[
+            str, Query(max_length=300, description="Words of name, id, kind, base model or pictures; all must fit.")
+        ] = "",
     ) -> JobList:
         """Running jobs, waiting ones in the order of their turns, then those that have ended, the latest first."""
-        counts = self._service.queue.store.counts()
-        total = sum(counts.get(each, 0) for each in set(state) or JobState)
-        return JobList(jobs=[_answer(job) for job in self._service.queue.jobs(state, limit, offset)], total=total)
+        queue = self._service.queue
+        listed = [_answer(job) for job in queue.jobs(state, limit, offset, search)]
+        return JobList(jobs=listed, total=queue.store.count(set(state), search))
 
     def show(self, job_id: str) -> JobAnswer:
         """The job as it stands."""

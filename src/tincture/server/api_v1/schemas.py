@@ -91,6 +91,7 @@ class JobAnswer(BaseModel):
         "best_path, companions (kind, name, adapter_path, best_path of each further adapter). Preprocessing: "
         "destination, report, counts, seconds."
     )
+    preview: str = Field(description="Path of the first picture of the latest preview; empty while there is none.")
     outcome: str = Field(description="Of a job that is done: done, stopped, ended early or nothing to do; else empty.")
     ending: str = Field(description="Of a job that is done without all its steps: why, a sentence; else empty.")
     error: str = Field(description="Of a job that failed: a sentence.")
@@ -101,7 +102,7 @@ class JobList(BaseModel):
     """Running jobs, waiting ones in the order of their turns, then those that have ended, the latest first."""
 
     jobs: list[JobAnswer]
-    total: int = Field(description="How many there are in the states that were asked for.")
+    total: int = Field(description="How many there are of those that were asked for.")
 
 
 class LogPart(BaseModel):

@@ -133,6 +133,8 @@ def changes_by(job: Job, record: EventRecord) -> dict[str, Any]:
             return {**stage, "global_step": at.done, "steps": at.total} if counts else stage
         case "started" | "progress":
             return {"stage": "", "global_step": record["global_step"], "steps": record["steps"], **_left(record)}
+        case "preview" if record["paths"]:
+            return {"preview": record["paths"][0]}
         case "rolled_back":
             return {"global_step": record["global_step"]}
         case "steps":

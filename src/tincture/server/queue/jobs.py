@@ -74,6 +74,7 @@ class Job:
             ``ending``, ``seconds`` of a training, and ``companions``, a list of what it says of each adapter that was
             trained together with it; ``destination``, ``report``, ``counts``, ``seconds`` of a
             preprocessing.
+        preview: the first picture of the latest preview; empty while there is none.
         error: of a job that failed: a sentence.
         error_type: the name of the exception's class.
     """
@@ -101,6 +102,7 @@ class Job:
     learning_rate: float | None = None
     eta_s: float | None = None
     result: dict[str, Any] = field(default_factory=dict)
+    preview: str = ""
     error: str = ""
     error_type: str = ""
 

@@ -128,9 +128,12 @@ class JobQueue:
             return checked, Path(made.destination).name, self._device(device, made.device)
         raise UsageError(f"There is no kind of job {kind!r}; there are {' and '.join(JOB_KINDS)}.")
 
-    def jobs(self, states: Collection[JobState] = (), limit: int = 100, offset: int = 0) -> list[Job]:
-        """Jobs in the given states, or all: running, then waiting in their order, then ended ones, latest first."""
-        return self.store.list(states, limit, offset)
+    def jobs(self, states: Collection[JobState] = (), limit: int = 100, offset: int = 0, search: str = "") -> list[Job]:
+        """Jobs in the given states, or all: running, then waiting in their order, then ended ones, latest first.
+
+        With ``search``, only those whose name, id, kind, base model or pictures have all its words in them.
+        """
+        return self.store.list(states, limit, offset, search)
 
     def unfinished(self) -> list[Job]:
         """Jobs that run, wait or are paused."""

@@ -23,6 +23,7 @@ ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DAMAGED = "DamagedJobError"
 """What stands as the class of the error of a job whose row is damaged."""
 _JSON = ("settings", "result")
+_SEARCHED = ("kind", "model", "data", "source", "destination")
 _REAL = ("position", "timeout_s", "created_at", "started_at", "ended_at", "loss", "learning_rate", "eta_s")
 _HINTS = types.MappingProxyType(typing.get_type_hints(Job))
 _DEFAULTS = types.MappingProxyType(
@@ -66,6 +67,17 @@ def what_it_holds(kind: str, name: str, settings: str) -> str:
         return held_by(kind, name, json.loads(settings))[0]
     except (ValueError, TypeError, AttributeError):
         return ""
+
+
+def found(search: str, job_id: str, kind: str, name: str, settings: str) -> bool:
+    """Whether a job, given by columns, has all words of ``search`` in what people know it by; case does not count."""
+    try:
+        given = json.loads(settings)
+        values = [given.get(key) for key in _SEARCHED]
+    except (ValueError, TypeError, AttributeError):
+        values = []
+    text = " ".join(map(str, (job_id, kind, name, *values))).casefold()
+    return all(word in text for word in search.casefold().split())
 
 
 def _values(row: sqlite3.Row) -> tuple[dict[str, Any], list[str]]:

@@ -22,7 +22,7 @@ from typing import Any
 from tincture.errors import StorageError, UsageError
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.queue.jobs import Job, JobState, check_priority
-from tincture.server.queue.rows import ID, is_damaged, job_of, stored, what_it_holds
+from tincture.server.queue.rows import ID, found, is_damaged, job_of, stored, what_it_holds
 from tincture.server.queue.sqlite_errors import explained
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "DROP INDEX jobs_by_what_they_hold",
         "CREATE TRIGGER nothing_is_held AFTER DELETE ON jobs BEGIN DELETE FROM held WHERE job = OLD.id; END",
     ),
+    ("ALTER TABLE jobs ADD COLUMN preview TEXT NOT NULL DEFAULT ''",),
 )
 _TURN = "front DESC, priority DESC, position, id"
 _ORDER = f"""
@@ -134,23 +135,33 @@ class JobStore:
 
     def get(self, job_id: str) -> Job:
         """The job as it stands; NotFoundError."""
-        found = self._read("SELECT * FROM jobs WHERE id = ?", [checked_id(job_id)])
-        if not found:
+        rows = self._read("SELECT * FROM jobs WHERE id = ?", [checked_id(job_id)])
+        if not rows:
             raise _unknown(job_id)
-        return job_of(found[0])
+        return job_of(rows[0])
 
-    def list(self, states: Collection[JobState] = (), limit: int = 100, offset: int = 0) -> builtins.list[Job]:
-        """Jobs in the given states, or all: running, then waiting in their order, then ended ones, latest first."""
-        where = f"WHERE state IN ({_marks(states)})" if states else ""
+    def list(
+        self, states: Collection[JobState] = (), limit: int = 100, offset: int = 0, search: str = ""
+    ) -> builtins.list[Job]:
+        """Jobs in the given states, or all: running, then waiting in their order, then ended ones, latest first.
+
+        With ``search``, only those whose name, id, kind, base model or pictures have all its words in them.
+        """
+        where, values = _where(states, search)
         bounds = [min(max(number, 0), 2**62) for number in (limit, offset)]
-        rows = self._read(f"SELECT * FROM jobs {where} ORDER BY {_ORDER} LIMIT ? OFFSET ?", [*states, *bounds])
+        rows = self._read(f"SELECT * FROM jobs {where} ORDER BY {_ORDER} LIMIT ? OFFSET ?", [*values, *bounds])
         return [job_of(row) for row in rows]
+
+    def count(self, states: Collection[JobState] = (), search: str = "") -> int:
+        """How many jobs ``list`` gives without bounds."""
+        where, values = _where(states, search)
+        return int(self._read(f"SELECT COUNT(*) AS count FROM jobs {where}", values)[0]["count"])
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs are in each state."""
         rows = self._read("SELECT state, COUNT(*) AS count FROM jobs GROUP BY state")
-        found = {row["state"]: row["count"] for row in rows}
-        return {state: found.get(state, 0) for state in JobState}
+        counted = {row["state"]: row["count"] for row in rows}
+        return {state: counted.get(state, 0) for state in JobState}
 
     def last_position(self) -> float:
         """The position behind which no job waits; 0 when none does."""
@@ -253,6 +264,7 @@ class JobStore:
         connection.row_factory = sqlite3.Row
         connection.text_factory = _text
         connection.create_function("held_by", 3, what_it_holds)
+        connection.create_function("found", 5, found)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         return connection
@@ -360,6 +372,15 @@ def _apart(positions: Sequence[float]) -> list[float]:
     for position in sorted(positions):
         risen.append(position if not risen or position > risen[-1] else math.nextafter(risen[-1], math.inf))
     return risen
+
+
+def _where(states: Collection[JobState], search: str) -> tuple[str, builtins.list[Any]]:
+    """The condition of jobs in these states that have the words of ``search``, and its values; empty for all."""
+    parts, values = ([f"state IN ({_marks(states)})"] if states else []), builtins.list[Any](states)
+    if search.strip():
+        parts.append("found(?, id, kind, name, settings)")
+        values.append(search)
+    return (f"WHERE {' AND '.join(parts)}" if parts else ""), values
 
 
 def _marks(values: Collection[Any]) -> str:

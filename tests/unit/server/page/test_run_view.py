@@ -47,7 +47,8 @@ def test_validation_is_a_curve_beside_that_of_trained_pictures() -> None:
     assert "Validation" not in run_view.charts(trace(9), smoothing=30)
     shown = run_view.charts(dataclasses.replace(trace(9), validations=measured(0.5, None, 0.3, 0.4)), smoothing=30)
     assert "best 0.3000 at step 20; dashed: trained" in shown
-    chart = shown[shown.index("Validation loss") :]
+    chart = shown[shown.index("Validation loss") : shown.index("Learning rate")]
+    assert 'class="mark"' in shown[: shown.index("Validation loss")]  # where it was best, among the losses of training
     mark, trained, validation = re.findall(r'<path class="(?:mark|dashed|strong)" d="M([^"]+)"', chart)
     assert (trained.count("L"), validation.count("L")) == (2, 2)  # what was not finite is no point
     assert {point.split(" ")[0] for point in mark.split("L")} == {validation.split("L")[1].split(" ")[0]}

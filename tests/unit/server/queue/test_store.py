@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sqlite3
 import subprocess
 import sys
@@ -198,6 +199,7 @@ def test_a_queue_of_the_first_version_learns_what_its_jobs_hold(store: JobStore,
         connection.execute("DROP TRIGGER nothing_is_held")
         connection.execute("DROP TABLE held")
         connection.execute("ALTER TABLE jobs DROP COLUMN holds")
+        connection.execute("ALTER TABLE jobs DROP COLUMN preview")
         connection.execute("PRAGMA user_version = 1")
     again = JobStore(path)
     again.add(trains("second"))
@@ -464,6 +466,7 @@ def test_a_queue_of_the_first_version_with_a_damaged_row_is_opened(store: JobSto
         connection.execute("DROP TRIGGER nothing_is_held")
         connection.execute("DROP TABLE held")
         connection.execute("ALTER TABLE jobs DROP COLUMN holds")
+        connection.execute("ALTER TABLE jobs DROP COLUMN preview")
         connection.execute("PRAGMA user_version = 1")
         connection.execute("UPDATE jobs SET settings = 'nonsense' WHERE id = 'spoilt'")
     again = JobStore(path)
@@ -505,3 +508,22 @@ def test_what_sqlite_could_not_do_is_named_rightly(code: int | None, kind: type[
     said = str(explained(error, Path("jobs.sqlite3")))
     assert words in said and "what it says itself" in said
     assert ("is full" in said) is (code == sqlite3.SQLITE_FULL)
+
+
+def test_jobs_are_found_by_the_words_that_people_know_them_by(store: JobStore) -> None:
+    for name, settings in (
+        ("rex", {"kind": "embedding", "model": "Anything v5", "data": ["datasets/Dogs:2"]}),
+        ("rex-style", {"kind": "hypernetwork", "model": "picto", "data": "datasets/cats"}),
+    ):
+        store.add(dataclasses.replace(job(name), name=name, settings=settings))
+
+    def found(search: str, *states: JobState) -> list[str]:
+        names = [each.name for each in store.list(states, search=search)]
+        assert store.count(states, search) == len(names)
+        return names
+
+    assert found("") == found("  REX ") == ["rex", "rex-style"]
+    assert found("rex dogs") == found("anything") == ["rex"]
+    assert found("hypernetwork cats") == ["rex-style"]
+    assert found("rex birds") == found("rex", JobState.DONE) == found("'; DROP TABLE jobs") == found("%") == []
+    assert len(store.list()) == 2

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 SCRIPT = f"<script>{script(__file__, 'way_on.js')}</script>"
 """For the page's head."""
 TABS: Mapping[str, str] = MappingProxyType(
-    {"data": "train/train", "settings": "train/train", "dataset": "train/datasets", "run": "runs", "try": "try-it"}
+    {
+        "data": "train/train",
+        "settings": "train/train",
+        "dataset": "train/datasets",
+        "run": "runs",
+        "compare": "runs",
+        "try": "try-it",
+    }
 )
 """The tab that a way opens, and behind the stroke the one within it, by the way's name."""
 FOLLOW = """(carried) => { window.followWay({ way: "NAME", carried, tab: "TAB" }); return []; }"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from tincture.server.page.runs.smoothing import smooth, spread, thin, window
 from tincture.server.queue.history import Trace, Validation
 from tincture.server.queue.jobs import FINISHED, Job, JobState
 
+NOW = "Now"
 MOST_POINTS = 480
 """Of the noisy line of a chart; the smooth one takes half as many."""
 _STATES = {
@@ -47,15 +48,40 @@ def kind_words(job: Job) -> str:
 # --- the queue --------------------------------------------------------------------------------------------------------
 
 
-def cards(jobs: Sequence[Job], shown: str) -> str:
-    """Jobs to choose from; the one whose id is ``shown`` is marked."""
-    return f'<div class="jobs">{"".join(_card(job, shown) for job in jobs)}</div>' if jobs else ""
+def cards(
+    jobs: Sequence[Job],
+    shown: str,
+    compared: Sequence[str] = (),
+    thumbnail: Callable[[str], str] = lambda path: "",
+) -> str:
+    """Jobs to choose from.
+
+    Args:
+        shown: the id of the one that is marked.
+        compared: ids of those that are compared.
+        thumbnail: gives the address of a small copy of a picture, empty for none.
+    """
+    listed = "".join(_entry(job, shown, compared, thumbnail(job.preview)) for job in jobs)
+    return f'<div class="jobs">{listed}</div>' if jobs else ""
 
 
-def _card(job: Job, shown: str) -> str:
-    pressed = "true" if job.id == shown else "false"
+def _entry(job: Job, shown: str, compared: Sequence[str], picture: str) -> str:
+    """A card, and for a training a button beside it that chooses it for a comparison."""
+    card = _card(job, shown, picture)
+    if job.kind != "train":
+        return f'<div class="entry">{card}</div>'
+    pressed = "true" if job.id in compared else "false"
     return (
-        f'<button type="button" class="job {job.state}" data-job="{escape(job.id)}" aria-pressed="{pressed}">'
+        f'<div class="entry">{card}<button type="button" class="pick" data-compare="{escape(job.id)}" '
+        f'aria-pressed="{pressed}" aria-label="Compare {escape(job.name)}" title="Compare">⇄</button></div>'
+    )
+
+
+def _card(job: Job, shown: str, picture: str) -> str:
+    pressed = "true" if job.id == shown else "false"
+    image = f'<img class="thumb" src="{escape(picture)}" alt="">' if picture else ""
+    return (
+        f'<button type="button" class="job {job.state}" data-job="{escape(job.id)}" aria-pressed="{pressed}">{image}'
         f'<span class="top"><b>{escape(job.name)}</b><span class="chip">{escape(state_words(job))}</span></span>'
         f'<span class="low">{escape(" · ".join(_short(job)))}</span>{_bar(job)}</button>'
     )
@@ -99,7 +125,9 @@ def head(job: Job, trace: Trace) -> str:
     """Name, state, progress and the numbers of now."""
     percent = f"{job.progress * 100:.1f}"
     numbers = "".join(
-        f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>" for label, text in _numbers(job, trace) if text
+        f'<div class="{"now" if label == NOW else ""}"><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>'
+        for label, text in _numbers(job, trace)
+        if text
     )
     return (
         f'<section class="run {job.state}"><div class="top"><h2>{escape(job.name)}</h2>'
@@ -113,7 +141,7 @@ def head(job: Job, trace: Trace) -> str:
 
 def _numbers(job: Job, trace: Trace) -> Iterator[tuple[str, str]]:
     running = job.state is JobState.RUNNING
-    yield "Now", _now(job)
+    yield NOW, _now(job)
     what = "Step" if job.kind == "train" else "Pictures"
     yield what, f"{job.global_step:,} of {job.steps:,}" if job.steps else ""
     yield "Epoch", f"{trace.epoch + 1:,}" if trace.epoch is not None else ""
@@ -158,14 +186,26 @@ def charts(trace: Trace, smoothing: float) -> str:
     over = window(smoothing, len(loss))
     # A line drawn through noise hides it: with a smooth line above it, the noise stands back.
     raw = Line(*thin(step, loss, MOST_POINTS), "faint" if over > 1 else "strong")
-    lines = [raw]
+    best = _best_mark(trace.validations, raw)
+    lines = [*best, raw]
     if over > 1:
         smoothed = smooth(loss, over)
         lines.append(Line(*spread(step, smoothed, MOST_POINTS // 2), "strong"))
     rate = Line(*_corners(step, np.asarray(trace.learning_rate)), "strong")
     note = f"mean over {over} steps" if over > 1 else "every step"
-    drawn = chart("Loss", lines, note=note) + chart("Learning rate", [rate]) + _validation(trace.validations)
-    return f'<div class="charts">{drawn}</div>'
+    validation = _validation(trace.validations)
+    drawn = chart("Loss", lines, note=note) + validation + chart("Learning rate", [rate])
+    return f'<div class="charts{" many" if validation else ""}">{drawn}</div>'
+
+
+def _best_mark(measured: Sequence[Validation], loss: Line) -> list[Line]:
+    """A line across the losses of training, at the step where validation was best."""
+    known = [(each.loss, each.global_step) for each in measured if each.loss is not None]
+    if not known or not len(loss.y):
+        return []
+    _, step = min(known)
+    low, high = np.quantile(loss.y, (0.01, 0.99))
+    return [Line(np.array([step, step], dtype=np.float64), np.array([low, high]), "mark")]
 
 
 def _validation(measured: Sequence[Validation]) -> str:

@@ -39,6 +39,7 @@ def _after_training(job: Job, trace: Trace, served: Sequence[Path]) -> Iterator[
         yield way("Train further", "settings", f"{job.id} more")
     if "kind" in job.settings:
         yield way("Use settings", "settings", job.id)
+        yield way("Compare", "compare", job.id)
     for step, path in learned:
         if url := served_url(path, served):
             at = "" if step == job.global_step else f", step {step:,}"
