@@ -285,6 +285,9 @@ def test_what_a_moved_workspace_lacks_stays_where_it_was(tmp_path: Path) -> None
     validated = {**record, "settings": {**settings, "validation_data": data[::-1]}}
     found = relocated(validated, new / "textual_inversion" / "rex", Workspace(new))
     assert found["settings"]["validation_data"] == [data[1], f"{new}/datasets/rex:3"]
+    others = [{"adapter_path": str(old / "hypernetworks" / "ink.pt"), "adapter_digests": ["0"]}]
+    joint = relocated({**record, "companions": others}, new / "textual_inversion" / "rex", Workspace(new))
+    assert joint["companions"] == [{"adapter_path": str(new / "hypernetworks" / "ink.pt"), "adapter_digests": ["0"]}]
     outside = {**record, "adapter_path": str(tmp_path / "mine" / "rex.pt")}
     assert relocated(outside, new / "rex", Workspace(new))["adapter_path"] == outside["adapter_path"]
 

@@ -302,6 +302,23 @@ def test_adapters_are_made_where_none_of_that_name_is(service: Service) -> None:
     assert {adapter["name"] for adapter in service.adapters()} >= {"rex", "ink"}
 
 
+def test_a_joint_training_needs_and_holds_all_its_adapters(service: Service) -> None:
+    write(service.workspace.adapter_path("hypernetwork", "ink"))
+    (service.workspace.root / "mine.txt").write_text("a [name]")
+    with pytest.raises(UsageError, match=r"'pen'(.|\n)*'dog'"):
+        submit(service, **{"with": ["hypernetwork:pen", "embedding:dog"]})
+    table = {"kind": "hypernetwork", "name": "ink", "learning_rate": "0:2, 1e-4", "template": "mine.txt"}
+    job = service.queue.job(submit(service, **{"with": [table]}))
+    template = service.workspace.root / "mine.txt"
+    assert job.settings["companions"] == [f"hypernetwork:ink:0:2, 1e-4; template={template}"]
+    with pytest.raises(ForbiddenPathError):
+        submit(service, **{"with": [{**table, "template": "../outside.txt"}]})
+    alone = service.queue.job(submit(service, name="ink", kind="hypernetwork"))
+    assert [other.id for other in service.queue.same_adapter(alone)] == [job.id]
+    with pytest.raises(ConflictError, match=f"{job.id}, which is queued, trains the hypernetwork 'ink'"):
+        service.model_work.create_adapter("hypernetwork", "ink", overwrite=True)
+
+
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.RUNNING, JobState.PAUSED])
 def test_no_new_adapter_takes_the_place_of_one_that_a_job_trains(service: Service, state: JobState) -> None:
     job = submit(service)

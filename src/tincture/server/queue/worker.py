@@ -151,7 +151,9 @@ def finished(task: Task) -> Fields | None:
         record = read_record(task.run_dir)
         ended = record.get("ended")
         # Without it stands one that was killed while it saved, so that something may be missing.
-        if not ended or ended["interrupted"] or not Path(ended["adapter_path"]).is_file():
+        if not ended or ended["interrupted"]:
+            return None
+        if not all(Path(one["adapter_path"]).is_file() for one in (ended, *ended.get("companions", ()))):
             return None
         settings, path = TrainSettings.from_dict(record["settings"]), Path(ended["adapter_path"])
         guard = newest_state(RunFolder(task.run_dir, settings.kind).states).get("parts", {}).get("guard", {})

@@ -157,6 +157,28 @@ def test_what_two_jobs_hold_is_told_by_kind_and_name_or_by_the_destination(store
     assert [each.id for each in store.holding(*store.get("again").holds)] == ["embedding", "again"]
 
 
+def test_jobs_that_have_one_adapter_in_common_do_not_run_at_a_time(store: JobStore) -> None:
+    both = {"kind": "embedding", "companions": ["hypernetwork:ink:1e-4", "embedding:dog"]}
+    store.add(trains("joint", settings=both, position=1.0))
+    store.add(trains("ink", name="ink.pt", settings={"kind": "hypernetwork"}, position=2.0))
+    store.add(trains("dog", name="dog", position=3.0))
+    other = {"kind": "embedding", "companions": ["embedding:dog; template=style"]}
+    store.add(trains("cow-and-dog", name="cow", settings=other, position=4.0))
+    store.add(trains("cow", name="cow", position=5.0))
+    store.note_what_waits()
+    assert claims(store, 5) == ["joint", "cow"]
+    store.note_what_waits()
+    assert {store.get(each).stage for each in ("ink", "dog")} == {"waits for job joint, which is running"}
+    assert [each.id for each in store.holding("embedding:dog")] == ["joint", "dog", "cow-and-dog"]
+    store.update("joint", state=JobState.DONE)
+    store.delete("joint", FINISHED)
+    assert claims(store, 5) == ["ink", "dog"]  # what was deleted holds nothing
+    store.update("dog", state=JobState.DONE)
+    assert claims(store, 5) == []  # cow is under way
+    store.update("cow", state=JobState.DONE)
+    assert claims(store, 5) == ["cow-and-dog"]
+
+
 def test_a_paused_job_that_has_begun_holds_its_adapter(store: JobStore) -> None:
     store.add(trains("begun", state=JobState.PAUSED, run_dir="run", attempts=1, position=1.0))
     store.add(trains("second", position=2.0, priority=9))

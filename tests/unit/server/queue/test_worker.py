@@ -154,6 +154,23 @@ def test_a_run_that_had_come_to_its_end_is_done(attempts: Attempts, monkeypatch:
     assert trained(path)
 
 
+def test_a_joint_training_has_all_its_files_or_makes_them_again(bench: Bench, tmp_path: Path) -> None:
+    settings = bench.settings("embedding", **SETTINGS, **{"with": [{"kind": "hypernetwork", "name": "ink"}]}).to_dict()
+    joint = Attempts(tmp_path / "job", settings, bench.workspace.root)
+    _, first = joint.make()
+    other = {"kind": "hypernetwork", "name": "ink", "adapter_path": str(bench.path("hypernetwork"))}
+    assert first["result"]["companions"] == [other]
+    saved = {event["path"] for event in joint.folder.events() if event["type"] == "saved"}
+    assert saved >= {first["result"]["adapter_path"], other["adapter_path"]}
+    learned = trained(bench.path("hypernetwork"))
+    _, again = joint.make()
+    assert again["result"] == {**first["result"], "seconds": again["result"]["seconds"]}
+    bench.path("hypernetwork").unlink()
+    status, third = joint.make()
+    assert (status, third["result"]["companions"]) == (0, [other])
+    assert equal(trained(bench.path("hypernetwork")), learned)
+
+
 def test_a_folder_that_holds_no_run_yet_is_given_up(attempts: Attempts, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     status, ended = attempts.make(run_dir=str(tmp_path / "empty"))
