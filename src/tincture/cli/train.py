@@ -14,7 +14,7 @@ from tincture.cli.runs import require_run_folder
 from tincture.cli.session import Session, command, new_group, show_help, with_flags
 from tincture.errors import AlreadyTrainedError, UsageError
 from tincture.kinds.registry import AdapterKind, any_of, kinds
-from tincture.settings.fields import specs_of
+from tincture.settings.fields import overridden, specs_of
 from tincture.settings.groups.machine import MEMORY_SETTINGS
 from tincture.settings.toml import read_toml
 from tincture.settings.train import FIELDS, TrainSettings
@@ -143,7 +143,7 @@ def _train(session: Session, config: Path | None, dry_run: bool, no_timing: bool
     kind = from_flags.get("kind")
     if kind and from_file.get("kind", kind) != kind:
         raise UsageError(f"The run file {str(config)!r} is for {from_file['kind']!r}, but {kind!r} was asked for.")
-    settings = TrainSettings.from_dict({**from_file, **from_flags}, source=str(config or ""))
+    settings = TrainSettings.from_dict(overridden(FIELDS, from_file, from_flags), source=str(config or ""))
     workspace = session.workspace()
     from tincture import recipe
 

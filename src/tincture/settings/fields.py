@@ -144,7 +144,7 @@ class CheckedSettings:
         Raises:
             UsageError: when the file cannot be read, is no TOML, or holds something that is not allowed.
         """
-        return cls.from_dict({**read_toml(path), **(overrides or {})}, source=str(path))
+        return cls.from_dict(overridden(specs_of(cls), read_toml(path), overrides or {}), source=str(path))
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, checked anew."""
@@ -262,6 +262,15 @@ def _spec(field: dataclasses.Field[Any], annotation: Any) -> FieldSpec:
         help=help_text() if callable(help_text) else help_text,
         **metadata,
     )
+
+
+def overridden(
+    specs: Mapping[str, FieldSpec], values: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Values with others that win over them, by whichever of a setting's names either are given."""
+    names = {spec.alias: name for name, spec in specs.items() if spec.alias}
+    given = {names.get(name, name) for name in overrides}
+    return {**{name: value for name, value in values.items() if names.get(name, name) not in given}, **overrides}
 
 
 def as_meant(specs: Mapping[str, FieldSpec], values: Mapping[str, Any]) -> dict[str, Any]:

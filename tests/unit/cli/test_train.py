@@ -146,6 +146,16 @@ def test_every_setting_is_a_flag(recipe: FakeRecipe) -> None:
     )
 
 
+def test_flags_win_over_the_tables_of_a_run_file(recipe: FakeRecipe, run_file: str) -> None:
+    with open(run_file, "a") as file:
+        file.write('[[with]]\nkind = "embedding"\nname = "cat"\nlearning_rate = 1e-2\n')
+    assert main(["train", "--config", run_file]) == 0
+    assert trained(recipe).companions == ("embedding:cat:0.01",)
+    recipe.calls.clear()
+    assert main(["train", "--config", run_file, "--with", "embedding:dog:0:2, 1e-3", "--with", "embedding:cow"]) == 0
+    assert trained(recipe).companions == ("embedding:dog:0:2, 1e-3", "embedding:cow")
+
+
 def test_varsize_is_a_flag_but_not_with_buckets(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "embedding", "cat", "--data", "d", "--varsize", "--buckets"]) == 2
     assert "varsize and buckets are both on" in capsys.readouterr().err
