@@ -99,6 +99,10 @@ class Adapter(Protocol):
         """
         self.require_fit(model)
 
+    def is_taught_by(self, prompts: Sequence[str], model: DiffusionModel) -> bool:
+        """Whether any of ``prompts`` gives its parameters a gradient on ``model``; it need not be attached."""
+        return True
+
     # --- training ----------------------------------------------------------------------------------------------------
 
     def parameters(self) -> list[nn.Parameter]:

@@ -128,6 +128,10 @@ class Averaged(Adapter):
         """See ``Adapter``."""
         self.inner.check_run(settings, model, lines)
 
+    def is_taught_by(self, prompts: Sequence[str], model: DiffusionModel) -> bool:
+        """See ``Adapter``."""
+        return self.inner.is_taught_by(prompts, model)
+
     def published(self) -> Adapter:
         """The averages, or what is trained, as ``publish`` has it."""
         return self.files()[""]

@@ -151,6 +151,11 @@ class Embedding(Adapter):
                 "[name]."
             )
 
+    def is_taught_by(self, prompts: Sequence[str], model: DiffusionModel) -> bool:
+        """Those with its name do."""
+        (spelling,) = model.text.vocabulary.spellings([self.name])
+        return bool(model.text.vocabulary.finder([(spelling, True)])(prompts))
+
     # --- training ----------------------------------------------------------------------------------------------------
 
     def parameters(self) -> list[nn.Parameter]:

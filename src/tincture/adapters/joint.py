@@ -97,6 +97,10 @@ class Joint(Adapter):
         """
         _all_of(lambda member: member.check_run(settings, model, ()), self._members)
 
+    def is_taught_by(self, prompts: Sequence[str], model: DiffusionModel) -> bool:
+        """Whether any of them is."""
+        return any(member.is_taught_by(prompts, model) for member in self._members)
+
     # --- training ----------------------------------------------------------------------------------------------------
 
     def parameters(self) -> list[nn.Parameter]:

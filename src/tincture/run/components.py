@@ -44,6 +44,7 @@ from tincture.run.grids import make_grid, measured, validation_prompts
 from tincture.run.memory.estimate import MemoryEstimator
 from tincture.run.memory.fit import available_memory, fit, shortage_explained
 from tincture.run.naming import require_named
+from tincture.run.prior import PriorPictures, check_prior, load_prior, make_prior, prior_lines
 from tincture.run.split import Sides, load_sides
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer
 from tincture.settings.train import TrainSettings
@@ -60,6 +61,7 @@ class Components:
         settings: with nothing left open.
         lines: of the prompt template.
         sides: the pictures, those that are trained and those that are not.
+        prior: regularisation pictures, if there are any.
         grids: what is measured of those for validation, and of those that are trained; None without validation.
         estimator: tells the memory that other settings would take.
         time_left: measures how long the parts of the run take, from the loading of the model on.
@@ -72,6 +74,7 @@ class Components:
     lines: list[str]
     trainer: Trainer
     grids: tuple[Grid, Grid] | None
+    prior: PriorPictures | None
     estimator: MemoryEstimator
     time_left: TimeLeft
 
@@ -96,6 +99,7 @@ def prepare(
         record: of the run that goes on; model and data must be those it began with.
     """
     make_optimizer(settings, adapter)  # refuses what cannot be used before anything heavy is loaded
+    own_lines = prior_lines(settings, workspace) if record is None else record.get("prior_lines", [])
     time_left, device = TimeLeft(), resolve_device(settings.device)
     emit = emitter([time_left, *callbacks])
     with Stage(emit, "loading the model"):
@@ -104,14 +108,17 @@ def prepare(
     files = open_latents(settings, model, device)
     with Stage(emit, "reading pictures"):
         sides = load_sides(settings, model, files, keep_pixels=PIXEL_MEMORY)
+        prior = load_prior(settings, model, own_lines, files, keep_pixels=PIXEL_MEMORY)
     dataset = sides.training
     if record is not None:
-        _check_unchanged(settings, model, sides, record)
+        _check_unchanged(settings, model, sides, prior, record)
     check(settings, model, adapter, lines, dataset)
-    skipped = (f"{path} is skipped: {reason}" for path, reason in dataset.skipped)
-    for remark in (*skipped, *dataset.remarks, *mask_remarks(settings, dataset)):
+    check_prior(settings, model, adapter, prior)
+    read = [dataset, prior.dataset] if prior else [dataset]
+    skipped = (f"{path} is skipped: {reason}" for each in read for path, reason in each.skipped)
+    for remark in (*skipped, *(remark for each in read for remark in each.remarks), *mask_remarks(settings, dataset)):
         warnings.warn(remark, stacklevel=2)
-    estimator = MemoryEstimator(model, adapter, dataset, lines, device.type, sides.validation)
+    estimator = MemoryEstimator(model, adapter, dataset, lines, device.type, sides.validation, prior)
     with Stage(emit, "fitting memory") if settings.open_memory_settings() else contextlib.nullcontext():
         settings, fitted = fit_memory(settings, estimator, device)
     if fitted is not None:
@@ -123,17 +130,24 @@ def prepare(
         # Only now: some, such as Adagrad, make their state at once, on the device where the parameters are.
         optimizer = make_optimizer(settings, adapter)
         further = validation_prompts(settings, adapter.word, sides.validation, lines)
+        further += prior.prompts(adapter.word) if prior else []
         known = known_prompts(settings, model, adapter, dataset, lines, further)
         model.placement.keep = frozenset({DENOISER} if known else {DENOISER, TEXT_ENCODERS})
         encoded = encode(settings, model, dataset, emit, files)
         grids = _grids(settings, model, adapter, sides, encoded, lines, emit, files)
         loss = auxiliary_loss(settings, model, adapter, dataset)
+        beside = None
+        if prior is not None:
+            encoded_beside = encode(settings, model, prior.dataset, emit, files, masked=False)
+            beside = make_prior(settings, adapter.word, prior, encoded_beside)
         adapter = averaged(settings, adapter)
     for remark in files.remarks() if files else ():
         warnings.warn(remark, stacklevel=2)
     data = training_data(settings, adapter.word, dataset, encoded, lines)
-    trainer = make_trainer(settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=loss)
-    return Components(settings, model, adapter, sides, lines, trainer, grids, estimator, time_left)
+    trainer = make_trainer(
+        settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=loss, prior=beside
+    )
+    return Components(settings, model, adapter, sides, lines, trainer, grids, prior, estimator, time_left)
 
 
 def _grids(
@@ -236,12 +250,23 @@ def check_steps(settings: TrainSettings, adapter: Adapter) -> None:
         )
 
 
-def _check_unchanged(settings: TrainSettings, model: DiffusionModel, sides: Sides, record: Mapping[str, Any]) -> None:
-    validation = sides.validation.digest() if sides.validation else ""
-    if sides.training.digest() != record["data_hash"] or validation != record.get("validation_hash", ""):
+def _check_unchanged(
+    settings: TrainSettings,
+    model: DiffusionModel,
+    sides: Sides,
+    prior: PriorPictures | None,
+    record: Mapping[str, Any],
+) -> None:
+    now = {
+        "data_hash": sides.training.digest(),
+        "validation_hash": sides.validation.digest() if sides.validation else "",
+        "prior_hash": prior.dataset.digest() if prior else "",
+    }
+    if any(digest != record.get(name, "") for name, digest in now.items()):
+        folders = (*settings.folders, *settings.validation_folders, *settings.prior_folders)
         raise DataError(
-            f"The pictures, captions or masks in {', '.join([*settings.folders, *settings.validation_folders])} have "
-            "changed since the run began; put them back to resume."
+            f"The pictures, captions or masks in {', '.join(folders)} have changed since the run began; put them back "
+            "to resume."
         )
     if model.hash != record["model_hash"]:
         raise ModelError(

@@ -56,6 +56,7 @@ def load_data(
     *,
     folders: Sequence[str] | None = None,
     keep_pixels: int = 0,
+    masked: bool = True,
 ) -> PictureDataset:
     """The pictures, at the settings' size or the model's own; DataError when none can be used.
 
@@ -63,6 +64,7 @@ def load_data(
         folders: where they lie; None: where the settings say.
         files: spare decoding the pictures whose latents they hold.
         keep_pixels: bytes of pixels that stay until they are encoded.
+        masked: whether masks count, if the settings want any.
     """
     width, height = settings.width or model.default_size, settings.height or model.default_size
     stride = model.vae_scale_factor
@@ -77,7 +79,7 @@ def load_data(
         recursive=settings.recursive,
         folder_repeats=settings.folder_repeats,
         flip=settings.flip,
-        masks=settings.masks if settings.use_weight or settings.attention_mask_weight else None,
+        masks=settings.masks if masked and (settings.use_weight or settings.attention_mask_weight) else None,
         stride=stride,
         word_regex=settings.word_regex,
         join_string=settings.join_string,
@@ -129,12 +131,15 @@ def encode(
     dataset: PictureDataset,
     emit: Emit,
     files: LatentFiles | None = None,
+    *,
+    masked: bool = True,
 ) -> Encoded:
     """Every picture encoded.
 
     Args:
         emit: is told how far it is.
         files: hold latents of earlier runs, and keep these.
+        masked: whether masks weigh the loss, if the settings want it.
     """
     if files is not None and model.slicing and not files.encoder.endswith(_IN_SLICES):
         files.encoder += _IN_SLICES
@@ -144,7 +149,7 @@ def encode(
         )
     return Encoded(
         latents,
-        weights=_loss_weights(settings, model, dataset, latents) if settings.use_weight else None,
+        weights=_loss_weights(settings, model, dataset, latents) if masked and settings.use_weight else None,
         time_ids=[_time_ids(model, sample) for sample in dataset] if model.family.knows_sizes else None,
     )
 

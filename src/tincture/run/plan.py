@@ -24,6 +24,7 @@ from tincture.run.grids import validation_plan
 from tincture.run.losses import loss_words
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
 from tincture.run.presence import find_adapters
+from tincture.run.prior import check_prior, load_prior, prior_lines, prior_plan
 from tincture.run.split import Sides, load_sides
 from tincture.run.timing import RunTimes, Workload, planned_duration
 from tincture.run.trainer import make_optimizer
@@ -53,12 +54,15 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
     model = load_base(settings, workspace, stay=True)
     files = open_latents(settings, model, device)
     sides = load_sides(settings, model, files)
+    prior = load_prior(settings, model, prior_lines(settings, workspace), files)
     dataset = sides.training
     lines = load_template(settings, workspace)
     check(settings, model, adapter, lines, dataset)
+    check_prior(settings, model, adapter, prior)
     batches = BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats())
-    estimator = MemoryEstimator(model, adapter, dataset, lines, device.type, sides.validation)
+    estimator = MemoryEstimator(model, adapter, dataset, lines, device.type, sides.validation, prior)
     settings, fitted = fit_memory(settings, estimator, device)
+    read = [dataset, prior.dataset] if prior else [dataset]
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     remaining = max(0, settings.last_step - adapter.step)
     found: dict[str, Any] = {
@@ -72,9 +76,10 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
         },
         "pictures": dataset.pictures(),
         "samples_per_epoch": sum(dataset.repeats()),
-        "skipped": {str(path): reason for path, reason in dataset.skipped},
+        **prior_plan(settings, adapter.word, prior),
+        "skipped": {str(path): reason for each in read for path, reason in each.skipped},
         "remarks": [
-            *dataset.remarks,
+            *(remark for each in read for remark in each.remarks),
             *mask_remarks(settings, dataset),
             *_end_remarks(settings, adapter),
             *Arithmetic.current(device.type).remarks(),
@@ -97,7 +102,7 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
     predictions = validation["predictions"] // validation["measurements"]
     work = Workload(settings, model, adapter, dataset, lines, device, predictions)
     times = RunTimes(work, timing, lambda: _prepared(work, workspace))
-    to_encode = sum(files.read(sample) is None for sample in dataset) if files else len(dataset)
+    to_encode = sum(files is None or files.read(sample) is None for each in read for sample in each)
     with computing_threads(settings.threads):
         duration = planned_duration(times, to_encode + validation["measured_pictures"])
     return {**found, "duration": duration}

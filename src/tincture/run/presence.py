@@ -58,9 +58,10 @@ def require_training(settings: TrainSettings, workspace: Workspace) -> None:
     """
     find_adapters(settings, workspace)
     require_model(settings.model, settings.vae, workspace)
-    for folder in (*settings.folders, *settings.validation_folders):
+    for folder in (*settings.folders, *settings.validation_folders, *settings.prior_folders):
         require_folder(Source.parse(folder).folder)
-    for template in (settings.template, *(other.template for other in settings.others)):
+    own = (settings.template, settings.prior_template)
+    for template in (*own, *(other.template for other in settings.others)):
         if template:
             load_template(template, workspace.templates)
     if settings.masks:

@@ -38,6 +38,7 @@ def write_records(run: Components, folders: Sequence[RunFolder], paths: Sequence
     settings = run.settings.replace(
         data=tuple(str(Source.parse(folder).resolved()) for folder in run.settings.folders),
         validation_data=tuple(str(Source.parse(folder).resolved()) for folder in run.settings.validation_folders),
+        prior_data=tuple(str(Source.parse(folder).resolved()) for folder in run.settings.prior_folders),
         masks=run.settings.masks and str(Path(run.settings.masks).resolve()),
         cache_dir=run.settings.cache_dir and str(Path(run.settings.cache_dir).resolve()),
         model=_anywhere(run.settings.model, workspace),
@@ -59,8 +60,10 @@ def write_records(run: Components, folders: Sequence[RunFolder], paths: Sequence
         "model_hash": run.model.hash,
         "data_hash": run.dataset.digest(),
         "validation_hash": run.sides.validation.digest() if run.sides.validation else "",
+        "prior_hash": run.prior.dataset.digest() if run.prior else "",
         # The lines themselves: a template that is edited later does not change this run.
         "template_lines": run.lines,
+        "prior_lines": run.prior.lines if run.prior else [],
         "arithmetic": [Arithmetic.current(run.model.device.type).to_dict()],
         **software(),
     }
@@ -157,6 +160,8 @@ def _placeless(run: Components) -> dict[str, Any]:
         ),
         "data": tuple(_source_name(Source.parse(folder)) for folder in settings.folders),
         "validation_data": tuple(_source_name(Source.parse(folder)) for folder in settings.validation_folders),
+        "prior_data": tuple(_source_name(Source.parse(folder)) for folder in settings.prior_folders),
+        "prior_template": Path(settings.prior_template).name,
         "masks": settings.masks and Path(settings.masks).resolve().name,
         "model": run.model.name,
         "vae": settings.vae and _without_ending(Path(settings.vae)),

@@ -27,7 +27,7 @@ def relocated(record: Mapping[str, Any], run_dir: Path, workspace: Workspace) ->
         return dict(record)
     settings = dict(record["settings"])
     settings |= {name: _found(settings[name], old, new) for name in _PATHS if settings.get(name)}
-    for name in ("data", "validation_data"):
+    for name in ("data", "validation_data", "prior_data"):
         data = settings.get(name)
         if not data:
             continue

@@ -120,6 +120,7 @@ class Workload:
             tokens = max(model.text.lengths(self.prompts))
             own = {**{name: settings[name] for name in _OF_A_STEP}, "averages": bool(settings["ema"])}
             own |= {"predictions": self.predictions} if what == VALIDATION else {}
+            own |= {"prior": True} if settings["prior_data"] else {}
             return {**shared, **own, "size": list(self.size), "adapter": kind, "tokens": tokens}
         drawing = dataclasses.asdict(complete(preview_drawing(self.settings), model))
         drawn = {name: drawing[name] for name in ("sampler", "steps", "width", "height", "guidance_scale")}

@@ -327,7 +327,7 @@ def _remember_times(run: Components) -> None:
     predictions = held_out.predictions + trained.predictions if held_out and trained else 0
     device = run.model.device
     work = Workload(run.settings, run.model, run.adapter, run.dataset, run.lines, device, predictions)
-    alone = not run.settings.cache_dir and run.grids is None  # else some may have been known, or belong to validation
+    alone = not run.settings.cache_dir and run.grids is None and run.prior is None  # else they may be known, or others
     remember_run(work, run.time_left, encoded=len(run.dataset) if alone else 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +21,7 @@ from tincture.settings.train import TrainSettings
 from tincture.training.conditioning import Conditioning
 from tincture.training.guard import Guard
 from tincture.training.optimizer import ParameterGroup, create_optimizer
-from tincture.training.step_data import TrainingData
+from tincture.training.step_data import Prior, TrainingData
 from tincture.training.trainer import Clipping, Trainer
 
 _PROMPT_MEMORY = 256 * 2**20
@@ -53,12 +54,14 @@ def make_trainer(
     *,
     known_prompts: Sequence[str] = (),
     auxiliary_loss: AuxiliaryLoss | None = None,
+    prior: Prior | None = None,
 ) -> Trainer:
     """The trainer of a run that begins at the adapter's step.
 
     Args:
         known_prompts: see ``Conditioning``.
         auxiliary_loss: is added to the denoising loss.
+        prior: is trained in each step too.
     """
     learning_rate = Schedule.parse(settings.learning_rate, settings.steps)
     rates = [group.learning_rate or learning_rate for group in parameter_groups(settings, adapter)]
@@ -89,6 +92,7 @@ def make_trainer(
         log_every=settings.log_every,
         loss=training_loss(settings),
         auxiliary_loss=auxiliary_loss,
+        prior=prior,
         guard=Guard(
             settings.on_divergence,
             divergence_limit=settings.divergence_limit,
@@ -127,7 +131,10 @@ def make_sample_trainer(
         time_ids=[model.time_ids(size, (0, 0), size).to(weight.device)] * count if model.family.knows_sizes else None,
     )
     auxiliary = adapter.auxiliary_loss(settings.to_dict(), model, lambda: [weight[0]] * count)
-    return make_trainer(settings, model, adapter, data, make_optimizer(settings, adapter), auxiliary_loss=auxiliary)
+    # it takes as long as the others, without their weights, and always counts
+    prior = Prior(dataclasses.replace(data, weights=None), Schedule.parse(1, 1)) if settings.prior_folders else None
+    optimizer = make_optimizer(settings, adapter)
+    return make_trainer(settings, model, adapter, data, optimizer, auxiliary_loss=auxiliary, prior=prior)
 
 
 def known_prompts(

@@ -19,6 +19,7 @@ from tincture.settings.groups.optimization import OptimizationSettings
 from tincture.settings.groups.output import OutputSettings
 from tincture.settings.groups.pictures import PictureSettings
 from tincture.settings.groups.previews import PreviewSettings
+from tincture.settings.groups.prior import PriorSettings
 from tincture.settings.groups.trained import TrainedSettings
 from tincture.settings.groups.validation import ValidationSettings
 from tincture.settings.model_overrides import ModelOverrides
@@ -30,6 +31,7 @@ GROUPS: tuple[type[CheckedSettings], ...] = (
     ValidationSettings,
     OptimizationSettings,
     LossSettings,
+    PriorSettings,
     GuardSettings,
     MachineSettings,
     OutputSettings,
@@ -44,6 +46,7 @@ class TrainSettings(
     OutputSettings,
     MachineSettings,
     GuardSettings,
+    PriorSettings,
     LossSettings,
     OptimizationSettings,
     ValidationSettings,
@@ -73,6 +76,12 @@ class TrainSettings(
     def validation_folders(self) -> tuple[str, ...]:
         """The folders of pictures for validation, as `validation_data` says them."""
         folders = (self.validation_data,) if isinstance(self.validation_data, str) else self.validation_data
+        return tuple(folder for folder in folders if folder)
+
+    @property
+    def prior_folders(self) -> tuple[str, ...]:
+        """The folders of regularisation pictures, as `prior_data` says them."""
+        folders = (self.prior_data,) if isinstance(self.prior_data, str) else self.prior_data
         return tuple(folder for folder in folders if folder)
 
     def overrides(self) -> ModelOverrides:

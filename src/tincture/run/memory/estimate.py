@@ -24,6 +24,7 @@ from tincture.run.data import possible_prompts, preview_prompts, prompt_draw
 from tincture.run.duration import ENCODING, PROMPTS
 from tincture.run.grids import at_once, measured, validation_prompts
 from tincture.run.memory.rehearsal import Rehearsal, StepMemory
+from tincture.run.prior import PriorPictures
 from tincture.run.trainer import known_prompts, make_sample_trainer, prompts_in_memory
 from tincture.settings.train import TrainSettings
 from tincture.training.trainer import Trainer
@@ -74,6 +75,7 @@ class MemoryEstimator:
         lines: of the prompt template.
         device_type: of the device that the run is meant for.
         validation: the pictures for validation.
+        prior: the regularisation pictures.
     """
 
     def __init__(
@@ -84,8 +86,9 @@ class MemoryEstimator:
         lines: list[str],
         device_type: str,
         validation: PictureDataset | None = None,
+        prior: PriorPictures | None = None,
     ) -> None:
-        self.validation = validation
+        self.validation, self.prior = validation, prior
         self.model, self.adapter, self.dataset, self.lines = model, adapter, dataset, lines
         self.device_type = device_type
         self._known: dict[tuple[Any, ...], Any] = {}
@@ -142,6 +145,7 @@ class MemoryEstimator:
     def _resident(self, settings: TrainSettings) -> frozenset[str]:
         """Parts that stay on the device between their uses, where others come and go."""
         further = validation_prompts(settings, self.adapter.word, self.validation, self.lines)
+        further += self._prior_prompts()
         known = known_prompts(settings, self.model, self.adapter, self.dataset, self.lines, further)
         return frozenset({DENOISER}) if known else _ALWAYS_USED
 
@@ -208,10 +212,12 @@ class MemoryEstimator:
 
     def _largest(self, at_once: Callable[[int, int], int]) -> tuple[int, int, int]:
         """Count, width and height of the pictures that make up the largest batch."""
-        there: Counter[tuple[int, int]] = Counter()
-        for size, repeats in zip(self.dataset.sizes(), self.dataset.repeats(), strict=True):
-            there[size] += repeats
-        batches = [(min(at_once(*size), count), *size) for size, count in there.items()]
+        batches = []
+        for dataset in (self.dataset, self.prior.dataset) if self.prior else (self.dataset,):
+            there: Counter[tuple[int, int]] = Counter()
+            for size, repeats in zip(dataset.sizes(), dataset.repeats(), strict=True):
+                there[size] += repeats
+            batches += [(min(at_once(*size), count), *size) for size, count in there.items()]
         return max(batches, key=math.prod)
 
     def _longest_prompts(self, count: int) -> list[str]:
@@ -219,6 +225,7 @@ class MemoryEstimator:
         line = max(self.lines, key=len)
         longest = sorted((sample.caption for sample in self.dataset), key=len, reverse=True)
         prompts = [captions.possible_prompts(caption, [line], self.adapter.word)[0] for caption in longest]
+        prompts = sorted([*prompts, *self._prior_prompts()], key=len, reverse=True)
         return [prompts[index % len(prompts)] for index in range(count)]
 
     def _data(self, settings: TrainSettings) -> int:
@@ -226,14 +233,18 @@ class MemoryEstimator:
         tensors = 3 if settings.latent_sampling_method == "once" else 2
         planes = tensors * self.model.latent_channels + bool(settings.use_weight) + bool(settings.attention_mask_weight)
         sizes = [*self.dataset.sizes(), *([] if self.validation is None else self.validation.sizes())]
+        sizes += self.prior.dataset.sizes() if self.prior else []
         cells = sum(width * height for width, height in sizes) // self.model.vae_scale_factor**2
         return cells * planes * 4 + self._text(settings)
+
+    def _prior_prompts(self) -> list[str]:
+        return self.prior.prompts(self.adapter.word) if self.prior else []
 
     def _text(self, settings: TrainSettings) -> int:
         if self.adapter.trains_text:
             return 0
         prompts = possible_prompts(settings, self.adapter.word, self.dataset, self.lines)
-        further = validation_prompts(settings, self.adapter.word, self.validation, self.lines)
+        further = validation_prompts(settings, self.adapter.word, self.validation, self.lines) + self._prior_prompts()
         most = prompts_in_memory(self.model)
         each = max(self.model.bytes_of_prompt(prompt) for prompt in self._longest_prompts(1))
         return min(most, most if prompts is None else len({*prompts, *further}) + 1) * each

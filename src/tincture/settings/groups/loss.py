@@ -50,7 +50,9 @@ class LossSettings(CheckedSettings):
         "How much the error at a timestep counts by its ratio of signal to noise: all alike, min(SNR, gamma) / SNR "
         "(min_snr) or 1 / sqrt(SNR) (debiased), or what corresponds where a model predicts v.",
     )
-    min_snr_gamma: str = setting("", GROUP, "Gamma of min_snr, or its schedule; empty: 5.", number=True, largest=2000)
+    min_snr_gamma: str = setting(
+        "", GROUP, "Gamma of min_snr, or its schedule; empty: 5.", number=True, schedule=True, largest=2000
+    )
     offset_noise: float = setting(
         0.0, GROUP, "Noise added to whole channels of a picture's latents, to learn brightness and colour.", part
     )
@@ -99,7 +101,8 @@ class LossSettings(CheckedSettings):
                     f"{' or '.join(having)}"
                 )
         gamma = values.get("min_snr_gamma")
-        if gamma and not faults and any(phase.rate <= 0 for phase in Schedule.parse(gamma, ANY_STEPS).phases):
+        phases = Schedule.parse(gamma, ANY_STEPS).phases if gamma and not faults else ()
+        if any(0 in (phase.rate, phase.goal) for phase in phases):
             faults.append(f"min_snr_gamma is {gamma!r}, but must be above 0 in every step; a usual one is 5")
         least, most = values.get("timestep_min", 0.0), values.get("timestep_max", 1.0)
         if least >= most and not {"timestep_min", "timestep_max"} & set(faulty):

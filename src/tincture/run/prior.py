@@ -1,0 +1,136 @@
+"""The regularisation pictures of a run: loaded, checked, encoded, and put into words."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from tincture import randomness
+from tincture.adapters.adapter import Adapter
+from tincture.data import captions
+from tincture.data.batches import BatchPlan
+from tincture.data.dataset import PictureDataset
+from tincture.data.latent_files import LatentFiles
+from tincture.data.listing import Source
+from tincture.errors import UsageError
+from tincture.models.diffusion_model import DiffusionModel
+from tincture.run.data import Encoded, load_data
+from tincture.settings.schedule import Schedule
+from tincture.settings.train import TrainSettings
+from tincture.training.step_data import Prior, TrainingData
+from tincture.workspace import Workspace
+
+USUAL_TEMPLATE, USUAL_WEIGHT = "hypernetwork", "1"
+
+
+@dataclass(frozen=True)
+class PriorPictures:
+    """Pictures that are trained beside those to be learned, with the lines of their prompt template."""
+
+    dataset: PictureDataset
+    lines: list[str]
+
+    def prompts(self, name: str) -> list[str]:
+        """All that they may be trained with, each once; their captions are used as they are.
+
+        Args:
+            name: what prompts call the adapter.
+        """
+        each = (captions.possible_prompts(sample.caption, self.lines, name) for sample in self.dataset)
+        return list(dict.fromkeys(prompt for prompts in each for prompt in prompts))
+
+
+def prior_lines(settings: TrainSettings, workspace: Workspace) -> list[str]:
+    """The lines of their prompt template, none without such pictures; UsageError when there is no such template."""
+    if not settings.prior_folders:
+        return []
+    return captions.load_template(settings.prior_template or USUAL_TEMPLATE, workspace.templates)
+
+
+def load_prior(
+    settings: TrainSettings,
+    model: DiffusionModel,
+    lines: list[str],
+    files: LatentFiles | None = None,
+    *,
+    keep_pixels: int = 0,
+) -> PriorPictures | None:
+    """The pictures, without masks, in the sizes of the others; None without any.
+
+    Raises:
+        DataError: none can be used.
+        UsageError: a folder is for training or validation too.
+    """
+    if not settings.prior_folders:
+        return None
+    others = {_real(folder) for folder in (*settings.folders, *settings.validation_folders)}
+    for folder in settings.prior_folders:
+        if _real(folder) in others:
+            raise UsageError(
+                f"The folder {Source.parse(folder).folder} is named by --prior-data, and for training or validation "
+                "too; name it once."
+            )
+    folders = settings.prior_folders
+    return PriorPictures(
+        load_data(settings, model, files, folders=folders, keep_pixels=keep_pixels, masked=False), lines
+    )
+
+
+def check_prior(settings: TrainSettings, model: DiffusionModel, adapter: Adapter, prior: PriorPictures | None) -> None:
+    """UsageError for pictures that can teach the adapter nothing."""
+    if prior is None or adapter.is_taught_by(prior.prompts(adapter.word), model):
+        return
+    raise UsageError(
+        f"The pictures in {', '.join(settings.prior_folders)} (--prior-data) teach the {adapter.kind} "
+        f"{adapter.name!r} nothing, since its name is in none of their prompts, and only there does it act. It cannot "
+        "make the model forget what is said without it either: leave them out, or give a --prior-template with [name]."
+    )
+
+
+def make_prior(settings: TrainSettings, name: str, prior: PriorPictures, encoded: Encoded) -> Prior:
+    """What the steps of a run draw from, and how much it counts.
+
+    Args:
+        name: what prompts call the adapter.
+        encoded: of all the pictures.
+    """
+    dataset, lines = prior.dataset, prior.lines
+
+    def prompt(index: int, global_step: int, slot: int) -> str:
+        rng = randomness.generator(settings.seed, "prompt", global_step, slot)
+        return captions.prompt_for(dataset[index].caption, lines, name, rng)
+
+    batch_size = min(settings.batch_size, sum(dataset.repeats()))
+    data = TrainingData(
+        plan=BatchPlan(dataset.sizes(), batch_size, settings.seed, dataset.repeats()),
+        latents=encoded.latents,
+        prompt=prompt,
+        latent_sampling_method=settings.latent_sampling_method,
+        time_ids=encoded.time_ids,
+    )
+    return Prior(data, prior_weight(settings))
+
+
+def prior_weight(settings: TrainSettings) -> Schedule:
+    """How much they count in each step."""
+    return Schedule.parse(settings.prior_weight or USUAL_WEIGHT, settings.steps)
+
+
+def prior_plan(settings: TrainSettings, name: str, prior: PriorPictures | None) -> dict[str, Any]:
+    """What a plan says of them, empty without any; ``name`` is the adapter's in prompts."""
+    if prior is None:
+        return {}
+    return {
+        "prior": {
+            "pictures": prior.dataset.pictures(),
+            "samples_per_epoch": sum(prior.dataset.repeats()),
+            "weight": settings.prior_weight or USUAL_WEIGHT,
+            "template": settings.prior_template or USUAL_TEMPLATE,
+            "prompt": prior.prompts(name)[0],
+        }
+    }
+
+
+def _real(folder: str) -> str:
+    return os.path.realpath(Source.parse(folder).folder)
