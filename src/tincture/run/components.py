@@ -44,7 +44,7 @@ from tincture.run.grids import make_grid, measured, validation_prompts
 from tincture.run.memory.estimate import MemoryEstimator
 from tincture.run.memory.fit import available_memory, fit, shortage_explained
 from tincture.run.naming import require_named
-from tincture.run.prior import PriorPictures, check_prior, load_prior, make_prior, prior_lines
+from tincture.run.prior_pictures import PriorPictures, check_prior, load_prior, make_prior, prior_lines
 from tincture.run.split import Sides, load_sides
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer
 from tincture.settings.train import TrainSettings

@@ -24,7 +24,7 @@ from tincture.run.grids import validation_plan
 from tincture.run.losses import loss_words
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
 from tincture.run.presence import find_adapters
-from tincture.run.prior import check_prior, load_prior, prior_lines, prior_plan
+from tincture.run.prior_pictures import check_prior, load_prior, prior_lines, prior_plan
 from tincture.run.split import Sides, load_sides
 from tincture.run.timing import RunTimes, Workload, planned_duration
 from tincture.run.trainer import make_optimizer

@@ -24,7 +24,7 @@ from tincture.run.data import possible_prompts, preview_prompts, prompt_draw
 from tincture.run.duration import ENCODING, PROMPTS
 from tincture.run.grids import at_once, measured, validation_prompts
 from tincture.run.memory.rehearsal import Rehearsal, StepMemory
-from tincture.run.prior import PriorPictures
+from tincture.run.prior_pictures import PriorPictures
 from tincture.run.trainer import known_prompts, make_sample_trainer, prompts_in_memory
 from tincture.settings.train import TrainSettings
 from tincture.training.trainer import Trainer

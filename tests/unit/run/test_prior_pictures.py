@@ -18,7 +18,7 @@ from tincture.models.loading.load import load_model
 from tincture.run.components import load_adapter, prepare
 from tincture.run.data import load_data, load_template
 from tincture.run.memory.estimate import TRAINING, MemoryEstimator
-from tincture.run.prior import load_prior
+from tincture.run.prior_pictures import load_prior
 from tincture.run.relocate import relocated
 from tincture.settings.train import TrainSettings
 from tincture.training.trainer import Trainer
@@ -141,7 +141,7 @@ def test_a_moved_workspace_has_them_where_they_are_now(bench: Bench, tmp_path: P
 def test_an_embedding_that_none_of_their_prompts_names_is_refused(bench: Bench) -> None:
     """Before anything slow, by plan and run; a caption that holds the name is enough."""
     changes = {**SMALL, "prior_data": str(folder(bench))}
-    told = r"teach the embedding 'cat' nothing, since its name is in none of their prompts"
+    told = r"teach 'cat' nothing, since its name is in none of their prompts"
     for act in (
         lambda: bench.train("embedding", **changes),
         lambda: recipe.plan(bench.settings("embedding", **changes), bench.workspace, timing="none"),

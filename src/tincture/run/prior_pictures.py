@@ -82,7 +82,7 @@ def check_prior(settings: TrainSettings, model: DiffusionModel, adapter: Adapter
     if prior is None or adapter.is_taught_by(prior.prompts(adapter.word), model):
         return
     raise UsageError(
-        f"The pictures in {', '.join(settings.prior_folders)} (--prior-data) teach the {adapter.kind} "
+        f"The pictures in {', '.join(settings.prior_folders)} (--prior-data) teach "
         f"{adapter.name!r} nothing, since its name is in none of their prompts, and only there does it act. It cannot "
         "make the model forget what is said without it either: leave them out, or give a --prior-template with [name]."
     )
