@@ -21,7 +21,7 @@ from tincture.settings.train import TrainSettings
 from tincture.training.step_data import Prior, TrainingData
 from tincture.workspace import Workspace
 
-USUAL_TEMPLATE, USUAL_WEIGHT = "hypernetwork", "1"
+USUAL_WEIGHT = "1"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def prior_lines(settings: TrainSettings, workspace: Workspace) -> list[str]:
     """The lines of their prompt template, none without such pictures; UsageError when there is no such template."""
     if not settings.prior_folders:
         return []
-    return captions.load_template(settings.prior_template or USUAL_TEMPLATE, workspace.templates)
+    template = settings.prior_template
+    return captions.load_template(template, workspace.templates) if template else [captions.FILEWORDS]
 
 
 def load_prior(
@@ -126,7 +127,7 @@ def prior_plan(settings: TrainSettings, name: str, prior: PriorPictures | None) 
             "pictures": prior.dataset.pictures(),
             "samples_per_epoch": sum(prior.dataset.repeats()),
             "weight": settings.prior_weight or USUAL_WEIGHT,
-            "template": settings.prior_template or USUAL_TEMPLATE,
+            "template": settings.prior_template or captions.FILEWORDS,
             "prompt": prior.prompts(name)[0],
         }
     }

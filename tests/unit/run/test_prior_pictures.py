@@ -186,7 +186,7 @@ def test_the_plan_has_them(bench: Bench) -> None:
         "pictures": 3,
         "samples_per_epoch": 3,
         "weight": "0.5",
-        "template": "hypernetwork",
+        "template": "[filewords]",
         "prompt": "purple, moon",
     }
     assert "prior" not in recipe.plan(bench.settings("hypernetwork", **SMALL), bench.workspace, timing="none")

@@ -27,7 +27,9 @@ class PriorSettings(CheckedSettings):
     prior_weight: str = setting(
         "", GROUP, "How much their loss counts, or its schedule; empty: 1.", number=True, schedule=True, largest=2000
     )
-    prior_template: str = setting("", GROUP, "Their prompt template, by name or path; empty: hypernetwork.", path=True)
+    prior_template: str = setting(
+        "", GROUP, "Their prompt template, by name or path; empty: the caption alone.", path=True
+    )
 
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
