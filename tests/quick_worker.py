@@ -3,7 +3,8 @@
     python quick_worker.py PACE JOB_FOLDER
 
 PACE is the seconds that a step takes. The setting ``author`` says how the job ends: ``fails``, or ``dies`` without a
-word; else it is done after ``steps``. It stops after a step when standard input says so or ends, and can go on then.
+word; ``draws`` previews after step 2 until it is stopped; else it is done after ``steps``. It stops after a step when
+standard input says so or ends, and can go on then.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ def main(pace_s: float, folder: Path) -> int:
         told: dict[str, Any] = {"type": "steps", "records": [record], "steps": steps, "loss_mean": 1 / done}
         told |= {"loss_error": 0.01, "recent_mean": 1 / done, "recent_error": 0.01, "eta_s": (steps - done) * pace_s}
         _tell(events, {"type": "progress", "global_step": done, "steps": steps}, told)
+        if settings.get("author") == "draws" and done == 2:
+            at = {"stage": "drawing previews", "done": 1, "total": 4, "step": 3, "steps": 20}
+            _tell(events, {"type": "stage", **at, "eta_s": 75.0})
+            stop.wait()
         asked = take_request(run_dir)
         if asked or (settings.get("preview_every") and done % settings["preview_every"] == 0):
             _tell(events, _preview(run_dir / "images", settings, done))

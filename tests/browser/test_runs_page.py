@@ -169,6 +169,20 @@ def test_pause_resume_cancel_retry_and_delete(served: Served, running: Job, page
     assert running.id not in [job.id for job in served.service.queue.jobs(limit=1000)]
 
 
+def test_what_a_run_does_now_and_the_time_left_are_in_sight(served: Served, page: Any) -> None:
+    job = submit(served, steps=100, author="draws")
+    until(lambda: served.service.queue.job(job.id).stage.startswith("drawing"))
+    tab(page, "Runs")
+    page.locator(f'[data-job="{job.id}"]').click()
+    page.locator("#run-head .now").get_by_text("drawing previews 1 of 4, step 3 of 20").wait_for()
+    page.locator("#run-head").get_by_text("1 min 15 s").wait_for()
+    card = page.locator(f'[data-job="{job.id}"]').inner_text()
+    assert "drawing previews 1 of 4" in card and "1 min 15 s left" in card
+    served.service.queue.cancel(job.id)
+    wait_for_state(page, "cancelled")
+    assert page.locator("#run-head .now").count() == 0
+
+
 def test_previews_are_drawn_when_they_are_wanted(served: Served, page: Any) -> None:
     job = submit(served, steps=100_000, preview_every=0)
     until(lambda: served.service.queue.job(job.id).global_step > 2)

@@ -113,6 +113,16 @@ def test_what_a_run_made_is_tried_trained_further_and_fetched(chromium: Any, ser
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
 
 
+def test_the_prompt_to_try_names_all_that_was_trained_together(served: Served, page: Any) -> None:
+    folder = served.root / "models" / "hypernetworks"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ink.pt").write_bytes(b"adapter ink")
+    job = finished(served, preview_every=3, preview_prompts=["at night"], companions=["hypernetwork:ink"])
+    open_run(page, job)
+    page.locator("#run-ways").get_by_role("button", name="Try it").click()
+    value_becomes(page, "try-prompt", "at night cat <hypernet:ink:1.0>")
+
+
 def test_the_untrained_file_is_never_offered(served: Served, page: Any) -> None:
     queue = served.service.queue
     job = queue.submit("train", {**training()["settings"], "steps": 100_000}, source="page")

@@ -25,6 +25,7 @@ from tincture.server.page.try_it import prompt_edit, request, view
 from tincture.server.page.try_it.prompt_edit import Named
 from tincture.server.page.try_it.request import COMPARED, GRID, MODES, PICTURES, DrawingInputs
 from tincture.server.requests.sizes import LONGEST_TEXT
+from tincture.settings.companions import Companion
 from tincture.settings.drawing import REQUEST_FIELDS
 
 if TYPE_CHECKING:
@@ -214,7 +215,9 @@ def _come_from_run(service: Service, tab: _Tab, ways: Ways) -> None:
             return {}
         adapters, settings = service.adapters(), job.settings
         prompts = service.queue.folder(job.id).trace().prompts or settings.get("preview_prompts") or ("",)
-        prompt = _naming(str(prompts[0]), str(settings.get("kind")), job.name, adapters)
+        prompt, others = str(prompts[0]), map(Companion.parse, settings.get("companions") or ())
+        for kind, name in [(str(settings.get("kind")), job.name), *((other.kind, other.name) for other in others)]:
+            prompt = _naming(prompt, kind, name, adapters)
         models = {name: model["name"] for model in service.models() for name in (model["path"], model["name"])}
         drawing: dict[Any, Any] = {
             component: settings.get(name, gr.skip())
