@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -37,6 +38,21 @@ class Checkpoints:
         else:
             torch.save({"state_dict": state}, path)
         return path
+
+
+def write_head(path: Path) -> Path:
+    """A file whose header is that of a checkpoint of Stable Diffusion 1, without any numbers behind it."""
+    text = "cond_stage_model.transformer.text_model.embeddings"
+    shapes = {
+        "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3),
+        f"{text}.position_embedding.weight": (77, 768),
+        f"{text}.token_embedding.weight": (49408, 768),
+    }
+    entries = {name: {"dtype": "F16", "shape": shape, "data_offsets": (0, 0)} for name, shape in shapes.items()}
+    header = json.dumps(entries).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    return path
 
 
 def renamed(old: str, new: str) -> Edit:

@@ -36,7 +36,7 @@ __all__ = [
 
 
 def create(
-    kind: str, name: str, *, workspace: Workspace, model: str = "picto", overwrite: bool = False, **options: Any
+    kind: str, name: str, *, workspace: Workspace, model: str = "", overwrite: bool = False, **options: Any
 ) -> Path:
     """Writes a new adapter into the workspace and returns its path; see ``tincture.run.create.create``."""
     presence.require_creation(workspace.adapter_path(kind, name), options, model, workspace, overwrite)

@@ -136,11 +136,6 @@ class Workspace:
         seen: set[str] = set()
         return sorted(_walk_models(self.models, seen)) if _is_new(str(self.models), seen) else []
 
-    def default_model(self) -> str:
-        """The name of the model that counts where none is named: the first of ``list_models``, or picto."""
-        models = self.list_models()
-        return models[0].relative_to(self.models).as_posix() if models else "picto"
-
     def list_vaes(self) -> list[Path]:
         """Files of VAEs at any depth, links followed, empty files left out; sorted."""
         return [path for path, _ in adapter_files([self.vaes], VAE_SUFFIXES)]

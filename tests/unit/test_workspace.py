@@ -141,15 +141,6 @@ def test_models_are_files_and_folders_with_an_index(tmp_path: Path) -> None:
         workspace.find_model("A.vae")
 
 
-def test_the_first_model_counts_where_none_is_named(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    assert workspace.default_model() == "picto"
-    (workspace.models / "b").mkdir(parents=True)
-    for name in ("c.safetensors", "b/d.ckpt"):
-        (workspace.models / name).write_bytes(b"x")
-    assert workspace.default_model() == "b/d.ckpt"
-
-
 def test_of_models_of_one_name_the_path_tells(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     paths = [workspace.models / "x" / "a.safetensors", workspace.models / "y" / "a.safetensors"]
@@ -210,4 +201,3 @@ def test_what_a_mac_lays_beside_files_is_in_no_list(tmp_path: Path) -> None:
             (folder / name).write_bytes(b"x")
     listed = [*workspace.list_adapters("embedding"), *workspace.list_adapters("hypernetwork"), *workspace.list_vaes()]
     assert [path.name for path in [*listed, *workspace.list_models()]] == ["a.safetensors"] * 4
-    assert workspace.default_model() == "a.safetensors"

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tincture.cli.models import named_model
 from tincture.cli.session import Session, command, new_group, parameters_of, show_help
 from tincture.kinds.registry import AdapterKind, Option, any_of, kind_names, kinds
 from tincture.settings.number_lists import typed_numbers
@@ -32,8 +33,12 @@ def create(session: Session, context: typer.Context) -> None:
 def _of_every_kind(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name; also the file's name.")],
     model: Annotated[
-        str, typer.Option(help="Base model: picto, a checkpoint file, a diffusers folder, or a name in the workspace.")
-    ] = "picto",
+        str,
+        typer.Option(
+            help="Base model: picto, a checkpoint file, a diffusers folder, or a name in the workspace; else its only "
+            "or last used one, or picto where there is none."
+        ),
+    ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file of that name.")] = False,
 ) -> None:
     """What is chosen for a new adapter of any kind; only the signature is used."""
@@ -47,6 +52,8 @@ def _maker(kind: AdapterKind) -> Callable[..., None]:
         options = {option.name: _value(option, given.pop(option.name)) for option in kind.options}
         from tincture import recipe
 
+        if not options.get("sizes"):
+            given["model"] = named_model(session, given["model"], workspace)
         path = recipe.create(kind.name, name, workspace=workspace, **options, **given)
         session.show({"kind": kind.name, "path": str(path)}, f"made {path}")
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tincture.cli.flags import flag, given, typed_path
+from tincture.cli.models import named_model
 from tincture.cli.session import Session, command
 from tincture.errors import UsageError
 from tincture.settings.drawing import DRAWING_FIELDS, DrawingSettings
@@ -39,6 +40,7 @@ def generate(
     workspace = session.workspace()
     from tincture.run import presence
 
+    settings = settings.replace(model=named_model(session, settings.model, workspace))
     presence.require_drawing(settings, workspace)
     from tincture.drawing import generation
     from tincture.extensions import load_extensions

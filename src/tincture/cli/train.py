@@ -175,6 +175,8 @@ def _show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any
     resolved = settings.resolved().replace(**plan.get("settings", {}))
     shown = {"settings": resolved.to_dict(), **plan}
     lines = dict(plan)
+    if "model" in plan:
+        lines["model"] = _model(**plan["model"])
     if "buckets" in plan:
         lines["buckets"] = [_bucket(**bucket) for bucket in plan["buckets"]]
     if "duration" in plan:
@@ -190,6 +192,12 @@ def _plan_lines(key: str, value: Any) -> list[str]:
     if key == "skipped" and value:
         return [f"# skipped {_plan_value(path)}: {_plan_value(reason)}" for path, reason in value.items()]
     return [f"# {key.replace('_', ' ')}: {_plan_value(value)}"]
+
+
+def _model(name: str, family: str, predicts: str, hash: str = "", chosen: str = "", inpainting: bool = False) -> str:
+    why = f" ({chosen})" if chosen else ""
+    kind = f"{family} for inpainting" if inpainting else family
+    return f"{name}{why}: {kind}, predicts {predicts}" + (f", hash {hash}" if hash else "")
 
 
 def _bucket(size: str, pictures: int, cropped: float) -> str:

@@ -10,6 +10,7 @@ import torch
 
 from tincture.formats.file_state import FileState, state_of
 from tincture.models.diffusion_model import DiffusionModel
+from tincture.models.loading.default_model import remember_model
 from tincture.models.loading.load import load_model
 from tincture.models.loading.sources import find_source, find_vae
 
@@ -34,7 +35,7 @@ class ModelCache:
 
     def load(
         self,
-        name: str = "picto",
+        name: str = "",
         *,
         workspace: Workspace | None = None,
         device: torch.device | str = "cpu",
@@ -49,9 +50,11 @@ class ModelCache:
         key = (str(source), str(vae_path), str(device), dtype, tuple(sorted(chosen.items())), files)
         if self._model is None or key != self._key:
             self.forget()
-            self._model = load_model(name, workspace=workspace, device=device, dtype=dtype, vae=vae, **chosen)
+            self._model = load_model(str(source), workspace=workspace, device=device, dtype=dtype, vae=vae, **chosen)
             self._key = key
             self.loads += 1
+            if workspace is not None:
+                remember_model(workspace, source.path)
         return self._model
 
     def forget(self) -> None:

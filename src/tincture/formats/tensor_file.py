@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from tincture.formats.files import first_bytes
 from tincture.formats.pickle_check import ForbiddenPickleError, names_in_pickles
 from tincture.formats.pickled_numpy import Nothing, has_stand_in, stand_ins
 from tincture.formats.safetensors_file import is_safetensors
+from tincture.formats.tensor_names import unwrapped
 
 # Names of thousands of tensors and a thumbnail fit; the library takes up to 100 MB, and a gigabyte of memory for that.
 _LONGEST_HEADER = 32 * 2**20
@@ -33,8 +34,6 @@ _HARMLESS_NAMES = ("argparse.Namespace", "collections.defaultdict", "typing.Any"
 _NEEDED = "give a .safetensors or .ckpt file"
 _DEEPEST_STATE = 4  # levels of "state_dict" within "state_dict"
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "module")
-# DataParallel and torch.compile put these between the names of a module and of what is in it.
-_WRAPPERS = ("module", "_orig_mod")
 _SAFE_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -74,7 +73,7 @@ class TensorFile:
         self, path: Path, container: str, shapes: Mapping[str, Shape], metadata: Mapping[str, str], source: Any
     ) -> None:
         self.path, self.container, self.metadata = path, container, metadata
-        self._names = _unwrapped(shapes)
+        self._names = unwrapped(shapes)
         self.shapes: Mapping[str, Shape] = {name: shapes[own] for name, own in self._names.items()}
         self._source = source
 
@@ -83,16 +82,6 @@ class TensorFile:
         own = self._names[name]
         tensor: Tensor = self._source.get_tensor(own) if self.container == "safetensors" else self._source[own]
         return tensor
-
-
-def _unwrapped(names: Iterable[str]) -> dict[str, str]:
-    """The names as they stand in the file, by the names without what modules were wrapped in."""
-    found: dict[str, str] = {}
-    for name in names:
-        parts = name.removeprefix("state_dict.").split(".")
-        found[".".join(part for part in parts if part not in _WRAPPERS)] = name
-    every = list(names)
-    return found if len(found) == len(every) else {name: name for name in every}
 
 
 def open_tensors(path: str | os.PathLike[str]) -> TensorFile:

@@ -91,12 +91,15 @@ def prepare(
     lines: list[str],
     callbacks: Sequence[Callback],
     record: Mapping[str, Any] | None = None,
+    *,
+    model_reason: str = "",
 ) -> Components:
     """Everything that a run is made of, checked before the slow parts begin.
 
     Args:
         lines: of the prompt template.
         record: of the run that goes on; model and data must be those it began with.
+        model_reason: why the model is the one it is, where nobody named it.
     """
     make_optimizer(settings, adapter)  # refuses what cannot be used before anything heavy is loaded
     own_lines = prior_lines(settings, workspace) if record is None else record.get("prior_lines", [])
@@ -104,7 +107,8 @@ def prepare(
     emit = emitter([time_left, *callbacks])
     with Stage(emit, "loading the model"):
         model = load_base(settings, workspace)
-    emit(ModelLoaded(model.describe(), model, functools.cache(lambda: usable_embeddings(model, workspace))))
+    why = f" ({model_reason})" if model_reason else ""
+    emit(ModelLoaded(f"{model.describe()}{why}", model, functools.cache(lambda: usable_embeddings(model, workspace))))
     files = open_latents(settings, model, device)
     with Stage(emit, "reading pictures"):
         sides = load_sides(settings, model, files, keep_pixels=PIXEL_MEMORY)

@@ -11,27 +11,30 @@ from tincture.adapters.adapter import adapter_class
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.kinds.registry import find_kind
+from tincture.models.diffusion_model import DiffusionModel
+from tincture.models.loading.default_model import remember_model
 from tincture.models.loading.load import load_model
+from tincture.models.loading.sources import find_source
 from tincture.run.presence import refuse_existing
 from tincture.run.records import software
 from tincture.workspace import Workspace
 
 
 def create(
-    kind: str, name: str, *, workspace: Workspace, model: str = "picto", overwrite: bool = False, **options: Any
+    kind: str, name: str, *, workspace: Workspace, model: str = "", overwrite: bool = False, **options: Any
 ) -> Path:
     """Writes a new adapter into the workspace and returns its path.
 
     Args:
         kind: the name of its ``AdapterKind``, whose ``options`` may be given.
-        model: the base model that it is for.
+        model: the base model that it is for; empty: the workspace's default.
 
     Raises:
         UsageError: the name is not allowed or taken, or an option's value is not allowed.
     """
     path = workspace.adapter_path(kind, name)
     refuse_existing(path, overwrite)
-    base = functools.cache(lambda: load_model(model, workspace=workspace, text_only=True))
+    base = functools.cache(lambda: _base(model, workspace))
     made = adapter_class(find_kind(kind)).create(path.stem, base, **options)
     if made.suffix != path.suffix:
         path = path.with_suffix(made.suffix)
@@ -40,11 +43,18 @@ def create(
     return path
 
 
+def _base(model: str, workspace: Workspace) -> DiffusionModel:
+    source = find_source(model, workspace)
+    found = load_model(str(source), workspace=workspace, text_only=True)
+    remember_model(workspace, source.path)
+    return found
+
+
 def create_embedding(
     name: str,
     *,
     workspace: Workspace,
-    model: str = "picto",
+    model: str = "",
     num_vectors: int = 1,
     init_text: str = "*",
     overwrite: bool = False,
@@ -69,7 +79,7 @@ def create_hypernetwork(
     name: str,
     *,
     workspace: Workspace,
-    model: str = "picto",
+    model: str = "",
     sizes: Sequence[int] | str | None = None,
     layer_structure: Sequence[float] = (1, 2, 1),
     activation_func: str = "linear",

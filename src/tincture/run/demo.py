@@ -184,7 +184,9 @@ def teach_subject(
     lessons, unseen = subject_scenes(subject, seed)
     folder = workspace.root / "data" / "subject"
     write_pictures(folder, lessons, [", ".join(scene.tags()[1:]) for scene in lessons])
-    path = create_embedding(EMBEDDING_NAME, workspace=workspace, overwrite=True, **EMBEDDING.preset_options)
+    path = create_embedding(
+        EMBEDDING_NAME, model="picto", workspace=workspace, overwrite=True, **EMBEDDING.preset_options
+    )
     chosen = [unseen[number % len(unseen)] for number in range(pairs)]
     scenes = [
         world.Scene(**dataclasses.asdict(subject), position=position, background=background)
@@ -227,7 +229,9 @@ def teach_style(
     template = workspace.templates / "caption.txt"
     write_text(template, "[filewords]\n")
     shape = HYPERNETWORK.preset_options
-    path = create_hypernetwork(HYPERNETWORK_NAME, workspace=workspace, seed=seed, overwrite=True, **shape)
+    path = create_hypernetwork(
+        HYPERNETWORK_NAME, model="picto", workspace=workspace, seed=seed, overwrite=True, **shape
+    )
     scenes = [dataclasses.replace(scene, style=style) for scene in base.scenes]
     before = Judged(scenes, base.pictures, base.readings)
     started = time.monotonic()

@@ -19,6 +19,7 @@ from tincture.run.averages import planned as planned_averages
 from tincture.run.best import best_path, check_places
 from tincture.run.components import check, check_steps, fit_memory, load_base, load_members, place
 from tincture.run.data import load_template, mask_remarks, open_latents
+from tincture.run.defaults import completed
 from tincture.run.duration import Timing
 from tincture.run.grids import validation_plan
 from tincture.run.losses import loss_words
@@ -45,7 +46,8 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
     Raises:
         OutOfMemoryError: the run does not fit into what ``vram`` says.
     """
-    settings = settings.resolved()
+    complete = completed(settings, workspace)
+    settings, reasons = complete.settings, complete.reasons
     paths = find_adapters(settings, workspace)
     adapter = load_members(settings, paths)
     make_optimizer(settings, adapter)  # as what follows, it refuses what train would refuse
@@ -73,7 +75,9 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
             "family": model.family.title,
             "inpainting": model.is_inpainting,
             "predicts": model.predicts,
+            **({"chosen": complete.model_reason} if complete.model_reason else {}),
         },
+        "chosen_by_default": {name: reason for name, reason in reasons.items() if name != "model"},
         "pictures": dataset.pictures(),
         "samples_per_epoch": sum(dataset.repeats()),
         **prior_plan(settings, adapter.word, prior),

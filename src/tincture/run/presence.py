@@ -16,6 +16,7 @@ from tincture.data.masks import MaskFinder
 from tincture.errors import FileFormatError, UsageError
 from tincture.formats.file_lock import FileLock
 from tincture.formats.files import first_bytes
+from tincture.models.loading.default_model import default_model
 from tincture.models.loading.sources import find_source, find_vae
 from tincture.settings.drawing import DrawingRequest
 from tincture.settings.train import TrainSettings
@@ -50,13 +51,26 @@ def _find_adapter(kind: str, name: str, workspace: Workspace) -> Path:
         raise UsageError(f"{error} Create it first: tincture create {kind} {name!r}.") from None
 
 
+def with_model(settings: TrainSettings, workspace: Workspace) -> tuple[TrainSettings, str]:
+    """Settings that name their base model, and why it is that one: empty where they named it already.
+
+    Raises:
+        UsageError: there is no such adapter, or none is named and there are several, see ``default_model``.
+    """
+    adapters = find_adapters(settings, workspace)
+    if settings.model:
+        return settings, ""
+    found = default_model(workspace, adapter=adapters[0])
+    return settings.replace(model=str(found)), found.reason
+
+
 def require_training(settings: TrainSettings, workspace: Workspace) -> None:
     """Refuses settings that name an adapter, model, folder or template which is not there.
 
     Raises:
         UsageError, ModelError, DataError: as the training itself.
     """
-    find_adapters(settings, workspace)
+    settings, _ = with_model(settings, workspace)
     require_model(settings.model, settings.vae, workspace)
     for folder in (*settings.folders, *settings.validation_folders, *settings.prior_folders):
         require_folder(Source.parse(folder).folder)

@@ -17,6 +17,8 @@ from tincture.events import Callback, RunEnded, RunPrepared, emitter
 from tincture.kinds.registry import find_kind
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import resolve_device
+from tincture.models.loading.default_model import remember_model
+from tincture.models.loading.sources import find_source
 from tincture.models.threads import computing_threads
 from tincture.run.averages import remark_average
 from tincture.run.best import BestFile, best_path, check_places
@@ -28,6 +30,7 @@ from tincture.run.components import (
     prepare,
 )
 from tincture.run.data import load_template, preview_prompts
+from tincture.run.defaults import Completed, completed
 from tincture.run.duration import VALIDATING
 from tincture.run.folder import (
     RECORD,
@@ -55,7 +58,7 @@ from tincture.run.relocate import relocated
 from tincture.run.result import COMPANIONS, RunResult, Trained
 from tincture.run.timing import Workload, remember_run
 from tincture.settings.groups.machine import MEMORY_SETTINGS
-from tincture.settings.train import TrainSettings
+from tincture.settings.train import EARLIER_DEFAULTS, TrainSettings
 from tincture.training import checkpoint
 from tincture.training.checkpoint import Retention
 from tincture.training.metrics import CsvLog, TensorBoardLog, ValidationLog
@@ -79,20 +82,21 @@ def train(
         TrainingError: nothing is left to do, the run diverged, or memory ran out.
         BusyError: the adapter is being trained already.
     """
-    settings = settings.resolved()
+    complete = completed(settings, workspace)
     paths = find_adapters(settings, workspace)
     with contextlib.closing(AdapterLocks(paths)) as locks, computing_threads(settings.threads):
-        return _train(settings, workspace, paths, locks, callbacks, stop)
+        return _train(complete, workspace, paths, locks, callbacks, stop)
 
 
 def _train(
-    settings: TrainSettings,
+    complete: Completed,
     workspace: Workspace,
     paths: Sequence[Path],
     locks: AdapterLocks,
     callbacks: Sequence[Callback],
     stop: threading.Event | None,
 ) -> RunResult:
+    settings = complete.settings
     adapter = load_members(settings, paths)
     check_steps(settings, adapter)
     check_places(settings, adapter, paths)
@@ -101,9 +105,10 @@ def _train(
     lines = load_template(settings, workspace)
     _remark_arithmetic(settings)
     with shortage_explained(settings, resolve_device(settings.device), lambda: None):
-        run = prepare(settings, workspace, adapter, lines, callbacks)
+        run = prepare(settings, workspace, adapter, lines, callbacks, model_reason=complete.model_reason)
     for member, path in zip(adapter.members(), paths, strict=True):
         load_optimizer(run.trainer.optimizer, member, path)
+    remember_model(workspace, find_source(settings.model, workspace).path)
     folder = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name, paths[0].suffix)
     locks.name_run(folder.path)
     with contextlib.closing(run_lock(folder.path)):
@@ -155,7 +160,12 @@ def resume(
 
 
 def _settings_again(run_dir: Path, record: Mapping[str, Any], memory: Mapping[str, Any], device: str) -> TrainSettings:
-    values = {**record["settings"], **_changed_memory(memory), **({"device": device} if device else {})}
+    values = {
+        **EARLIER_DEFAULTS,
+        **record["settings"],
+        **_changed_memory(memory),
+        **({"device": device} if device else {}),
+    }
     return TrainSettings.from_dict(values, source=str(run_dir / RECORD)).resolved()
 
 

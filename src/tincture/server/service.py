@@ -18,6 +18,7 @@ from tincture.errors import UsageError
 from tincture.extensions import Extensions
 from tincture.formats.software import VERSION
 from tincture.kinds.registry import kind_names
+from tincture.models.loading.default_model import default_model
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.library import storage
 from tincture.server.library.datasets import Datasets
@@ -56,7 +57,7 @@ class Service:
         self.state_dir = Path(settings.state_dir).resolve() if settings.state_dir else workspace.root / STATE_FOLDER
         self.places = Places(workspace, self.state_dir, settings.allow_dir, allow_hub=settings.allow_hub)
         self.datasets = Datasets(self.places, settings.max_upload_mb * 2**20, settings.max_upload_files)
-        self.queue = JobQueue(self.places, settings, self.state_dir, self._make_room)
+        self.queue = JobQueue(self.places, settings, self.state_dir, self._make_room, self.default_model)
         pictures = self.state_dir / storage.PICTURES
         self.model_work = ModelWork(self.places, settings, pictures, self.queue, self.default_model)
         self.submit, self.jobs = self.queue.submit, self.queue.jobs
@@ -84,10 +85,14 @@ class Service:
         if job.device == self.settings.device[0]:
             self.model_work.rest()
 
-    def default_model(self) -> str:
-        """The model that counts where none is named: the one that was chosen, else the workspace's first, or picto."""
-        names, chosen = [model["name"] for model in self.models()], storage.chosen_model(self.state_dir)
-        return chosen if chosen in names else self.workspace.default_model()
+    def default_model(self, adapter: Path | None = None) -> str:
+        """The name of the model that counts where none is named, see ``models.loading.default_model``.
+
+        Args:
+            adapter: the file of the adapter that it is for, whose own model goes before the one that was chosen.
+        """
+        chosen = storage.chosen_model(self.state_dir)
+        return default_model(self.workspace, adapter=adapter, chosen=chosen, or_first=True).name
 
     def choose_model(self, name: str) -> None:
         """Lets a model count where none is named, from now on; NotFoundError."""

@@ -104,8 +104,8 @@ def regular_expression(value: str) -> str | None:
 
 
 def gigabytes(value: str) -> str | None:
-    """A device's memory: off, auto or a number above 0."""
-    known = value in ("off", "auto") or (re.fullmatch(r"\d+(\.\d*)?|\.\d+", value) and float(value) > 0)
+    """A device's memory: off, auto or a number above 0; empty: the device decides."""
+    known = value in ("", "off", "auto") or (re.fullmatch(r"\d+(\.\d*)?|\.\d+", value) and float(value) > 0)
     return None if known else "off, auto or gigabytes, such as 8 or 5.5"
 
 

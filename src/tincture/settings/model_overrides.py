@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from tincture.settings.checks import filled
 from tincture.settings.fields import setting
 
 MODEL = "Base model"
@@ -43,10 +42,10 @@ class ModelChoice:
     """The fields that name a base model and overrule its files; part of larger settings, which check them."""
 
     model: str = setting(
-        "picto",
+        "",
         MODEL,
-        "Base model: picto, a name or hash in the workspace, a path, or a hub id (owner/name).",
-        filled,
+        "Base model: picto, a name or hash in the workspace, a path, or a hub id (owner/name); empty: that of the "
+        "adapter, else the only or the last used one of the workspace, or picto where there is none.",
         path=True,
     )
     vae: str = setting(

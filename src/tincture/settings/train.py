@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from tincture.kinds.registry import find_kind
@@ -88,17 +89,23 @@ class TrainSettings(
         """What counts instead of what the model's files say."""
         return ModelOverrides.of(self)
 
-    def resolved(self) -> TrainSettings:
-        """A copy in which what depends on the kind (rate, template, weight decay) is filled in.
+    def resolved(self, half_precision: str = "") -> TrainSettings:
+        """A copy in which what depends on the kind (rate, template, weight decay) and the device is filled in.
 
         So is what is left open of `MEMORY_SETTINGS`, unless `vram` asks for a choice.
+
+        Args:
+            half_precision: the one that the device of the run computes well in, if it is a GPU; empty: it is a CPU.
         """
         kind = find_kind(self.kind)
         kinds = [kind, *(other.adapter_kind for other in self.others)]
         # Trained together with an embedding, a hypernetwork is trained with prompts that name that.
         named = next((each for each in kinds if each.has_word), kind)
+        card = {"vram": self.vram or ("auto" if half_precision else "off")}
+        if half_precision and self.precision == "auto":
+            card["precision"] = half_precision
         return self.replace(
-            **(self.open_memory_settings() if self.vram == "off" else {}),
+            **{**(self.open_memory_settings() if card["vram"] == "off" else {}), **card},
             companions=tuple(str(other.resolved()) for other in self.others),
             learning_rate=self.learning_rate or kind.learning_rate,
             template=self.template or named.template,
@@ -120,3 +127,5 @@ class TrainSettings(
 
 
 FIELDS: Mapping[str, FieldSpec] = specs_of(TrainSettings)
+EARLIER_DEFAULTS: Mapping[str, Any] = MappingProxyType({"model": "picto", "resize": "stretch", "vram": "off"})
+"""What the records of earlier runs mean where they say nothing of these; what is not given means something else now."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tincture.errors import AlreadyTrainedError
+from tincture.models.loading.default_model import default_model
 from tincture.settings.fields import specs_of
 from tincture.settings.train import TrainSettings
 from tincture.webui.arguments import (
@@ -108,7 +109,7 @@ def create_embedding(
 
     Args:
         workspace: the folder laid out like a webui's; None: TINCTURE_ROOT, or the current folder.
-        model: whose tokens it starts from; empty: the first of the workspace, or picto.
+        model: whose tokens it starts from; empty: the last used or the first of the workspace, or picto.
 
     Raises:
         UsageError: an argument is not allowed, or the name is taken and ``overwrite_old`` is off.
@@ -118,7 +119,11 @@ def create_embedding(
     from tincture import recipe
 
     options = embedding_options(arguments)
-    return str(recipe.create_embedding(name, workspace=place, model=model or place.default_model(), **options))
+    return str(
+        recipe.create_embedding(
+            name, workspace=place, model=model or str(default_model(place, or_first=True)), **options
+        )
+    )
 
 
 @_called_as(CreateHypernetwork)
@@ -129,7 +134,7 @@ def create_hypernetwork(
 
     Args:
         workspace: see ``create_embedding``.
-        model: whose widths it gets without ``enable_sizes``; empty: the first of the workspace, or picto.
+        model: whose widths it gets without ``enable_sizes``; empty: as of ``create_embedding``.
 
     Raises:
         UsageError: see ``create_embedding``.
@@ -139,7 +144,11 @@ def create_hypernetwork(
     from tincture import recipe
 
     options = hypernetwork_options(arguments)
-    return str(recipe.create_hypernetwork(name, workspace=place, model=model or place.default_model(), **options))
+    return str(
+        recipe.create_hypernetwork(
+            name, workspace=place, model=model or str(default_model(place, or_first=True)), **options
+        )
+    )
 
 
 @_called_as(TrainEmbedding)
@@ -158,7 +167,7 @@ def train_embedding(
 
     Args:
         workspace: see ``create_embedding``; relative paths start there.
-        model: what is trained on; empty: the first of the workspace, or picto.
+        model: what is trained on; empty: the last used or the first of the workspace, or picto.
         settings: further fields of ``TrainSettings``, which the reference has no names for.
         callbacks: told of the progress.
         stop: set from elsewhere, it ends the training after its step, saved.
@@ -252,7 +261,7 @@ def _train(
 ) -> Path:
     values = at_root(train_settings(arguments), workspace.root)
     values, remarks = clamped(values, count_pictures(values["data"]))
-    values |= {"model": model or workspace.default_model(), **(further or {})}
+    values |= {"model": model or str(default_model(workspace, or_first=True)), **(further or {})}
     settings = TrainSettings.from_dict(values, source=arguments.CALL)
     for remark in remarks:
         warnings.warn(remark, stacklevel=4)

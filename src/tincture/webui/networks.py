@@ -14,6 +14,7 @@ from tincture.adapters.adapter import Adapter
 from tincture.formats.embedding_content import encoder_of
 from tincture.formats.hash_cache import sha256_of
 from tincture.models.diffusion_model import DiffusionModel
+from tincture.models.loading.default_model import default_model
 from tincture.models.loading.load import load_model
 from tincture.workspace import Workspace
 
@@ -209,7 +210,7 @@ class EmbeddingDatabase(embedding_database.EmbeddingDatabase):
 
         Args:
             force_reload: reads every file again.
-            model: a model or its name; empty: the first of the workspace, or picto.
+            model: a model or its name; empty: the last used or the first of the workspace, or picto.
             workspace: where names are looked up; None: TINCTURE_ROOT, or the current folder.
 
         Raises:
@@ -233,8 +234,8 @@ def _of_file(path: Path, plain: embedding.Embedding) -> Embedding:
 def loaded_model(
     model: DiffusionModel | str, workspace: Workspace | None, *, text_only: bool = False
 ) -> DiffusionModel:
-    """The model, or the one of that name; empty: the first of the workspace, or picto. ModelError."""
+    """The model, or the one of that name; empty: the last used or the first of the workspace, or picto. ModelError."""
     if not isinstance(model, str):
         return model
     place = workspace or Workspace.open(None)
-    return load_model(model or place.default_model(), workspace=place, text_only=text_only)
+    return load_model(model or str(default_model(place, or_first=True)), workspace=place, text_only=text_only)

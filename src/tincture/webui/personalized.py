@@ -55,7 +55,7 @@ class PersonalizedBase(Dataset[DatasetEntry]):
         repeats: how often each picture counts in an epoch.
         flip_p: has no effect, as in the webui.
         placeholder_token: what takes the place of ``[name]``.
-        model: the frozen model or its name; None: the first of the workspace, or picto.
+        model: the frozen model or its name; None: the last used or the first of the workspace, or picto.
         cond_model, device: taken for the webui's sake; the model has its own.
         template_file: a template's name, or its path; None: ``style_filewords``.
         include_cond: prompts are encoded too.

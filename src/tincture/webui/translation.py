@@ -80,6 +80,7 @@ def train_settings(arguments: TrainArguments) -> dict[str, Any]:
         "log_dir": arguments.log_directory,
         "width": arguments.training_width,
         "height": arguments.training_height,
+        "resize": "stretch",  # as the reference does
         "varsize": arguments.varsize,
         "steps": arguments.steps,
         "clip_grad_mode": "none" if arguments.clip_grad_mode in (None, "", "disabled") else arguments.clip_grad_mode,

@@ -37,7 +37,7 @@ def test_hypernetwork_flags_reach_the_recipe(recipe: FakeRecipe, capsys: pytest.
     keywords.pop("workspace")
     assert (name, arguments) == ("create", ("hypernetwork", "ink"))
     assert keywords == {
-        "model": "picto",
+        "model": "",
         "sizes": [768, 320],
         "layer_structure": [1, 1.5, 1],
         "activation_func": "mish",

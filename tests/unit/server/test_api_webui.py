@@ -16,10 +16,12 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
+from tests.checkpoints import write_head
 from tests.runs import write_pictures
 from tincture.errors import DivergedError, ModelError, UsageError
 from tincture.formats import hash_cache
 from tincture.formats.picture_text import parameters_text, save_png
+from tincture.models.loading.default_model import default_model
 from tincture.models.samplers import SAMPLERS
 from tincture.server import api_v1, api_webui
 from tincture.server.api_webui.session import Session
@@ -101,7 +103,7 @@ class FakeService:
         return self.workspace.adapter_path(kind, name)
 
     def default_model(self) -> str:
-        return self.workspace.default_model()
+        return default_model(self.workspace, or_first=True).name
 
     def models(self) -> list[dict[str, Any]]:
         listed = self.workspace.list_models()
@@ -665,8 +667,7 @@ def test_png_info_refuses_what_is_no_picture(client: TestClient, image: str) -> 
 def test_lists_have_the_webuis_shapes(
     service: FakeService, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (service.workspace.models / "old").mkdir(parents=True)
-    (service.workspace.models / "old" / "v1.safetensors").write_bytes(b"x")
+    write_head(service.workspace.models / "old" / "v1.safetensors")
     monkeypatch.setenv("XDG_CACHE_HOME", str(service.state_dir))
     monkeypatch.setattr(hash_cache, "SMALL_FILE", 0)
     service.workspace.vaes.mkdir()
@@ -703,8 +704,7 @@ def test_lists_have_the_webuis_shapes(
 @pytest.mark.parametrize("title", ["old/v1.safetensors", "v1", "v1.safetensors", "v1 [0123456789]", "path"])
 def test_the_chosen_model_counts_for_all_requests(service: FakeService, client: TestClient, title: str) -> None:
     for name in ("a.safetensors", "old/v1.safetensors"):
-        (service.workspace.models / name).parent.mkdir(parents=True, exist_ok=True)
-        (service.workspace.models / name).write_bytes(b"x")
+        write_head(service.workspace.models / name)
     title = str(service.workspace.models / "old" / "v1.safetensors") if title == "path" else title
     assert client.get("options").json()["sd_model_checkpoint"] == "a.safetensors"
     present = client.get("options").json()
@@ -779,6 +779,7 @@ def test_what_is_off_is_taken_however_it_is_written(
 def test_a_model_that_cannot_be_used_takes_no_list_away(service: FakeService, client: TestClient) -> None:
     service.workspace.models.mkdir(parents=True, exist_ok=True)
     (service.workspace.models / "a-broken.safetensors").write_bytes(b"<html>")
+    assert client.post("options", json={"sd_model_checkpoint": "a-broken.safetensors"}).status_code == 200
     listed = client.get("embeddings").json()
     assert (list(listed["loaded"]), list(listed["skipped"])) == ([], ["cat", "xl"])
 

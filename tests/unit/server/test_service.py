@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.checkpoints import write_head
 from tests.served import quick_service, started, training, until, write
 from tincture.errors import TinctureError, UsageError
 from tincture.server.errors import ConflictError, ForbiddenPathError, NotFoundError, QueueFullError, TooMuchError
@@ -458,7 +459,7 @@ def test_a_data_set_that_a_job_needs_is_not_deleted(service: Service) -> None:
 
 def test_what_lies_in_the_workspace(service: Service) -> None:
     assert [model["name"] for model in service.models()] == ["picto"]
-    write(service.workspace.models / "inner" / "house.safetensors")
+    write_head(service.workspace.models / "inner" / "house.safetensors")
     assert [model["name"] for model in service.models()] == ["inner/house.safetensors", "picto"]
     assert service.default_model() == "inner/house.safetensors"
     write(service.workspace.templates / "mine.txt")

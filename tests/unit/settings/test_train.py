@@ -33,7 +33,8 @@ def test_defaults_depend_on_the_kind_only_when_resolved() -> None:
 def test_resolved_keeps_what_was_given() -> None:
     given = {**REQUIRED, "learning_rate": "1e-3:5, 1e-4", "weight_decay": 0.1, "template": "t"}
     memory = {"offload": True, "slicing": False, "precision": "bf16", "gradient_checkpointing": True}
-    settings = TrainSettings.from_dict({**given, **memory, "weight_storage": "float8"})
+    settings = TrainSettings.from_dict({**given, **memory, "weight_storage": "float8", "vram": "off"})
+    assert settings.resolved("fp16") == settings
     assert settings.resolved() == settings and settings.open_memory_settings() == {}
 
 
@@ -51,9 +52,22 @@ def test_vram_is_auto_or_gigabytes(value: Any) -> None:
     assert TrainSettings.from_dict({**REQUIRED, "vram": value}).vram == str(value)
 
 
-@pytest.mark.parametrize("value", ["", "0", "8GB", "-1", "all"])
+@pytest.mark.parametrize("value", [" ", "0", "8GB", "-1", "all"])
 def test_vram_refuses_the_rest(value: str) -> None:
     assert "off, auto or gigabytes, such as 8 or 5.5" in refusal({**REQUIRED, "vram": value})
+
+
+@pytest.mark.parametrize("half", ["bf16", "fp16"])
+def test_a_gpu_takes_its_best_precision_and_what_fits_where_nothing_is_given(half: str) -> None:
+    settings = TrainSettings.from_dict(REQUIRED)
+    on_cpu, on_gpu = settings.resolved(), settings.resolved(half)
+    assert (on_cpu.vram, on_cpu.precision, on_cpu.open_memory_settings()) == ("off", "fp32", {})
+    assert (on_gpu.vram, on_gpu.precision) == ("auto", half)
+    assert set(on_gpu.open_memory_settings()) == {"offload", "slicing", "gradient_checkpointing", "weight_storage"}
+    given = settings.replace(vram="off", precision="fp32").resolved(half)
+    assert (given.vram, given.precision, given.open_memory_settings()) == ("off", "fp32", {})
+    assert settings.replace(vram="6").resolved(half).vram == "6"
+    assert settings.replace(vram="off").resolved(half).precision == half
 
 
 def test_every_setting_has_help_and_a_group() -> None:

@@ -88,6 +88,7 @@ def test_the_references_example_becomes_settings() -> None:
         log_dir="logs",
         width=512,
         height=512,
+        resize="stretch",  # as the reference does, whatever is usual elsewhere
         steps=2000,
         clip_grad_mode="norm",
         clip_grad_value="1.0",

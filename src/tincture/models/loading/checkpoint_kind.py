@@ -10,12 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from tincture.formats.file_kinds import DECODER_ALONE, OTHER_NAMES, UNET_EXTENSIONS, describe_names
-from tincture.formats.tensor_file import Shape
 from tincture.models.loading.configs import Sizes, has_linear_projection
 
-Shapes = Mapping[str, Shape]
+
+class Sized(Protocol):
+    """What is known of a tensor: at least its size."""
+
+    @property
+    def size(self) -> tuple[int, ...]: ...
+
+
+Shapes = Mapping[str, Sized]
 
 UNET_PREFIX = "model.diffusion_model."
 _EMA_PREFIX = "model_ema.diffusion_model"

@@ -31,7 +31,7 @@ PICTO_GUIDANCE_SCALE = 2.0
 
 
 def load_model(
-    name: str = "picto",
+    name: str = "",
     *,
     workspace: Workspace | None = None,
     device: torch.device | str = "cpu",
@@ -45,7 +45,8 @@ def load_model(
     """The frozen model ``name``. Nothing is downloaded, unless ``name`` is an id of the hub.
 
     Args:
-        name: ``picto``; the path of a .safetensors or .ckpt file or of a diffusers folder; a name in the workspace's
+        name: empty: the workspace's default, see ``default_model``; ``picto``; the path of a .safetensors or .ckpt
+            file or of a diffusers folder; a name in the workspace's
             ``models/Stable-diffusion``; or an id of the Hugging Face hub, ``owner/name``. See ``find_source``.
         workspace: where names are looked up.
         device: where its weights shall lie.

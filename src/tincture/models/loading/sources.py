@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tincture.errors import ModelError, TinctureError, UsageError
 from tincture.formats.hash_cache import sha256_of
+from tincture.models.loading.default_model import PICTO_NAME, default_model
 from tincture.models.loading.weight_files import weight_files
 
 if TYPE_CHECKING:
@@ -52,14 +53,17 @@ class Source:
 def find_source(name: str, workspace: Workspace | None = None) -> Source:
     """What ``name`` means.
 
-    ``picto``; the path of a file or folder; a name or path in the workspace's ``models/Stable-diffusion``, with or
+    Empty: what ``default_model`` gives. ``picto``; the path of a file or folder; a name or path in
+    the workspace's ``models/Stable-diffusion``, with or
     without suffix, as the webui shows it (``name.safetensors [0123456789]``), or the hash alone; or an id of the hub,
     ``owner/name``. The first of these that there is counts.
 
     Raises:
         ModelError: there is none.
+        UsageError: none is named, and there are several.
     """
-    if name == "picto":
+    name = name or str(default_model(workspace))
+    if name == PICTO_NAME:
         return Source(PICTO)
     path = Path(name).expanduser()
     if path.exists():

@@ -197,6 +197,7 @@ class PlannedModel(BaseModel):
     family: str
     inpainting: bool
     predicts: str
+    chosen: str | None = Field(None, description="Why it is that one, where none was named.")
 
 
 class Bucket(BaseModel):
@@ -214,6 +215,7 @@ class Plan(BaseModel):
     model: PlannedModel
     pictures: int
     samples_per_epoch: int
+    chosen_by_default: dict[str, str] | None = Field(None, description="Settings that were not given: value and why.")
     skipped: dict[str, str] = Field(description="Files that are left out, and why.")
     remarks: list[str]
     buckets: list[Bucket]
@@ -234,7 +236,7 @@ class Plan(BaseModel):
 
 def adapter_request(kind: AdapterKind) -> type[Request]:
     """The body that asks for a new adapter of this kind."""
-    model = f"Base model {kind.model_use}; empty: the first of the workspace, or picto."
+    model = f"Base model {kind.model_use}; empty: the default one, see docs/models.md."
     fields: dict[str, Any] = {
         "name": (Name, ...),
         "model": (Name, Field("", description=model)),
@@ -311,7 +313,7 @@ class Caption(Request):
     text: Text
 
 
-@with_fields(REQUEST_FIELDS, required=["prompts"], open_ones={"model": "the first of the workspace, or picto"})
+@with_fields(REQUEST_FIELDS, required=["prompts"], open_ones={"model": "the default one, see docs/models.md"})
 class PictureRequest(Request):
     """Pictures to be drawn: each prompt with each seed, or one sheet of one prompt and one seed."""
 
@@ -379,7 +381,7 @@ class BaseModelAnswer(BaseModel):
 
 
 class BaseModels(BaseModel):
-    """Base models; the first is taken where none is named."""
+    """Base models; docs/models.md says which one is taken where none is named."""
 
     models: list[BaseModelAnswer]
 

@@ -108,7 +108,7 @@ class ModelWork:
         return cast(dict[str, Any], self.file_process.call("plan", settings=checked, timing=timing))
 
     def create_adapter(self, kind: str, name: str, *, model: str = "", **options: Any) -> Path:
-        """A new adapter; see ``recipe.create``. ``model`` empty: the workspace's first, or picto.
+        """A new adapter; see ``recipe.create``. ``model`` empty: the default one.
 
         Raises:
             UsageError: there is no such kind, or an option is not allowed.

@@ -38,6 +38,7 @@ class JobQueue:
         settings: of the server.
         state_dir: the server's own folder: ``jobs.sqlite3`` and ``jobs/ID/`` are the queue's.
         make_room: called before a job begins, so that its device's memory is free.
+        default_model: gives the model of a training that names none, by the file of its adapter.
 
     Attributes:
         store: all jobs.
@@ -45,9 +46,15 @@ class JobQueue:
     """
 
     def __init__(
-        self, places: Places, settings: ServerSettings, state_dir: Path, make_room: Callable[[Job], None]
+        self,
+        places: Places,
+        settings: ServerSettings,
+        state_dir: Path,
+        make_room: Callable[[Job], None],
+        default_model: Callable[[Path | None], str],
     ) -> None:
         self._places, self._workspace, self._settings = places, places.workspace, settings
+        self._default_model = default_model
         self.store = JobStore(state_dir / "jobs.sqlite3")
         self.supervisor = Supervisor(
             self.store,
@@ -118,6 +125,9 @@ class JobQueue:
         if kind == "train":
             training = self._places.train_settings(settings, self._to_come)
             self._require_adapters(training)
+            if not training.model:
+                adapter = self._workspace.find_adapter(training.kind, training.name)
+                training = training.replace(model=self._places.model(self._default_model(adapter)))
             return training.to_dict(), training.name, self._device(device, training.device)
         if kind == "preprocess":
             rest = {name: value for name, value in settings.items() if name != OVERWRITE}

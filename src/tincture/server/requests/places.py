@@ -245,7 +245,7 @@ class Places:
     # --- settings ----------------------------------------------------------------------------------------------------
 
     def train_settings(self, values: Mapping[str, Any], to_come: ToCome = tuple) -> TrainSettings:
-        """Settings of a training, checked, with every path in them resolved.
+        """Settings of a training, checked, with every path in them resolved; a model that is not named stays open.
 
         Args:
             values: fields of ``TrainSettings``.
@@ -259,7 +259,7 @@ class Places:
         check_sizes(values, FIELDS)
         settings = TrainSettings.from_dict(self._pasted(values, FIELDS))
         return settings.replace(
-            model=self.model(settings.model),
+            model=settings.model and self.model(settings.model),
             vae=self.vae(settings.vae),
             data=tuple(self._data(folder, to_come) for folder in settings.folders),
             validation_data=tuple(self._data(folder, to_come) for folder in settings.validation_folders),
@@ -303,7 +303,7 @@ class Places:
         """
         checked = checked_drawing(self._pasted(request, REQUEST_FIELDS), most=most, side=side)
         return checked.replace(
-            model=self.model(checked.model),
+            model=checked.model and self.model(checked.model),
             vae=self.vae(checked.vae),
             checkpoints=tuple(str(self.path(path)) for path in checked.checkpoints),
         )

@@ -35,10 +35,10 @@ class MachineSettings(CheckedSettings):
         cpu_threads,
     )
     vram: str = setting(
-        "off",
+        "",
         GROUP,
         "Choose those of the settings below that are not given, so that the run fits: auto (what the device has free), "
-        "or its gigabytes; off: none is chosen.",
+        "or its gigabytes; off: none is chosen; empty: auto on a GPU, off on a CPU.",
         gigabytes,
         number=True,
     )
@@ -51,7 +51,10 @@ class MachineSettings(CheckedSettings):
         "Encode and draw pictures one at a time, and in tiles where larger than the model's own size; not given: no.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
-        "auto", GROUP, "Precision of the frozen model; auto: fp32, unless --vram chooses another."
+        "auto",
+        GROUP,
+        "Precision of the frozen model; auto: bf16 on a GPU, or fp16 where it has no bf16; on a CPU fp32, unless "
+        "--vram chooses another.",
     )
     gradient_checkpointing: bool | None = setting(
         None, GROUP, "Less memory for about a third more time; not given: no."

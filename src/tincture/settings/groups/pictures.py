@@ -40,7 +40,7 @@ class PictureSettings(CheckedSettings):
     width: int = setting(0, GROUP, "Width in pixels; 0: the model's own size.", multiple_of_8, largest=MOST_PIXELS)
     height: int = setting(0, GROUP, "Height in pixels; 0: the model's own size.", multiple_of_8, largest=MOST_PIXELS)
     resize: Literal["stretch", "crop"] = setting(
-        "stretch", GROUP, "Bring pictures of other proportions to width and height by stretching or by cropping."
+        "crop", GROUP, "Bring pictures of other proportions to width and height by stretching or by cropping."
     )
     varsize: bool = setting(False, GROUP, "Keep each picture's own size; a batch holds pictures of one size.")
     buckets: bool = setting(

@@ -34,7 +34,8 @@ def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     batch, accumulated = settings["batch_size"], settings["gradient_accumulation_steps"]
     if "duration" in plan:
         yield "Takes", plan["duration"]["description"]
-    yield "Base model", f"{model['name']}: {model['family']}, predicts {model['predicts']}"
+    why = f" ({model['chosen']})" if model.get("chosen") else ""
+    yield "Base model", f"{model['name']}{why}: {model['family']}, predicts {model['predicts']}"
     yield "Pictures", f"{plan['pictures']:,}, {_count(plan['samples_per_epoch'], 'sample')} an epoch"
     if prior := plan.get("prior"):
         yield "Prior preservation", f"{_count(prior['pictures'], 'picture')}, weight {prior['weight']}"
@@ -51,6 +52,8 @@ def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "Loss", plan["loss"]
     yield "Guard", plan["on_divergence"]
     yield "Trained numbers", f"{plan['trained_numbers']:,}"
+    for name, reason in (plan.get("chosen_by_default") or {}).items():
+        yield label_of(name), reason
     for name, value in plan.get("chosen_for_memory", {}).items():
         yield f"{label_of(name)}, chosen", str(value)
 

@@ -1,0 +1,17 @@
+"""The base model of a command that names none."""
+
+from __future__ import annotations
+
+from tincture.cli.session import Session
+from tincture.workspace import Workspace
+
+
+def named_model(session: Session, model: str, workspace: Workspace) -> str:
+    """``model``, or the default one of the workspace, which is told on stderr; UsageError when there are several."""
+    if model:
+        return model
+    from tincture.models.loading.default_model import default_model
+
+    found = default_model(workspace)
+    session.say(f"model: {found.name} ({found.reason})")
+    return str(found)
