@@ -33,6 +33,7 @@ from tincture.run.averages import averaged
 from tincture.run.data import (
     Encoded,
     auxiliary_loss,
+    cut_remarks,
     encode,
     mask_remarks,
     open_latents,
@@ -120,7 +121,8 @@ def prepare(
     check_prior(settings, model, adapter, prior)
     read = [dataset, prior.dataset] if prior else [dataset]
     skipped = (f"{path} is skipped: {reason}" for each in read for path, reason in each.skipped)
-    for remark in (*skipped, *(remark for each in read for remark in each.remarks), *mask_remarks(settings, dataset)):
+    found = (remark for each in read for remark in each.remarks)
+    for remark in (*skipped, *found, *mask_remarks(settings, dataset), *cut_remarks(settings, dataset)):
         warnings.warn(remark, stacklevel=2)
     estimator = MemoryEstimator(model, adapter, dataset, lines, device.type, sides.validation, prior)
     with Stage(emit, "fitting memory") if settings.open_memory_settings() else contextlib.nullcontext():

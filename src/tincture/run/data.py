@@ -31,6 +31,8 @@ from tincture.settings.train import TrainSettings
 from tincture.training.step_data import PromptDraw, TrainingData
 from tincture.workspace import Workspace
 
+_MUCH = 0.1
+"""So much of the pictures is not cut off without a word."""
 _IN_SLICES = ", in slices"
 """How latents were made that slicing may have changed a little."""
 
@@ -234,6 +236,17 @@ def mask_remarks(settings: TrainSettings, dataset: PictureDataset) -> Iterator[s
     """A sentence for when the loss is to be weighed by masks, and there are none."""
     if settings.use_weight and all(dataset.mask(index) is None for index in range(len(dataset))):
         yield "use_weight is on, but no picture has a mask or an alpha channel; all count wholly."
+
+
+def cut_remarks(settings: TrainSettings, dataset: PictureDataset) -> Iterator[str]:
+    """A sentence for when much of the pictures is cut off that buckets would keep."""
+    cut = [sample.fit.cropped for sample in dataset if not sample.flip]
+    share = math.fsum(cut) / len(cut)
+    if share >= _MUCH and not (settings.buckets or settings.varsize):
+        yield (
+            f"Of a picture {share:.0%} is cut off on average to bring it to width and height; `buckets` keeps more, "
+            "and `resize` stretch keeps all, distorted."
+        )
 
 
 def require_masks(settings: TrainSettings, dataset: PictureDataset) -> None:

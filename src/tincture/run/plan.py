@@ -18,7 +18,7 @@ from tincture.models.threads import computing_threads
 from tincture.run.averages import planned as planned_averages
 from tincture.run.best import best_path, check_places
 from tincture.run.components import check, check_steps, fit_memory, load_base, load_members, place
-from tincture.run.data import load_template, mask_remarks, open_latents
+from tincture.run.data import cut_remarks, load_template, mask_remarks, open_latents
 from tincture.run.defaults import completed
 from tincture.run.duration import Timing
 from tincture.run.grids import validation_plan
@@ -85,6 +85,7 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
         "remarks": [
             *(remark for each in read for remark in each.remarks),
             *mask_remarks(settings, dataset),
+            *cut_remarks(settings, dataset),
             *_end_remarks(settings, adapter),
             *Arithmetic.current(device.type).remarks(),
         ],
