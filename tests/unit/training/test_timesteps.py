@@ -45,7 +45,7 @@ def logit(v: np.ndarray) -> np.ndarray:
         (TimestepDraw("logit_normal"), 0, lambda v: normal(logit(v))),
         (TimestepDraw("logit_normal", mean=1, std=0.5), 0, lambda v: normal((logit(v) - 1) / 0.5)),
     ],
-    ids=str,
+    ids=lambda value: "as" if callable(value) else str(value),
 )
 def test_shares_are_spread_as_the_distribution_says(draw: TimestepDraw, step: int, cumulative: Cumulative) -> None:
     """By Kolmogorov and Smirnov's test, whose statistic is above 1.95 once in a thousand draws."""
