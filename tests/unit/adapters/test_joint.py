@@ -130,6 +130,17 @@ def test_each_group_follows_its_own_rate_and_norm_as_in_a_loop_by_hand(
             torch.testing.assert_close(one - before, other - before, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_while_all_rest_nothing_changes(model: StableDiffusion, precision: str) -> None:
+    members = [cat(model), ink(model)]
+    before = [tensors(member) for member in members]
+    trainer = together(model, members, ["0:2, 0.1", "0"], steps=2, precision=precision)
+    trainer.run()
+    assert all(map(same, map(tensors, members), before))
+    assert (trainer.global_step, [member.step for member in members]) == (2, [2, 2])
+    assert not trainer.optimizer.state
+
+
 def test_steps_of_each_are_counted_and_restored(model: StableDiffusion) -> None:
     one, other = cat(model), ink(model)
     one.step, other.step = 5, 12

@@ -19,7 +19,9 @@ from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.errors import BusyError, UsageError
 from tincture.events import CheckpointSaved
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.run.data import load_data, load_template
 from tincture.run.folder import read_record
+from tincture.run.grids import validation_prompts
 from tincture.run.ownership import AdapterLocks, adapter_lock
 
 INK = {"with": ["hypernetwork:ink:1e-3"]}
@@ -197,6 +199,18 @@ def test_templates_take_turns_and_each_names_its_owner(bench: Bench, shared_mode
         "three [name]",
         "four dog of cat",
     ]
+
+
+def test_validation_measures_with_the_prompts_of_every_template(bench: Bench, shared_model: StableDiffusion) -> None:
+    """So that the best is that of all; each picture keeps its prompt."""
+    with_dog(bench, shared_model)
+    settings = bench.settings("embedding", template="style", **{"with": "embedding:dog; template=subject"}).resolved()
+    lines = load_template(settings, bench.workspace)
+    dataset = load_data(settings, shared_model)
+    prompts = validation_prompts(settings, "cat", dataset, lines)
+    assert ["dog" in prompt for prompt in prompts] == [False, True, False, True, False]
+    assert ["cat" in prompt for prompt in prompts] == [True, False, True, False, True]
+    assert validation_prompts(settings, "cat", dataset, lines) == prompts
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
