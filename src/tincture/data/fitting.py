@@ -5,6 +5,7 @@ Sizes are (width, height) in pixels throughout.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -141,6 +142,22 @@ class Buckets:
                 f"{step}; give a smaller bucket_min or bucket_step, or a larger bucket_max, width or height."
             )
         return cls(tuple(sorted(sizes)))
+
+    @classmethod
+    def around(cls, area: int, stride: int, *, step: int = 0, shortest: int = 0, longest: int = 0) -> Buckets:
+        """Buckets of at most `area` pixels; what is 0 follows from a square of that area.
+
+        That is: from half of its side to twice, in steps of 64, or for small models of an eighth of the side.
+
+        Args:
+            stride: Pixels per cell of the latents; an own step is a multiple of it.
+
+        Raises:
+            UsageError: there is no such size.
+        """
+        side = math.isqrt(area)
+        step = step or max(stride, min(64, side // 8 // stride * stride))
+        return cls.of_area(area, step, shortest or side // 2, longest or side * 2)
 
     def fit(self, original: Size) -> Fit:
         """How a picture of the size `original` gets into its bucket. Of buckets that crop alike, the largest counts."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -92,9 +91,8 @@ def load_data(
 
 
 def _buckets(settings: TrainSettings, area: int, stride: int) -> Buckets:
-    side = math.isqrt(area)
-    step = settings.bucket_step or max(stride, min(64, side // 8 // stride * stride))
-    return Buckets.of_area(area, step, settings.bucket_min or side // 2, settings.bucket_max or side * 2)
+    sides = {"step": settings.bucket_step, "shortest": settings.bucket_min, "longest": settings.bucket_max}
+    return Buckets.around(area, stride, **sides)
 
 
 def load_template(settings: TrainSettings, workspace: Workspace) -> list[str]:

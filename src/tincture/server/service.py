@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tincture.data.captions import template_names
+from tincture.data.captions import template_names, written_caption
 from tincture.errors import UsageError
 from tincture.extensions import Extensions
 from tincture.formats.software import VERSION
@@ -27,6 +27,7 @@ from tincture.server.queue.jobs import Job
 from tincture.server.queue.queue import JobQueue
 from tincture.server.requests.places import Places
 from tincture.settings.server import ServerSettings
+from tincture.webui.translation import find_describers, missing_describer
 from tincture.workspace import Workspace
 
 STATE_FOLDER = "tincture-server"
@@ -135,6 +136,34 @@ class Service:
             if _uses(job, folder):
                 raise ConflictError(f"The job {job.id} ({job.name}) needs the data set {name!r}; cancel it first.")
         self.datasets.delete(name)
+
+    def describe_picture(
+        self, folder: str, file: str, *, captioner: str = "", tagger: str = "", only_missing: bool = True
+    ) -> str:
+        """Lets a captioner, a tagger, or both write the caption of a picture; returns the caption as it is then.
+
+        Args:
+            folder, file: as of ``PictureFolders.picture``.
+            captioner, tagger: models, as preprocessing takes them; neither: the captioner that is found by itself.
+            only_missing: a caption that is there stays.
+
+        Raises:
+            UsageError: there is no such model; NotFoundError: no such picture; DataError: it cannot be read.
+        """
+        path = self.datasets.picture(folder, file, writing=True)
+        if only_missing and (there := written_caption(path)) is not None:
+            return there
+        if not captioner and not tagger:
+            captioner = find_describers(self.workspace).get("captioner", "")
+            if not captioner:
+                raise UsageError(missing_describer("captioner", "Captions are to be written"))
+        content, models = path.read_bytes(), {"captioner": captioner, "tagger": tagger}
+        texts = [self.model_work.describe(content, **{what: model}) for what, model in models.items() if model]
+        text = ", ".join(part for part in texts if part)
+        if only_missing and (there := written_caption(path)) is not None:
+            return there  # somebody wrote one meanwhile
+        self.datasets.set_caption(folder, file, text)
+        return text
 
     def picture_file(self, day: str, name: str) -> Path:
         """The file of a picture that was drawn, by the day (YYYY-MM-DD) and its name; NotFoundError."""

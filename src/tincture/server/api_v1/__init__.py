@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from tincture.server.api_v1.adapters import AdapterEndpoints
 from tincture.server.api_v1.catalogue import CatalogueEndpoints
 from tincture.server.api_v1.common import PREFIX
+from tincture.server.api_v1.dataset_pictures import DatasetPictureEndpoints
 from tincture.server.api_v1.datasets import DatasetEndpoints
 from tincture.server.api_v1.files import FileEndpoints
 from tincture.server.api_v1.jobs import JobEndpoints
@@ -22,6 +23,7 @@ def router(service: Service) -> APIRouter:
         JobEndpoints,
         AdapterEndpoints,
         DatasetEndpoints,
+        DatasetPictureEndpoints,
         PictureEndpoints,
         FileEndpoints,
         CatalogueEndpoints,

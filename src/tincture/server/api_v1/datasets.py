@@ -1,4 +1,4 @@
-"""Data sets: upload, look through, caption, delete."""
+"""Data sets: upload, list, delete."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from tincture.server.api_v1.common import Patient, file_answers, url
+from tincture.server.api_v1.common import Patient, url
+from tincture.server.api_v1.dataset_schemas import DatasetAnswer, DatasetList
 from tincture.server.api_v1.form_files import received_files
-from tincture.server.api_v1.schemas import (
-    Caption,
-    DatasetAnswer,
-    DatasetList,
-    DatasetPicture,
-    DatasetPictures,
-)
 from tincture.server.http.errors import documented
-from tincture.server.library.datasets import DatasetInfo, PictureInfo
+from tincture.server.library.datasets import DatasetInfo
 from tincture.server.library.storage import UPLOADS
 from tincture.server.service import Service
 
@@ -46,7 +40,7 @@ _FORM = {
 
 
 class DatasetEndpoints:
-    """Everything below /datasets."""
+    """The data sets as a whole; see ``dataset_pictures`` for what is in them."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -60,19 +54,8 @@ class DatasetEndpoints:
         upload: dict[str, Any] = {"status_code": 201, "responses": documented(409, 507), "openapi_extra": _FORM}
         add("/datasets", self.list_datasets, methods=["GET"], summary="List data sets")
         add(one, self.upload, methods=["POST"], summary="Upload pictures", **upload)
-        add(one, self.show_dataset, methods=["GET"], responses=documented(404), summary="List a data set's pictures")
         gone: dict[str, Any] = {"status_code": 204, "responses": documented(404, 409, 507)}
         add(one, self.delete_dataset, methods=["DELETE"], summary="Delete a data set", **gone)
-        add(
-            f"{one}/pictures/{{file:path}}",
-            self.thumbnail,
-            methods=["GET"],
-            response_class=Response,
-            responses=file_answers("image/jpeg", 404),
-            summary="Get a small picture",
-        )
-        caption: dict[str, Any] = {"status_code": 204, "responses": documented(404, 507)}
-        add(f"{one}/captions/{{file:path}}", self.set_caption, methods=["PUT"], summary="Write a caption", **caption)
         return router
 
     async def upload(
@@ -95,35 +78,9 @@ class DatasetEndpoints:
         infos = await self._patient.call(self._service.datasets.list)
         return DatasetList(datasets=[self._answer(info) for info in infos])
 
-    def show_dataset(self, name: str) -> DatasetPictures:
-        """The pictures of a data set, with their captions."""
-        pictures = self._service.datasets.pictures(name)
-        return DatasetPictures(name=name, pictures=[_picture(name, picture) for picture in pictures])
-
-    async def thumbnail(
-        self, name: str, file: str, side: Annotated[int, Query(ge=16, le=1024, description="Pixels.")] = 256
-    ) -> Response:
-        """A picture of a data set as JPEG, at most `side` pixels wide and high."""
-        content = await self._patient.call(lambda: self._service.datasets.thumbnail(name, file, side))
-        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
-
-    def set_caption(self, name: str, file: str, request: Caption) -> None:
-        """Writes the caption of a picture into the text file beside it."""
-        self._service.datasets.set_caption(name, file, request.text)
-
     def delete_dataset(self, name: str) -> None:
         """Deletes a data set with its pictures."""
         self._service.delete_dataset(name)
 
     def _answer(self, info: DatasetInfo) -> DatasetAnswer:
         return DatasetAnswer(**{**dataclasses.asdict(info), "path": self._service.places.shown(info.path)})
-
-
-def _picture(name: str, picture: PictureInfo) -> DatasetPicture:
-    return DatasetPicture(
-        file=picture.file,
-        caption=picture.caption,
-        width=picture.width,
-        height=picture.height,
-        url=url("datasets", name, "pictures", *picture.file.split("/")),
-    )

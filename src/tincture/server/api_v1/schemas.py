@@ -274,45 +274,6 @@ class AdapterDetails(BaseModel):
     file: dict[str, Any] = Field(description="As `tincture inspect --json` tells it; see docs/files.md.")
 
 
-class DatasetAnswer(BaseModel):
-    """A folder of pictures to train on."""
-
-    name: str
-    path: str = Field(description="From the workspace: what the setting data takes.")
-    pictures: int
-    captions: int = Field(description="How many of them have a caption.")
-    bytes: int
-
-
-class DatasetList(BaseModel):
-    """Data sets that were uploaded, or made by preprocessing."""
-
-    datasets: list[DatasetAnswer]
-
-
-class DatasetPicture(BaseModel):
-    """A picture of a data set."""
-
-    file: str
-    caption: str
-    width: int = Field(description="Pixels; 0 where the file cannot be read.")
-    height: int
-    url: str = Field(description="Address of a small JPEG of it.")
-
-
-class DatasetPictures(BaseModel):
-    """The pictures of a data set."""
-
-    name: str
-    pictures: list[DatasetPicture]
-
-
-class Caption(Request):
-    """A picture's caption."""
-
-    text: Text
-
-
 @with_fields(REQUEST_FIELDS, required=["prompts"], open_ones={"model": "the default one, see docs/models.md"})
 class PictureRequest(Request):
     """Pictures to be drawn: each prompt with each seed, or one sheet of one prompt and one seed."""

@@ -1,13 +1,16 @@
-"""One change to the tags of many captions: add in front or behind, remove, replace."""
+"""One change to many captions: a tag added in front or behind, removed or replaced, or a text replaced."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from tincture.errors import UsageError
 
 TagChange = Literal["front", "behind", "remove", "replace"]
+CaptionChange = Literal["front", "behind", "remove", "replace", "text"]
+"""``text`` replaces a text wherever it stands, be it a tag, a part of one, or some."""
 
 
 class Captioned(Protocol):
@@ -46,23 +49,51 @@ def changed_caption(caption: str, change: TagChange, tag: str, other: str = "") 
     return ", ".join(tags) if change in ("front", "behind") or tag.lower() in there else caption
 
 
+def replaced_text(caption: str, text: str, by: str) -> str:
+    """``caption`` with ``by`` in place of ``text``, capitals or not; where nothing is left between commas, they go."""
+    replaced = re.sub(re.escape(text), lambda _: by, caption, flags=re.IGNORECASE)
+    if replaced == caption or by:
+        return replaced
+    tags = [part.strip() for part in replaced.split(",")]
+    return ", ".join(re.sub(r"\s{2,}", " ", tag) for tag in tags if tag)
+
+
+def planned_changes(pictures: Sequence[Captioned], change: CaptionChange, tag: str, other: str = "") -> dict[str, str]:
+    """The captions that would be new, by file; nothing is written.
+
+    Args:
+        pictures: whose captions are changed.
+        change: what is done, see ``changed_caption`` and ``replaced_text``.
+        tag: the tag, or the text that is searched.
+        other: what replaces it.
+
+    Raises:
+        UsageError: the tag or text is empty, a tag holds a comma, or nothing is given to replace a tag.
+    """
+    if change == "text":
+        if not tag:
+            raise UsageError("Nothing is given to find; write a text that captions hold.")
+        changed = {picture.file: replaced_text(picture.caption, tag, other) for picture in pictures}
+    else:
+        tag, other = tag.strip(), other.strip()
+        if not tag or "," in tag:
+            raise UsageError(f"The tag is {tag!r}; give one tag that is not empty and has no comma.")
+        if change == "replace" and not other:
+            raise UsageError(f"Nothing is given to replace {tag!r} by; write it, or use Remove.")
+        changed = {picture.file: changed_caption(picture.caption, change, tag, other) for picture in pictures}
+    former = {picture.file: picture.caption for picture in pictures}
+    return {file: caption for file, caption in changed.items() if caption != former[file]}
+
+
 def change_tags(
-    store: CaptionStore, folder: str, pictures: Iterable[Captioned], change: TagChange, tag: str, other: str = ""
+    store: CaptionStore, folder: str, pictures: Sequence[Captioned], change: CaptionChange, tag: str, other: str = ""
 ) -> dict[str, str]:
     """Changes the captions of ``pictures`` and returns the new ones by file; those that stay are not written.
 
     Raises:
-        UsageError: the tag is empty or holds a comma, or nothing is given to replace it.
+        UsageError: as ``planned_changes``.
     """
-    tag, other = tag.strip(), other.strip()
-    if not tag or "," in tag:
-        raise UsageError(f"The tag is {tag!r}; give one tag that is not empty and has no comma.")
-    if change == "replace" and not other:
-        raise UsageError(f"Nothing is given to replace {tag!r} by; write it, or use Remove.")
-    changed = {}
-    for picture in pictures:
-        caption = changed_caption(picture.caption, change, tag, other)
-        if caption != picture.caption:
-            store.set_caption(folder, picture.file, caption)
-            changed[picture.file] = caption
+    changed = planned_changes(pictures, change, tag, other)
+    for file, caption in changed.items():
+        store.set_caption(folder, file, caption)
     return changed

@@ -23,7 +23,7 @@ from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, hidden
 from tincture.server.page.parts.way_on import Ways, carried, way, ways
 
 if TYPE_CHECKING:
-    from tincture.server.library.datasets import PictureInfo
+    from tincture.server.library.pictures import PictureInfo
     from tincture.server.service import Service
 
 A_PAGE = 24
