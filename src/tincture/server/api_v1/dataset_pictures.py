@@ -183,7 +183,7 @@ class DatasetPictureEndpoints:
         folder: Folder,
         width: Side,
         height: Side,
-        resize: Literal["stretch", "crop"] = "stretch",
+        resize: Literal["stretch", "crop"] = "crop",
         varsize: bool = False,
         buckets: bool = False,
         bucket_step: BucketSide = 0,

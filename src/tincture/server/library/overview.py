@@ -59,7 +59,7 @@ def find_sizes(
     width: int,
     height: int,
     *,
-    resize: str = "stretch",
+    resize: str = "crop",
     varsize: bool = False,
     buckets: bool = False,
     bucket_step: int = 0,
