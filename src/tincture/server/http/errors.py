@@ -82,7 +82,7 @@ DESCRIPTIONS: Mapping[int, str] = {
     503: "The server is not ready.",
     507: "The disk is full, or a folder may not be written.",
 }
-COMMON = (400, 401, 403, 413, 415, 422, 429, 500)  # what every address may answer
+COMMON = (400, 401, 403, 413, 415, 422, 429, 431, 500)  # what every address may answer
 
 
 def status_of(error: TinctureError) -> int:

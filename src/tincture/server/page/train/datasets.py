@@ -16,7 +16,7 @@ from tincture.errors import TinctureError, UsageError
 from tincture.formats.pictures import open_picture
 from tincture.server.library.caption_tags import TagChange, change_tags
 from tincture.server.page.parts import choices
-from tincture.server.page.parts.components import panel
+from tincture.server.page.parts.components import panel, script
 from tincture.server.page.parts.markup import escape
 from tincture.server.page.parts.messages import done, failed
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, hidden
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 A_PAGE = 24
 THUMBNAIL, LARGE = 192, 512
 KINDS_OF_FILES = ["image", ".txt", ".caption", ".jsonl", ".csv", ".zip"]
+STATE = '<p id="ds-state" class="quiet" role="status"></p>'
 TAG_BUTTONS = {"front": "Add in front", "behind": "Add behind", "remove": "Remove", "replace": "Replace"}
 
 
@@ -49,6 +50,7 @@ class View:
         current: a file's name, empty for none.
         missing: only pictures without a caption are shown.
         written: files whose caption was written since; they stay among those without.
+        changes: captions that were written, latest last: file, and what it was before.
     """
 
     folder: str = ""
@@ -57,6 +59,7 @@ class View:
     current: str = ""
     missing: bool = False
     written: frozenset[str] = field(default_factory=frozenset)
+    changes: tuple[tuple[str, str], ...] = ()
 
     @property
     def listed(self) -> list[Shown]:
@@ -170,14 +173,16 @@ class Gallery:
         self.picture = panel(elem_id="ds-picture")
         self.caption = gr.Textbox(
             label="Caption",
-            info="Shift+Enter saves; going on to another picture does, too.",
+            info="Saved as soon as you go on to anything else, or press Shift+Enter.",
             lines=3,
             elem_id="ds-caption",
         )
+        panel(STATE, script=script(__file__, "captions.js"))
         with gr.Row():
             self.previous = gr.Button("Previous", size="sm", min_width=80, elem_id="ds-previous")
             self.next = gr.Button("Next", size="sm", min_width=80, elem_id="ds-next")
             self.save = gr.Button("Save", variant="primary", size="sm", min_width=80, elem_id="ds-save")
+            self.undo = gr.Button("Undo", size="sm", min_width=80, elem_id="ds-undo")
             self.delete = gr.Button("Delete picture", size="sm", min_width=80, elem_id="ds-delete")
         with gr.Row(visible=False) as self.sure:
             self.really = gr.Button("Delete for good", variant="stop", size="sm", min_width=80, elem_id="ds-really")
@@ -220,6 +225,9 @@ class Gallery:
         self.previous.click(lambda *given: self._go(*given, by=-1), edited, everything, **STEP)
         self.next.click(lambda *given: self._go(*given, by=1), edited, everything, **STEP)
         gr.on([self.save.click, self.caption.submit], self._save, edited, everything, **STEP)
+        # Wherever a person goes on to: whatever else follows comes after this, in the order of requests.
+        self.caption.blur(self._save_what_is_left, edited, everything, **STEP)
+        self.undo.click(self._undo, edited, everything, **SILENT, **COMMAND)
         self.delete.click(lambda file: (gr.Row(visible=True), file), self.file, [self.sure, self.doomed], **STEP)
         self.keep.click(lambda: gr.Row(visible=False), None, self.sure, **STEP)
         removed = self.really.click(
@@ -298,6 +306,26 @@ class Gallery:
         view, fault = self._saved(_at(view, page, file), text)
         return self._all(view, fault or done("Saved."), pictures_too=False)
 
+    def _save_what_is_left(self, view: View, page: str, file: str, text: str) -> list[Any]:
+        """As ``_save``; where the caption is as it was, nothing is said and nothing drawn anew."""
+        shown = _at(view, page, file).picture()
+        if shown is None or text == shown.caption:
+            return [gr.skip()] * (7 + len(self._editor_outputs()))
+        return self._save(view, page, file, text)
+
+    def _undo(self, view: View, page: str, file: str, text: str) -> list[Any]:
+        """Takes back the caption that was written last, and goes to its picture."""
+        view, fault = self._saved(_at(view, page, file), text)
+        if fault or not view.changes:
+            return self._all(view, fault or done("There is nothing to take back."), pictures_too=False)
+        changed, before = view.changes[-1]
+        try:
+            self.service.datasets.set_caption(view.folder, changed, before)
+        except TinctureError as error:
+            return self._all(view, failed(error), pictures_too=False)
+        view = replace(view.captioned({changed: before}), changes=view.changes[:-1]).at(changed)
+        return self._all(view, done(f"The caption of {changed} is as it was before."))
+
     def _remove(self, view: View, file: str) -> tuple[View, Any, str]:
         """Deletes ``file``; the picture beside it stands in the view then, for ``_go_on``."""
         view = replace(view, current=file)
@@ -343,7 +371,8 @@ class Gallery:
             self.service.datasets.set_caption(view.folder, shown.file, text)
         except TinctureError as error:
             return view, failed(error)
-        return view.captioned({shown.file: text}), ""
+        written = view.captioned({shown.file: text})
+        return replace(written, changes=(*view.changes, (shown.file, shown.caption))), ""
 
     # --- what is shown -----------------------------------------------------------------------------------------------
 
@@ -391,7 +420,10 @@ class Gallery:
 
     def _large(self, view: View, shown: Shown) -> str:
         place = f"{[one.file for one in view.listed].index(shown.file) + 1} of {len(view.listed)}"
-        about = f'<p class="quiet">{escape(shown.file)}, {escape(shown.size)}, {place}</p>'
+        named = (
+            f'data-folder="{escape(view.folder)}" data-file="{escape(shown.file)}" data-saved="{escape(shown.caption)}"'
+        )
+        about = f'<p class="quiet" {named}>{escape(shown.file)}, {escape(shown.size)}, {place}</p>'
         try:
             small = self.service.datasets.thumbnail(view.folder, shown.file, LARGE)
         except TinctureError as error:
