@@ -16,6 +16,8 @@ from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 
 SOUND = {"kind": "embedding", "name": "cat", "data": "pictures"}
+PARTNERS = {"prior_weight": {"prior_data": "others"}, "min_snr_gamma": {"timestep_weighting": "min_snr"}}
+"""What a setting needs beside it to count for anything."""
 SCHEDULES = [name for name, spec in specs_of(TrainSettings).items() if spec.schedule]
 
 
@@ -173,11 +175,12 @@ def test_what_is_malformed_is_refused_with_its_segment(text: str, fault: str) ->
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_setting_that_is_a_schedule_takes_one_and_refuses_what_is_none(name: str) -> None:
-    text = "0 -> 0.5 cosine*2:10%, 0.5 -> 0.25"
-    assert getattr(TrainSettings.from_dict({**SOUND, name: text}), name) == text
-    assert getattr(TrainSettings.from_dict({**SOUND, name: 0.5}), name) == "0.5"
+    text = "0.1 -> 0.5 cosine*2:10%, 0.5 -> 0.25"
+    sound = {**SOUND, **PARTNERS.get(name, {})}
+    assert getattr(TrainSettings.from_dict({**sound, name: text}), name) == text
+    assert getattr(TrainSettings.from_dict({**sound, name: 0.5}), name) == "0.5"
     with pytest.raises(UsageError, match=rf"{name}: In the schedule '0\.1:x' segment 1"):
-        TrainSettings.from_dict({**SOUND, name: "0.1:x"})
+        TrainSettings.from_dict({**sound, name: "0.1:x"})
 
 
 def test_rates_thresholds_and_decays_are_schedules() -> None:
