@@ -132,6 +132,7 @@ def test_an_embedding_of_another_family_is_refused_by_name_and_width(checkpoints
         recipe.train(settings("embedding", checkpoints.path("sd1"), data), workspace)
 
 
+@pytest.mark.filterwarnings("ignore:Of a picture")
 def test_an_xl_model_is_told_the_size_and_the_crop_of_each_picture(
     checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
