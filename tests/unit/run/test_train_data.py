@@ -19,7 +19,10 @@ from tincture.errors import DataError, UsageError
 from tincture.models.stable_diffusion import StableDiffusion
 
 # Some runs here train the outer of two folders alone.
-pytestmark = pytest.mark.filterwarnings("ignore:Pictures in inner folders are left out:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Pictures in inner folders are left out:UserWarning",
+    "ignore:Of a picture:UserWarning",  # many are far from the shape that they are trained in
+)
 ALL: dict[str, Any] = {
     **RANDOM,
     "buckets": True,
