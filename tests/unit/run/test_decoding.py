@@ -17,7 +17,10 @@ from tincture.errors import DataError
 from tincture.run.train import train
 
 # Some runs here train the outer of two folders alone.
-pytestmark = pytest.mark.filterwarnings("ignore:Pictures in inner folders are left out:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Pictures in inner folders are left out:UserWarning",
+    "ignore:Of a picture:UserWarning",  # some are far from the shape that they are trained in
+)
 
 MASKED: dict[str, Any] = {"use_weight": True, "attention_mask_weight": 1}
 WAYS: dict[str, dict[str, Any]] = {
