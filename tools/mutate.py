@@ -45,6 +45,8 @@ PRELOADED = (
     *("diffusers.schedulers.scheduling_ddpm", "diffusers.loaders"),
 )
 MORE: dict[str, tuple[str, ...]] = {
+    "formats/tensor_names.py": ("models/loading/test_default_model.py",),
+    "training/step_data.py": ("training/test_noise.py",),
     "adapters/adapter.py": (
         "adapters/test_embedding.py",
         "adapters/test_hypernetwork.py",

@@ -66,6 +66,7 @@ class FakeService:
         self.looks = 0
         self.stopping = threading.Event()
         self.queue = self.model_work = self
+        self.datasets = None  # asked for by requests alone
 
     def submit(self, kind: Any, settings: Mapping[str, Any], *, source: str) -> Job:
         checked = self.places.train_settings if kind == "train" else self.places.preprocess_settings
@@ -624,7 +625,17 @@ def test_null_stands_for_what_is_left_out_in_every_field_of_every_request(servic
     assert tried > 60
 
 
-LEAST_OF: dict[str, Any] = {"kind": "train", "settings": {}, "prompts": ["a"], "before": "j1"}
+LEAST_OF: dict[str, Any] = {
+    "kind": "train",
+    "change": "front",
+    "left": 0,
+    "top": 0,
+    "width": 8,
+    "height": 8,
+    "settings": {},
+    "prompts": ["a"],
+    "before": "j1",
+}
 
 
 @pytest.mark.parametrize("seed", [-2, 2**63 - 1, 10**30])
