@@ -78,7 +78,6 @@ class Trainer:
         loss: what a step makes smaller.
         auxiliary_loss: is added to the denoising loss.
         prior: pictures that are trained beside those of ``data``, so that the model does not forget them.
-        constraint: called after each step that was made, to hold the weights where they may be.
         guard: judges each step before it changes the weights; None: one that stops the run when it diverges.
 
     Attributes:
@@ -107,7 +106,6 @@ class Trainer:
         loss: TrainingLoss = PLAIN,
         auxiliary_loss: AuxiliaryLoss | None = None,
         prior: Prior | None = None,
-        constraint: Callable[[], None] | None = None,
         guard: Guard | None = None,
     ) -> None:
         self.model, self.adapter, self.data, self.conditioning = model, adapter, data, conditioning
@@ -115,7 +113,7 @@ class Trainer:
         self.group_rates = [*group_rates] or [learning_rate] * len(optimizer.param_groups)
         self.steps, self.global_step, self.seed, self.log_every = steps, global_step, seed, log_every
         self.gradient_accumulation_steps, self.auxiliary_loss = gradient_accumulation_steps, auxiliary_loss
-        self.loss, self.prior, self.constraint = loss, prior, constraint
+        self.loss, self.prior = loss, prior
         self.dtype = PRECISIONS[precision]
         self.grad_scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
         self.window = LossWindow(len(data.latents))
@@ -206,8 +204,6 @@ class Trainer:
                 for member in self.adapter.members():
                     self._clip(member.parameters(), self.clipping)
             self.grad_scaler.step(self.optimizer)
-            if self.constraint is not None:
-                self.constraint()
         self.grad_scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return loss, verdict

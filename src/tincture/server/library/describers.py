@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from tincture.errors import TinctureError
 from tincture.preprocessing.blip_files import find_blip
@@ -15,11 +14,6 @@ from tincture.webui.translation import find_describers, missing_describer
 
 DESCRIBERS = ("captioner", "tagger")
 NEEDS_ONNX = "Tags by this model need onnxruntime, which is not installed: pip install 'tincture[tag]'."
-NEEDS_OPENCV = (
-    "Faces are not found: OpenCV is not installed (pip install 'tincture[preprocess]'). The crop goes by edges and by "
-    "the busiest part alone."
-)
-NEEDS_HEIF = "HEIC pictures cannot be read: pip install 'tincture[heic]'."
 
 
 @dataclass(frozen=True)
@@ -62,20 +56,6 @@ def missing_for(places: Places, what: str, model: str) -> str:
     except TinctureError as error:
         return error.sentence
     return "" if labels is None or is_installed("onnxruntime") else NEEDS_ONNX
-
-
-def missing_for_faces() -> str:
-    """What the search for faces lacks; empty where nothing is missing."""
-    return "" if is_installed("cv2") else NEEDS_OPENCV
-
-
-def missing_for_heic(folder: Path) -> str:
-    """The same for the HEIC pictures of a folder, if there are any in it."""
-    try:
-        has_some = any(entry.name.lower().endswith((".heic", ".heif")) for entry in os.scandir(folder))
-    except OSError:
-        return ""
-    return NEEDS_HEIF if has_some and not is_installed("pillow_heif") else ""
 
 
 def is_installed(module: str) -> bool:
