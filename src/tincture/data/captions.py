@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import regex
 
-from tincture.data.caption_files import caption_files
+from tincture.data.caption_files import find_caption_file
 from tincture.errors import DataError, UsageError, shortened
 from tincture.settings.expressions import fault_of_expression
 
@@ -31,7 +31,7 @@ def caption_for(
 ) -> str:
     """The caption of the picture at `path`.
 
-    It is the text of the first of its `caption_files` that is there, its lines joined to one. Without such a file it is
+    It is the text of its `find_caption_file`, the lines joined to one. Without such a file it is
     `otherwise`; if that is None too, it comes from the picture's own name: without the ending and a leading run of
     digits and hyphens ("0012-1-a fox.png" gives "a fox"), and reduced to the matches of `word_regex`, joined by
     `join_string`, where a regex is given. A regex with one group stands for what the group matched.
@@ -43,9 +43,21 @@ def caption_for(
         DataError: the text file cannot be read in this encoding.
         UsageError: `word_regex` is not a regular expression or takes too long, or there is no such encoding.
     """
-    written = written_caption(path, encoding)
-    if written is not None:
-        return written
+    return caption_in(find_caption_file(path), path, word_regex, join_string, encoding=encoding, otherwise=otherwise)
+
+
+def caption_in(
+    text_file: Path | None,
+    path: Path,
+    word_regex: str = "",
+    join_string: str = " ",
+    *,
+    encoding: str = "utf-8",
+    otherwise: str | None = None,
+) -> str:
+    """The same for a picture whose caption file is known: None where it has none."""
+    if text_file is not None:
+        return read_caption(text_file, encoding)
     if otherwise is not None:
         return otherwise
     # A name that is not valid in the file system's encoding holds surrogates, which no tokenizer takes.
@@ -61,11 +73,18 @@ def written_caption(path: Path, encoding: str = "utf-8") -> str | None:
         DataError: the text file cannot be read in this encoding.
         UsageError: there is no such encoding.
     """
-    for text_file in caption_files(path):
-        if os.path.isfile(text_file):
-            lines = _read_text(text_file, encoding).splitlines()
-            return " ".join(line.strip() for line in lines if line.strip())
-    return None
+    text_file = find_caption_file(path)
+    return None if text_file is None else read_caption(text_file, encoding)
+
+
+def read_caption(text_file: Path, encoding: str = "utf-8") -> str:
+    """The text of a caption file, its lines joined to one; errors as of ``written_caption``."""
+    return joined_lines(_read_text(text_file, encoding))
+
+
+def joined_lines(text: str) -> str:
+    """A text on one line, as captions are."""
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def load_template(path_or_name: str | Path, folder: Path | None = None) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tincture.data.captions import caption_for
+from tincture.data.captions import caption_in
 from tincture.data.dataset import PictureDataset, Sample
 from tincture.data.decoded import DecodedPictures
 from tincture.data.fitting import Buckets, Fit, Size, fitting
@@ -83,8 +83,8 @@ def load_dataset(
         stride=stride,
         skip_small=skip_small,
         finder=None if masks is None else MaskFinder(masks),
-        caption=lambda file: caption_for(
-            file.path, word_regex, join_string, encoding=caption_encoding, otherwise=file.caption
+        caption=lambda file: caption_in(
+            file.text_file, file.path, word_regex, join_string, encoding=caption_encoding, otherwise=file.caption
         ),
         check=check,
         decoded=DecodedPictures(keep_pixels),

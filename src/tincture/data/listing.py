@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tincture.data.caption_files import CAPTION_ENDINGS, caption_files
+from tincture.data.caption_files import assign_captions, find_caption_file, is_caption_file
 from tincture.data.caption_lists import read_metadata
 from tincture.data.masks import MASK_FOLDER
 from tincture.data.preprocessed import is_for_validation, is_no_training_data, sides_of
@@ -81,12 +81,19 @@ class PictureFile:
     Attributes:
         root: the folder that was given, in which it was found.
         caption: what a metadata file says, None where there is none.
+        text_file: the file with its caption, None where there is none; it goes before the metadata.
     """
 
     path: Path
     root: Path
     repeats: int
     caption: str | None = None
+    text_file: Path | None = None
+
+    @property
+    def has_caption(self) -> bool:
+        """Whether somebody gave it a caption, be it an empty one; its name is none."""
+        return self.text_file is not None or self.caption is not None
 
 
 @dataclass
@@ -96,11 +103,21 @@ class Listing:
     Attributes:
         remarks: sentences about what is odd.
         unused_captions: caption files that belong to no picture.
+        further_captions: by the caption file of a picture that counts, the others that the picture has.
     """
 
     files: list[PictureFile] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     unused_captions: list[Path] = field(default_factory=list)
+    further_captions: dict[Path, list[Path]] = field(default_factory=dict)
+
+    def assign(self, pictures: Sequence[Path], entries: Sequence[Path]) -> dict[Path, Path | None]:
+        """The caption file of each picture of a folder, None for one without; what is odd with such files is noted."""
+        found = assign_captions(pictures, entries)
+        used = {path for paths in found.values() for path in paths}
+        self.unused_captions += [path for path in entries if path not in used and is_caption_file(path)]
+        self.further_captions |= {first: more for first, *more in found.values() if more}
+        return {picture: next(iter(found.get(picture, ())), None) for picture in pictures}
 
 
 def list_pictures(
@@ -123,10 +140,11 @@ def list_pictures(
     listing = Listing()
     captions: dict[Path, str] = {}
     paths: dict[Path, None] = {}
+    text_files: dict[Path, Path | None] = {}
     for folder, entries in _folders(source.folder, recursive, set_aside, listing.remarks):
         pictures = [path for path in entries if _may_be_picture(path)]
         paths.update(dict.fromkeys(pictures))
-        listing.unused_captions += _unused_captions(entries, pictures)
+        text_files |= listing.assign(pictures, entries)
         named, remarks = read_metadata(folder)
         captions.update(named)
         listing.remarks += remarks
@@ -138,17 +156,22 @@ def list_pictures(
     listing.remarks += [remark for remark in _named_aside(aside) if remark not in listing.remarks]
     for path in (path for path in paths if path.parent not in aside):
         times = _repeats_of(path.parent, source.folder) if folder_repeats else 1
-        listing.files.append(PictureFile(path, source.folder, source.repeats * times, captions.get(path)))
+        text_file = text_files[path] if path in text_files else find_caption_file(path)
+        listing.files.append(PictureFile(path, source.folder, source.repeats * times, captions.get(path), text_file))
     return listing
 
 
 def caption_remarks(listings: Iterable[Listing]) -> list[str]:
-    """A sentence about caption files that belong to no picture, where there are any."""
-    names = [path.name for listing in listings for path in listing.unused_captions]
-    if not names:
-        return []
+    """Sentences about caption files that belong to no picture, and of pictures that have several."""
+    every = list(listings)
+    names = [path.name for listing in every for path in listing.unused_captions]
     called = "One is called like its picture, such as 1.txt beside 1.png"
-    return [f"Caption files that belong to no picture: {name_some(names)}. {called}."]
+    remarks = [f"Caption files that belong to no picture: {name_some(names)}. {called}."] if names else []
+    both = [(first, more) for listing in every for first, more in listing.further_captions.items()]
+    pairs = [f"{first.name} and not {', '.join(path.name for path in more)}" for first, more in both]
+    return remarks + (
+        [f"Of several caption files of one picture, the first counts: {name_some(pairs)}."] if pairs else []
+    )
 
 
 def inner_remarks(folders: Sequence[Path], files: Iterable[PictureFile]) -> list[str]:
@@ -159,12 +182,6 @@ def inner_remarks(folders: Sequence[Path], files: Iterable[PictureFile]) -> list
         return []
     names = name_some([place.relative_to(folder).as_posix() for folder, place in inner])
     return [f"Pictures in inner folders are left out: {names}. The setting recursive takes them."]
-
-
-def _unused_captions(entries: Sequence[Path], pictures: Sequence[Path]) -> list[Path]:
-    written = [path for path in entries if path.suffix.lower() in CAPTION_ENDINGS and not path.name.startswith(".")]
-    used = {place.name for picture in pictures for place in caption_files(picture)} if written else set()
-    return [path for path in written if path.name not in used and path.is_file()]
 
 
 def inner_folders(folder: Path) -> list[Path]:

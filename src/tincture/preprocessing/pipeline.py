@@ -34,7 +34,7 @@ from tincture.preprocessing.processes import Crashed, process_count, run_jobs
 from tincture.preprocessing.report import SourceRecord
 from tincture.preprocessing.rules import cut_rules
 from tincture.preprocessing.sides import choose_sides
-from tincture.preprocessing.texts import compose, existing_caption, needs_words
+from tincture.preprocessing.texts import compose, listed_caption, needs_words
 from tincture.settings.preprocess import PreprocessSettings
 
 JobT = TypeVar("JobT")
@@ -265,7 +265,7 @@ class _Run:
     def _existing(self, found: PictureFile) -> str | None:
         if self.settings.existing_captions == "ignore":
             return None
-        return existing_caption(found.path, found.caption, self.settings.caption_encoding)
+        return listed_caption(found, self.settings.caption_encoding)
 
     def _wants_words(self, existing: str | None) -> bool:
         """Whether crops are to be described whose source has this caption."""

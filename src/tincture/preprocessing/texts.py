@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from tincture.data.captions import written_caption
+from tincture.data.captions import read_caption, written_caption
+from tincture.data.listing import PictureFile
 
 Existing = Literal["ignore", "copy", "prepend", "append"]
 JOIN = ", "
@@ -23,6 +24,13 @@ def existing_caption(picture: Path, from_metadata: str | None, encoding: str = "
     written = written_caption(picture, encoding)
     found = from_metadata if written is None else written
     return None if found is None else found.strip()
+
+
+def listed_caption(found: PictureFile, encoding: str = "utf-8") -> str | None:
+    """The same of a file that was listed, so that its folder need not be looked at again."""
+    written = None if found.text_file is None else read_caption(found.text_file, encoding)
+    caption = found.caption if written is None else written
+    return None if caption is None else caption.strip()
 
 
 def needs_words(existing: str | None, action: Existing) -> bool:

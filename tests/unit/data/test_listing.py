@@ -153,15 +153,17 @@ def test_caption_files_that_belong_to_no_picture_are_named(tmp_path: Path) -> No
     make(tmp_path, "1.png", "1.TXT", "2.png", "2.png.txt", "3.png", "3.txt", "3.caption", "y/4.png", "y/4.txt")
     make(tmp_path, "1 .txt", "2.txt.txt", "5.txt", "readme.TXT", "6.png.caption", ".hidden.txt", "notes.md")
     (tmp_path / "folder.txt").mkdir()
-    unused = ["1 .txt", "2.txt.txt", "5.txt", "6.png.caption", "readme.TXT"]
+    unused = ["5.txt", "6.png.caption", "readme.TXT"]
     listing = list_pictures(Source(tmp_path))
     assert [path.name for path in listing.unused_captions] == unused
     make(tmp_path, "y/z.caption")
     inner = list_pictures(Source(tmp_path), recursive=True)
     assert [path.name for path in inner.unused_captions] == [*unused, "z.caption"]
     assert caption_remarks([listing, inner]) == [
-        "Caption files that belong to no picture: 1 .txt, 2.txt.txt, 5.txt, 6.png.caption, readme.TXT and 6 more. "
-        "One is called like its picture, such as 1.txt beside 1.png."
+        "Caption files that belong to no picture: 5.txt, 6.png.caption, readme.TXT, 5.txt, 6.png.caption and 2 more. "
+        "One is called like its picture, such as 1.txt beside 1.png.",
+        "Of several caption files of one picture, the first counts: 1.TXT and not 1 .txt, 2.png.txt and not 2.txt.txt, "
+        "3.txt and not 3.caption, 1.TXT and not 1 .txt, 2.png.txt and not 2.txt.txt and 1 more.",
     ]
     assert caption_remarks([list_pictures(Source(tmp_path / "y" / ".."), recursive=False)]) != []
     assert caption_remarks([Listing()]) == []

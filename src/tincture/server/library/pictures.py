@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from tincture.data.caption_files import CAPTION_ENDINGS, caption_files
-from tincture.data.captions import caption_for
+from tincture.data.caption_files import CAPTION_ENDINGS, assign_captions
+from tincture.data.captions import caption_in
 from tincture.data.listing import NO_PICTURES, PictureFile, Source, list_pictures
 from tincture.data.masks import MaskFinder
 from tincture.data.picture_files import UnreadablePictureError, read_picture
@@ -200,12 +200,15 @@ class PictureFolders:
             raise ForbiddenPathError(f"{shortened(folder)} is none of the data sets; only their pictures are deleted.")
         mask = MaskFinder().find(picture, root)
         try:
+            entries = list(picture.parent.iterdir())
+            captions = assign_captions([path for path in entries if may_be_picture(path)], entries)
+            own = captions.pop(picture, [])
             picture.unlink()
             others = [path for path in picture.parent.iterdir() if may_be_picture(path)]
-            shared = {path for other in others for path in caption_files(other)}
+            shared = {path for paths in captions.values() for path in paths}
             masks = [mask] if mask and not any(other.stem == picture.stem for other in others) else []
             original = picture.parent / ORIGINALS / picture.name
-            for path in (*(path for path in caption_files(picture) if path not in shared), *masks, original):
+            for path in (*(path for path in own if path not in shared), *masks, original):
                 path.unlink(missing_ok=True)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -217,7 +220,7 @@ class PictureFolders:
             self.places.path(found.path)
             version = _version(found.path)
             size = facts_of(found.path).size
-            caption = caption_for(found.path, otherwise=found.caption)
+            caption = caption_in(found.text_file, found.path, otherwise=found.caption)
         except (UsageError, DataError, UnreadablePictureError) as error:
             fault = str(error)
         mask = masks.find(found.path, root) is not None
@@ -251,7 +254,7 @@ def checked_caption(text: str) -> str:
 
 def is_captioned(found: PictureFile) -> bool:
     """Whether a picture has a caption of its own, in a file beside it or in a metadata file."""
-    return found.caption is not None or any(os.path.isfile(path) for path in caption_files(found.path))
+    return found.has_caption
 
 
 def may_be_picture(path: Path) -> bool:
