@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 
 class AuxiliaryLoss(Protocol):
-    """A term beside the denoising loss, made from what the denoiser does while it predicts."""
+    """A term beside the denoising loss, made from what the denoiser does while it predicts.
+
+    Attributes:
+        global_step: the step of the run that is being made starts from it; the trainer sets it.
+    """
+
+    global_step: int
 
     def watching(self) -> AbstractContextManager[None]:
         """Sees the prediction that is made inside the context, and leaves it as it is."""

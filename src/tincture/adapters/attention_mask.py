@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tincture.adapters.attention_maps import CrossAttentionRecord, record_cross_attention
+from tincture.settings.schedule import Schedule
 
 if TYPE_CHECKING:
     from tincture.models.diffusion_model import DiffusionModel
@@ -46,13 +47,15 @@ class AttentionMaskLoss:
         model: that is trained on.
         embedding: that is trained; attached to ``model`` while the loss is used.
         masks: of each sample, (h, w) float32 in 0..1 on the grid of its latents, or None.
-        weight: what the term is multiplied by.
+        weight: what the term is multiplied by: a number, or the schedule of a run.
     """
 
     def __init__(
-        self, model: DiffusionModel, embedding: Placeholder, masks: Sequence[Tensor | None], weight: float
+        self, model: DiffusionModel, embedding: Placeholder, masks: Sequence[Tensor | None], weight: float | Schedule
     ) -> None:
-        self.model, self.embedding, self.masks, self.weight = model, embedding, masks, weight
+        self.model, self.embedding, self.masks = model, embedding, masks
+        self.weight = weight if isinstance(weight, Schedule) else Schedule.parse(weight, 1)
+        self.global_step = 0
         self._record = CrossAttentionRecord()
 
     @contextmanager
@@ -74,7 +77,7 @@ class AttentionMaskLoss:
         has_mask = torch.tensor([mask is not None for mask in given]).to(device, non_blocking=True)
         shares = self._record.shares(tokens)
         masks = self._on_grid(given) if any(mask is not None for mask in given) else torch.zeros_like(shares)
-        return self.weight * attention_mask_loss(shares, masks, has_mask & tokens.any(1))
+        return self.weight.at(self.global_step) * attention_mask_loss(shares, masks, has_mask & tokens.any(1))
 
     def _on_grid(self, masks: Sequence[Tensor | None]) -> Tensor:
         """(B, cells), with zeros for samples without a mask."""

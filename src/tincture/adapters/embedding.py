@@ -22,6 +22,7 @@ from tincture.formats.embedding_content import EmbeddingFile
 from tincture.formats.embedding_file import read_embedding_file, write_embedding_file
 from tincture.formats.embedding_optimizer import read_embedding_optimizer, write_embedding_optimizer
 from tincture.formats.embedding_picture import write_embedding_png
+from tincture.settings.schedule import Schedule
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -177,7 +178,7 @@ class Embedding(Adapter):
     ) -> AuxiliaryLoss | None:
         """The one that holds the attention to its name to the masks, if the settings give it a weight."""
         weight = settings["attention_mask_weight"]
-        return AttentionMaskLoss(model, self, masks(), weight) if weight else None
+        return AttentionMaskLoss(model, self, masks(), Schedule.parse(weight, settings["steps"])) if weight else None
 
     def state_dict(self) -> dict[str, Tensor]:
         """The vectors by text encoder name, not copied."""

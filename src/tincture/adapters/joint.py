@@ -170,7 +170,17 @@ class _Sum:
     """An ``AuxiliaryLoss`` of several."""
 
     def __init__(self, terms: Sequence[AuxiliaryLoss]) -> None:
-        self._terms = terms
+        self._terms, self._global_step = terms, 0
+
+    @property
+    def global_step(self) -> int:
+        return self._global_step
+
+    @global_step.setter
+    def global_step(self, step: int) -> None:
+        self._global_step = step
+        for term in self._terms:
+            term.global_step = step
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -69,6 +69,8 @@ def _words(settings: TrainSettings) -> Iterator[str]:
     if settings.input_perturbation:
         yield f"input perturbation {settings.input_perturbation:g}"
     yield from _timestep_words(settings)
+    if settings.attention_mask_weight:
+        yield f"attention held to masks, weight {settings.attention_mask_weight}"
 
 
 def _timestep_words(settings: TrainSettings) -> Iterator[str]:

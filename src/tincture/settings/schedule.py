@@ -258,3 +258,28 @@ def schedule_fault(text: str, values: Mapping[str, Any]) -> str | None:
     except UsageError as error:
         return str(error).rstrip(".")
     return None
+
+
+def weight_faults(values: Mapping[str, Any], faulty: Collection[str], name: str, consequence: str) -> list[str]:
+    """What is wrong with the setting ``name``, a schedule of a weight, as words that name it.
+
+    Args:
+        consequence: what it means where the weight is 0 in every step, and what to do.
+    """
+    faults = schedule_faults(values, faulty, (name,))
+    text = values.get(name)
+    if not text or faults or {name, "steps"} & set(faulty):
+        return faults
+    is_none = Schedule.parse(text, values.get("steps", USUAL_STEPS)).largest == 0
+    return [f"{name} is {text!r}, {consequence}"] if is_none else []
+
+
+def weight_text(value: Any) -> Any:
+    """A weight's text or number, of which 0 means none, as empty does; a number with its decimal point."""
+    if isinstance(value, bool):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return value
+    return "" if number == 0 else value if isinstance(value, str) else repr(number)

@@ -296,6 +296,8 @@ class Trainer:
         weights = None if data.weights is None else torch.stack([data.weights[index] for index in indices])
         time_ids = None if data.time_ids is None else torch.cat([data.time_ids[index] for index in indices])
         auxiliary = self.auxiliary_loss if data is self.data else None
+        if auxiliary is not None:
+            auxiliary.global_step = step
         watching = contextlib.nullcontext() if auxiliary is None else auxiliary.watching()
         with self.autocast(), watching:
             conditions = self.conditioning(prompts)

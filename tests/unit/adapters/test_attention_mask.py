@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tincture.adapters.attention_mask import AttentionMaskLoss, attention_mask_l
 from tincture.adapters.embedding import Embedding, create_embedding
 from tincture.data.latents import LatentCache
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.settings.schedule import Schedule
 
 LEFT = torch.zeros(8, 8)
 LEFT[:, :4] = 1
@@ -190,6 +192,29 @@ def test_a_weight_changes_what_is_learned_and_0_does_not(model: StableDiffusion)
     without = result(train(model, None))
     assert equal(result(train(model, 0.0)), without)
     assert not equal(result(train(model, 5.0)), without)
+
+
+def test_the_weight_follows_its_schedule(model: StableDiffusion) -> None:
+    """The term of each step against the same term with a constant weight."""
+    schedule = Schedule.parse("0:2, 1 -> 3", 4)
+    embedding = wider(model)
+    seen: dict[int, list[float]] = {}
+
+    class Watched(AttentionMaskLoss):
+        def value(self, indices: Sequence[int], prompts: Sequence[str]) -> Tensor:
+            own, step = super().value(indices, prompts), self.global_step
+            self.weight = Schedule.parse(1, 1)
+            seen[step] = [own.item(), super().value(indices, prompts).item()]
+            self.weight = schedule
+            return own
+
+    generator = torch.Generator().manual_seed(0)
+    latents = LatentCache([torch.randn(4, 8, 8, generator=generator) for _ in range(4)], [torch.zeros(4, 8, 8)] * 4)
+    extra = Watched(model, embedding, MASKS, schedule)
+    make_trainer(model, embedding, latents=latents, auxiliary_loss=extra, steps=4).run()
+    factors = [own / alone for own, alone in seen.values()]
+    assert [*seen] == [0, 1, 2, 3]
+    assert factors == pytest.approx([0, 0, 1, 2])
 
 
 def test_gradient_checkpointing_changes_nothing(model: StableDiffusion) -> None:

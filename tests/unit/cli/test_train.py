@@ -57,7 +57,7 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "masks": (["m"], "m"),
     "unmasked_weight": (["0.1"], 0.1),
     "cache_dir": (["c"], "c"),
-    "attention_mask_weight": (["0.5"], 0.5),
+    "attention_mask_weight": (["0.5:100, 0"], "0.5:100, 0"),
     "template": (["style"], "style"),
     "word_regex": (["[a-z]+"], "[a-z]+"),
     "join_string": ([", "], ", "),

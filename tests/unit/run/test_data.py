@@ -139,11 +139,19 @@ def test_the_weight_changes_what_is_learned(new_bench: Callable[[str], Bench]) -
 
 
 def test_a_run_with_masked_attention_resumes_exactly(new_bench: Callable[[str], Bench]) -> None:
-    settings: dict[str, Any] = {**RANDOM, "steps": 5, "attention_mask_weight": 1, "use_weight": True}
+    settings: dict[str, Any] = {**RANDOM, "steps": 5, "attention_mask_weight": "1:3, 2 -> 0.5", "use_weight": True}
     whole = masked(new_bench, "whole").train("embedding", **settings, preview_every=2, preview_steps=1)
     bench = masked(new_bench, "stopped")
     stopped = bench.train("embedding", **settings, stop_after=2)
     assert_same(bench.resume(stopped.run_dir), whole)
+
+
+def test_the_plan_draws_the_weight_and_has_it_among_the_losses(bench: Bench) -> None:
+    write_masks(bench)
+    settings = bench.settings("embedding", attention_mask_weight="2 -> 1", steps=4)
+    plan = recipe.plan(settings, bench.workspace, timing="none")
+    assert plan["schedules"]["attention_mask_weight"] == "2 -> 1 until step 4 ██▇▆"
+    assert plan["loss"].endswith("; attention held to masks, weight 2 -> 1")
 
 
 def test_masks_may_lie_elsewhere(bench: Bench, tmp_path: Path) -> None:
@@ -159,6 +167,28 @@ def test_a_hypernetwork_has_no_name_to_look_at(bench: Bench) -> None:
         UsageError, match=r"attention_mask_weight is 1\.0, but a hypernetwork has no name in the prompt"
     ):
         bench.settings("hypernetwork", attention_mask_weight=1)
+
+
+@pytest.mark.parametrize(
+    ("weight", "meant"), [(0, ""), ("0", ""), (0.0, ""), ("0.0", ""), (2, "2.0"), ("0:5, 1", "0:5, 1")], ids=str
+)
+def test_a_weight_of_0_is_none(bench: Bench, weight: Any, meant: str) -> None:
+    assert bench.settings("embedding", attention_mask_weight=weight).attention_mask_weight == meant
+
+
+@pytest.mark.parametrize(
+    ("weight", "fault"),
+    [
+        ("0:5, 0", "attention_mask_weight is '0:5, 0', so that it would never count; leave it out"),
+        ("1:x", "attention_mask_weight: In the schedule '1:x' segment 1"),
+        (-1, "attention_mask_weight: In the schedule '-1.0' segment 1 .* negative"),
+        (True, "attention_mask_weight is True, but must be a text or a number"),
+    ],
+    ids=str,
+)
+def test_weights_that_make_no_sense_are_refused(bench: Bench, weight: Any, fault: str) -> None:
+    with pytest.raises(UsageError, match=fault):
+        bench.settings("embedding", attention_mask_weight=weight)
 
 
 @pytest.mark.parametrize("alpha", [None, 255, 100])

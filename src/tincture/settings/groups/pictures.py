@@ -19,6 +19,7 @@ from tincture.settings.checks import (
     text_encoding,
 )
 from tincture.settings.fields import CheckedSettings, setting
+from tincture.settings.schedule import weight_faults, weight_text
 
 GROUP = "Pictures and captions"
 
@@ -96,16 +97,18 @@ class PictureSettings(CheckedSettings):
         "", GROUP, "Folder of mask pictures; empty: folders called mask beside the pictures.", path=True
     )
     unmasked_weight: float = setting(0.0, GROUP, "What counts where a mask is black, when white counts 1.", share)
-    attention_mask_weight: float = setting(
-        0.0,
+    attention_mask_weight: str = setting(
+        "",
         GROUP,
-        "Weight of a loss that holds the attention to an embedding's name to the masks; 0: none.",
-        at_least(0),
+        "Weight of a loss that holds the attention to an embedding's name to the masks, or its schedule; empty: none.",
+        schedule=True,
+        largest=2000,
+        meaning=weight_text,
     )
 
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
-        faults = []
+        faults = weight_faults(values, faulty, "attention_mask_weight", "so that it would never count; leave it out")
         if values.get("varsize") and values.get("buckets"):
             faults.append(
                 "varsize and buckets are both on, but a picture has its own size or a bucket's; give one of them"

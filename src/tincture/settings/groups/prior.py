@@ -8,7 +8,7 @@ from typing import Any
 
 from tincture.settings.checks import filled_if_any
 from tincture.settings.fields import CheckedSettings, setting
-from tincture.settings.schedule import USUAL_STEPS, Schedule, schedule_faults
+from tincture.settings.schedule import weight_faults
 
 GROUP = "Prior preservation"
 
@@ -33,8 +33,7 @@ class PriorSettings(CheckedSettings):
 
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
-        faults = schedule_faults(values, faulty, ("prior_weight",))
-        weight = values.get("prior_weight")
+        faults = weight_faults(values, faulty, "prior_weight", "so that prior_data would not count; leave both out")
         if not values.get("prior_data") and "prior_data" not in faulty:
             for name in ("prior_weight", "prior_template"):
                 if values.get(name):
@@ -42,6 +41,4 @@ class PriorSettings(CheckedSettings):
                         f"{name} is {values[name]!r}, but prior_data is empty, so that there are no pictures it could "
                         "be of; give both or neither"
                     )
-        elif weight and not faults and Schedule.parse(weight, values.get("steps") or USUAL_STEPS).largest == 0:
-            faults.append(f"prior_weight is {weight!r}, so that prior_data would not count; leave both out")
         return faults
