@@ -8,18 +8,14 @@ in Karras et al. 2022, appendix F; the warm-up is that of diffusers' ``EMAModel`
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tincture.adapters.adapter import Adapter, AuxiliaryLoss
-
-if TYPE_CHECKING:
-    from tincture.models.diffusion_model import DiffusionModel
+from tincture.adapters.adapter import Adapter
+from tincture.adapters.wrapper import Wrapper
 
 Published = Literal["average", "raw"]
 BESIDE: Mapping[Published, str] = {"average": "-raw", "raw": "-average"}
@@ -28,7 +24,7 @@ WEIGHTS = "weights"
 """Key in a file's provenance: which of the two it holds."""
 
 
-class Averaged(Adapter):
+class Averaged(Wrapper):
     """Trains ``inner`` and keeps averages of its weights, which are what is published; an ``Adapter``.
 
     Args:
@@ -46,21 +42,10 @@ class Averaged(Adapter):
         warmup: bool = True,
         publish: Published = "average",
     ) -> None:
-        self.inner, self.average = inner, copy.deepcopy(inner)
+        super().__init__(inner)
+        self.average = copy.deepcopy(inner)
         self.decay, self.warmup, self.publish = decay, warmup, publish
         self.updates = 0
-        self.kind, self.trains_text = inner.kind, inner.trains_text
-        self.name, self.step, self.provenance = inner.name, inner.step, inner.provenance
-
-    @classmethod
-    def create(cls, name: str, model: Callable[[], DiffusionModel], **options: Any) -> Self:
-        """Averages are of an adapter that is there: TypeError."""
-        raise TypeError(f"{name!r} is to be made by the class of its kind, and given to Averaged then.")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """A file holds either weights, never both: TypeError."""
-        raise TypeError(f"{os.fspath(path)} is to be loaded by the class of its kind, and given to Averaged then.")
 
     # --- training ----------------------------------------------------------------------------------------------------
 
@@ -74,16 +59,7 @@ class Averaged(Adapter):
         for name, tensor in self.inner.state_dict().items():
             averages[name].lerp_(tensor, 1 - decay)
         self.updates += 1
-        self.step += 1
         self.inner.advance()
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Those of the inner one."""
-        return self.inner.parameters()
-
-    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Those of the inner one."""
-        return self.inner.parameter_groups()
 
     def train(self, mode: bool = True) -> Self:
         """Switches the inner one; the average is never in training mode."""
@@ -95,12 +71,6 @@ class Averaged(Adapter):
         self.inner.to(device)
         self.average.to(device)
         return self
-
-    def auxiliary_loss(
-        self, settings: Mapping[str, Any], model: DiffusionModel, masks: Callable[[], Sequence[Tensor | None]]
-    ) -> AuxiliaryLoss | None:
-        """The inner one's."""
-        return self.inner.auxiliary_loss(settings, model, masks)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The inner one's tensors, the averages, and how many updates these had."""
@@ -114,23 +84,7 @@ class Averaged(Adapter):
         self.average.load_state_dict(_below("average.", state))
         self.updates = int(state["updates"])
 
-    # --- acting, and files: the inner one's --------------------------------------------------------------------------
-
-    def attach(self, model: DiffusionModel, multiplier: float = 1.0) -> AbstractContextManager[None]:
-        """What is trained acts."""
-        return self.inner.attach(model, multiplier)
-
-    def require_fit(self, model: DiffusionModel) -> None:
-        """See ``Adapter``."""
-        self.inner.require_fit(model)
-
-    def check_run(self, settings: Mapping[str, Any], model: DiffusionModel, lines: Sequence[str]) -> None:
-        """See ``Adapter``."""
-        self.inner.check_run(settings, model, lines)
-
-    def is_taught_by(self, prompts: Sequence[str], model: DiffusionModel) -> bool:
-        """See ``Adapter``."""
-        return self.inner.is_taught_by(prompts, model)
+    # --- files -------------------------------------------------------------------------------------------------------
 
     def published(self) -> Adapter:
         """The averages, or what is trained, as ``publish`` has it."""
@@ -154,15 +108,6 @@ class Averaged(Adapter):
         labelled.name, labelled.step = self.name + more, self.step
         labelled.provenance = {**self.provenance, WEIGHTS: weights}
         return labelled
-
-    @property
-    def suffix(self) -> str:
-        """The inner one's."""
-        return self.inner.suffix
-
-    def save(self, path: str | os.PathLike[str], **about: Any) -> None:
-        """Writes what is published."""
-        self.published().save(path, **about)
 
 
 def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
