@@ -24,7 +24,7 @@ from pathlib import Path
 from tincture.errors import UsageError
 from tincture.kinds.embedding import EMBEDDING
 from tincture.kinds.hypernetwork import HYPERNETWORK
-from tincture.kinds.registry import find_kind
+from tincture.kinds.registry import find_kind, kind_names
 
 ROOT_VARIABLE = "TINCTURE_ROOT"
 ADAPTER_SUFFIX = ".pt"
@@ -143,6 +143,22 @@ class Workspace:
     def find_adapter(self, kind: str, name: str) -> Path:
         """The file of the adapter called `name`, of several the one that sorts first; UsageError names others."""
         return _find(kind, name, self.list_adapters(kind), self.adapter_folder(kind))
+
+    def find_named(self, name: str) -> Path:
+        """The file of the adapter called `name`, of whatever kind; UsageError where there is none, or one of each."""
+        candidates = {kind: self.list_adapters(kind) for kind in kind_names()}
+        found = {}
+        for kind, paths in candidates.items():
+            with contextlib.suppress(UsageError):
+                found[kind] = _find(kind, name, paths, self.adapter_folder(kind))
+        if len(found) > 1:
+            several = " and of ".join(find_kind(kind).one for kind in found)
+            paths_found = " or ".join(map(str, found.values()))
+            raise UsageError(f"{name!r} is the name of {several}; give the path of one: {paths_found}.")
+        if not found:
+            everything = [path for paths in candidates.values() for path in paths]
+            return _find("adapter", name, everything, self.root)
+        return next(iter(found.values()))
 
     def find_model(self, name: str) -> Path:
         """The file or folder of the base model called `name`; UsageError names what comes near.

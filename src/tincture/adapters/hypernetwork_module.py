@@ -102,21 +102,9 @@ class HypernetworkModule(nn.Module):
         check_dropout_structure(dropout_structure, layer_structure)
         if weight_init not in WEIGHT_INITS:
             raise UsageError(f"The weight_init {weight_init!r} is unknown; allowed are {', '.join(WEIGHT_INITS)}.")
-        widths = layer_widths(dim, layer_structure)
-        steps = len(widths) - 1
-        layers: list[nn.Module] = []
-        # Layers made on the meta device draw no weights, so the global random state stays as it is.
-        with torch.device("meta"):
-            for i in range(steps):
-                layers.append(nn.Linear(widths[i], widths[i + 1]))
-                activation = build_activation(activation_func)
-                if activation is not None and (activate_output or i < steps - 1):
-                    layers.append(activation)
-                if add_layer_norm:
-                    layers.append(nn.LayerNorm(widths[i + 1]))
-                if dropout_structure[i + 1] > 0:
-                    layers.append(nn.Dropout(dropout_structure[i + 1]))
-        self.linear = nn.Sequential(*layers)
+        self.linear = layers_on_meta(
+            layer_widths(dim, layer_structure), activation_func, add_layer_norm, activate_output, dropout_structure
+        )
         if state_dict is not None:
             self.load_state_dict(state_dict, assign=True)
         else:
@@ -138,6 +126,35 @@ class HypernetworkModule(nn.Module):
     def _residual(self, x: Tensor, multiplier: float) -> Tensor:
         y: Tensor = self.linear(x)
         return x + (y if self.training else y * multiplier)
+
+
+def layers_on_meta(
+    widths: Sequence[int],
+    activation_func: str | None,
+    add_layer_norm: bool,
+    activate_output: bool,
+    dropout_structure: Sequence[float],
+) -> nn.Sequential:
+    """The layers of a module without values, by the names that files have; see ``HypernetworkModule``.
+
+    Layers made on the meta device draw no weights, so the global random state stays as it is.
+
+    Args:
+        widths: in units, the context's first and last.
+    """
+    steps = len(widths) - 1
+    layers: list[nn.Module] = []
+    with torch.device("meta"):
+        for i in range(steps):
+            layers.append(nn.Linear(widths[i], widths[i + 1]))
+            activation = build_activation(activation_func)
+            if activation is not None and (activate_output or i < steps - 1):
+                layers.append(activation)
+            if add_layer_norm:
+                layers.append(nn.LayerNorm(widths[i + 1]))
+            if dropout_structure[i + 1] > 0:
+                layers.append(nn.Dropout(dropout_structure[i + 1]))
+    return nn.Sequential(*layers)
 
 
 def _draw_weights(

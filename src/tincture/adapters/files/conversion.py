@@ -6,10 +6,10 @@ import contextlib
 import dataclasses
 import os
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -32,7 +32,8 @@ HYPERNETWORK_FORMATS = (*HYPERNETWORK_WRITERS, "lora")
 USUAL_RANK = 64
 _FORMATS = {"embedding": EMBEDDING_FORMATS, "hypernetwork": HYPERNETWORK_FORMATS}
 _PICTURE_WRITERS = {"png": write_embedding_png, "webp": write_embedding_webp}
-_SUFFIXES = {".pt": "pt", ".bin": "bin", ".safetensors": "safetensors", ".png": "png", ".webp": "webp"}
+File = TypeVar("File", EmbeddingFile, HypernetworkFile)
+SUFFIXES = {".pt": "pt", ".bin": "bin", ".safetensors": "safetensors", ".png": "png", ".webp": "webp"}
 
 
 @dataclass(frozen=True)
@@ -152,25 +153,36 @@ def plan_conversion(
             f"{os.fspath(source)} holds {'a LoRA' if kind == 'lora' else 'the state of an optimizer'}, which no other "
             f"format can hold; embeddings and hypernetworks can be converted."
         )
-    if name:
-        name = clean_name(name)
-    stated = {key: text for key, text in (("author", author), ("license", license)) if text}
+    left = _left_behind(Path(source))
     if kind == "embedding":
         if lora:
             raise UsageError("An embedding cannot become a LoRA, which changes the U-Net and not words.")
-        return _embedding(read_embedding_file(source), Path(source), target, to, name, stated, picture)
+        words = _named(read_embedding_file(source), name, author, license)
+        return plan_embedding(words, target, to, picture=picture, lost=left)
     if picture:
         raise UsageError("A hypernetwork has no picture card; leave the picture out.")
-    file = read_hypernetwork_file(source)
-    return _hypernetwork(file, Path(source), target, to, name, stated, lora, workspace)
+    network = _named(read_hypernetwork_file(source), name, author, license)
+    chosen = _format("hypernetwork", target, to)
+    if lora and chosen != "lora":
+        raise UsageError(f"Model, rank, captions and strength are for the format lora, not for {chosen}.")
+    if chosen == "lora":
+        return _lora(network, Path(source), target, lora or LoraOptions(), workspace, left)
+    return plan_hypernetwork(network, target, to, lost=left)
+
+
+def _named(file: File, name: str, author: str, license: str) -> File:
+    """The same with another name and what else is given."""
+    stated = {key: text for key, text in (("author", author), ("license", license)) if text}
+    called = clean_name(name) if name else file.name
+    return dataclasses.replace(file, name=called, provenance={**file.provenance, **stated})
 
 
 def _format(kind: str, target: Path, to: str | None) -> str:
-    found = to or _SUFFIXES.get(target.suffix.lower())
+    found = to or SUFFIXES.get(target.suffix.lower())
     allowed = ", ".join(_FORMATS[kind])
     if found is None:
         raise UsageError(
-            f"The suffix of {target} tells no format; use {', '.join(_SUFFIXES)}, or give the format: {allowed}."
+            f"The suffix of {target} tells no format; use {', '.join(SUFFIXES)}, or give the format: {allowed}."
         )
     if found not in _FORMATS[kind]:
         article = "An" if kind == "embedding" else "A"
@@ -181,15 +193,19 @@ def _format(kind: str, target: Path, to: str | None) -> str:
 # --- embeddings -------------------------------------------------------------------------------------------------------
 
 
-def _embedding(
+def plan_embedding(
     file: EmbeddingFile,
-    source: Path,
     target: Path,
-    to: str | None,
-    name: str,
-    stated: Mapping[str, str],
-    picture: str | os.PathLike[str] | None,
+    to: str | None = None,
+    *,
+    picture: str | os.PathLike[str] | None = None,
+    lost: Sequence[str] = (),
 ) -> Conversion:
+    """How ``file`` can be written to ``target``; arguments and errors as of ``plan_conversion``.
+
+    Args:
+        lost: what is lost already, as sentences.
+    """
     chosen = _format("embedding", target, to)
     if chosen == "safetensors" and to is None and len(file.vectors) > 1:
         chosen = "sdxl"
@@ -199,7 +215,6 @@ def _embedding(
         raise UsageError(f"{target} would be taken for the preview of an embedding; choose another name.")
     if picture and chosen not in _PICTURE_WRITERS:
         raise UsageError(f"The format {chosen} holds no picture; leave the picture out, or choose png or webp.")
-    file = dataclasses.replace(file, name=name or file.name, provenance={**file.provenance, **stated})
     drawn_on = _opened(picture) if picture else None
 
     def write() -> dict[str, Any]:
@@ -209,8 +224,8 @@ def _embedding(
             EMBEDDING_WRITERS[chosen](target, file)
         return {}
 
-    lost = (*file.lost, *_lost_in_bin(file, chosen), *_left_behind(source))
-    return Conversion(target, "embedding", chosen, file.name, lost, write)
+    every = (*file.lost, *_lost_in_bin(file, chosen), *lost)
+    return Conversion(target, "embedding", chosen, file.name, every, write)
 
 
 def _opened(picture: str | os.PathLike[str]) -> Image.Image:
@@ -238,40 +253,40 @@ def _left_behind(source: Path) -> list[str]:
 # --- hypernetworks ----------------------------------------------------------------------------------------------------
 
 
-def _hypernetwork(
+def plan_hypernetwork(
+    file: HypernetworkFile, target: Path, to: str | None = None, *, lost: Sequence[str] = ()
+) -> Conversion:
+    """How ``file`` can be written to ``target`` as a hypernetwork; see ``plan_embedding``."""
+    chosen = _format("hypernetwork", target, to)
+
+    def write() -> dict[str, Any]:
+        HYPERNETWORK_WRITERS[chosen](target, file)
+        return {}
+
+    elsewhere = comfyui_differences(file) if chosen == "pt" else ()
+    return Conversion(target, "hypernetwork", chosen, file.name, (*elsewhere, *lost), write)
+
+
+def _lora(
     file: HypernetworkFile,
     source: Path,
     target: Path,
-    to: str | None,
-    name: str,
-    stated: Mapping[str, str],
-    lora: LoraOptions | None,
+    lora: LoraOptions,
     workspace: Workspace | None,
+    left: Sequence[str],
 ) -> Conversion:
-    chosen = _format("hypernetwork", target, to)
-    if lora and chosen != "lora":
-        raise UsageError(f"Model, rank, captions and strength are for the format lora, not for {chosen}.")
-    file = dataclasses.replace(file, name=name or file.name, provenance={**file.provenance, **stated})
-    if chosen != "lora":
-
-        def write() -> dict[str, Any]:
-            HYPERNETWORK_WRITERS[chosen](target, file)
-            return {}
-
-        elsewhere = comfyui_differences(file) if chosen == "pt" else ()
-        return Conversion(target, "hypernetwork", chosen, file.name, (*elsewhere, *_left_behind(source)), write)
-    options = _checked(lora or LoraOptions(), target, file, workspace)
+    options = _checked(lora, target, file, workspace)
     network = Hypernetwork.load(source)
     network.name, network.provenance = file.name, file.provenance
     lost = (
         f"The LoRA acts only with the model {options.model}, whose weights it is multiplied with, and has no dropout.",
-        *_left_behind(source),
+        *left,
     )
 
     def write_lora() -> dict[str, Any]:
         return {"lora": _export(network, target, options, workspace)}
 
-    return Conversion(target, "hypernetwork", chosen, file.name, lost, write_lora)
+    return Conversion(target, "hypernetwork", "lora", file.name, lost, write_lora)
 
 
 def _checked(options: LoraOptions, target: Path, file: HypernetworkFile, workspace: Workspace | None) -> LoraOptions:

@@ -1,0 +1,1 @@
+"""Several adapters made into one file, and one made smaller or weaker."""

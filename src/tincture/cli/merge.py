@@ -1,0 +1,69 @@
+"""`tincture merge`: several adapters made into one file, or one made weaker, stronger or smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from tincture.cli.flags import flag, given
+from tincture.cli.session import Session, command
+from tincture.settings.merging import MERGE_FIELDS, MergeRequest
+from tincture.settings.number_lists import number_list, whole_number_list
+
+FLAGLESS = ("sources", "out")
+"""Settings without a flag: they stand alone, the new file last."""
+
+
+def register(app: typer.Typer) -> None:
+    flags = [flag(spec, ranged=True) for name, spec in MERGE_FIELDS.items() if name not in FLAGLESS]
+    command(app, "merge", extra=flags)(merge)
+
+
+def merge(
+    session: Session,
+    files: Annotated[
+        list[str], typer.Argument(metavar="SOURCE[:WEIGHT]... OUT", help=MERGE_FIELDS["sources"].help.rstrip("."))
+    ],
+    **flags: Any,
+) -> None:
+    """Merge adapters into one file by weights, or make one weaker, stronger or smaller."""
+    values = given(flags)
+    for name, parse in (("layer_structure", number_list), ("sizes", whole_number_list)):
+        if name in values:
+            values[name] = parse(f"--{name.replace('_', '-')}", values[name])
+    asked = MergeRequest.from_dict({"sources": files[:-1], "out": files[-1], **values})
+    from tincture.adapters.merging import merged_files
+
+    plan = merged_files.plan_merge(
+        asked.weighted(),
+        asked.out,
+        method=asked.chosen_method,
+        workspace=session.workspace(),
+        layer_structure=asked.layer_structure,
+        sizes=asked.sizes,
+        precision=asked.precision,
+        name=asked.name,
+        author=asked.author,
+        license=asked.license,
+        overwrite=asked.overwrite,
+    )
+    for sentence in plan.conversion.lost:
+        session.say(f"lost: {sentence}")
+    report = merged_files.make_merge(plan)
+    session.show(report, as_text(report))
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """What was written, for a person."""
+    parts = " + ".join(f"{source['name']}:{source['weight']:g}" for source in report["sources"])
+    lines = [f"wrote {report['path']}: {report['kind']} {report['name']}, {report['method']} of {parts}"]
+    if "layer_structure" in report:
+        structure = ", ".join(f"{factor:g}" for factor in report["layer_structure"])
+        widths = ", ".join(map(str, report["widths"]))
+        lines.append(f"layer structure {structure} for the widths {widths}: {report['parameters']:,} numbers")
+        worst = max(report["differences"].values())
+        means = "up to rounding" if report["exact"] else "measured on random contexts"
+        lines.append(f"its effect is {worst:.2g} of it off what was asked for at most, {means}")
+    return "\n".join(lines)
