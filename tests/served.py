@@ -129,6 +129,12 @@ class QuickFileProcess(QuickProcess):
     def _create(self, kind: str, name: str, **_: Any) -> Path:
         return write(self.workspace.adapter_path(kind, name))
 
+    def _merge(self, sources: list[tuple[Path, float]], out: Path | str, method: str, **_: Any) -> dict[str, Any]:
+        path = self.workspace.adapter_path("embedding", out) if isinstance(out, str) else out
+        of = [{"name": source.stem, "weight": weight, "step": 1} for source, weight in sources]
+        made = {"path": str(write(path)), "kind": "embedding", "format": "pt", "name": path.stem, "method": method}
+        return {**made, "exact": True, "sources": of, "lost": ["The <state>."]}
+
     def _list_embeddings(self, model: str) -> dict[str, list[dict[str, Any]]]:
         about = {"step": 3, "sd_checkpoint": None, "sd_checkpoint_name": model, "shape": 64, "vectors": 1}
         paths = self.workspace.list_adapters("embedding")

@@ -88,3 +88,21 @@ def test_they_fit_a_phone(chromium: Any, served: Served) -> None:
             tab(phone, name)
             phone.locator(part).wait_for()
             assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+
+
+def test_adapters_are_merged(page: Any, served: Served) -> None:
+    tab(page, "Files")
+    page.locator("#file-merge").get_by_text("Merge").first.click()
+    page.locator("#merge-sources textarea").fill("cat:0.5\ncat:2")
+    choose(page, "merge-method", "sum")
+    page.locator("#merge-out").locator("textarea, input").fill("both")
+    page.locator("#merge-do").click()
+    page.locator("#merge-written").get_by_text("The <state>.").wait_for()
+    assert "weight 2, step 1" in page.locator("#merge-written").inner_text()
+    assert served.service.adapter_file("embedding", "both").is_file()
+    page.locator("[data-file]").get_by_text("both.pt").wait_for()
+    page.locator("#merge-sources textarea").fill("dog:0.5")
+    page.locator("#merge-do").click()
+    page.locator("#merge-written .fault").get_by_text("There is no adapter").wait_for()
+    page.set_viewport_size({"width": 390, "height": 1400})
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -64,6 +64,8 @@ def as_text(report: Mapping[str, Any]) -> str:
         widths = ", ".join(map(str, report["widths"]))
         lines.append(f"layer structure {structure} for the widths {widths}: {report['parameters']:,} numbers")
         worst = max(report["differences"].values())
-        means = "up to rounding" if report["exact"] else "measured on random contexts"
-        lines.append(f"its effect is {worst:.2g} of it off what was asked for at most, {means}")
+        if report["exact"]:
+            lines.append(f"its effect is the one asked for, up to rounding ({worst:.1g})")
+        else:
+            lines.append(f"its effect on random contexts is off the one asked for by {worst:.1%} at most")
     return "\n".join(lines)

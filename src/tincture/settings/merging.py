@@ -6,17 +6,25 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from tincture.errors import UsageError
-from tincture.settings.checks import Bounds, Each, at_least
+from tincture.settings.checks import Each, at_least
 from tincture.settings.conversion import FILE, FILES
 from tincture.settings.fields import FieldSpec, setting, specs_of
 from tincture.settings.paths import pasted_path
 from tincture.settings.request import CheckedRequest
 
 MERGING, SMALLER = "Merging", "Making it smaller"
+SUFFIXES = (".pt", ".bin", ".safetensors", ".png", ".webp")
 _CLOSE = 1e-6
+
+
+def is_name(text: str) -> bool:
+    """Whether a file to read or write is given as an adapter's name: without a folder, and a suffix of its files."""
+    path = Path(text)
+    return len(path.parts) == 1 and path.suffix.lower() not in SUFFIXES
 
 
 class MergeSource(NamedTuple):
@@ -70,7 +78,8 @@ class MergeRequest(CheckedRequest):
         (),
         SMALLER,
         "For hypernetworks: layer structure with fewer units, such as 1,0.5,1; the strongest units stay.",
-        Each(Bounds("a number above 0 and at most 1000", 1e-6, 1000)),
+        Each(at_least(1e-6)),
+        largest=1000,
         most_items=32,
     )
     sizes: tuple[int, ...] = setting(
@@ -92,7 +101,7 @@ class MergeRequest(CheckedRequest):
         return self.method or _usual(self.sources)
 
     def weighted(self) -> list[tuple[str, float]]:
-        """The files, each with its weight: equal ones where none is given, 1 but for means."""
+        """The files, each with its weight: where none is given 1, and for means equal ones."""
         parsed = [MergeSource.parse(source) for source in self.sources]
         usual = 1 / len(parsed) if self.chosen_method == "interpolate" else 1.0
         return [(source.place, usual if source.weight is None else source.weight) for source in parsed]
@@ -100,6 +109,8 @@ class MergeRequest(CheckedRequest):
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
         """What is wrong with the files and their weights."""
+        if not values.get("out", "x").strip():
+            return ["out is empty; give a file or the name of the new adapter"]
         if "sources" in faulty or "sources" not in values:
             return []
         sources = values["sources"]
@@ -107,11 +118,11 @@ class MergeRequest(CheckedRequest):
             return ["sources has no file; give two or more to merge, or one to make weaker, stronger or smaller"]
         weights = [MergeSource.parse(source).weight for source in sources]
         given = [weight for weight in weights if weight is not None]
-        if given and len(given) < len(weights):
-            return [
-                "sources has some files with a weight and some without; give one to each, as in A:0.6 B:0.4, or to none"
-            ]
         method = values.get("method") or _usual(sources)
+        if method == "interpolate" and given and len(given) < len(weights):
+            return [
+                "sources has files with a weight and others without; give one to each, as in A:0.6 B:0.4, or to none"
+            ]
         if method == "interpolate" and given and abs(sum(given) - 1) > _CLOSE:
             total = f"{sum(given):g}"
             return [

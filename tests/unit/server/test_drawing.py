@@ -13,14 +13,16 @@ from starlette.testclient import TestClient
 
 from tests.runs import Bench
 from tincture.adapters.files.conversion import LoraOptions, convert_file
+from tincture.adapters.merging.merged_files import plan_merge
 from tincture.cli import convert as cli_convert
 from tincture.cli import generate as cli_generate
 from tincture.cli import inspect as cli_inspect
+from tincture.cli import merge as cli_merge
 from tincture.cli.app import build_app
 from tincture.drawing import model_cache
 from tincture.drawing.generation import generate_grid, generate_pictures
 from tincture.server import api_v1
-from tincture.server.api_v1.schemas import ConversionBody, InspectionBody, PictureRequest
+from tincture.server.api_v1.schemas import ConversionBody, InspectionBody, MergeBody, PictureRequest
 from tincture.server.http import errors as http_errors
 from tincture.server.model_process.targets import TARGETS, open_resources
 from tincture.server.requests.sizes import LARGEST_NUMBER, LONGEST_TEXT
@@ -28,6 +30,7 @@ from tincture.server.service import Service
 from tincture.settings.conversion import CONVERSION_FIELDS, INSPECTION_FIELDS
 from tincture.settings.drawing import DRAWING_FIELDS, REQUEST_FIELDS
 from tincture.settings.fields import FieldSpec
+from tincture.settings.merging import MERGE_FIELDS
 from tincture.settings.model_overrides import ModelOverrides
 from tincture.settings.server import ServerSettings
 
@@ -103,6 +106,7 @@ def test_seeds_may_count_up_over_http_too(client: TestClient, bench: Bench) -> N
 FRONTS = [
     pytest.param("generate", cli_generate.FLAGLESS, {"out", "config"}, DRAWING_FIELDS, id="generate"),
     pytest.param("convert", cli_convert.FLAGLESS, set(), CONVERSION_FIELDS, id="convert"),
+    pytest.param("merge", cli_merge.FLAGLESS, set(), MERGE_FIELDS, id="merge"),
     pytest.param("inspect", cli_inspect.FLAGLESS, set(), INSPECTION_FIELDS, id="inspect"),
 ]
 SHARED = {"root", "debug", "json", "help"}
@@ -125,6 +129,7 @@ def test_every_setting_is_a_flag_with_the_same_help(
 BODIES = [
     pytest.param(PictureRequest, REQUEST_FIELDS, id="pictures"),
     pytest.param(ConversionBody, CONVERSION_FIELDS, id="conversion"),
+    pytest.param(MergeBody, MERGE_FIELDS, id="merge"),
     pytest.param(InspectionBody, INSPECTION_FIELDS, id="inspection"),
 ]
 
@@ -164,6 +169,7 @@ def test_python_takes_the_same_by_keyword() -> None:
     of_lora = {*LoraOptions.__dataclass_fields__, "strength"} - {"multiplier"}
     taken = set(inspect.signature(convert_file).parameters) - {"source", "target", "lora", "workspace"}
     assert taken | of_lora | {"path", "out"} == CONVERSION_FIELDS.keys()
+    assert set(inspect.signature(plan_merge).parameters) - {"workspace"} == MERGE_FIELDS.keys()
 
 
 def test_files_are_looked_into_and_converted_over_http(client: TestClient, bench: Bench) -> None:
@@ -184,3 +190,34 @@ def test_files_are_looked_into_and_converted_over_http(client: TestClient, bench
     assert again.status_code == 422 and "There is a file" in again.json()["detail"]
     assert client.post("/api/v1/files/inspect", json={"path": "/etc/passwd"}).status_code == 403
     assert client.post("/api/v1/files/convert", json={"path": path, "out": "a.bin", "rank": 0}).status_code == 422
+
+
+def test_files_are_merged_over_http(client: TestClient, bench: Bench) -> None:
+    class Files(OwnProcess):
+        def call(self, name: str, /, **arguments: Any) -> Any:
+            return TARGETS[name](self.resources, **arguments)
+
+    service = client.app.state.service  # type: ignore[attr-defined]
+    service.model_work.file_process = Files(service)
+    path = bench.path("embedding").relative_to(bench.workspace.root).as_posix()
+    made = client.post(
+        "/api/v1/files/merge", json={"sources": ["cat:0.5", f"{path}:2"], "out": "tom", "method": "stack"}
+    )
+    assert made.status_code == 200, made.text
+    answer = made.json()
+    assert (answer["path"], answer["method"], answer["exact"]) == ("embeddings/tom.pt", "stack", True)
+    assert [source["weight"] for source in answer["sources"]] == [0.5, 2]
+    looked = client.post("/api/v1/files/inspect", json={"path": "embeddings/tom.pt"}).json()["file"]
+    assert looked["provenance"]["merged"]["sources"] == answer["sources"]
+    for wrong, status in (
+        ({"sources": ["cat:0.5", "/etc/passwd:0.5"], "out": "x"}, 403),
+        ({"sources": ["cat:0.5"], "out": "../x.pt"}, 403),
+        ({"sources": ["cat"], "out": "x"}, 422),
+        ({"sources": ["dog:0.5"], "out": "x"}, 422),
+        ({"sources": ["cat:0.5"], "out": " "}, 422),
+        ({"sources": ["cat:0.5"], "out": "x", "sizes": [0]}, 422),
+        ({"sources": ["cat:0.5"], "out": "x", "oversize": 1}, 422),
+        ({"sources": ["cat:0.5"] * 30, "out": "x"}, 422),
+    ):
+        assert client.post("/api/v1/files/merge", json=wrong).status_code == status, wrong
+    assert client.get("/api/v1/settings/merge").status_code == 200

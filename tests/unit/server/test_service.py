@@ -328,6 +328,7 @@ def test_no_new_adapter_takes_the_place_of_one_that_a_job_trains(service: Servic
         lambda: service.model_work.create_adapter("embedding", " cat ", overwrite=True),
         lambda: service.model_work.convert("embeddings/cat.pt", "embeddings/cat.pt", overwrite=True),
         lambda: service.model_work.convert("embeddings/cat.pt", "embeddings/cat.safetensors"),
+        lambda: service.model_work.merge(["embeddings/cat.pt:0.5"], "cat", overwrite=True),
     ):
         with pytest.raises(ConflictError, match=f"{job}, which is {state}, trains the embedding .*cancel it"):
             ask()

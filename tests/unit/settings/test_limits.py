@@ -23,6 +23,7 @@ from tincture.settings.checks import Bounds
 from tincture.settings.conversion import ConversionRequest
 from tincture.settings.drawing import Drawing, DrawingSettings
 from tincture.settings.fields import CheckedSettings, FieldSpec, specs_of
+from tincture.settings.merging import MergeRequest
 from tincture.settings.preprocess import PreprocessSettings
 from tincture.settings.server import ServerSettings
 from tincture.settings.train import TrainSettings
@@ -34,6 +35,7 @@ SOUND: Mapping[type[CheckedSettings], Mapping[str, Any]] = {
     ServerSettings: {},
     DrawingSettings: {"prompts": ["a cat"]},
     ConversionRequest: {"path": "cat.pt", "out": "cat.safetensors"},
+    MergeRequest: {"sources": ["cat:0.5"], "out": "cat"},
     CreateEmbedding: {"name": "cat"},
     CreateHypernetwork: {"name": "ink"},
     TrainEmbedding: {"embedding_name": "cat", "data_root": "pictures"},
@@ -196,6 +198,7 @@ STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
         "height": 2**16,
     },
     ConversionRequest: {"rank": 4096},
+    MergeRequest: {"layer_structure": 1000, "sizes": 8192},
     CreateEmbedding: {},
     CreateHypernetwork: {},
     TrainEmbedding: {"preview_seed": 2**32},
@@ -205,6 +208,7 @@ STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
 ITEMS: Mapping[type[CheckedSettings], Mapping[str, int]] = {
     TrainSettings: {"preview_prompts": 64, "companions": 16},
     DrawingSettings: {"strengths": 100, "checkpoints": 100},
+    MergeRequest: {"sources": 20, "layer_structure": 32, "sizes": 32},
 }
 
 

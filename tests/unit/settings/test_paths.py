@@ -9,6 +9,7 @@ import pytest
 from tincture.errors import UsageError
 from tincture.settings.conversion import ConversionRequest, InspectionRequest
 from tincture.settings.drawing import DrawingSettings
+from tincture.settings.merging import MergeRequest, MergeSource
 from tincture.settings.paths import pasted_path
 from tincture.settings.preprocess import PreprocessSettings
 from tincture.settings.server import ServerSettings
@@ -101,6 +102,7 @@ SETTINGS = {
     DrawingSettings: ({"prompts": ["a"]}, ("model", "vae", "checkpoints")),
     ConversionRequest: ({"path": "p", "out": "o"}, ("path", "out", "picture", "model", "captions")),
     InspectionRequest: ({"path": "p"}, ("path",)),
+    MergeRequest: ({"sources": ["a:0.5"], "out": "o"}, ("out",)),
     ServerSettings: ({}, ("allow_dir", "state_dir")),
 }
 
@@ -131,3 +133,18 @@ def test_a_path_of_nothing_but_quotes_is_empty() -> None:
 def test_a_run_file_is_found(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("steps = 3\n")
     assert read_toml(f' "{tmp_path}/run.toml" ') == {"steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "weight"),
+    [
+        ("ink", "ink", None),
+        ("ink:0.6", "ink", 0.6),
+        ("ink:-1e-1", "ink", -0.1),
+        ('"p/q/ink.pt":2', "p/q/ink.pt", 2.0),
+        ("p/a:b.pt", "p/a:b.pt", None),
+        (" ink : 0.5 ", "ink", 0.5),
+    ],
+)
+def test_a_file_to_be_merged_has_its_weight_behind_a_colon(text: str, place: str, weight: float | None) -> None:
+    assert MergeSource.parse(text) == (place, weight)

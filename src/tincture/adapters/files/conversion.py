@@ -33,7 +33,7 @@ USUAL_RANK = 64
 _FORMATS = {"embedding": EMBEDDING_FORMATS, "hypernetwork": HYPERNETWORK_FORMATS}
 _PICTURE_WRITERS = {"png": write_embedding_png, "webp": write_embedding_webp}
 File = TypeVar("File", EmbeddingFile, HypernetworkFile)
-SUFFIXES = {".pt": "pt", ".bin": "bin", ".safetensors": "safetensors", ".png": "png", ".webp": "webp"}
+_SUFFIXES = {".pt": "pt", ".bin": "bin", ".safetensors": "safetensors", ".png": "png", ".webp": "webp"}
 
 
 @dataclass(frozen=True)
@@ -178,11 +178,11 @@ def _named(file: File, name: str, author: str, license: str) -> File:
 
 
 def _format(kind: str, target: Path, to: str | None) -> str:
-    found = to or SUFFIXES.get(target.suffix.lower())
+    found = to or _SUFFIXES.get(target.suffix.lower())
     allowed = ", ".join(_FORMATS[kind])
     if found is None:
         raise UsageError(
-            f"The suffix of {target} tells no format; use {', '.join(SUFFIXES)}, or give the format: {allowed}."
+            f"The suffix of {target} tells no format; use {', '.join(_SUFFIXES)}, or give the format: {allowed}."
         )
     if found not in _FORMATS[kind]:
         article = "An" if kind == "embedding" else "A"

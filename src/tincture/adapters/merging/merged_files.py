@@ -12,15 +12,14 @@ from typing import Any, Literal
 import torch
 
 from tincture.adapters.files.conversion import (
-    SUFFIXES,
     Conversion,
     make_conversion,
     plan_embedding,
     plan_hypernetwork,
 )
-from tincture.adapters.merging.networks import Network, interpolated, require_one_family, stacked, summed
+from tincture.adapters.merging.merged_networks import Network, interpolated, require_one_family, stacked, summed
+from tincture.adapters.merging.merged_vectors import Word, joined_vectors
 from tincture.adapters.merging.pruning import added_effects, difference, effects_in_turn, narrowed, pruned
-from tincture.adapters.merging.vectors import Word, joined_vectors
 from tincture.errors import UsageError
 from tincture.formats.contents import read_contents
 from tincture.formats.embedding_file import read_embedding_file
@@ -29,6 +28,7 @@ from tincture.formats.hypernetwork_file import HypernetworkFile, read_hypernetwo
 from tincture.formats.hypernetwork_states import State
 from tincture.formats.software import VERSION
 from tincture.kinds.registry import find_kind
+from tincture.settings.merging import is_name
 from tincture.workspace import Workspace, clean_name
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -73,9 +73,8 @@ class _Order:
                 "weight": part.weight,
                 "sha256": sha256_file(path),
                 "step": part.file.step,
-                "model_name": part.file.model_name,
-                "model_hash": part.file.model_hash,
-                **{key: text for key, text in part.file.provenance.items() if key in ("author", "license")},
+                **{key: text for key in ("model_name", "model_hash") if (text := getattr(part.file, key))},
+                **{key: text for key in ("author", "license") if (text := part.file.provenance.get(key))},
             }
             for part, path in zip(parts, self.paths, strict=True)
         ]
@@ -170,8 +169,7 @@ def plan_merge(
 def source_file(place: str | os.PathLike[str], workspace: Workspace) -> Path:
     """The file at a path, or of the adapter of that name; UsageError names others."""
     path = Path(place)
-    is_path = path.is_file() or path.suffix.lower() in SUFFIXES or len(path.parts) > 1
-    return path if is_path else workspace.find_named(os.fspath(place))
+    return workspace.find_named(os.fspath(place)) if is_name(os.fspath(place)) and not path.is_file() else path
 
 
 def _kind_of(paths: Sequence[Path]) -> str:
@@ -190,9 +188,8 @@ def _kind_of(paths: Sequence[Path]) -> str:
 
 def _target(out: str | os.PathLike[str], kind: str, first: Path, workspace: Workspace) -> Path:
     """``out`` itself, or the file of a new adapter where it is a name."""
-    path = Path(out)
-    if path.suffix.lower() in SUFFIXES or len(path.parts) > 1:
-        return path
+    if not is_name(os.fspath(out)):
+        return Path(out)
     target = workspace.adapter_path(kind, os.fspath(out))
     two_encoders = kind == "embedding" and len(read_embedding_file(first).vectors) > 1
     return target.with_suffix(".safetensors") if two_encoders else target

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tincture.adapters.merging.chains import Chain, Layer
-from tincture.adapters.merging.networks import Network, file_of
+from tincture.adapters.merging.merged_networks import Network, file_of
 from tincture.errors import UsageError
 from tincture.formats.hypernetwork_file import HypernetworkFile
 from tincture.kinds.layer_structure import check_layer_structure, layer_widths

@@ -12,6 +12,7 @@ from tincture.server.service import Service
 from tincture.settings.conversion import CONVERSION_FIELDS
 from tincture.settings.drawing import REQUEST_FIELDS
 from tincture.settings.fields import specs_of
+from tincture.settings.merging import MERGE_FIELDS
 from tincture.settings.preprocess import PREPROCESS_FIELDS
 from tincture.settings.train import TrainSettings
 
@@ -33,6 +34,7 @@ class CatalogueEndpoints:
         add("/settings/preprocess", self.preprocess_settings, methods=["GET"], summary="List those of preprocessing")
         add("/settings/pictures", self.picture_settings, methods=["GET"], summary="List the fields of a drawing")
         add("/settings/convert", self.conversion_settings, methods=["GET"], summary="List the fields of a conversion")
+        add("/settings/merge", self.merge_settings, methods=["GET"], summary="List the fields of a merge")
         add("/about", self.about, methods=["GET"], summary="Say what this server is")
         return router
 
@@ -63,6 +65,10 @@ class CatalogueEndpoints:
     def conversion_settings(self) -> Settings:
         """Every field of a request to convert a file."""
         return Settings.of(CONVERSION_FIELDS)
+
+    def merge_settings(self) -> Settings:
+        """Every field of a request to merge files."""
+        return Settings.of(MERGE_FIELDS)
 
     def about(self) -> About:
         """Version, workspace, devices, how many jobs are in each state."""

@@ -1,4 +1,4 @@
-"""Files of adapters in every format: look into them, convert them."""
+"""Files of adapters in every format: look into them, convert them, merge them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from tincture.server.api_v1.common import Patient
-from tincture.server.api_v1.schemas import ConversionBody, Converted, FileReport, InspectionBody
+from tincture.server.api_v1.schemas import ConversionBody, Converted, FileReport, InspectionBody, MergeBody, Merged
 from tincture.server.http.errors import documented
 from tincture.server.service import Service
 
@@ -32,6 +32,13 @@ class FileEndpoints:
             responses=documented(409, 507),
             summary="Write an adapter in another format",
         )
+        add(
+            "/files/merge",
+            self.merge,
+            methods=["POST"],
+            responses=documented(409, 507),
+            summary="Make one adapter of several",
+        )
         return router
 
     async def inspect(self, request: InspectionBody) -> FileReport:
@@ -45,3 +52,10 @@ class FileEndpoints:
         written = await self._patient.call(lambda: self._service.model_work.convert(**asked))
         shown = self._service.places.shown(Path(written["path"]))
         return Converted(**{**written, "path": shown})
+
+    async def merge(self, request: MergeBody) -> Merged:
+        """Answers when the new file is there, with how far its effect is off what was asked for."""
+        asked = request.model_dump(exclude_none=True)
+        written = await self._patient.call(lambda: self._service.model_work.merge(**asked))
+        shown = self._service.places.shown(Path(written["path"]))
+        return Merged(**{**written, "path": shown})

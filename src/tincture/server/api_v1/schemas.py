@@ -14,6 +14,7 @@ from tincture.server.queue.jobs import HIGHEST_PRIORITY, JobKind, JobState, Want
 from tincture.settings.conversion import CONVERSION_FIELDS, INSPECTION_FIELDS
 from tincture.settings.drawing import REQUEST_FIELDS
 from tincture.settings.fields import FieldSpec
+from tincture.settings.merging import MERGE_FIELDS
 
 Text = Annotated[str, Field(max_length=10_000)]
 Name = Annotated[str, Field(max_length=200)]
@@ -328,6 +329,30 @@ class Converted(BaseModel):
     name: str = Field(description="Of the adapter.")
     lost: list[str] = Field(description="What the file does not hold, as sentences.")
     lora: dict[str, Any] | None = Field(None, description="Of a LoRA: how near it comes to the hypernetwork.")
+
+
+@with_fields(MERGE_FIELDS, required=["sources", "out"])
+class MergeBody(Request):
+    """Adapter files to be made one, or one to be made weaker, stronger or smaller."""
+
+
+class Merged(BaseModel):
+    """The file that was written."""
+
+    path: str = Field(description="From the workspace.")
+    kind: str
+    format: str
+    name: str = Field(description="Of the adapter.")
+    method: str
+    exact: bool = Field(description="Whether it does what was asked for up to rounding.")
+    sources: list[dict[str, Any]] = Field(description="Name, weight, sha256 and step of each file.")
+    widths: list[int] | None = Field(None, description="Of a hypernetwork.")
+    layer_structure: list[float] | None = Field(None, description="Of a hypernetwork.")
+    parameters: int | None = Field(None, description="Numbers of a hypernetwork.")
+    differences: dict[int, float] | None = Field(
+        None, description="By width, how far the effect on random contexts is off the one asked for, relative to it."
+    )
+    lost: list[str] = Field(description="What of the files is not in the new one, as sentences.")
 
 
 # --- what there is ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tincture import recipe
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.files import conversion
 from tincture.adapters.files.inspection import inspect_file
+from tincture.adapters.merging.merged_files import make_merge, plan_merge
 from tincture.data.picture_files import UnreadablePictureError, read_picture
 from tincture.drawing.generation import BATCH_SIZE, Studio, generate_grid, generate_pictures
 from tincture.errors import DataError, OutOfMemoryError, TinctureError, UsageError
@@ -212,6 +213,13 @@ def convert(
     return conversion.convert_file(path, out, lora=chosen, workspace=resources.workspace, **options)
 
 
+def merge(
+    resources: Resources, *, sources: Sequence[tuple[Path, float]], out: Path | str, **options: Any
+) -> dict[str, Any]:
+    """See ``merged_files.plan_merge``."""
+    return make_merge(plan_merge(sources, out, workspace=resources.workspace, **options))
+
+
 def file_steps(resources: Resources, *, paths: Mapping[str, Path]) -> dict[str, int | None]:
     """See ``Service.file_steps``."""
     return {name: resources.step_of(path) for name, path in paths.items()}
@@ -251,6 +259,7 @@ TARGETS: Mapping[str, Callable[..., Any]] = types.MappingProxyType(
         "describe": describe,
         "inspect": inspect,
         "convert": convert,
+        "merge": merge,
         "file_steps": file_steps,
         "add_adapter": add_adapter,
         "examine": examine,

@@ -19,7 +19,7 @@ from tincture.server.model_process.client import ModelProcess
 from tincture.server.queue.jobs import JobKind, JobState, held_adapter
 from tincture.server.queue.queue import AUTO, JobQueue
 from tincture.server.requests.adapters import checked_options
-from tincture.server.requests.conversion import checked_conversion, checked_inspection
+from tincture.server.requests.conversion import checked_conversion, checked_inspection, checked_merge
 from tincture.server.requests.places import Places
 from tincture.settings.server import ServerSettings
 from tincture.workspace import TRAINABLE_SUFFIXES, clean_name
@@ -183,6 +183,24 @@ class ModelWork:
         checked = checked_conversion({"path": path, "out": out, **options}, self._places)
         self._refuse_trained_file(checked["out"])
         return cast(dict[str, Any], self.file_process.call("convert", **checked))
+
+    def merge(self, sources: Sequence[str], out: str, **options: Any) -> dict[str, Any]:
+        """Writes a file made of several adapters; see ``merged_files.plan_merge``.
+
+        Args:
+            sources, out: the files that are there, with their weights, and the one to write, or its name.
+            options: further fields of ``MergeRequest``.
+
+        Raises:
+            ConflictError: a job that has not ended trains an adapter of that name.
+        """
+        checked = checked_merge({"sources": sources, "out": out, **options}, self._places)
+        if isinstance(checked["out"], Path):
+            self._refuse_trained_file(checked["out"])
+        else:
+            for kind in kind_names():
+                self._refuse_trained(kind, checked["out"])
+        return cast(dict[str, Any], self.file_process.call("merge", **checked))
 
     def file_steps(self, paths: Sequence[str]) -> dict[str, int | None]:
         """How far the adapter in each file was trained; None for a file that cannot be read."""

@@ -1,4 +1,4 @@
-"""Requests to look into a file or to write an adapter in another format, with the paths in them resolved."""
+"""Requests to look into a file, to write an adapter in another format or to merge several, with paths resolved."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from tincture.server.requests.pictures import facts_of
 from tincture.server.requests.places import Places
 from tincture.server.requests.sizes import check_sizes
 from tincture.settings.conversion import CONVERSION_FIELDS, ConversionRequest, InspectionRequest
+from tincture.settings.merging import MERGE_FIELDS, MergeRequest, is_name
+from tincture.workspace import clean_name
 
 LORA = "lora"
 LORA_OPTIONS: Mapping[str, str] = {
@@ -60,6 +62,29 @@ def checked_conversion(request: Mapping[str, Any], places: Places) -> dict[str, 
     if captions:
         options["captions"] = captions
     return {**made, LORA: options} if options else made
+
+
+def checked_merge(request: Mapping[str, Any], places: Places) -> dict[str, Any]:
+    """The arguments of ``targets.merge``: files as paths, the new one as a name where it is given so.
+
+    Args:
+        request: fields of ``MergeRequest``; None stands for one that is left out.
+        places: which paths requests may name.
+
+    Raises:
+        UsageError: there is no such option, or its value is not allowed, or no adapter of a name.
+        ForbiddenPathError: a path leads out.
+    """
+    given = {name: value for name, value in request.items() if value is not None}
+    check_sizes(given, MERGE_FIELDS)
+    asked = MergeRequest.from_dict(given)
+    sources = [
+        (places.workspace.find_named(place) if is_name(place) else places.path(place), weight)
+        for place, weight in asked.weighted()
+    ]
+    out = clean_name(asked.out) if is_name(asked.out) else places.path(asked.out, writing=True)
+    further = {name: getattr(asked, name) for name in MERGE_FIELDS if name not in ("sources", "out", "method")}
+    return {**further, "sources": sources, "out": out, "method": asked.chosen_method}
 
 
 def _lora(lora: Any) -> dict[str, Any]:

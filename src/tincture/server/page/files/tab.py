@@ -13,7 +13,7 @@ from tincture.errors import TinctureError, UsageError, shortened
 from tincture.kinds.registry import FileFormat, kinds
 from tincture.server.library.storage import CONVERTED, FILE_SUFFIXES, served_folders
 from tincture.server.library.uploads import parts_of
-from tincture.server.page.files import view
+from tincture.server.page.files import merging, view
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import SEND_CLICKS, panel
 from tincture.server.page.parts.fields import range_of
@@ -39,6 +39,7 @@ def build(service: Service) -> None:
     _list_files(service, tab)
     _inspect(service, tab)
     _convert(service, tab)
+    merging.connect(service, tab.merging)
 
 
 class _Tab:
@@ -72,6 +73,8 @@ class _Tab:
                 elem_id="file-path",
             )
             self.inspect = gr.Button("Inspect", size="sm", elem_id="file-inspect")
+        with gr.Accordion("Merge", open=False, elem_id="file-merge"):
+            self.merging = merging.Inputs()
 
     def _conversion(self, service: Service) -> None:
         self.format = gr.Dropdown(
@@ -131,7 +134,7 @@ def _list_files(service: Service, tab: _Tab) -> None:
     gr.on(opened, read, shown, tab.table, **STEP)
     tab.words.change(read, shown, tab.table, **TYPED)
     added = tab.add.upload(add, tab.add, tab.message, **COMMAND)
-    counted = gr.on([*opened, tab.written.change], read_steps, None, tab.steps, **STEP)
+    counted = gr.on([*opened, tab.written.change, tab.merging.written.change], read_steps, None, tab.steps, **STEP)
     for event in (counted, added.then(read_steps, None, tab.steps, **STEP)):
         event.then(read, shown, tab.table, **STEP)
 

@@ -76,6 +76,17 @@ def converted(written: Mapping[str, Any], url: str) -> str:
     )
 
 
+def merged(written: Mapping[str, Any], url: str) -> str:
+    """What ``Service.merge`` answered."""
+    path = Path(written["path"])
+    rows = [("file", path.name), ("kind", written["kind"]), ("method", written["method"])]
+    rows += [(source["name"], f"weight {source['weight']:g}, step {source['step']:,}") for source in written["sources"]]
+    for width, off in (written.get("differences") or {}).items():
+        rows.append((f"off at width {width}", f"{off:.1%}" if off >= 0.0005 else "nothing, up to rounding"))
+    link = f' <a href="{escape(url)}" download="{escape(path.name)}">Download {escape(path.name)}</a>' if url else ""
+    return f'<p class="done" role="status">Written.{link}</p>{_sentences("lost", written)}{facts(rows)}'
+
+
 def _table(value: Any) -> str:
     """Of what has parts of its own, such as the settings of the run."""
     return facts((_label(str(key)), _short(part)) for key, part in value.items()) if isinstance(value, Mapping) else ""

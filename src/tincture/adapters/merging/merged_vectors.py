@@ -16,7 +16,7 @@ from tincture.models.families import MAX_VECTORS
 
 @dataclass(frozen=True)
 class Word:
-    """An embedding that is to be merged; see ``networks.Network``."""
+    """An embedding that is to be merged; see ``merged_networks.Network``."""
 
     label: str
     weight: float
