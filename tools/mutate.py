@@ -58,6 +58,10 @@ MORE: dict[str, tuple[str, ...]] = {
     "adapters/wrapper.py": ("adapters/test_wrapping_adapters.py", "run/test_averages.py"),
     "adapters/averaged.py": ("adapters/test_wrapping_adapters.py", "run/test_averages.py"),
     "adapters/files/warnings.py": ("adapters/files",),
+    **dict.fromkeys(
+        (f"adapters/merging/{name}.py" for name in ("activations", "merged_networks", "merged_vectors", "pruning")),
+        ("adapters/merging",),
+    ),
     "adapters/lora_probe.py": ("adapters/test_lora.py", "adapters/test_lora_in_diffusers.py"),
     "formats/embedding_content.py": ("formats/test_embedding_file.py", "formats/test_hostile_embeddings.py"),
     "formats/field_values.py": ("formats/test_pickled_numpy.py", "formats/test_hypernetwork_file.py"),

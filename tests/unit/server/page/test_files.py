@@ -4,7 +4,7 @@ import pytest
 
 from tincture.errors import UsageError
 from tincture.server.page.files import view
-from tincture.server.page.files.merging import asked
+from tincture.server.page.files.merge_form import asked
 from tincture.server.page.files.tab import _target
 
 

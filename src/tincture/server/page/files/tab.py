@@ -13,7 +13,7 @@ from tincture.errors import TinctureError, UsageError, shortened
 from tincture.kinds.registry import FileFormat, kinds
 from tincture.server.library.storage import CONVERTED, FILE_SUFFIXES, served_folders
 from tincture.server.library.uploads import parts_of
-from tincture.server.page.files import merging, view
+from tincture.server.page.files import merge_form, view
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import SEND_CLICKS, panel
 from tincture.server.page.parts.fields import range_of
@@ -39,7 +39,7 @@ def build(service: Service) -> None:
     _list_files(service, tab)
     _inspect(service, tab)
     _convert(service, tab)
-    merging.connect(service, tab.merging)
+    merge_form.connect(service, tab.merging)
 
 
 class _Tab:
@@ -74,7 +74,7 @@ class _Tab:
             )
             self.inspect = gr.Button("Inspect", size="sm", elem_id="file-inspect")
         with gr.Accordion("Merge", open=False, elem_id="file-merge"):
-            self.merging = merging.Inputs()
+            self.merging = merge_form.Inputs()
 
     def _conversion(self, service: Service) -> None:
         self.format = gr.Dropdown(
