@@ -122,6 +122,10 @@ class Adapter(Protocol):
         """
         return {"": self.parameters()}
 
+    def token_vectors(self) -> Sequence[tuple[str, nn.Parameter]]:
+        """Those parameters (n, width) whose rows stand for tokens, each with the name of the text encoder."""
+        return [pair for member in self.members() if member is not self for pair in member.token_vectors()]
+
     def train(self, mode: bool = True) -> Self:
         """Switches what differs between training and use, such as dropout."""
         ...

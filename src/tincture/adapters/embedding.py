@@ -163,6 +163,10 @@ class Embedding(Adapter):
         """The vectors, float32 (num_vectors, width), one tensor per text encoder."""
         return list(self._vectors.values())
 
+    def token_vectors(self) -> Sequence[tuple[str, nn.Parameter]]:
+        """All of them."""
+        return [*self._vectors.items()]
+
     def train(self, mode: bool = True) -> Self:
         """Nothing differs between training and use."""
         return self

@@ -75,6 +75,9 @@ class Wrapper(Adapter):
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         return self.inner.parameter_groups()
 
+    def token_vectors(self) -> Sequence[tuple[str, nn.Parameter]]:
+        return self.inner.token_vectors()
+
     def train(self, mode: bool = True) -> Self:
         self.inner.train(mode)
         return self

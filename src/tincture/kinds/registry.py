@@ -215,6 +215,12 @@ def faults_of(trained: Sequence[AdapterKind], values: Mapping[str, Any]) -> list
             f"attention_mask_weight is {attention}, but {words} adapters with a name in the prompt are trained "
             "together, and a mask does not say whose it is; leave it out, or train them one by one"
         )
+    for name in ("norm_limit", "norm_weight"):
+        if values.get(name) and not words:
+            faults.append(
+                f"{name} is {values[name]!r}, but {named} has no vectors that stand for tokens, whose norms could be "
+                "held; leave it out"
+            )
     if values.get("preview_with_embedding") and not any(kind.has_card for kind in trained):
         faults.append(f"preview_with_embedding is on, but a picture has no place for {named}; leave it out")
     return faults

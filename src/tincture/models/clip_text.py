@@ -50,6 +50,10 @@ class ClipText:
         """By text encoder name, copies of its vectors for the tokens of ``text``: (tokens, width)."""
         return {encoder.name: encoder.token_embeddings(text) for encoder in self.encoders}
 
+    def token_norms(self) -> dict[str, float]:
+        """By text encoder name, the mean norm of its vectors of all tokens."""
+        return {encoder.name: encoder.mean_token_norm() for encoder in self.encoders}
+
     # --- from prompts to hidden states -------------------------------------------------------------------------------
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:

@@ -69,6 +69,10 @@ class TextSide(Protocol):
         """By text encoder name, copies of its vectors for the tokens of ``text``: (tokens, width)."""
         ...
 
+    def token_norms(self) -> Mapping[str, float]:
+        """By text encoder name, the mean norm of its vectors of all tokens."""
+        ...
+
     def attach(self, placeholder: Placeholder) -> AbstractContextManager[None]:
         """Inside the context prompts have the vectors of ``placeholder``, with gradients, where its name stands.
 

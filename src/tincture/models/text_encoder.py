@@ -11,6 +11,9 @@ from tincture.errors import ModelError, UsageError
 from tincture.models import tokens
 from tincture.models.families import TextEncoderSpec
 
+_ROWS_AT_ONCE = 8192
+"""Of a token table that are copied in float32."""
+
 
 class TextEncoder:
     """Token ids to hidden states, in the way a family uses them.
@@ -48,6 +51,13 @@ class TextEncoder:
         (ids,) = tokens.token_ids(self.tokenizer, [text])
         rows: Tensor = self.module.get_input_embeddings().weight
         return rows[torch.tensor(ids, dtype=torch.int64, device=rows.device)].clone()
+
+    @torch.no_grad()
+    def mean_token_norm(self) -> float:
+        """Mean of the norms of all rows of the table, computed in float32."""
+        rows: Tensor = self.module.get_input_embeddings().weight
+        norms = [torch.linalg.vector_norm(piece.float(), dim=1) for piece in torch.split(rows, _ROWS_AT_ONCE)]
+        return float(torch.cat(norms).double().mean())
 
     def encode(self, ids: Tensor, clip_skip: int = 1) -> tuple[Tensor, Tensor | None]:
         """Hidden states (N, 77, width) of token ids (N, 77) int64, and the pooled text (N, projection width) if used.

@@ -42,6 +42,7 @@ from tincture.run.data import (
 )
 from tincture.run.duration import TimeLeft
 from tincture.run.grids import make_grid, measured, validation_prompts
+from tincture.run.losses import check_norms, vector_norms
 from tincture.run.memory.estimate import MemoryEstimator
 from tincture.run.memory.fit import available_memory, fit, shortage_explained
 from tincture.run.naming import require_named
@@ -149,9 +150,16 @@ def prepare(
         adapter = averaged(settings, adapter)
     for remark in files.remarks() if files else ():
         warnings.warn(remark, stacklevel=2)
-    data = training_data(settings, adapter.word, dataset, encoded, lines)
     trainer = make_trainer(
-        settings, model, adapter, data, optimizer, known_prompts=known, auxiliary_loss=loss, prior=beside
+        settings,
+        model,
+        adapter,
+        training_data(settings, adapter.word, dataset, encoded, lines),
+        optimizer,
+        known_prompts=known,
+        auxiliary_loss=loss,
+        prior=beside,
+        norms=vector_norms(settings, adapter, model.text.token_norms),
     )
     return Components(settings, model, adapter, sides, lines, trainer, grids, prior, estimator, time_left)
 
@@ -294,5 +302,6 @@ def check(
     if settings.clip_skip > model.text.layers:
         raise UsageError(f"--clip-skip is {settings.clip_skip}, but the text encoder has {model.text.layers} layers.")
     adapter.check_run(settings.to_dict(), model, lines)
+    check_norms(settings, adapter)
     require_named(settings, model, adapter, lines, dataset)
     require_masks(settings, dataset)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+from tincture.adapters.adapter import Adapter
+from tincture.errors import UsageError
 from tincture.settings.groups.loss import BIASED, SCALED
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.loss import TrainingLoss
 from tincture.training.noise import NoiseDraw
 from tincture.training.timesteps import TimestepDraw
+from tincture.training.vector_norms import TokenVectors, VectorNorms
 from tincture.training.weighting import Debiased, MinSNR, TimestepWeighting
 
 USUAL_SCALE, USUAL_GAMMA, USUAL_BIAS = 0.1, "5", 1.0
@@ -33,6 +36,31 @@ def training_loss(settings: TrainSettings) -> TrainingLoss:
             steps=settings.last_step,
         ),
     )
+
+
+def check_norms(settings: TrainSettings, adapter: Adapter) -> None:
+    """UsageError when the settings want norms of vectors held, and none of the adapter's stand for tokens."""
+    if (settings.norm_limit or settings.norm_weight) and not adapter.token_vectors():
+        raise UsageError(
+            f"No vectors of the {adapter.kind} {adapter.name!r} stand for tokens, so that there is nothing whose norms "
+            "--norm-limit or --norm-weight could hold; leave them out."
+        )
+
+
+def vector_norms(
+    settings: TrainSettings, adapter: Adapter, mean_norms: Callable[[], Mapping[str, float]]
+) -> VectorNorms | None:
+    """What holds the norms of the adapter's vectors as the settings have it; None: nothing does.
+
+    Args:
+        mean_norms: finds out those of the model's own tokens, by text encoder; asked only where they are needed.
+    """
+    if not (settings.norm_limit or settings.norm_weight):
+        return None
+    means = mean_norms()
+    vectors = [TokenVectors(rows, means[encoder]) for encoder, rows in adapter.token_vectors()]
+    texts = (settings.norm_limit, settings.norm_weight)
+    return VectorNorms(vectors, *(Schedule.parse(text, settings.steps) if text else None for text in texts))
 
 
 def _weighting(settings: TrainSettings) -> TimestepWeighting | None:
@@ -71,6 +99,10 @@ def _words(settings: TrainSettings) -> Iterator[str]:
     yield from _timestep_words(settings)
     if settings.attention_mask_weight:
         yield f"attention held to masks, weight {settings.attention_mask_weight}"
+    if settings.norm_limit:
+        yield f"vectors at most {settings.norm_limit} times as long as tokens on average"
+    if settings.norm_weight:
+        yield f"lengths of vectors held to that of tokens on average, weight {settings.norm_weight}"
 
 
 def _timestep_words(settings: TrainSettings) -> Iterator[str]:

@@ -100,6 +100,7 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
         **_validation(settings, sides, adapter, paths),
         **({"averages": averages} if (averages := _averages(settings, adapter, paths)) else {}),
         "loss": loss_words(settings),
+        **({"token_norms": token_norms} if (token_norms := _token_norms(settings, model)) else {}),
         "on_divergence": _on_divergence(settings),
         **({"chosen_for_memory": dict(fitted.chosen)} if fitted else {}),
     }
@@ -146,6 +147,12 @@ def _together(settings: TrainSettings, adapter: Adapter) -> Iterator[str]:
     for member, rate in zip(adapter.members(), rates, strict=True) if settings.others else ():
         numbers = sum(parameter.numel() for parameter in member.parameters())
         yield f"{member.kind} {member.name}: {numbers:,} numbers from step {member.step} on, rate {rate}"
+
+
+def _token_norms(settings: TrainSettings, model: DiffusionModel) -> dict[str, float]:
+    """By text encoder, the mean norm of the model's own tokens, where those of vectors are held to it."""
+    held = settings.norm_limit or settings.norm_weight
+    return {encoder: round(norm, 6) for encoder, norm in model.text.token_norms().items()} if held else {}
 
 
 def _on_divergence(settings: TrainSettings) -> str:

@@ -15,7 +15,7 @@ from tincture.events import Progressed
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.run.data import possible_prompts
 from tincture.run.duration import PROMPTS
-from tincture.run.losses import training_loss
+from tincture.run.losses import training_loss, vector_norms
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.conditioning import Conditioning
@@ -23,6 +23,7 @@ from tincture.training.guard import Guard
 from tincture.training.optimizer import ParameterGroup, create_optimizer
 from tincture.training.step_data import Prior, TrainingData
 from tincture.training.trainer import Clipping, Trainer
+from tincture.training.vector_norms import VectorNorms
 
 _PROMPT_MEMORY = 256 * 2**20
 """Bytes of encoded prompts that stay on the device: 1,100 prompts of Stable Diffusion 1, 400 of XL."""
@@ -55,6 +56,7 @@ def make_trainer(
     known_prompts: Sequence[str] = (),
     auxiliary_loss: AuxiliaryLoss | None = None,
     prior: Prior | None = None,
+    norms: VectorNorms | None = None,
 ) -> Trainer:
     """The trainer of a run that begins at the adapter's step.
 
@@ -62,6 +64,7 @@ def make_trainer(
         known_prompts: see ``Conditioning``.
         auxiliary_loss: is added to the denoising loss.
         prior: is trained in each step too.
+        norms: holds the norms of vectors that stand for tokens.
     """
     learning_rate = Schedule.parse(settings.learning_rate, settings.steps)
     rates = [group.learning_rate or learning_rate for group in parameter_groups(settings, adapter)]
@@ -93,6 +96,7 @@ def make_trainer(
         loss=training_loss(settings),
         auxiliary_loss=auxiliary_loss,
         prior=prior,
+        vector_norms=norms,
         guard=Guard(
             settings.on_divergence,
             divergence_limit=settings.divergence_limit,
@@ -133,8 +137,9 @@ def make_sample_trainer(
     auxiliary = adapter.auxiliary_loss(settings.to_dict(), model, lambda: [weight[0]] * count)
     # it takes as long as the others, without their weights, and always counts
     prior = Prior(dataclasses.replace(data, weights=None), Schedule.parse(1, 1)) if settings.prior_folders else None
+    norms = vector_norms(settings, adapter, lambda: dict.fromkeys(model.text.widths, 1.0))
     optimizer = make_optimizer(settings, adapter)
-    return make_trainer(settings, model, adapter, data, optimizer, auxiliary_loss=auxiliary, prior=prior)
+    return make_trainer(settings, model, adapter, data, optimizer, auxiliary_loss=auxiliary, prior=prior, norms=norms)
 
 
 def known_prompts(

@@ -39,6 +39,7 @@ from tincture.training.guard import SOUND, Guard, Verdict
 from tincture.training.loss import PLAIN, TrainingLoss
 from tincture.training.metrics import LossWindow
 from tincture.training.step_data import Prior, Share, TrainingData, shares_of_step
+from tincture.training.vector_norms import VectorNorms
 
 
 class Part(Protocol):
@@ -78,6 +79,7 @@ class Trainer:
         loss: what a step makes smaller.
         auxiliary_loss: is added to the denoising loss.
         prior: pictures that are trained beside those of ``data``, so that the model does not forget them.
+        vector_norms: what holds the norms of vectors that stand for tokens; None: nothing does.
         guard: judges each step before it changes the weights; None: one that stops the run when it diverges.
 
     Attributes:
@@ -106,6 +108,7 @@ class Trainer:
         loss: TrainingLoss = PLAIN,
         auxiliary_loss: AuxiliaryLoss | None = None,
         prior: Prior | None = None,
+        vector_norms: VectorNorms | None = None,
         guard: Guard | None = None,
     ) -> None:
         self.model, self.adapter, self.data, self.conditioning = model, adapter, data, conditioning
@@ -113,7 +116,7 @@ class Trainer:
         self.group_rates = [*group_rates] or [learning_rate] * len(optimizer.param_groups)
         self.steps, self.global_step, self.seed, self.log_every = steps, global_step, seed, log_every
         self.gradient_accumulation_steps, self.auxiliary_loss = gradient_accumulation_steps, auxiliary_loss
-        self.loss, self.prior = loss, prior
+        self.loss, self.prior, self.vector_norms = loss, prior, vector_norms
         self.dtype = PRECISIONS[precision]
         self.grad_scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
         self.window = LossWindow(len(data.latents))
@@ -204,6 +207,8 @@ class Trainer:
                 for member in self.adapter.members():
                     self._clip(member.parameters(), self.clipping)
             self.grad_scaler.step(self.optimizer)
+            if self.vector_norms is not None:
+                self.vector_norms.limit_norms(self.global_step, self._moving())
         self.grad_scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return loss, verdict
@@ -216,6 +221,10 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             for parameter in group["params"] if rate == 0 else ():
                 parameter.grad = None
+
+    def _moving(self) -> list[torch.nn.Parameter]:
+        """What a step changes: at a rate of 0 nothing does."""
+        return [parameter for group in self.optimizer.param_groups if group["lr"] for parameter in group["params"]]
 
     def _repeat(self, reason: str) -> None:
         """The step is to be made again, with a smaller scale of the loss."""
@@ -277,6 +286,10 @@ class Trainer:
             if loss.requires_grad:  # a prompt without an embedding's name teaches it nothing
                 self.grad_scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
+        of_norms = None if self.vector_norms is None else self.vector_norms.loss(self.global_step)
+        if of_norms is not None:
+            self.grad_scaler.scale(of_norms).backward()  # type: ignore[no-untyped-call]
+            losses.append(of_norms.detach())
         return torch.stack(losses).sum()
 
     def _micro_batch_loss(self, share: Share) -> Tensor:

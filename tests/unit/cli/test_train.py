@@ -92,6 +92,8 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "timestep_max": (["0.9"], 0.9),
     "prior_data": (["p"], "p"),
     "prior_weight": (["0.5"], "0.5"),
+    "norm_limit": (["2:100, 1"], "2:100, 1"),
+    "norm_weight": (["0.1"], "0.1"),
     "prior_template": (["none"], "none"),
     "ema": (["0.9:100, 0.99"], "0.9:100, 0.99"),
     "ema_warmup": ([], True),

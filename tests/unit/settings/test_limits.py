@@ -172,7 +172,7 @@ STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
         "learning_rate": 2000,
         "companions": 4000,
         "clip_grad_value": 2000,
-        **dict.fromkeys(("min_snr_gamma", "prior_weight", "attention_mask_weight"), 2000),
+        **dict.fromkeys(("min_snr_gamma", "prior_weight", "attention_mask_weight", "norm_limit", "norm_weight"), 2000),
         "validation_pictures": 10**4,
         "validation_bands": 1000,
         "early_stopping_patience": 10**7,

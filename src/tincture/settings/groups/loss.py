@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tincture.settings.checks import Bounds, part, share
 from tincture.settings.fields import CheckedSettings, setting
-from tincture.settings.schedule import Schedule, schedule_faults
+from tincture.settings.schedule import Schedule, schedule_fault, schedule_faults, weight_faults, weight_text
 
 GROUP = "Loss and noise"
 SCALED = ("huber", "smooth_l1")
@@ -26,6 +26,9 @@ _BELONGING: tuple[tuple[str, Any, str, str, tuple[str, ...], str], ...] = (
     ("logit_mean", None, "timestep_distribution", "uniform", ("logit_normal",), "has no mean"),
     ("logit_std", None, "timestep_distribution", "uniform", ("logit_normal",), "has no spread that could be given"),
 )
+
+_ABOVE_0 = (("min_snr_gamma", "5"), ("norm_limit", "2"))
+"""Schedules whose values divide something, or would leave nothing, with a usual value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +93,27 @@ class LossSettings(CheckedSettings):
         Bounds("above 0 and at most 1", 1e-6, 1),
     )
 
+    norm_limit: str = setting(
+        "",
+        GROUP,
+        "Longest that an embedding's vectors may become, as a multiple of the mean norm of the model's own tokens, or "
+        "its schedule; empty: no limit.",
+        schedule=True,
+        largest=2000,
+    )
+    norm_weight: str = setting(
+        "",
+        GROUP,
+        "Weight of a loss that draws the norms of an embedding's vectors to that mean, or its schedule; empty: none.",
+        schedule=True,
+        largest=2000,
+        meaning=weight_text,
+    )
+
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
-        faults = schedule_faults(values, faulty, ("min_snr_gamma",))
+        faults = schedule_faults(values, faulty, ("min_snr_gamma", "norm_limit"))
+        faults += weight_faults(values, faulty, "norm_weight", "so that it would never count; leave it out")
         for name, default, owner, usual, having, lacks in _BELONGING:
             given, chosen = values.get(name, default), values.get(owner, usual)
             if given != default and owner not in faulty and chosen not in having:
@@ -100,10 +121,11 @@ class LossSettings(CheckedSettings):
                     f"{name} is {given!r}, but {owner} is {chosen!r}, which {lacks}; leave it out, or choose "
                     f"{' or '.join(having)}"
                 )
-        gamma = values.get("min_snr_gamma")
-        phases = Schedule.parse(gamma, ANY_STEPS).phases if gamma and not faults else ()
-        if any(0 in (phase.rate, phase.goal) for phase in phases):
-            faults.append(f"min_snr_gamma is {gamma!r}, but must be above 0 in every step; a usual one is 5")
+        for name, usual in _ABOVE_0:
+            text = "" if name in faulty else values.get(name)
+            phases = Schedule.parse(text, ANY_STEPS).phases if text and not schedule_fault(text, {}) else ()
+            if any(0 in (phase.rate, phase.goal) for phase in phases):
+                faults.append(f"{name} is {text!r}, but must be above 0 in every step; a usual one is {usual}")
         least, most = values.get("timestep_min", 0.0), values.get("timestep_max", 1.0)
         if least >= most and not {"timestep_min", "timestep_max"} & set(faulty):
             faults.append(f"timestep_min is {least:g}, but must be below timestep_max, {most:g}: no timestep is left")

@@ -50,6 +50,8 @@ def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             {"average": f"averages, decay {settings['ema']}", "raw": "as trained"}[weights],
         )
     yield "Loss", plan["loss"]
+    for encoder, norm in plan.get("token_norms", {}).items():
+        yield f"Mean norm of tokens, {encoder}", f"{norm:g}"
     yield "Guard", plan["on_divergence"]
     yield "Trained numbers", f"{plan['trained_numbers']:,}"
     for name, reason in (plan.get("chosen_by_default") or {}).items():
