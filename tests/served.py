@@ -36,6 +36,12 @@ class QuickProcess:
     def call_with_remarks(self, name: str, /, **arguments: Any) -> tuple[Any, list[str]]:
         return self.call(name, **arguments), ["It was done quickly."]
 
+    def call_while_latest(self, key: str, name: str, /, **arguments: Any) -> Any:
+        return self.call(name, **arguments)
+
+    def forget(self, key: str) -> None:
+        pass
+
     def interrupt(self) -> None:
         self.interrupted += 1
 
@@ -69,6 +75,7 @@ class QuickProcess:
             "epochs": settings["steps"] / 4,
             "trained_numbers": 64,
             "memory_mib": {"peak": 10.0},
+            "device": {"name": "CPU", "memory_mib": 16384},
         }
 
     def _inspect(self, path: Path) -> dict[str, Any]:

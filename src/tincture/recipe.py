@@ -6,7 +6,7 @@ What is named and not there is refused before torch is loaded.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +45,17 @@ def create(
     return creation.create(kind, name, workspace=workspace, model=model, overwrite=overwrite, **options)
 
 
-def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measure") -> dict[str, Any]:
+def plan(
+    settings: TrainSettings,
+    workspace: Workspace,
+    timing: Timing = "measure",
+    watch: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
     """What ``train`` would do, with nothing written; see ``tincture.run.plan.plan``."""
     presence.require_training(settings, workspace)
     from tincture.run import plan as planning
 
-    return planning.plan(settings, workspace, timing)
+    return planning.plan(settings, workspace, timing, watch)
 
 
 def train(

@@ -40,6 +40,9 @@ class Hostile:
     def call(self, name: str, /, **arguments: Any) -> Any:
         return self._planted(name, self.real.call(name, **arguments))
 
+    def call_while_latest(self, key: str, name: str, /, **arguments: Any) -> Any:
+        return self.call(name, **arguments)
+
     def call_with_remarks(self, name: str, /, **arguments: Any) -> tuple[Any, list[str]]:
         return self.call(name, **arguments), [EVIL]
 

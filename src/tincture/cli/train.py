@@ -16,6 +16,7 @@ from tincture.errors import AlreadyTrainedError, UsageError
 from tincture.kinds.registry import AdapterKind, any_of, kinds
 from tincture.settings.fields import overridden, specs_of
 from tincture.settings.groups.machine import MEMORY_SETTINGS
+from tincture.settings.presets import NAMED, find_preset
 from tincture.settings.toml import read_toml
 from tincture.settings.train import FIELDS, TrainSettings
 from tincture.workspace import Workspace
@@ -27,6 +28,10 @@ Config = Annotated[Path | None, typer.Option(help="Run file (TOML) with settings
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the settings and the plan of the run, and stop.")]
 NoTiming = Annotated[
     bool, typer.Option("--no-timing", help="With --dry-run: don't measure how long the run will take.")
+]
+Preset = Annotated[
+    str,
+    typer.Option(help=f"Settings to begin from: {any_of(list(NAMED))}. A run file and flags win over it."),
 ]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of the adapter to train, made by create.")]
 
@@ -52,11 +57,12 @@ def train(
     config: Config = None,
     dry_run: DryRun = False,
     no_timing: NoTiming = False,
+    preset: Preset = "",
     **flags: Any,
 ) -> None:
-    anything = config or dry_run or no_timing or given(flags)
+    anything = config or dry_run or no_timing or preset or given(flags)
     if context.invoked_subcommand is None:
-        _train(session, config, dry_run, no_timing, flags) if anything else show_help(context)
+        _train(session, config, dry_run, no_timing, preset, flags) if anything else show_help(context)
     elif anything:
         raise UsageError(f"Put the options of train behind {context.invoked_subcommand!r}, not before it.")
 
@@ -84,9 +90,10 @@ def _of_kind(kind: AdapterKind) -> Callable[..., None]:
         config: Config = None,
         dry_run: DryRun = False,
         no_timing: NoTiming = False,
+        preset: Preset = "",
         **flags: Any,
     ) -> None:
-        _train(session, config, dry_run, no_timing, {"kind": kind.name, "name": name, **flags})
+        _train(session, config, dry_run, no_timing, preset, {"kind": kind.name, "name": name, **flags})
 
     train_kind.__doc__ = f"Train a {kind.title}."
     return train_kind
@@ -135,7 +142,9 @@ def preview(
     session.show({"images": str(images)}, f"previews come after the present step, into {images}")
 
 
-def _train(session: Session, config: Path | None, dry_run: bool, no_timing: bool, flags: Mapping[str, Any]) -> None:
+def _train(
+    session: Session, config: Path | None, dry_run: bool, no_timing: bool, preset: str, flags: Mapping[str, Any]
+) -> None:
     if no_timing and not dry_run:
         raise UsageError("--no-timing leaves something out of what --dry-run shows; give both, or neither.")
     from_flags = given(flags)
@@ -143,12 +152,15 @@ def _train(session: Session, config: Path | None, dry_run: bool, no_timing: bool
     kind = from_flags.get("kind")
     if kind and from_file.get("kind", kind) != kind:
         raise UsageError(f"The run file {str(config)!r} is for {from_file['kind']!r}, but {kind!r} was asked for.")
-    settings = TrainSettings.from_dict(overridden(FIELDS, from_file, from_flags), source=str(config or ""))
+    asked = overridden(FIELDS, from_file, from_flags)
+    begin = _preset_settings(preset, asked, session.workspace()) if preset else {}
+    settings = TrainSettings.from_dict(overridden(FIELDS, begin, asked), source=str(config or ""))
     workspace = session.workspace()
     from tincture import recipe
 
     if dry_run:
-        _show_plan(session, settings, recipe.plan(settings, workspace, timing="none" if no_timing else "measure"))
+        plan = recipe.plan(settings, workspace, timing="none" if no_timing else "measure")
+        _show_plan(session, settings, {"preset": preset, **plan} if preset else plan)
         return
     from tincture.cli.progress import progress
     from tincture.extensions import load_extensions
@@ -161,6 +173,20 @@ def _train(session: Session, config: Path | None, dry_run: bool, no_timing: bool
             _show_nothing_to_do(session, recipe.find_adapter(settings, workspace), error)
             return
     _finish(session, result)
+
+
+def _preset_settings(preset: str, asked: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
+    """What the preset says for the kind and the model that were asked for."""
+    found = find_preset(preset)
+    if not asked.get("kind"):
+        raise UsageError(
+            f"--preset {preset} is not the same for each kind; name one, as in tincture train {kinds()[0].name}."
+        )
+    from tincture.models.loading.default_model import default_model
+
+    kind, name = str(asked["kind"]), str(asked.get("name") or "")
+    adapter = workspace.adapter_path(kind, name) if name else None
+    return found.settings(kind, str(asked.get("model") or default_model(workspace, adapter=adapter).name))
 
 
 def _show_nothing_to_do(session: Session, path: Path, error: AlreadyTrainedError) -> None:

@@ -54,4 +54,10 @@ EMBEDDING = AdapterKind(
         "latent_sampling_method": "deterministic",
     },
     preset_options={"num_vectors": 6},
+    presets={
+        "quick": {"learning_rate": "0.005", "template": "subject_filewords"},
+        "subject": {"learning_rate": "0.005:500, 0.002:1500, 0.001", "template": "subject_filewords"},
+        "style": {"learning_rate": "0.005:500, 0.002:2000, 0.001", "template": "style_filewords"},
+        "careful": {"learning_rate": "0.002:3000, 0.001", "template": "subject_filewords"},
+    },
 )

@@ -113,5 +113,12 @@ HYPERNETWORK = AdapterKind(
         "latent_sampling_method": "deterministic",
     },
     preset_options={"layer_structure": (1, 2, 1), "activation_func": "relu"},
+    presets={
+        "quick": {"learning_rate": "5e-5"},
+        "subject": {"learning_rate": "5e-5:200, 1e-5:1500, 5e-6"},
+        # Guidance compares with an empty prompt, so the style must come there too.
+        "style": {"learning_rate": "5e-5:200, 1e-5:2000, 5e-6", "caption_drop_out": 0.1},
+        "careful": {"learning_rate": "1e-5:3000, 5e-6"},
+    },
     size=_size,
 )

@@ -96,6 +96,7 @@ class AdapterKind:
         preset: settings with which picto learns well within a minute: the demo measures them, and the page begins with
             them.
         preset_options: options of the adapter that learns so.
+        presets: by the name of a preset (``settings/presets.py``), what is this kind's own in it.
         check: what is wrong with a run's settings taken together, as words that name them.
         size: of options, how many numbers such an adapter has, as far as can be said without a model, and which option
             decides on it; a server refuses too many.
@@ -120,6 +121,7 @@ class AdapterKind:
     formats: tuple[FileFormat, ...] = ()
     preset: Mapping[str, Any] = field(default_factory=dict)
     preset_options: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     check: Callable[[Mapping[str, Any]], Sequence[str]] = _nothing_wrong
     size: Callable[[Mapping[str, Any]], tuple[int, str]] | None = None
 
@@ -137,6 +139,12 @@ class AdapterKind:
         if self.tag:
             return f"<{self.tag}:{name}:{'1.0' if strength is None else format(strength, '.4g')}>"
         return name if strength in (None, 1) else f"({name}:{strength:.4g})"
+
+    @property
+    def not_for_it(self) -> tuple[str, ...]:
+        """Settings of a run that mean nothing for it, and are refused."""
+        unfit = {"attention_mask_weight": not self.has_word, "preview_with_embedding": not self.has_card}
+        return tuple(name for name, is_unfit in unfit.items() if is_unfit)
 
     def faults(self, values: Mapping[str, Any]) -> list[str]:
         """What is wrong with the settings of a run of this kind, as words that name them."""

@@ -37,6 +37,26 @@ def half_precision(device: torch.device) -> str:
     return "bf16"
 
 
+def device_title(device: torch.device) -> str:
+    """What people call it: the card's name, or ``CPU``."""
+    if device.type in ("cuda", "xpu"):
+        return str(getattr(torch, device.type).get_device_name(device))
+    return device.type.upper()
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Bytes that ``device`` has, of a CPU the machine; None where nobody tells."""
+    if device.type in ("cuda", "xpu"):
+        return int(getattr(torch, device.type).mem_get_info(device)[1])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    try:
+        import psutil
+    except ImportError:
+        return None
+    return int(psutil.virtual_memory().total)
+
+
 def free_memory(device: torch.device) -> int | None:
     """Bytes that are free on ``device`` now; None where nobody tells."""
     if device.type in ("cuda", "xpu"):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tincture.adapters.adapter import Adapter
 from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
 from tincture.errors import AlreadyTrainedError
 from tincture.models.arithmetic import Arithmetic
-from tincture.models.devices import PRECISIONS, resolve_device
+from tincture.models.devices import PRECISIONS, device_title, resolve_device, total_memory
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.threads import computing_threads
 from tincture.run.averages import planned as planned_averages
@@ -34,7 +36,12 @@ from tincture.settings.train import FIELDS, TrainSettings
 from tincture.workspace import Workspace
 
 
-def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measure") -> dict[str, Any]:
+def plan(
+    settings: TrainSettings,
+    workspace: Workspace,
+    timing: Timing = "measure",
+    watch: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
     """What ``train`` would do, with nothing written: settings, pictures, sizes, epochs, trained numbers, memory, time.
 
     The memory is that of the device, in MiB: the most at a time, the most of each phase, and what of it lies there.
@@ -42,6 +49,7 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
     Args:
         timing: ``measure``: how long the run will take is measured, where that is not known from earlier plans and
             runs; ``known``: it is told where it is known; ``none``: it is left out.
+        watch: called again and again on the way; what it raises ends the plan.
 
     Raises:
         OutOfMemoryError: the run does not fit into what ``vram`` says.
@@ -53,10 +61,13 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
     make_optimizer(settings, adapter)  # as what follows, it refuses what train would refuse
     check_places(settings, adapter, paths)
     device = resolve_device(settings.device)
+    watch()
     model = load_base(settings, workspace, stay=True)
+    watch()
     files = open_latents(settings, model, device)
     sides = load_sides(settings, model, files)
     prior = load_prior(settings, model, prior_lines(settings, workspace), files)
+    watch()
     dataset = sides.training
     lines = load_template(settings, workspace)
     check(settings, model, adapter, lines, dataset)
@@ -65,6 +76,7 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
     estimator = MemoryEstimator(model, adapter, dataset, lines, device.type, sides.validation, prior)
     settings, fitted = fit_memory(settings, estimator, device)
     read = [dataset, prior.dataset] if prior else [dataset]
+    watch()
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     remaining = max(0, settings.last_step - adapter.step)
     found: dict[str, Any] = {
@@ -97,6 +109,7 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
         "trained_numbers": trained,
         **({"trained_together": together} if (together := list(_together(settings, adapter))) else {}),
         "memory_mib": _mib(estimator.estimate(settings)),
+        "device": _device(device),
         **_validation(settings, sides, adapter, paths),
         **({"averages": averages} if (averages := _averages(settings, adapter, paths)) else {}),
         "loss": loss_words(settings),
@@ -107,7 +120,8 @@ def plan(settings: TrainSettings, workspace: Workspace, timing: Timing = "measur
     validation = found.get("validation", {"predictions": 0, "measurements": 1, "measured_pictures": 0})
     predictions = validation["predictions"] // validation["measurements"]
     work = Workload(settings, model, adapter, dataset, lines, device, predictions)
-    times = RunTimes(work, timing, lambda: _prepared(work, workspace))
+    watch()
+    times = RunTimes(work, timing, lambda: _prepared(work, workspace), watch)
     to_encode = sum(files is None or files.read(sample) is None for each in read for sample in each)
     with computing_threads(settings.threads):
         duration = planned_duration(times, to_encode + validation["measured_pictures"])
@@ -121,6 +135,12 @@ def _schedules(settings: TrainSettings) -> dict[str, str]:
         texts.pop("clip_grad_value")
     read = {name: Schedule.parse(text, settings.steps) for name, text in texts.items() if text}
     return {name: f"{each.in_words()} {each.curve()}" for name, each in read.items() if each.changes}
+
+
+def _device(device: torch.device) -> dict[str, Any]:
+    """Its name, and its memory in MiB, None where nobody tells."""
+    size = total_memory(device)
+    return {"name": device_title(device), "memory_mib": None if size is None else round(size / 2**20)}
 
 
 def _prepared(work: Workload, workspace: Workspace) -> DiffusionModel:

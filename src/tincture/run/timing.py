@@ -136,6 +136,7 @@ class RunTimes:
 
     Args:
         prepare: brings the model to its device, as the run will have it; called before the first measurement.
+        watch: called before each part that is timed; what it raises ends the measurement.
         clock: seconds since anything, which never go back.
 
     Attributes:
@@ -145,6 +146,7 @@ class RunTimes:
     work: Workload
     timing: Timing
     prepare: Callable[[], DiffusionModel]
+    watch: Callable[[], object] = lambda: None
     clock: Callable[[], float] = time.perf_counter
     measured: bool = False
     _model: DiffusionModel | None = field(default=None, repr=False)
@@ -234,6 +236,7 @@ class RunTimes:
 
     def _once(self, act: Callable[[], object]) -> float:
         assert self._model is not None
+        self.watch()
         _wait(self._model.device)
         began = self.clock()
         act()

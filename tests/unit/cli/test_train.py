@@ -350,3 +350,21 @@ def test_resume_hands_on_what_saves_memory(recipe: FakeRecipe, tmp_path: Path) -
 def test_resume_looks_in_a_workspace_that_was_named(recipe: FakeRecipe, tmp_path: Path) -> None:
     assert main(["resume", str(tmp_path), "--root", str(tmp_path)]) == 0
     assert recipe.calls[0][2]["workspace"] == Workspace(tmp_path)
+
+
+def test_a_run_file_and_flags_win_over_a_preset_and_the_plan_names_it(
+    recipe: FakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.toml").write_text('batch_size = 3\nsteps = 77\nmodel = "v1-5"\n')
+    asked = ["train", "embedding", "cat", "--data", "d", "--preset", "careful", "--config", str(tmp_path / "run.toml")]
+    assert main([*asked, "--steps", "88", "--dry-run"]) == 0
+    settings = trained(recipe, "plan")
+    assert (settings.steps, settings.batch_size, settings.ema, settings.validation_share) == (88, 3, "0.99", 0.1)
+    assert "# preset: careful\n" in capsys.readouterr().out
+
+
+def test_a_preset_that_is_not_there_or_has_no_kind_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "embedding", "cat", "--data", "d", "--preset", "fast"]) == 2
+    assert "there are quick, subject, style, careful" in capsys.readouterr().err
+    assert main(["train", "--preset", "quick"]) == 2
+    assert "--preset quick is not the same for each kind" in capsys.readouterr().err

@@ -209,6 +209,13 @@ class Bucket(BaseModel):
     cropped: float = Field(description="What part of a picture is cut off on average, from 0 to 1.")
 
 
+class PlannedDevice(BaseModel):
+    """What a training is planned for."""
+
+    name: str = Field(description="What people call it.")
+    memory_mib: float | None = Field(description="Its memory, of a CPU the machine's.")
+
+
 class Plan(BaseModel):
     """What a training would do."""
 
@@ -228,6 +235,7 @@ class Plan(BaseModel):
     epochs: float
     trained_numbers: int
     memory_mib: dict[str, float] = Field(description="peak, then the most of each phase and of each part.")
+    device: PlannedDevice | None = None
     chosen_for_memory: dict[str, Any] | None = Field(None, description="Settings that vram chose.")
     duration: PlannedDuration | None = None
 

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 
 from tincture.errors import TinctureError
 from tincture.server.child_environment import child_environment
-from tincture.server.errors import QueueFullError
+from tincture.server.errors import QueueFullError, StoppedError
 from tincture.server.model_process.channel import Channel
 from tincture.workspace import Workspace
 
@@ -25,6 +27,7 @@ TARGETS = "tincture.server.model_process.targets"
 MOST_WAITING = 16
 LONGEST_S = 3600.0
 END_S = 5.0
+GIVE_WAY_S = 0.05
 TAIL = 2000
 """So many last bytes of what a process that crashed wrote go to the log."""
 logger = logging.getLogger("tincture.server")
@@ -61,6 +64,9 @@ class ModelProcess:
         self._turn = threading.Lock()  # held while a call is at work, and while the process is begun or ended
         self._count = threading.Lock()  # guards what follows, and is never held for long
         self._waiting = 0
+        self._first = 0  # of those, the ones that others give way to
+        self._latest: dict[str, _Yielding] = {}  # by key, the newest of the calls that give way
+        self._gives_way: _Yielding | None = None  # the call at work, if it is one of those
         self._child: _Child | None = None
         self._progress: dict[str, Any] | None = None
         self._idle: threading.Timer | None = None
@@ -81,18 +87,89 @@ class ModelProcess:
 
     def call_with_remarks(self, name: str, /, **arguments: Any) -> tuple[Any, list[str]]:
         """The same, and what the target warned of, as sentences."""
+        with self._waits(), self._goes_first(), self._turn:
+            return self._call(name, arguments)
+
+    def call_while_latest(self, key: str, name: str, /, **arguments: Any) -> Any:
+        """As ``call``, for what is asked for as somebody types: it gives way to all other calls.
+
+        A newer one of the same ``key`` takes its place, whether it waits or is at work. After any other call it begins
+        anew.
+
+        Raises:
+            StoppedError: a newer one was made, or ``forget`` was called.
+        """
+        own = _Yielding(key)
+        with self._count:
+            self._latest[key] = own
+        self._let_give_way(key)
+        try:
+            with self._waits():
+                while True:
+                    with self._turn, contextlib.suppress(StoppedError):
+                        return self._call(name, arguments, own)[0]
+                    with self._count:
+                        self._require_latest(own)
+                    time.sleep(GIVE_WAY_S)
+        finally:
+            with self._count:
+                if self._latest.get(key) is own:
+                    del self._latest[key]
+
+    def forget(self, key: str) -> None:
+        """Nobody waits any more for what ``call_while_latest`` was asked for under ``key``."""
+        with self._count:
+            self._latest.pop(key, None)
+        self._let_give_way(key)
+
+    def _require_latest(self, call: _Yielding) -> None:
+        if self._latest.get(call.key) is not call:
+            raise StoppedError("A newer request took its place.")
+
+    def _send_yielding(self, child: _Child, own: _Yielding, *call: Any) -> None:
+        """Under the lock, so that whoever wants it to stop comes before, and is seen here, or behind."""
+        with self._count:
+            self._require_latest(own)
+            if self._first:
+                raise StoppedError("Others go first.")
+            child.channel.send("call", *call)
+            self._gives_way = own
+
+    @contextlib.contextmanager
+    def _goes_first(self) -> Iterator[None]:
+        """What gives way is stopped, and does not begin anew before."""
+        with self._count:
+            self._first += 1
+        self._let_give_way()
+        try:
+            yield
+        finally:
+            with self._count:
+                self._first -= 1
+
+    def _let_give_way(self, key: str = "") -> None:
+        """Stops the call at work if it gives way: that of ``key``, or any."""
+        with self._count:
+            at_work = self._gives_way
+            child = self._child if at_work and key in ("", at_work.key) else None
+        if child is not None:
+            with contextlib.suppress(OSError, ValueError):
+                child.channel.send("stop")
+
+    @contextlib.contextmanager
+    def _waits(self) -> Iterator[None]:
+        """Counts a caller; QueueFullError where there are too many."""
         with self._count:
             if self._waiting > self._most_waiting:
                 raise QueueFullError(f"{self._most_waiting} requests wait for this already; try again later.")
             self._waiting += 1
         try:
-            with self._turn:
-                return self._call(name, arguments)
+            yield
         finally:
             with self._count:
                 self._waiting -= 1
 
-    def _call(self, name: str, arguments: dict[str, Any]) -> tuple[Any, list[str]]:
+    def _call(self, name: str, arguments: dict[str, Any], own: _Yielding | None = None) -> tuple[Any, list[str]]:
         if self._closed:
             raise TinctureError("The server is being stopped; try again when it is back.")
         self._stop_idling()
@@ -103,10 +180,13 @@ class ModelProcess:
         late = threading.Timer(self.longest_s, child.kill)
         late.daemon = True
         late.start()
-        with self._count:
-            self._progress = {}
         try:
-            child.channel.send("call", name, arguments)
+            with self._count:
+                self._progress = {}
+            if own is None:
+                child.channel.send("call", name, arguments)
+            else:
+                self._send_yielding(child, own, name, arguments)
             while True:
                 kind, *values = child.channel.receive()
                 if kind == "progress":
@@ -123,7 +203,7 @@ class ModelProcess:
         finally:
             late.cancel()
             with self._count:
-                self._progress = None
+                self._progress = self._gives_way = None
             self._idle_from_now()
 
     def interrupt(self) -> None:
@@ -206,6 +286,13 @@ class ModelProcess:
                     self._end()
             finally:
                 self._turn.release()
+
+
+@dataclass(eq=False)
+class _Yielding:
+    """A call that gives way, for whom."""
+
+    key: str
 
 
 class _Child:

@@ -82,7 +82,7 @@ def open_resources(workspace: Workspace, report: Report) -> Resources:
 
 def plan(resources: Resources, *, settings: Mapping[str, Any], timing: Timing = "measure") -> dict[str, Any]:
     """See ``recipe.plan``."""
-    return recipe.plan(TrainSettings.from_dict(settings), resources.workspace, timing)
+    return recipe.plan(TrainSettings.from_dict(settings), resources.workspace, timing, resources.report)
 
 
 def create(resources: Resources, *, kind: str, name: str, **options: Any) -> Path:

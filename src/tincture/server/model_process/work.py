@@ -100,12 +100,32 @@ class ModelWork:
         """
         if kind != "train":
             raise UsageError("Only a training has a plan; preprocessing reports what it did.")
+        arguments = self._plan_arguments(kind, settings, timing)
+        return cast(dict[str, Any], self.file_process.call("plan", **arguments))
+
+    def plan_while_typed(self, page: str, settings: Mapping[str, Any], timing: Timing) -> dict[str, Any]:
+        """The same of a training, for a form that is being filled in: it gives way to all else that is asked for.
+
+        Args:
+            page: names the form; a newer request for it, or ``forget_plan``, ends this one.
+
+        Raises:
+            StoppedError: that happened.
+        """
+        arguments = self._plan_arguments("train", settings, timing)
+        return cast(dict[str, Any], self.file_process.call_while_latest(page, "plan", **arguments))
+
+    def forget_plan(self, page: str) -> None:
+        """The form changed: what ``plan_while_typed`` does for it counts no more."""
+        self.file_process.forget(page)
+
+    def _plan_arguments(self, kind: JobKind, settings: Mapping[str, Any], timing: Timing) -> dict[str, Any]:
         checked, _, _ = self._queue.checked(kind, settings)
         if checked["device"] == AUTO:
             checked["device"] = self._settings.device[0]
         if timing == "measure" and self._queue.jobs([JobState.RUNNING], limit=1):
             timing = "known"
-        return cast(dict[str, Any], self.file_process.call("plan", settings=checked, timing=timing))
+        return {"settings": checked, "timing": timing}
 
     def create_adapter(self, kind: str, name: str, *, model: str = "", **options: Any) -> Path:
         """A new adapter; see ``recipe.create``. ``model`` empty: the default one.

@@ -253,3 +253,37 @@ def test_only_where_it_is_allowed_is_there_a_hub(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     assert child_environment(allow_hub=False)["HF_HUB_OFFLINE"] == "1"
     assert "HF_HUB_OFFLINE" not in child_environment(allow_hub=True)
+
+
+def test_the_newest_call_of_a_key_takes_the_place_of_those_before_it(calls: ModelProcess) -> None:
+    with ThreadPoolExecutor() as pool:
+        older = pool.submit(calls.call_while_latest, "page", "work", steps=100_000)
+        until(calls.progress)
+        waiting = pool.submit(calls.call_while_latest, "page", "work", steps=100_000)
+        with pytest.raises(StoppedError):
+            older.result(timeout=60)
+        newest = pool.submit(calls.call_while_latest, "page", "count")
+        assert newest.result(timeout=60)["calls"] == 1
+        with pytest.raises(StoppedError):
+            waiting.result(timeout=60)
+    assert calls._latest == {}
+
+
+def test_what_gives_way_begins_anew_after_other_calls(calls: ModelProcess) -> None:
+    with ThreadPoolExecutor() as pool:
+        gives_way = pool.submit(calls.call_while_latest, "page", "work", steps=300)
+        until(calls.progress)
+        assert calls.call("count")["calls"] == 1  # at once, though the other has not ended
+        assert not gives_way.done()
+        assert gives_way.result(timeout=60) == 300
+
+
+def test_what_nobody_waits_for_any_more_is_ended(calls: ModelProcess) -> None:
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(calls.call_while_latest, "page", "work", steps=100_000)
+        until(calls.progress)
+        calls.forget("another page")
+        assert not asked.done()
+        calls.forget("page")
+        with pytest.raises(StoppedError):
+            asked.result(timeout=60)

@@ -16,7 +16,12 @@ SEND_CLICKS = """element.addEventListener("click", (event) => {
 
 
 def panel(
-    value: Any = "", *, script: str | None = None, template: str = "${value}", elem_id: str | None = None
+    value: Any = "",
+    *,
+    script: str | None = None,
+    template: str = "${value}",
+    elem_id: str | None = None,
+    visible: bool = True,
 ) -> gr.HTML:
     """HTML of our own making, with none of Gradio's looks; it takes no room while it is empty.
 
@@ -31,6 +36,7 @@ def panel(
         apply_default_css=False,
         padding=False,
         elem_id=elem_id,
+        visible=visible,
         elem_classes="panel",
         min_width=0,
     )

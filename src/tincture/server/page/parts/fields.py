@@ -46,6 +46,32 @@ def without_flags(text: str) -> str:
     return _NAMED.sub(lambda found: f"“{label_of((found[1] or found[2]).replace('-', '_'))}”", text)
 
 
+_QUOTED = re.compile(r"""('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"|“[^”\n]*”)""")
+
+
+def in_labels(text: str, labels: Mapping[str, str]) -> str:
+    """A sentence about settings with what their inputs are called, such as “Max steps” for `steps`.
+
+    A name of one word that may be a word of the language too counts where something is said of it: "steps is 0".
+    What stands in quotation marks was typed by somebody and stays.
+    """
+    text = _NAMED.sub(lambda found: f"“{_labelled((found[1] or found[2]).replace('-', '_'), labels)}”", text)
+    if not labels:
+        return text
+    names = "|".join(sorted(map(re.escape, labels), key=len, reverse=True))
+    rare = "|".join(sorted((re.escape(name) for name in labels if "_" in name), key=len, reverse=True)) or "(?!)"
+    named = re.compile(
+        rf"\b(?:({rare})|(?<!the )(?<!The )(?<!a )(?<!A )(?<!an )({names})(?=(?: is| has| are|:| and \w+ are)\b|: ))\b"
+    )
+    pieces = _QUOTED.split(text)
+    pieces[::2] = [named.sub(lambda found: f"“{labels[found[1] or found[2]]}”", piece) for piece in pieces[::2]]
+    return "".join(pieces)
+
+
+def _labelled(name: str, labels: Mapping[str, str]) -> str:
+    return labels.get(name) or label_of(name)
+
+
 def range_of(spec: FieldSpec) -> dict[str, float]:
     """What a number's input takes: ``minimum`` and ``maximum``, as far as the setting has bounds."""
     bounds = spec.bounds
@@ -59,20 +85,40 @@ class Form:
     Pass ``components`` as the inputs of an event: its function gets one mapping, which ``read`` takes.
     """
 
-    def __init__(self, specs: Mapping[str, FieldSpec], prefix: str, begin: Mapping[str, Any] | None = None) -> None:
-        """``prefix``: what the inputs' ids in the page begin with; ``begin``: values that win over all defaults."""
-        self._begin = begin or {}
+    def __init__(
+        self,
+        specs: Mapping[str, FieldSpec],
+        prefix: str,
+        begin: Mapping[str, Any] | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """``prefix``: what the inputs' ids in the page begin with; ``begin``: values that win over all defaults;
+        ``options``: by setting, what wins over what the setting says, for Gradio."""
+        self._begin, self._options = begin or {}, options or {}
+        self._first: dict[str, Any] = {}
         self.inputs: dict[str, Component] = {}
         self._specs, self._prefix = specs, prefix
 
     def add(self, name: str, **options: Any) -> Component:
         """The input of the setting ``name``; ``options`` go to Gradio, and win over what the setting says."""
         spec = self._specs[name]
-        given = {"label": label_of(name), "info": help_of(spec), "elem_id": f"{self._prefix}-{name}", **options}
+        given = {"label": label_of(name), "info": help_of(spec), "elem_id": f"{self._prefix}-{name}"}
+        given |= {**self._options.get(name, {}), **options}
         if name in self._begin:
             given["value"] = self._begin[name]
+        self._first[name] = _shown(spec, given.get("value", spec.default))
         self.inputs[name] = _input(spec, given)
         return self.inputs[name]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """By setting, what its input is called."""
+        return {name: str(getattr(component, "label", name)) for name, component in self.inputs.items()}
+
+    def is_changed(self, name: str, raw: Any) -> bool:
+        """Whether an input has another value than the form began with."""
+        first = self._first[name]
+        return bool((raw if raw not in (None, "", []) else None) != (first if first not in (None, "", []) else None))
 
     def add_all(self, names: Iterable[str]) -> None:
         """One input for each, with nothing but what the settings say."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tincture.errors import TinctureError
-from tincture.server.page.parts.fields import without_flags
+from tincture.server.page.parts.fields import in_labels
 from tincture.server.page.parts.markup import escape, fault
 from tincture.server.page.parts.way_on import way, ways
 from tincture.server.queue.jobs import Job, JobState
@@ -19,9 +20,9 @@ def done(sentence: str, *leading_on: str) -> str:
     return f'<p class="done" role="status">{escape(sentence)}</p>{ways(*leading_on)}'
 
 
-def failed(error: TinctureError) -> str:
-    """What went wrong, with labels where it names settings."""
-    return fault(without_flags(error.sentence))
+def failed(error: TinctureError, labels: Mapping[str, str] | None = None) -> str:
+    """What went wrong, with labels where it names settings; ``labels``: those of the form, by setting."""
+    return fault(in_labels(error.sentence, labels or {}))
 
 
 def submitted(service: Service, job: Job) -> str:

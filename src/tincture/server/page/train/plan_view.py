@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tincture.run.duration import about
 from tincture.server.page.parts.fields import label_of
-from tincture.server.page.parts.markup import escape, facts
+from tincture.server.page.parts.markup import escape, facts, muted, warning
 
 _MANY = 8
 
@@ -17,9 +18,9 @@ def plan_html(plan: Mapping[str, Any]) -> str:
     parts = [
         f"<h3>{escape(_title(plan))}</h3>",
         _remarks(plan),
+        _memory(plan),
         facts(_rows(plan)),
         _buckets(plan["buckets"]),
-        _memory(plan),
         _skipped(plan["skipped"]),
     ]
     return f'<div class="plan">{"".join(parts)}</div>'
@@ -88,17 +89,39 @@ def _buckets(buckets: Iterable[Mapping[str, Any]]) -> str:
     return f'<table class="buckets"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
 
 
+def summary_html(plan: Mapping[str, Any]) -> str:
+    """The plan in a line, to stand beside the button."""
+    seconds = (plan.get("duration") or {}).get("seconds")
+    parts = [_count(plan["steps"], "step"), f"about {about(seconds)}" if seconds else "", _memory_words(plan)]
+    return muted(" · ".join(part for part in parts if part))
+
+
+def _memory_words(plan: Mapping[str, Any]) -> str:
+    device, peak = plan.get("device") or {}, plan["memory_mib"]["peak"]
+    whole = device.get("memory_mib")
+    return f"{_mib(peak)} of {_mib(whole)}, {device['name']}" if whole else f"at most {_mib(peak)}"
+
+
 def _memory(plan: Mapping[str, Any]) -> str:
+    """How full the device becomes, and what fills it."""
     sizes = dict(plan["memory_mib"])
-    peak = sizes.pop("peak")
+    peak, whole = sizes.pop("peak"), (plan.get("device") or {}).get("memory_mib")
     most = max(peak, *sizes.values(), 1e-9)
     rows = "".join(
         f'<tr><th>{escape(name.capitalize())}</th><td class="bar"><span style="width:{100 * size / most:.1f}%"></span>'
         f"</td><td>{_mib(size)}</td></tr>"
         for name, size in sizes.items()
     )
-    summary = f"Memory of the device: at most {_mib(peak)}"
-    return f'<details><summary>{summary}</summary><table class="memory">{rows}</table></details>'
+    words, fills = _memory_words(plan), 100 * peak / whole if whole else 0.0
+    bar = (
+        f'<div class="fill{" over" if fills > 100 else ""}" role="meter" aria-label="Memory" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{min(fills, 100):.0f}"><i style="width:{min(fills, 100):.1f}%"></i></div>'
+        if whole
+        else ""
+    )
+    over = warning("It does not fit; see VRAM under Precision and device.") if fills > 100 else ""
+    summary = f"Memory of the device: at most {_mib(peak)}" if not whole else f"Memory: {words}"
+    return f'{bar}{over}<details><summary>{escape(summary)}</summary><table class="memory">{rows}</table></details>'
 
 
 def _skipped(skipped: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,17 @@ from tincture.errors import TinctureError, UsageError
 from tincture.kinds.registry import kind_names, kinds
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
-from tincture.server.page.parts.markup import escape, muted
+from tincture.server.page.parts.markup import escape
 from tincture.server.page.parts.messages import done, failed, interrupted, submitted
-from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, hidden
+from tincture.server.page.parts.requests import COMMAND, PRIVATE, SILENT, STEP, hidden
 from tincture.server.page.parts.way_on import Ways, carried, follow_by_itself
 from tincture.server.page.train import create, preprocess
 from tincture.server.page.train.datasets import Gallery
 from tincture.server.page.train.form import TrainInputs
 from tincture.server.page.train.form import build as build_form
+from tincture.server.page.train.live_plan import FILLED, watch, watcher
 from tincture.server.page.train.plan_view import plan_html
+from tincture.settings.presets import find_preset
 
 if TYPE_CHECKING:
     from tincture.server.queue.jobs import Job
@@ -41,7 +44,9 @@ FROM_TRY: Mapping[str, str] = {
 }
 
 
-NO_PLAN = "Show plan tells steps, epochs, the sizes that the pictures get, and the memory and the time that it takes."
+SHOW_KIND = """(kind) => KINDS.map((names) => ({ __type__: "update", visible: names.includes(kind) }))"""
+PLACED = "its settings stand in the form. What you change now wins."
+AT_ONCE = """() => '<p class="quiet" role="status">Sent …</p>'"""
 
 
 class TrainTab:
@@ -77,32 +82,38 @@ class TrainTab:
         self._reread_lists([refresh.click, preprocessing.select, looking.select, training.select])
         for kind, event in created.items():
             event.then(
-                lambda name, kind=kind: gr.Dropdown(
-                    choices=choices.adapters(service, kind), **({"value": name} if name else {})
+                lambda name, kind=kind: (
+                    gr.Dropdown(choices=choices.adapters(service, kind), **({"value": name} if name else {})),
+                    kind if name else gr.skip(),
                 ),
                 made[kind],
-                self.inputs.names[kind],
+                [self.inputs.names[kind], self.inputs.kind],
                 **STEP,
             )
 
     def _train(self) -> None:
-        self.submitted = hidden()
+        self.submitted, self.changed = hidden(), watcher()
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
                 self.inputs: TrainInputs = build_form(self.service)
             with gr.Column(scale=2, min_width=300, elem_classes="beside"):
-                with gr.Row():
-                    self.starts = {
-                        kind: gr.Button(
-                            f"Train {kind.capitalize()}", variant="primary", min_width=140, elem_id=f"tr-start-{kind}"
-                        )
-                        for kind in kind_names()
-                    }
-                with gr.Row():
-                    self.plan = gr.Button("Show plan", min_width=140, elem_id="tr-plan")
-                    self.stop = gr.Button("Interrupt", min_width=140, elem_id="tr-interrupt")
-                self.message = panel(elem_id="tr-message")
-                self.planned = panel(muted(NO_PLAN), elem_id="tr-planned")
+                with gr.Column(elem_id="tr-bar"):
+                    self.message = panel(elem_id="tr-message")
+                    self.summary = panel(elem_id="tr-summary")
+                    with gr.Row():
+                        self.starts = {
+                            kind: gr.Button(
+                                f"Train {kind.capitalize()}",
+                                variant="primary",
+                                min_width=140,
+                                elem_id=f"tr-start-{kind}",
+                                visible=kind == kind_names()[0],
+                            )
+                            for kind in kind_names()
+                        }
+                        self.stop = gr.Button("Interrupt", min_width=100, scale=0, elem_id="tr-interrupt")
+                self.planned = panel(elem_id="tr-planned")
+                self.plan = gr.Button("Show plan", size="sm", elem_id="tr-plan")
 
     def connect(self, page: Mapping[str, Component]) -> None:
         """Buttons ask the service. ``page``: all inputs of the page by their ids, those of Try it among them."""
@@ -117,14 +128,10 @@ class TrainTab:
 
         def show_plan(given: dict[Component, Any]) -> str:
             try:
-                chosen = [kind for kind in kind_names() if given[self.inputs.names[kind]]]
-                if not chosen:
-                    none = " nor ".join(kind.one for kind in kinds())
-                    raise UsageError(f"Neither {none} is chosen; choose what to train.")
-                plans = [self.service.model_work.plan("train", settings(given, kind)) for kind in chosen]
+                plan = self.service.model_work.plan("train", settings(given, given[self.inputs.kind]))
             except TinctureError as error:
-                return failed(error)
-            return "".join(plan_html(plan) for plan in plans)
+                return self._failed(error)
+            return plan_html(plan)
 
         def start(given: dict[Component, Any], kind: str) -> tuple[str, str]:
             try:
@@ -132,23 +139,63 @@ class TrainTab:
                 job = self.service.queue.submit("train", settings(given, kind), source="page", **place)
                 return submitted(self.service, job), job.id
             except TinctureError as error:
-                return failed(error), ""
+                return self._failed(error), ""
 
         # Its messages stay apart: it takes seconds, in which a training may be begun.
         self.plan.click(show_plan, inputs, self.planned, **COMMAND)
         self.stop.click(lambda: interrupted(self.service), None, self.message, **COMMAND)
+        watch(
+            self.service,
+            self.changed,
+            self.inputs,
+            inputs,
+            (self.planned, self.summary),
+            lambda given: settings(given, given[self.inputs.kind]),
+            self._failed,
+        )
+        self._show_kind()
+        self._take_preset()
         for kind, button in self.starts.items():
+            button.click(None, None, self.message, js=AT_ONCE, **PRIVATE)
             started = button.click(
                 lambda given, kind=kind: start(given, kind), inputs, [self.message, self.submitted], **COMMAND
             )
             follow_by_itself(started, "run", self.submitted)
 
+    def _failed(self, error: TinctureError) -> str:
+        """What went wrong, with the names of this form's inputs."""
+        rates = {"learning_rate": "Learning rate", "model": "Base model"}
+        return failed(error, {**rates, **self.inputs.form.labels})
+
+    def _show_kind(self) -> None:
+        """Only what concerns the kind that is chosen is seen, at once, in the browser."""
+        seen: dict[Any, list[str]] = {}
+        for kind, blocks in self.inputs.of_kind.items():
+            for block in (*blocks, self.starts[kind]):
+                seen.setdefault(block, []).append(kind)
+        script = SHOW_KIND.replace("KINDS", json.dumps(list(seen.values())))
+        self.inputs.kind.change(None, self.inputs.kind, list(seen), js=script, **PRIVATE)
+
+    def _take_preset(self) -> None:
+        """What is chosen to start from stands in the form; all that no preset knows stays as it is."""
+        inputs = self.inputs
+
+        def take(name: str, kind: str, model: str) -> dict[Any, Any]:
+            return {**inputs.of_preset(name, kind, model), self.message: done(f"{find_preset(name).title}: {PLACED}")}
+
+        chosen = [inputs.preset, inputs.kind, self.model]
+        written = [*inputs.form.inputs.values(), *inputs.rates.values(), self.message]
+        taken = inputs.preset.input(take, chosen, written, **SILENT, **COMMAND)
+        taken.then(None, None, None, js=FILLED, **PRIVATE)
+
     def _lead_here(self, ways: Ways) -> None:
         """Buttons elsewhere bring a data set, or the settings of a run, into the form."""
         data = self.inputs.form.inputs["data"]
-        ways["data"].click(self._use_data, None, [data, self.message], **SILENT, **COMMAND)
+        used = ways["data"].click(self._use_data, None, [data, self.message], **SILENT, **COMMAND)
         form = {*self.inputs.components, self.model, self.message}
-        ways["settings"].click(self._fill, None, form, **SILENT, **COMMAND)
+        filled = ways["settings"].click(self._fill, None, form, **SILENT, **COMMAND)
+        for event in (used, filled):
+            event.then(None, None, None, js=FILLED, **PRIVATE)
 
     def _use_data(self, event: gr.EventData) -> tuple[Any, str]:
         folder = self.service.places.shown(Path(carried(event)))
