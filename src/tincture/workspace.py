@@ -5,6 +5,7 @@
     models/Stable-diffusion/          base models: NAME.safetensors, NAME.ckpt, or diffusers folders
     models/VAE/                       VAEs in files of their own
     textual_inversion_templates/      the user's own prompt templates, NAME.txt
+    training_presets/                 settings to begin a training from, NAME.toml
     textual_inversion/DATE/NAME/      logs, copies and previews of runs
     datasets/NAME/                    pictures to train on, as the server keeps them
 
@@ -103,6 +104,10 @@ class Workspace:
     @property
     def templates(self) -> Path:
         return self.root / "textual_inversion_templates"
+
+    @property
+    def presets(self) -> Path:
+        return self.root / "training_presets"
 
     @property
     def logs(self) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from tincture.settings.paths import pasted_path
 from tincture.workspace import ROOT_VARIABLE, Workspace
@@ -71,9 +71,9 @@ def shared_options(
     """The options of every command; only the signature is used."""
 
 
-def new_group(name: str) -> typer.Typer:
+def new_group(name: str, cls: type[TyperGroup] = TyperGroup) -> typer.Typer:
     """A group of commands. Plain help, not Rich's: it shows names in full and needs half the time."""
-    return typer.Typer(name=name, rich_markup_mode=None, pretty_exceptions_enable=False)
+    return typer.Typer(name=name, cls=cls, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 class PanelCommand(TyperCommand):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from tincture.cli.flags import flag, given, typed_path
 from tincture.cli.interrupt import stop_on_interrupt
@@ -31,13 +32,24 @@ NoTiming = Annotated[
 ]
 Preset = Annotated[
     str,
-    typer.Option(help=f"Settings to begin from: {any_of(list(NAMED))}. A run file and flags win over it."),
+    typer.Option(
+        help=f"Settings to begin from: {any_of(list(NAMED))}, or training_presets/PRESET.toml in the workspace. "
+        "A run file and flags win over it."
+    ),
 ]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of the adapter to train, made by create.")]
 
 
+class RunFileGroup(TyperGroup):
+    """Takes a run file as its first argument too: ``train run.toml`` is ``train --config run.toml``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        is_run_file = bool(args) and args[0].lower().endswith(".toml")
+        return super().parse_args(ctx, ["--config", *args] if is_run_file else args)
+
+
 def register(app: typer.Typer) -> None:
-    group = new_group("train")
+    group = new_group("train", RunFileGroup)
     fields = specs_of(TrainSettings)
     common = [flag(spec) for name, spec in fields.items() if name not in ("kind", "name")]
     hidden = [flag(spec, hidden=True) for spec in fields.values()]
@@ -177,14 +189,16 @@ def _train(
 
 def _preset_settings(preset: str, asked: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
     """What the preset says for the kind and the model that were asked for."""
-    found = find_preset(preset)
-    if not asked.get("kind"):
+    found = find_preset(preset, workspace)
+    kind, name = str(asked.get("kind") or found.kind), str(asked.get("name") or "")
+    if not kind:
         raise UsageError(
             f"--preset {preset} is not the same for each kind; name one, as in tincture train {kinds()[0].name}."
         )
+    if found.kind:
+        return found.settings(kind, "")
     from tincture.models.loading.default_model import default_model
 
-    kind, name = str(asked["kind"]), str(asked.get("name") or "")
     adapter = workspace.adapter_path(kind, name) if name else None
     return found.settings(kind, str(asked.get("model") or default_model(workspace, adapter=adapter).name))
 

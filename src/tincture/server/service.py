@@ -22,6 +22,7 @@ from tincture.models.loading.default_model import default_model
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.library import storage
 from tincture.server.library.datasets import Datasets
+from tincture.server.library.saved_presets import Presets
 from tincture.server.model_process.work import ModelWork
 from tincture.server.queue.jobs import Job
 from tincture.server.queue.queue import JobQueue
@@ -46,6 +47,7 @@ class Service:
         state_dir: the server's own folder: ``jobs.sqlite3``, ``jobs/ID/``, ``pictures/``, ``uploads/``.
         places: which paths requests may name.
         datasets: folders of pictures, uploaded or made by preprocessing.
+        presets: settings to begin a training from.
         extensions: what installed packages add.
         started_at: seconds since 1970.
         stopping: set when the server is about to end, so that streams to watchers end and nothing waits for them.
@@ -58,6 +60,7 @@ class Service:
         self.state_dir = Path(settings.state_dir).resolve() if settings.state_dir else workspace.root / STATE_FOLDER
         self.places = Places(workspace, self.state_dir, settings.allow_dir, allow_hub=settings.allow_hub)
         self.datasets = Datasets(self.places, settings.max_upload_mb * 2**20, settings.max_upload_files)
+        self.presets = Presets(self.places)
         self.queue = JobQueue(self.places, settings, self.state_dir, self._make_room, self.default_model)
         pictures = self.state_dir / storage.PICTURES
         self.model_work = ModelWork(self.places, settings, pictures, self.queue, self.default_model)

@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 from tincture.errors import UsageError
 from tincture.settings.checks import Bounds, Check, Each
 from tincture.settings.paths import pasted_path
-from tincture.settings.toml import read_toml, toml_value
+from tincture.settings.toml import read_toml, toml_lines
 
 TYPE_WORDS: Mapping[type, str] = types.MappingProxyType(
     {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -157,8 +157,7 @@ class CheckedSettings:
 
     def to_toml(self) -> str:
         """A file that `from_toml` reads back; a setting that is None is left out."""
-        lines = [f"{name} = {toml_value(value)}" for name, value in self.to_dict().items() if value is not None]
-        return "\n".join(lines) + "\n"
+        return toml_lines(self.to_dict())
 
     @classmethod
     def _faults(cls, values: Mapping[str, Any]) -> list[str]:

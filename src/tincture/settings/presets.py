@@ -1,7 +1,8 @@
 """Presets of a run: settings to begin from, by what is to be learned and how much care it is worth.
 
 A preset is what people would change first; whatever it leaves out is as it usually is. What depends on the kind of
-adapter stands in the kind's description. Only the standard library is imported.
+adapter stands in the kind's description. A workspace has presets of its own, each a run file that does not say what is
+trained on which pictures. Only the standard library is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from typing import Any
 
 from tincture.errors import UsageError
 from tincture.kinds.registry import find_kind
+from tincture.settings.run_file import checked_part
+from tincture.settings.toml import read_toml
+from tincture.workspace import Workspace
 
+SUFFIX = ".toml"
+NOT_IN_ONE = ("name", "data", "model", "device")
+"""Settings that a workspace's own preset leaves to each run."""
 SMALL_MODEL = "picto"
 """The embedded model, which learns within some hundred steps; for it, a kind's ``preset`` counts."""
 
@@ -25,9 +32,10 @@ class Preset:
     Attributes:
         name: on the command line, and in the kinds' descriptions.
         title: what people read.
-        help: what it is for, in a sentence.
+        help: what it is for, in some words.
         common: settings for every kind.
         small: what is other for the embedded model.
+        kind: the only kind it is for; empty for those that every kind has.
     """
 
     name: str
@@ -35,10 +43,18 @@ class Preset:
     help: str
     common: Mapping[str, Any]
     small: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = ""
 
     def settings(self, kind: str, model: str) -> dict[str, Any]:
-        """Fields of ``TrainSettings``, by the kind of adapter and the base model's name."""
+        """Fields of ``TrainSettings``, by the kind of adapter and the base model's name; UsageError: not for that kind.
+
+        Of one kind's own presets the model does not matter.
+        """
         described = find_kind(kind)
+        if self.kind and kind != self.kind:
+            raise UsageError(f"The preset {self.name!r} is for {find_kind(self.kind).one}, not for {described.one}.")
+        if self.kind:
+            return dict(self.common)
         own = described.presets.get(self.name, {})
         if model != SMALL_MODEL:
             return {**self.common, **own}
@@ -51,21 +67,21 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "quick",
         "Quick try",
-        "A short run whose previews show whether pictures and captions are sound.",
+        "are pictures and captions sound?",
         {"steps": 300, "preview_every": 50, "save_every": 0, "latent_sampling_method": "deterministic"},
         {"steps": 100, "preview_every": 25},
     ),
     Preset(
         "subject",
         "Subject",
-        "A person, an animal or a thing, from a handful of pictures.",
+        "a person, an animal, a thing",
         {"steps": 2000, "preview_every": 200, "save_every": 200, "latent_sampling_method": "deterministic"},
         _SMALL_STEPS,
     ),
     Preset(
         "style",
         "Style",
-        "A manner of drawing or painting, from some dozen pictures with captions.",
+        "a manner of drawing or painting",
         {
             "steps": 3000,
             "preview_every": 250,
@@ -78,7 +94,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "careful",
         "Careful",
-        "Slower and steadier: more pictures a step, averaged weights, and the loss on pictures that are not trained.",
+        "slower, averaged, with validation",
         {
             "steps": 5000,
             "preview_every": 250,
@@ -98,8 +114,27 @@ PRESETS: tuple[Preset, ...] = (
 NAMED: Mapping[str, Preset] = types.MappingProxyType({preset.name: preset for preset in PRESETS})
 
 
-def find_preset(name: str) -> Preset:
-    """The preset called ``name``; UsageError names those that there are."""
-    if name not in NAMED:
-        raise UsageError(f"There is no preset {name!r}; there are {', '.join(NAMED)}.")
-    return NAMED[name]
+def find_preset(name: str, workspace: Workspace | None = None) -> Preset:
+    """The preset called ``name``, which may be the workspace's own; UsageError names those that there are."""
+    if name in NAMED:
+        return NAMED[name]
+    own = own_presets(workspace) if workspace else []
+    if name not in own or workspace is None:
+        raise UsageError(f"There is no preset {name!r}; there are {', '.join([*NAMED, *own])}.")
+    path = workspace.presets / f"{name}{SUFFIX}"
+    values = checked_part(read_toml(path), str(path))
+    kind = values.get("kind")
+    if not kind:
+        raise UsageError(
+            f'The preset {str(path)!r} does not say what it is for; add a line such as kind = "embedding".'
+        )
+    common = {setting: value for setting, value in values.items() if setting not in NOT_IN_ONE}
+    return Preset(name, name, "", common, kind=kind)
+
+
+def own_presets(workspace: Workspace) -> list[str]:
+    """Names of the workspace's own presets, sorted; one that is called as a built-in one is none."""
+    if not workspace.presets.is_dir():
+        return []
+    names = (path.stem for path in workspace.presets.glob(f"*{SUFFIX}") if path.is_file())
+    return sorted(name for name in names if name not in NAMED and not name.startswith("."))

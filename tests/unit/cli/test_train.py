@@ -368,3 +368,23 @@ def test_a_preset_that_is_not_there_or_has_no_kind_is_refused(capsys: pytest.Cap
     assert "there are quick, subject, style, careful" in capsys.readouterr().err
     assert main(["train", "--preset", "quick"]) == 2
     assert "--preset quick is not the same for each kind" in capsys.readouterr().err
+
+
+def test_presets_of_the_workspace_are_taken_too(
+    recipe: FakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Workspace(tmp_path).presets
+    folder.mkdir()
+    (folder / "mine.toml").write_text('kind = "embedding"\nsteps = 77\nema = "0.9"\n')
+    asked = ["--root", str(tmp_path), "--data", "d", "--preset", "mine", "--dry-run"]
+    assert main(["train", "embedding", "cat", "--steps", "88", *asked]) == 0
+    assert (trained(recipe, "plan").steps, trained(recipe, "plan").ema) == (88, "0.9")
+    assert main(["train", "hypernetwork", "ink", *asked]) == 2
+    assert "The preset 'mine' is for an embedding, not for a hypernetwork." in capsys.readouterr().err
+
+
+def test_a_run_file_may_be_the_only_argument(recipe: FakeRecipe, tmp_path: Path) -> None:
+    path = tmp_path / "rex.TOML"
+    path.write_text('kind = "embedding"\nname = "rex"\ndata = "d"\nsteps = 9\n')
+    assert main(["train", str(path), "--batch-size", "2"]) == 0
+    assert (trained(recipe).name, trained(recipe).steps, trained(recipe).batch_size) == ("rex", 9, 2)

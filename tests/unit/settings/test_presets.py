@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tincture.errors import UsageError
 from tincture.kinds.registry import kind_names
-from tincture.settings.presets import PRESETS, SMALL_MODEL, Preset, find_preset
+from tincture.settings.presets import PRESETS, SMALL_MODEL, Preset, find_preset, own_presets
 from tincture.settings.train import TrainSettings
+from tincture.workspace import Workspace
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
@@ -28,3 +31,33 @@ def test_the_embedded_model_begins_as_the_demo_does() -> None:
 def test_a_preset_that_is_not_there_is_named_with_those_that_are() -> None:
     with pytest.raises(UsageError, match="There is no preset 'fast'; there are quick, subject, style, careful"):
         find_preset("fast")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    made = Workspace(tmp_path)
+    made.presets.mkdir()
+    return made
+
+
+def test_a_workspace_has_presets_of_its_own(workspace: Workspace) -> None:
+    (workspace.presets / "mine.toml").write_text('kind = "embedding"\nname = "rex"\nsteps = 77\nmodel = "v1-5"\n')
+    (workspace.presets / "quick.toml").write_text('kind = "embedding"\nsteps = 78\n')
+    assert own_presets(workspace) == ["mine"]
+    mine = find_preset("mine", workspace)
+    assert mine.settings("embedding", SMALL_MODEL) == {"kind": "embedding", "steps": 77}
+    assert find_preset("quick", workspace).settings("embedding", "v1-5")["steps"] == 300  # the built-in one
+    with pytest.raises(UsageError, match="'mine' is for an embedding, not for a hypernetwork"):
+        mine.settings("hypernetwork", SMALL_MODEL)
+    with pytest.raises(UsageError, match="there are quick, subject, style, careful, mine"):
+        find_preset("yours", workspace)
+    assert own_presets(Workspace(workspace.root / "empty")) == []
+
+
+def test_an_own_preset_that_cannot_be_used_is_refused(workspace: Workspace) -> None:
+    (workspace.presets / "mine.toml").write_text("steps = 77\n")
+    with pytest.raises(UsageError, match="does not say what it is for; add a line"):
+        find_preset("mine", workspace)
+    (workspace.presets / "mine.toml").write_text('kind = "embedding"\nsteps = 0\n')
+    with pytest.raises(UsageError, match=r"mine\.toml is not allowed: steps is 0"):
+        find_preset("mine", workspace)

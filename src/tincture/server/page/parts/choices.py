@@ -1,11 +1,15 @@
-"""What can be chosen from, as it stands now: adapters, data sets, base models, prompt templates."""
+"""What can be chosen from, as it stands now: adapters, data sets, base models, prompt templates, presets, runs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tincture.settings.presets import PRESETS
+
 if TYPE_CHECKING:
     from tincture.server.service import Service
+
+MOST_RUNS = 100
 
 
 def adapters(service: Service, kind: str) -> list[str]:
@@ -27,6 +31,18 @@ def models(service: Service) -> list[tuple[str, str]]:
 def templates(service: Service) -> list[str]:
     """Names of prompt templates."""
     return service.templates()
+
+
+def presets(service: Service) -> list[tuple[str, str]]:
+    """Presets of a training as what people see of them and name: those that are built in, then the workspace's own."""
+    built_in = [(f"{preset.title}: {preset.help}", preset.name) for preset in PRESETS]
+    return [*built_in, *((name, name) for name in service.presets.own())]
+
+
+def trainings(service: Service) -> list[tuple[str, str]]:
+    """Latest trainings, those that run first, as what people see of them and the job's id."""
+    jobs = [job for job in service.queue.jobs(limit=MOST_RUNS) if job.kind == "train"]
+    return [(f"{job.name}, {job.state}, job {job.id}", job.id) for job in jobs]
 
 
 def _pictures(count: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -14,13 +13,13 @@ from gradio.components import Component
 
 from tincture.errors import UsageError
 from tincture.kinds.registry import AdapterKind, find_kind, kind_names, kinds
-from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import number, panel
 from tincture.server.page.parts.fields import Form
 from tincture.server.page.parts.requests import TYPED
+from tincture.server.page.train.labels import OPTIONS
 from tincture.server.page.train.schedule_plot import draw_schedule
-from tincture.settings.presets import PRESETS, find_preset
+from tincture.settings.presets import PRESETS, SMALL_MODEL, Preset, find_preset
 from tincture.settings.train import FIELDS
 
 if TYPE_CHECKING:
@@ -29,54 +28,9 @@ if TYPE_CHECKING:
 
 BEGIN = "subject"
 """The preset that the page begins with."""
-CLIPPING = (("disabled", "none"), ("value", "value"), ("norm", "norm"))
-OPTIMIZERS = ("AdamW", "Adam", "Adamax", "NAdam", "RAdam", "Adafactor", "RMSprop", "SGD", "Adagrad")
 # these have an input of their own, or none: the queue knows which device it is
 ELSEWHERE = ("kind", "name", "learning_rate", "model", "device")
 QUEUE = "Queue"
-# what the webui calls them, and what their inputs take; all else comes from the settings
-OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "data": {
-            "label": "Dataset directory",
-            "info": "A data set, or a folder's path; FOLDER:3 takes each picture 3 times an epoch.",
-            "allow_custom_value": True,
-            "value": None,
-        },
-        "template": {"label": "Prompt template", "allow_custom_value": True},
-        "steps": {"label": "Max steps", "step": 1, "min_width": 120},
-        "batch_size": {"label": "Batch size", "step": 1, "min_width": 120},
-        "gradient_accumulation_steps": {"label": "Gradient accumulation steps", "step": 1, "min_width": 120},
-        "clip_grad_mode": {"label": "Gradient Clipping", "choices": CLIPPING},
-        "clip_grad_value": {"label": "Gradient Clipping value"},
-        "width": {"step": 8},
-        "height": {"step": 8},
-        "log_dir": {"label": "Log directory", "value": "textual_inversion"},
-        "preview_every": {
-            "label": "Save an image to log directory every N steps, 0 to disable",
-            "step": 1,
-            "min_width": 240,
-        },
-        "save_every": {
-            "label": "Save a copy of embedding to log directory every N steps, 0 to disable",
-            "step": 1,
-            "min_width": 240,
-        },
-        "preview_prompts": {"label": "Prompts of the previews"},
-        "preview_with_embedding": {"label": "Save images with embedding in PNG chunks", "value": True},
-        "use_weight": {"label": "Use PNG alpha channel as loss weight"},
-        "shuffle_tags": {"label": "Shuffle tags by ',' when creating prompts."},
-        "tag_drop_out": {
-            "label": "Drop out tags when creating prompts.",
-            "minimum": 0,
-            "maximum": 0.99,
-            "step": 0.01,
-        },
-        "latent_sampling_method": {"label": "Choose latent sampling method"},
-        "optimizer": {"choices": OPTIMIZERS, "allow_custom_value": True},
-        "preview_sampler": {"choices": list(SAMPLERS)},
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -84,14 +38,12 @@ class TrainInputs:
     """The inputs beside those of ``form``, by kind where there are two.
 
     Attributes:
-        preset: what the settings shall begin from; it is no setting itself.
         kind: which kind is trained.
         of_kind: what is seen only where a kind is trained, by that kind.
         groups: the accordions, by the names of the groups.
     """
 
     form: Form
-    preset: gr.Dropdown
     kind: gr.Radio
     of_kind: Mapping[str, Sequence[Block]]
     groups: Mapping[str, gr.Accordion]
@@ -103,33 +55,49 @@ class TrainInputs:
 
     @property
     def components(self) -> set[Component]:
-        own = {self.preset, self.kind, *self.names.values(), *self.rates.values(), *self.turn.values()}
+        own = {self.kind, *self.names.values(), *self.rates.values(), *self.turn.values()}
         return self.form.components | own | {self.more_data, self.previews_from_try}
 
-    def settings(self, given: Mapping[Component, Any], kind: str, model: str) -> dict[str, Any]:
-        """Fields of ``TrainSettings``, as they were typed; UsageError says what is missing."""
+    def typed(self, given: Mapping[Component, Any], kind: str, model: str) -> dict[str, Any]:
+        """Fields of ``TrainSettings``, as they were typed; name and data are empty where nothing is chosen."""
         values = self.form.read(given)
         typed = values["data"]  # one text, or none, two or more
         folders = [*([typed] if isinstance(typed, str) else typed), *_lines(given[self.more_data])]
-        name = given[self.names[kind]]
-        if not name:
-            raise UsageError(f"No {kind} is chosen; choose one, or create it first.")
-        if not folders:
-            raise UsageError("No dataset directory is given; choose a data set, or type the path of a folder.")
         rate = str(given[self.rates[kind]] or "").strip()
-        data = folders if len(folders) > 1 else folders[0]
+        data = folders if len(folders) != 1 else folders[0]
         card = find_kind(kind).has_card and values["preview_with_embedding"] and bool(values["preview_every"])
         values["preview_with_embedding"] = card  # the webui's users leave it ticked, whatever they train
         values |= {name: FIELDS[name].default for name in find_kind(kind).not_for_it}  # they are not seen
+        name = given[self.names[kind]] or ""
         return {**values, "kind": kind, "name": name, "data": data, "learning_rate": rate, "model": model}
 
-    def of_preset(self, name: str, kind: str, model: str) -> dict[Component, Any]:
-        """What the inputs show of a preset: its values, and the usual ones of what only other presets change."""
-        values = find_preset(name).settings(kind, model)
-        others = {each for preset in PRESETS for each in preset.settings(kind, model)} - {"learning_rate"}
+    def settings(self, given: Mapping[Component, Any], kind: str, model: str) -> dict[str, Any]:
+        """The same of a training that may begin; UsageError says what is missing."""
+        values = self.typed(given, kind, model)
+        if not values["name"]:
+            raise UsageError(f"No {kind} is chosen; choose one, or create it first.")
+        if not values["data"]:
+            raise UsageError("No dataset directory is given; choose a data set, or type the path of a folder.")
+        return values
+
+    def of_preset(self, preset: Preset, kind: str, model: str) -> dict[Component, Any]:
+        """What the inputs show of a built-in preset: its values, and the usual ones of what only others change."""
+        values = preset.settings(kind, model)
         shown = self.form.shown(values)
         rate = str(values.get("learning_rate") or find_kind(kind).learning_rate)
-        return {**{self.form.inputs[each]: shown[self.form.inputs[each]] for each in others}, self.rates[kind]: rate}
+        return {
+            **{self.form.inputs[each]: shown[self.form.inputs[each]] for each in _of_presets()},
+            self.rates[kind]: rate,
+        }
+
+    def of_another(self, preset: Preset, given: Mapping[Component, Any], kind: str, model: str) -> dict[Any, Any]:
+        """What inputs show of a built-in preset that still have what it says for another kind or model."""
+        variants = [self.of_preset(preset, *each) for each in _kinds_and_models()]
+        return {
+            component: value
+            for component, value in self.of_preset(preset, kind, model).items()
+            if given[component] in [shown[component] for shown in variants if component in shown]
+        }
 
     def missing(self, given: Mapping[Component, Any]) -> str:
         """What has to be chosen before there is anything to plan, as a sentence; empty where nothing is."""
@@ -158,19 +126,25 @@ class TrainInputs:
             "device": values.get("device") or "",
         }
 
-    def shown(self, settings: Mapping[str, Any], places: Places) -> dict[Component, Any]:
-        """What the inputs show of a training's settings, whose values are those of a job; the model aside."""
-        kind, data = settings["kind"], settings["data"]
-        folder, *more = [places.shown(Path(text)) for text in ([data] if isinstance(data, str) else data)]
-        return {
+    def shown(self, settings: Mapping[str, Any], kind: str, places: Places) -> dict[Component, Any]:
+        """What the inputs show of settings, of which those that are missing are as usual; the model aside.
+
+        What is trained, and on which pictures, stays as it is where the settings do not say it.
+        """
+        shown = {
             **self.form.shown(settings),
             self.kind: kind,
-            **{component: settings["name"] if kind == each else None for each, component in self.names.items()},
-            self.rates[kind]: settings["learning_rate"],
-            self.form.inputs["data"]: folder,
-            self.more_data: "\n".join(more),
+            self.rates[kind]: settings.get("learning_rate") or find_kind(kind).learning_rate,
             self.previews_from_try: False,
         }
+        if name := settings.get("name"):
+            shown |= {component: name if kind == each else None for each, component in self.names.items()}
+        data = settings.get("data") or ()
+        folders = [places.shown(Path(text)) for text in ([data] if isinstance(data, str) else data)]
+        shown |= {self.form.inputs["data"]: folders[0], self.more_data: "\n".join(folders[1:])} if folders else {}
+        if not folders:
+            del shown[self.form.inputs["data"]]
+        return shown
 
 
 FIRST = (
@@ -186,12 +160,11 @@ def build(service: Service) -> TrainInputs:
     form = Form(FIELDS, "tr", preset.settings(kind_names()[0], model), OPTIONS)
     schedules = _Schedules(form)
     with gr.Group():
-        begin = _preset()
         with gr.Row():
             kind, names = _trained(service)
         with gr.Row():
-            form.add("data", choices=choices.datasets(service))
-            form.add("template", choices=choices.templates(service))
+            form.add("data", choices=choices.datasets(service), min_width=220)
+            form.add("template", choices=choices.templates(service), min_width=220)
     with gr.Group():
         rates, drawings = _rates(model)
         with gr.Row():
@@ -203,18 +176,7 @@ def build(service: Service) -> TrainInputs:
     groups, more_data, turn = _groups(form, service, schedules)
     schedules.draw_as_typed()
     of_kind = {each.name: _of(each, form, names, rates, drawings) for each in kinds()}
-    return TrainInputs(form, begin, kind, of_kind, groups, names, rates, more_data, previews, turn)
-
-
-def _preset() -> gr.Dropdown:
-    purposes = " ".join(f"{preset.title}: {preset.help}" for preset in PRESETS)
-    return gr.Dropdown(
-        choices=[(preset.title, preset.name) for preset in PRESETS],
-        value=BEGIN,
-        label="Start from",
-        info=purposes,
-        elem_id="tr-preset",
-    )
+    return TrainInputs(form, kind, of_kind, groups, names, rates, more_data, previews, turn)
 
 
 def _trained(service: Service) -> tuple[gr.Radio, dict[str, Component]]:
@@ -232,6 +194,7 @@ def _trained(service: Service) -> tuple[gr.Radio, dict[str, Component]]:
             label=each.capitalize(),
             info=f"The {each} to train; make one in Create {each}.",
             elem_id=f"tr-{each}",
+            min_width=220,
             visible=each == kind_names()[0],
         )
         for each in kind_names()
@@ -367,6 +330,17 @@ def _turn(service: Service) -> dict[str, Component]:
             elem_id="tr-device",
         )
     return made
+
+
+def _kinds_and_models() -> list[tuple[str, str]]:
+    """For what presets differ: each kind, with the embedded model and with any other."""
+    return [(kind, model) for kind in kind_names() for model in (SMALL_MODEL, "")]
+
+
+def _of_presets() -> set[str]:
+    """All settings that a built-in preset says something of, but for the rate, which has an input for each kind."""
+    named = {name for preset in PRESETS for each in _kinds_and_models() for name in preset.settings(*each)}
+    return named - {"learning_rate"}
 
 
 def _lines(text: str | None) -> list[str]:

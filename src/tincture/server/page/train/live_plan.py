@@ -41,7 +41,7 @@ def watch(
     inputs: set[Component],
     shown: tuple[gr.HTML, gr.HTML],
     values: Values,
-    failed: Callable[[TinctureError], str],
+    failed: Callable[[TinctureError, str], str],
 ) -> None:
     """Keeps the plan true to the form.
 
@@ -50,7 +50,7 @@ def watch(
         inputs: all that ``values`` reads.
         shown: the plan, and its summary beside the button.
         values: the settings that stand in the form.
-        failed: an error as HTML.
+        failed: an error as HTML, by the kind that is trained.
     """
 
     def note(given: dict[Component, Any], request: gr.Request) -> dict[Any, Any]:
@@ -71,7 +71,7 @@ def watch(
         except StoppedError:
             yield gr.skip(), gr.skip()  # the form was changed meanwhile
         except TinctureError as error:
-            yield failed(error), ""
+            yield failed(error, given[form.kind]), ""
 
     changed.click(note, inputs, list(form.groups.values()), **STEP)
     changed.click(plan, inputs, list(shown), concurrency_limit=4, **TYPED)

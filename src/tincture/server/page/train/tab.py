@@ -20,15 +20,14 @@ from tincture.server.page.parts.messages import done, failed, interrupted, submi
 from tincture.server.page.parts.requests import COMMAND, PRIVATE, SILENT, STEP, hidden
 from tincture.server.page.parts.way_on import Ways, carried, follow_by_itself
 from tincture.server.page.train import create, preprocess
+from tincture.server.page.train.beginning import Beginning
 from tincture.server.page.train.datasets import Gallery
 from tincture.server.page.train.form import TrainInputs
 from tincture.server.page.train.form import build as build_form
 from tincture.server.page.train.live_plan import FILLED, watch, watcher
 from tincture.server.page.train.plan_view import plan_html
-from tincture.settings.presets import find_preset
 
 if TYPE_CHECKING:
-    from tincture.server.queue.jobs import Job
     from tincture.server.service import Service
 
 # settings of previews, by the inputs in Try it that they can be read from
@@ -45,7 +44,6 @@ FROM_TRY: Mapping[str, str] = {
 
 
 SHOW_KIND = """(kind) => KINDS.map((names) => ({ __type__: "update", visible: names.includes(kind) }))"""
-PLACED = "its settings stand in the form. What you change now wins."
 AT_ONCE = """() => '<p class="quiet" role="status">Sent …</p>'"""
 
 
@@ -95,6 +93,7 @@ class TrainTab:
         self.submitted, self.changed = hidden(), watcher()
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
+                self.beginning = Beginning(self.service)
                 self.inputs: TrainInputs = build_form(self.service)
             with gr.Column(scale=2, min_width=300, elem_classes="beside"):
                 with gr.Column(elem_id="tr-bar"):
@@ -120,17 +119,23 @@ class TrainTab:
         try_it = {name: page[elem_id] for name, elem_id in FROM_TRY.items() if elem_id in page}
         inputs = {*self.inputs.components, self.model, *try_it.values()}
 
-        def settings(given: Mapping[Component, Any], kind: str) -> dict[str, Any]:
-            values = self.inputs.settings(given, kind, given[self.model])
+        def complete(values: dict[str, Any], given: Mapping[Component, Any]) -> dict[str, Any]:
             if given[self.inputs.previews_from_try]:
                 values |= previews({name: given[component] for name, component in try_it.items()})
             return values
 
+        def typed(given: Mapping[Component, Any]) -> dict[str, Any]:
+            return complete(self.inputs.typed(given, given[self.inputs.kind], given[self.model]), given)
+
+        def settings(given: Mapping[Component, Any], kind: str = "") -> dict[str, Any]:
+            kind = kind or given[self.inputs.kind]
+            return complete(self.inputs.settings(given, kind, given[self.model]), given)
+
         def show_plan(given: dict[Component, Any]) -> str:
             try:
-                plan = self.service.model_work.plan("train", settings(given, given[self.inputs.kind]))
+                plan = self.service.model_work.plan("train", settings(given))
             except TinctureError as error:
-                return self._failed(error)
+                return self._failed(error, given[self.inputs.kind])
             return plan_html(plan)
 
         def start(given: dict[Component, Any], kind: str) -> tuple[str, str]:
@@ -139,22 +144,15 @@ class TrainTab:
                 job = self.service.queue.submit("train", settings(given, kind), source="page", **place)
                 return submitted(self.service, job), job.id
             except TinctureError as error:
-                return self._failed(error), ""
+                return self._failed(error, kind), ""
 
         # Its messages stay apart: it takes seconds, in which a training may be begun.
         self.plan.click(show_plan, inputs, self.planned, **COMMAND)
         self.stop.click(lambda: interrupted(self.service), None, self.message, **COMMAND)
-        watch(
-            self.service,
-            self.changed,
-            self.inputs,
-            inputs,
-            (self.planned, self.summary),
-            lambda given: settings(given, given[self.inputs.kind]),
-            self._failed,
-        )
+        shown = self.planned, self.summary
+        watch(self.service, self.changed, self.inputs, inputs, shown, settings, self._failed)
         self._show_kind()
-        self._take_preset()
+        self.beginning.connect(self.inputs, self.model, inputs, typed, self._failed)
         for kind, button in self.starts.items():
             button.click(None, None, self.message, js=AT_ONCE, **PRIVATE)
             started = button.click(
@@ -162,10 +160,11 @@ class TrainTab:
             )
             follow_by_itself(started, "run", self.submitted)
 
-    def _failed(self, error: TinctureError) -> str:
-        """What went wrong, with the names of this form's inputs."""
-        rates = {"learning_rate": "Learning rate", "model": "Base model"}
-        return failed(error, {**rates, **self.inputs.form.labels})
+    def _failed(self, error: TinctureError, kind: str) -> str:
+        """What went wrong, with what the inputs are called that are seen where this kind is trained."""
+        own = {"name": self.inputs.names[kind], "learning_rate": self.inputs.rates[kind], "model": self.model}
+        labels = {name: str(getattr(component, "label", name)) for name, component in own.items()}
+        return failed(error, {**labels, "kind": "What is trained", **self.inputs.form.labels})
 
     def _show_kind(self) -> None:
         """Only what concerns the kind that is chosen is seen, at once, in the browser."""
@@ -176,23 +175,11 @@ class TrainTab:
         script = SHOW_KIND.replace("KINDS", json.dumps(list(seen.values())))
         self.inputs.kind.change(None, self.inputs.kind, list(seen), js=script, **PRIVATE)
 
-    def _take_preset(self) -> None:
-        """What is chosen to start from stands in the form; all that no preset knows stays as it is."""
-        inputs = self.inputs
-
-        def take(name: str, kind: str, model: str) -> dict[Any, Any]:
-            return {**inputs.of_preset(name, kind, model), self.message: done(f"{find_preset(name).title}: {PLACED}")}
-
-        chosen = [inputs.preset, inputs.kind, self.model]
-        written = [*inputs.form.inputs.values(), *inputs.rates.values(), self.message]
-        taken = inputs.preset.input(take, chosen, written, **SILENT, **COMMAND)
-        taken.then(None, None, None, js=FILLED, **PRIVATE)
-
     def _lead_here(self, ways: Ways) -> None:
         """Buttons elsewhere bring a data set, or the settings of a run, into the form."""
         data = self.inputs.form.inputs["data"]
         used = ways["data"].click(self._use_data, None, [data, self.message], **SILENT, **COMMAND)
-        form = {*self.inputs.components, self.model, self.message}
+        form = {*self.inputs.components, self.model, self.beginning.preset, self.beginning.run, self.message}
         filled = ways["settings"].click(self._fill, None, form, **SILENT, **COMMAND)
         for event in (used, filled):
             event.then(None, None, None, js=FILLED, **PRIVATE)
@@ -205,37 +192,11 @@ class TrainTab:
         """The form with the settings of a job; with ``more`` behind its id, for as many steps more as it made."""
         job_id, _, more = carried(event).partition(" ")
         try:
-            job = self.service.queue.job(job_id)
-            if "kind" not in job.settings:
-                raise UsageError(job.error or f"The job {job_id} has no settings that can be used again.")
+            filled, sentence = self.beginning.filled_by_job(job_id, further=bool(more))
         except TinctureError as error:
             gr.Warning(escape(error))
             return {}
-        kind, settings = str(job.settings["kind"]), dict(job.settings)
-        adapters: list[Any] = list(choices.adapters(self.service, kind))
-        known, sentence = job.name in adapters, f"These are the settings of {job.name}, job {job.id}."
-        if more:
-            settings["steps"] = job.global_step + self._steps_made(job)
-            sentence += f" It made {job.global_step:,} steps, and goes on from there to {settings['steps']:,}."
-        if not known:
-            sentence += f" There is no {kind} {job.name!r} any more; create it first."
-        return {
-            **self.inputs.shown(settings, self.service.places),
-            self.inputs.names[kind]: gr.Dropdown(choices=adapters, value=job.name if known else None),
-            self.model: self._model(job),
-            self.message: done(sentence),
-        }
-
-    def _steps_made(self, job: Job) -> int:
-        """How many steps a job made, whatever the adapter had before."""
-        steps = self.service.queue.folder(job.id).trace().global_step
-        return job.global_step - int(steps[0]) + 1 if len(steps) else job.global_step
-
-    def _model(self, job: Job) -> Any:
-        """The job's base model in the list of them; what is chosen stays where it is not there any more."""
-        wanted = job.settings["model"]
-        named = {key: model["name"] for model in self.service.models() for key in (model["path"], model["name"])}
-        return named.get(wanted) or gr.skip()
+        return {**filled, self.beginning.preset: None, self.beginning.run: job_id, self.message: done(sentence)}
 
     def _reread_lists(self, events: Sequence[Any]) -> None:
         """Lists are read anew when the page is loaded, and at ``events``: jobs and uploads make new data sets."""
@@ -249,6 +210,8 @@ class TrainTab:
             self.source: choices.datasets,
             form.inputs["data"]: choices.datasets,
             form.inputs["template"]: choices.templates,
+            self.beginning.preset: choices.presets,
+            self.beginning.run: choices.trainings,
             self.gallery.folder: choices.datasets,
         }
 
