@@ -14,7 +14,9 @@ from pathlib import Path
 
 CAPTION_ENDINGS = (".txt", ".caption")
 _CAPTION_ENDING = re.compile(r"\s*\.(txt|caption)\s*$")
-_PICTURE_ENDING = re.compile(r"\s*\.(png|jpe?g|jpe|jfif|webp|avif|bmp|gif|tiff?|heic|heif|ppm|pgm|jp2)$")
+_PICTURE_ENDING = re.compile(
+    r"\s*\.(png|jpe?g|jpe|jfif|webp|avif|bmp|gif|tiff?|heic|heif|ppm|pgm|jp2|ico|icns|pcx|psd|qoi|sgi|dds|tga)$"
+)
 
 
 def caption_files(picture: Path) -> Iterator[Path]:
@@ -72,8 +74,24 @@ def assign_captions(pictures: Sequence[Path], entries: Iterable[Path]) -> dict[P
 
 def is_caption_file(path: Path) -> bool:
     """Whether a file is called as those with captions are."""
-    name = path.name
-    return not name.startswith(".") and _CAPTION_ENDING.search(name.lower()) is not None and path.is_file()
+    return is_called_caption(path) and path.is_file()
+
+
+def is_called_caption(path: Path) -> bool:
+    """Whether something is called so, be it a file or not."""
+    return not path.name.startswith(".") and _CAPTION_ENDING.search(path.name.lower()) is not None
+
+
+def place_for_caption(picture: Path) -> Path:
+    """Where to write the caption of a picture that has none, so that it becomes that of no other picture.
+
+    1.txt for 1.png, but 1.png.txt where 1.jpg is there too.
+    """
+    with os.scandir(picture.parent) as found:
+        others = [Path(entry.name) for entry in found if entry.name != picture.name]
+    pictures = [other for other in others if _is_called_a_picture(other) or not other.suffix]
+    shared = any(_folded(other.stem) == _folded(picture.stem) for other in pictures)
+    return picture.with_name(f"{picture.name if shared else picture.stem}{CAPTION_ENDINGS[0]}")
 
 
 def _by_key(pictures: Sequence[Path], *, whole: bool) -> dict[str, list[Path]]:

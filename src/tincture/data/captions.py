@@ -58,8 +58,11 @@ def caption_in(
     """The same for a picture whose caption file is known: None where it has none."""
     if text_file is not None:
         return read_caption(text_file, encoding)
-    if otherwise is not None:
-        return otherwise
+    return caption_in_name(path, word_regex, join_string) if otherwise is None else otherwise
+
+
+def caption_in_name(path: Path, word_regex: str = "", join_string: str = " ") -> str:
+    """The same of the name alone."""
     # A name that is not valid in the file system's encoding holds surrogates, which no tokenizer takes.
     stem = os.fsencode(path.stem).decode("utf-8", "replace")
     words = re.sub(r"^[-\d]+\s*", "", stem)
@@ -80,6 +83,15 @@ def written_caption(path: Path, encoding: str = "utf-8") -> str | None:
 def read_caption(text_file: Path, encoding: str = "utf-8") -> str:
     """The text of a caption file, its lines joined to one; errors as of ``written_caption``."""
     return joined_lines(_read_text(text_file, encoding))
+
+
+def encoded_caption(text: str, encoding: str = "utf-8") -> bytes:
+    """The content of a caption file that is read as ``text`` in this encoding: UTF-8, marked as such where need be."""
+    content = text.encode()
+    try:
+        return content if _decode(content, encoding) == text else codecs.BOM_UTF8 + content
+    except ValueError:
+        return codecs.BOM_UTF8 + content
 
 
 def joined_lines(text: str) -> str:
@@ -207,7 +219,9 @@ def _read_text(path: Path, encoding: str) -> str:
 
 def _decode(data: bytes, encoding: str = "utf-8") -> str:
     """In `encoding`, or in that which a byte order mark at the beginning says (as Windows' editors write it)."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        encoding = "utf-32"
+    elif data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
     elif data.startswith(codecs.BOM_UTF8):
         encoding = "utf-8-sig"

@@ -36,6 +36,7 @@ class Sample:
         repeats: how often it comes in an epoch.
         digest: the sha256 of the picture's file, 64 hex digits; "" where nobody asked.
         root: the folder that was given, in which it was found.
+        is_captioned: whether somebody gave it its caption, be it a model; else it is its name's.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Sample:
     repeats: int = 1
     digest: str = ""
     root: Path = Path()
+    is_captioned: bool = True
 
     @property
     def fit(self) -> Fit:

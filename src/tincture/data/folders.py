@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-from tincture.data.captions import caption_in
+from tincture.data.captions import caption_in, caption_in_name
 from tincture.data.dataset import PictureDataset, Sample
 from tincture.data.decoded import DecodedPictures
 from tincture.data.fitting import Buckets, Fit, Size, fitting
@@ -25,6 +26,7 @@ from tincture.data.masks import MaskFinder, checked_mask, read_mask
 from tincture.data.picture_check import PictureCheck, check_picture
 from tincture.data.picture_files import UnreadablePictureError, read_picture
 from tincture.errors import DataError
+from tincture.formats.files import sha256_file
 
 MOST_REASONS = 20
 """Of so many files it is said why they cannot be used, when none can."""
@@ -47,6 +49,7 @@ def load_dataset(
     word_regex: str = "",
     join_string: str = " ",
     caption_encoding: str = "utf-8",
+    described: Mapping[str, str] = MappingProxyType({}),
     check: Callable[[Path], PictureCheck] = check_picture,
     keep_pixels: int = 0,
 ) -> PictureDataset:
@@ -71,6 +74,7 @@ def load_dataset(
         flip: Add every picture mirrored left to right, after it.
         masks: The folder of masks; empty: folders "mask" beside the pictures; None: without masks.
         stride: Pixels per cell of the latents.
+        described: By the sha256 of their files, captions of pictures that have none (see `has_caption`).
         check: What finds a picture's size, and decodes it for that; `LatentFiles.check` spares that where it can.
         keep_pixels: Bytes of pixels that stay from this for the first time that the pictures are encoded.
 
@@ -83,9 +87,7 @@ def load_dataset(
         stride=stride,
         skip_small=skip_small,
         finder=None if masks is None else MaskFinder(masks),
-        caption=lambda file: caption_in(
-            file.text_file, file.path, word_regex, join_string, encoding=caption_encoding, otherwise=file.caption
-        ),
+        captions=_Captions(word_regex, join_string, caption_encoding, described),
         check=check,
         decoded=DecodedPictures(keep_pixels),
     )
@@ -104,6 +106,39 @@ def load_dataset(
     return PictureDataset(samples, skipped, remarks, reader.decoded)
 
 
+def has_caption(file: PictureFile, word_regex: str = "") -> bool:
+    """Whether somebody gave a file a caption: its name counts as one where a regular expression finds words in it."""
+    return file.has_caption or bool(word_regex and caption_in_name(file.path, word_regex))
+
+
+@dataclass(frozen=True)
+class _Captions:
+    """What the pictures are called; the arguments are those of `load_dataset`."""
+
+    word_regex: str
+    join_string: str
+    encoding: str
+    described: Mapping[str, str]
+
+    def of(self, file: PictureFile, digest: str) -> tuple[str, bool]:
+        """The caption of a file, and whether somebody gave it.
+
+        Args:
+            digest: the sha256 of the file, where it is known.
+        """
+        given = has_caption(file, self.word_regex)
+        if not given and self.described:
+            text = self.described.get(digest or sha256_file(file.path))
+            if text is not None:
+                return text, True
+        text = caption_in(
+            *(file.text_file, file.path, self.word_regex, self.join_string),
+            encoding=self.encoding,
+            otherwise=file.caption,
+        )
+        return text, given
+
+
 @dataclass
 class _SampleReader:
     """Makes a sample of a file, and keeps what it decodes on the way."""
@@ -112,7 +147,7 @@ class _SampleReader:
     stride: int
     skip_small: bool
     finder: MaskFinder | None
-    caption: Callable[[PictureFile], str]
+    captions: _Captions
     check: Callable[[Path], PictureCheck]
     decoded: DecodedPictures
 
@@ -132,7 +167,7 @@ class _SampleReader:
         if mask and not (known and self.decoded.knows_mask(mask, fit)):
             _, fitted = checked_mask(mask, check.size, fit, self._read_mask)
             self.decoded.add_mask(mask, fit, fitted)
-        caption = self.caption(file)
+        caption, is_captioned = self.captions.of(file, check.digest)
         self._keep(file.path, check, fit, with_alpha=self.finder is not None and mask is None)
         return Sample(
             file.path,
@@ -145,6 +180,7 @@ class _SampleReader:
             repeats=file.repeats,
             digest=check.digest,
             root=file.root,
+            is_captioned=is_captioned,
         )
 
     def _keep(self, path: Path, check: PictureCheck, fit: Fit, *, with_alpha: bool) -> None:

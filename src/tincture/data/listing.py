@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tincture.data.caption_files import assign_captions, find_caption_file, is_caption_file
+from tincture.data.caption_files import assign_captions, find_caption_file, is_called_caption, is_caption_file
 from tincture.data.caption_lists import read_metadata
 from tincture.data.masks import MASK_FOLDER
 from tincture.data.preprocessed import is_for_validation, is_no_training_data, sides_of
@@ -104,18 +104,21 @@ class Listing:
         remarks: sentences about what is odd.
         unused_captions: caption files that belong to no picture.
         further_captions: by the caption file of a picture that counts, the others that the picture has.
+        no_captions: what is called like a caption file, but is a folder or the like.
     """
 
     files: list[PictureFile] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     unused_captions: list[Path] = field(default_factory=list)
     further_captions: dict[Path, list[Path]] = field(default_factory=dict)
+    no_captions: list[Path] = field(default_factory=list)
 
     def assign(self, pictures: Sequence[Path], entries: Sequence[Path]) -> dict[Path, Path | None]:
         """The caption file of each picture of a folder, None for one without; what is odd with such files is noted."""
         found = assign_captions(pictures, entries)
         used = {path for paths in found.values() for path in paths}
         self.unused_captions += [path for path in entries if path not in used and is_caption_file(path)]
+        self.no_captions += [path for path in entries if is_called_caption(path) and not path.is_file()]
         self.further_captions |= {first: more for first, *more in found.values() if more}
         return {picture: next(iter(found.get(picture, ())), None) for picture in pictures}
 
@@ -162,16 +165,16 @@ def list_pictures(
 
 
 def caption_remarks(listings: Iterable[Listing]) -> list[str]:
-    """Sentences about caption files that belong to no picture, and of pictures that have several."""
+    """Sentences about caption files that belong to no picture or are no files, and of pictures that have several."""
     every = list(listings)
-    names = [path.name for listing in every for path in listing.unused_captions]
-    called = "One is called like its picture, such as 1.txt beside 1.png"
-    remarks = [f"Caption files that belong to no picture: {name_some(names)}. {called}."] if names else []
+    unused = [path.name for listing in every for path in listing.unused_captions]
     both = [(first, more) for listing in every for first, more in listing.further_captions.items()]
     pairs = [f"{first.name} and not {', '.join(path.name for path in more)}" for first, more in both]
-    return remarks + (
-        [f"Of several caption files of one picture, the first counts: {name_some(pairs)}."] if pairs else []
-    )
+    others = [path.name for listing in every for path in listing.no_captions]
+    called = "One is called like its picture, such as 1.txt beside 1.png"
+    remarks = [f"Caption files that belong to no picture: {name_some(unused)}. {called}."] if unused else []
+    remarks += [f"Of several caption files of one picture, the first counts: {name_some(pairs)}."] if pairs else []
+    return remarks + ([f"Called like caption files, but no files: {name_some(others)}."] if others else [])
 
 
 def inner_remarks(folders: Sequence[Path], files: Iterable[PictureFile]) -> list[str]:

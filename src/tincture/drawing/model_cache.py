@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tincture.formats.file_state import FileState, state_of
+from tincture.models.devices import release_memory
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.default_model import remember_model
 from tincture.models.loading.load import load_model
@@ -62,9 +62,7 @@ class ModelCache:
         if self._model is None:
             return
         self._model = self._key = None
-        gc.collect()  # its modules refer to each other
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_memory()
 
 
 def _state(path: Path | None) -> tuple[FileState, ...]:

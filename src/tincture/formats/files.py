@@ -86,6 +86,27 @@ def write_text(path: str | os.PathLike[str], text: str, *, durably: bool = True)
     write_atomically(path, lambda file: _write_all(file, text.encode()), durably=durably)
 
 
+def write_new(path: str | os.PathLike[str], content: bytes) -> bool:
+    """Writes a file that is not there yet; False where something of that name is, which stays as it is.
+
+    Raises:
+        StorageError: a full disk, no permission, and whatever else the system refuses.
+    """
+    try:
+        with Path(path).open("xb") as file:
+            try:
+                file.write(content)
+                file.flush()
+            except OSError:
+                Path(path).unlink(missing_ok=True)
+                raise
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StorageError(f"{os.fspath(path)} could not be written: {_cause(error)}.") from error
+    return True
+
+
 def _cause(error: OSError) -> str:
     reason = (error.strerror or str(error) or type(error).__name__).lower()
     return _CAUSES.get(error.errno or 0, reason)

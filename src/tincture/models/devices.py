@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -55,6 +56,13 @@ def total_memory(device: torch.device) -> int | None:
     except ImportError:
         return None
     return int(psutil.virtual_memory().total)
+
+
+def release_memory() -> None:
+    """Gives back the memory of models that nobody refers to any more."""
+    gc.collect()  # their modules refer to each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -30,10 +30,16 @@ def find_model(model: str, patterns: Sequence[str], what: str) -> Path:
     path = Path(model).expanduser()
     if model and os.path.exists(path):
         return path.resolve()
-    # "models/blip" has the form of a hub id too; where the first part is a folder, the second was mistyped.
-    if not _HUB_ID.fullmatch(model) or os.path.isdir(path.parent):
+    if not is_of_hub(model):
         raise ModelError(f"There is no {model!r} here; give {what}, or a model of the hub as OWNER/NAME.")
     return _fetch(model, patterns, what)
+
+
+def is_of_hub(model: str) -> bool:
+    """Whether ``model`` is nothing on this machine and may be one of the hub, which is not asked."""
+    path = Path(model).expanduser()
+    # "models/blip" has the form of a hub id too; where the first part is a folder, the second was mistyped.
+    return _HUB_ID.fullmatch(model) is not None and not os.path.exists(path) and not os.path.isdir(path.parent)
 
 
 def _fetch(model: str, patterns: Sequence[str], what: str) -> Path:

@@ -40,6 +40,7 @@ from tincture.run.data import (
     require_masks,
     training_data,
 )
+from tincture.run.descriptions import describe_missing, descriptions_in, find_undescribed, needless_remarks
 from tincture.run.duration import TimeLeft
 from tincture.run.grids import make_grid, measured, validation_prompts
 from tincture.run.losses import check_norms, vector_norms
@@ -65,6 +66,7 @@ class Components:
         sides: the pictures, those that are trained and those that are not.
         prior: regularisation pictures, if there are any.
         grids: what is measured of those for validation, and of those that are trained; None without validation.
+        described: what was written of pictures without a caption, by the sha256 of their files.
         estimator: tells the memory that other settings would take.
         time_left: measures how long the parts of the run take, from the loading of the model on.
     """
@@ -77,6 +79,7 @@ class Components:
     trainer: Trainer
     grids: tuple[Grid, Grid] | None
     prior: PriorPictures | None
+    described: Mapping[str, str]
     estimator: MemoryEstimator
     time_left: TimeLeft
 
@@ -107,14 +110,20 @@ def prepare(
     own_lines = prior_lines(settings, workspace) if record is None else record.get("prior_lines", [])
     time_left, device = TimeLeft(), resolve_device(settings.device)
     emit = emitter([time_left, *callbacks])
+    # Before the base model is loaded, so that memory need not hold both; a run that goes on has the texts already.
+    if record is None:
+        described = describe_missing(settings, find_undescribed(settings, lines, own_lines), emit)
+    else:
+        described = descriptions_in(record)
     with Stage(emit, "loading the model"):
         model = load_base(settings, workspace)
     why = f" ({model_reason})" if model_reason else ""
     emit(ModelLoaded(f"{model.describe()}{why}", model, functools.cache(lambda: usable_embeddings(model, workspace))))
     files = open_latents(settings, model, device)
     with Stage(emit, "reading pictures"):
-        sides = load_sides(settings, model, files, keep_pixels=PIXEL_MEMORY)
-        prior = load_prior(settings, model, own_lines, files, keep_pixels=PIXEL_MEMORY)
+        reading: dict[str, Any] = {"keep_pixels": PIXEL_MEMORY, "described": described}
+        sides = load_sides(settings, model, files, **reading)
+        prior = load_prior(settings, model, own_lines, files, **reading)
     dataset = sides.training
     if record is not None:
         _check_unchanged(settings, model, sides, prior, record)
@@ -123,7 +132,8 @@ def prepare(
     read = [dataset, prior.dataset] if prior else [dataset]
     skipped = (f"{path} is skipped: {reason}" for each in read for path, reason in each.skipped)
     found = (remark for each in read for remark in each.remarks)
-    for remark in (*skipped, *found, *mask_remarks(settings, dataset), *cut_remarks(settings, dataset)):
+    needless = needless_remarks(settings, lines, own_lines, len(described))
+    for remark in (*skipped, *found, *needless, *mask_remarks(settings, dataset), *cut_remarks(settings, dataset)):
         warnings.warn(remark, stacklevel=2)
     estimator = MemoryEstimator(model, adapter, dataset, lines, device.type, sides.validation, prior)
     with Stage(emit, "fitting memory") if settings.open_memory_settings() else contextlib.nullcontext():
@@ -161,7 +171,7 @@ def prepare(
         prior=beside,
         norms=vector_norms(settings, adapter, model.text.token_norms),
     )
-    return Components(settings, model, adapter, sides, lines, trainer, grids, prior, estimator, time_left)
+    return Components(settings, model, adapter, sides, lines, trainer, grids, prior, described, estimator, time_left)
 
 
 def _grids(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ from tincture.settings.train import TrainSettings
 from tincture.training.step_data import PromptDraw, TrainingData
 from tincture.workspace import Workspace
 
+NONE_DESCRIBED: Mapping[str, str] = MappingProxyType({})
 _MUCH = 0.1
 """So much of the pictures is not cut off without a word."""
 _IN_SLICES = ", in slices"
@@ -59,6 +61,7 @@ def load_data(
     folders: Sequence[str] | None = None,
     keep_pixels: int = 0,
     masked: bool = True,
+    described: Mapping[str, str] = NONE_DESCRIBED,
 ) -> PictureDataset:
     """The pictures, at the settings' size or the model's own; DataError when none can be used.
 
@@ -67,6 +70,7 @@ def load_data(
         files: spare decoding the pictures whose latents they hold.
         keep_pixels: bytes of pixels that stay until they are encoded.
         masked: whether masks count, if the settings want any.
+        described: what was written of pictures without a caption, see ``load_dataset``.
     """
     width, height = settings.width or model.default_size, settings.height or model.default_size
     stride = model.vae_scale_factor
@@ -86,6 +90,7 @@ def load_data(
         word_regex=settings.word_regex,
         join_string=settings.join_string,
         caption_encoding=settings.caption_encoding,
+        described=described,
         check=files.check if files else check_picture,
         keep_pixels=keep_pixels,
     )

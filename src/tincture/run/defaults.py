@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from tincture.models.devices import free_memory, half_precision, resolve_device
-from tincture.run.presence import with_model
+from tincture.run.presence import with_describer, with_model
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
@@ -36,15 +36,16 @@ def completed(settings: TrainSettings, workspace: Workspace) -> Completed:
     On a GPU what saves memory is chosen so that the run fits, and the frozen model is in the best half precision.
 
     Raises:
-        UsageError: the adapter, the model or the device is not there.
+        UsageError: the adapter, the model, what describes pictures, or the device is not there.
     """
     named, why = with_model(settings, workspace)
+    named, why_describer = with_describer(named, workspace)
     device = resolve_device(named.device)
     half = "" if device.type == "cpu" else half_precision(device)
     if half and not named.vram and free_memory(device) is None:
         named = named.replace(vram="off")
     found = named.resolved(half)
-    reasons = {"model": why} if why else {}
+    reasons = {name: reason for name, reason in (("model", why), ("caption_model", why_describer)) if reason}
     return Completed(found, {**reasons, **dict(_card(settings, found, device))})
 
 

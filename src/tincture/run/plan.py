@@ -22,6 +22,7 @@ from tincture.run.best import best_path, check_places
 from tincture.run.components import check, check_steps, fit_memory, load_base, load_members, place
 from tincture.run.data import cut_remarks, load_template, mask_remarks, open_latents
 from tincture.run.defaults import completed
+from tincture.run.descriptions import caption_remarks, find_undescribed, needless_remarks
 from tincture.run.duration import Timing
 from tincture.run.grids import validation_plan
 from tincture.run.losses import loss_words
@@ -61,15 +62,16 @@ def plan(
     make_optimizer(settings, adapter)  # as what follows, it refuses what train would refuse
     check_places(settings, adapter, paths)
     device = resolve_device(settings.device)
+    lines, own_lines = load_template(settings, workspace), prior_lines(settings, workspace)
+    undescribed = find_undescribed(settings, lines, own_lines)
     watch()
     model = load_base(settings, workspace, stay=True)
     watch()
     files = open_latents(settings, model, device)
     sides = load_sides(settings, model, files)
-    prior = load_prior(settings, model, prior_lines(settings, workspace), files)
+    prior = load_prior(settings, model, own_lines, files)
     watch()
     dataset = sides.training
-    lines = load_template(settings, workspace)
     check(settings, model, adapter, lines, dataset)
     check_prior(settings, model, adapter, prior)
     batches = BatchPlan(dataset.sizes(), settings.batch_size, settings.seed, dataset.repeats())
@@ -96,6 +98,8 @@ def plan(
         "skipped": {str(path): reason for each in read for path, reason in each.skipped},
         "remarks": [
             *(remark for each in read for remark in each.remarks),
+            *caption_remarks(settings, sides, lines, prior),
+            *needless_remarks(settings, lines, own_lines, len(undescribed)),
             *mask_remarks(settings, dataset),
             *cut_remarks(settings, dataset),
             *_end_remarks(settings, adapter),

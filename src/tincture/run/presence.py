@@ -5,19 +5,21 @@ What is wrong inside of files shows later. Nothing here loads torch.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tincture.data.captions import load_template
 from tincture.data.listing import Source, require_folder
 from tincture.data.masks import MaskFinder
-from tincture.errors import FileFormatError, UsageError
+from tincture.errors import FileFormatError, ModelError, TinctureError, UsageError
 from tincture.formats.file_lock import FileLock
 from tincture.formats.files import first_bytes
 from tincture.models.loading.default_model import default_model
 from tincture.models.loading.sources import find_source, find_vae
+from tincture.preprocessing.describer_kinds import ROLES, Kind, fault_of, find_describer, kind_of, missing_describer
 from tincture.settings.drawing import DrawingRequest
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
@@ -64,22 +66,75 @@ def with_model(settings: TrainSettings, workspace: Workspace) -> tuple[TrainSett
     return settings.replace(model=str(found)), found.reason
 
 
+def with_describer(settings: TrainSettings, workspace: Workspace) -> tuple[TrainSettings, str]:
+    """Settings that name what describes pictures without a caption, and why it is that: empty where that was named.
+
+    Raises:
+        UsageError: there is none of the kind that is asked for.
+        ModelError: it cannot be used. One of the hub is taken to be there.
+    """
+    if settings.caption_missing == "none":
+        return settings, ""
+    kind: Kind = settings.caption_missing
+    model = settings.caption_model or find_describer(kind, workspace)
+    asked = f"--caption-missing is {kind}"
+    if not model:
+        raise UsageError(_no_describer(kind, asked))
+    if fault := fault_of(ROLES[kind], model):
+        raise ModelError(f"{asked}, for which {model} cannot be used: {fault}")
+    if (other := kind_of(ROLES[kind], model)) != kind:
+        raise ModelError(f"{asked}, but {model} is a model for --caption-missing {other}; give that, or another model.")
+    named = settings.replace(caption_model=model)
+    return named, "" if settings.caption_model else f"{model}, which is found by itself"
+
+
+def _no_describer(kind: Kind, asked: str) -> str:
+    if kind != "wd":
+        return missing_describer(ROLES[kind], asked, "--caption-model")
+    return (
+        f"{asked}, but there is no tagger of the WD14 family: put one (model.onnx and selected_tags.csv, such as those "
+        "of SmilingWolf/wd-vit-tagger-v3) into models/wd_tagger in the workspace, or name one by --caption-model or by "
+        "the variable TINCTURE_TAGGER."
+    )
+
+
 def require_training(settings: TrainSettings, workspace: Workspace) -> None:
-    """Refuses settings that name an adapter, model, folder or template which is not there.
+    """Refuses settings that name an adapter, model, folder or template which is not there, all of them together.
 
     Raises:
         UsageError, ModelError, DataError: as the training itself.
     """
-    settings, _ = with_model(settings, workspace)
-    require_model(settings.model, settings.vae, workspace)
-    for folder in (*settings.folders, *settings.validation_folders, *settings.prior_folders):
-        require_folder(Source.parse(folder).folder)
-    own = (settings.template, settings.prior_template)
-    for template in (*own, *(other.template for other in settings.others)):
-        if template:
-            load_template(template, workspace.templates)
-    if settings.masks:
-        MaskFinder(settings.masks)
+    named, _ = with_model(settings, workspace)
+    folders = (*named.folders, *named.validation_folders, *named.prior_folders)
+    own = (named.template, named.prior_template)
+    templates = [template for template in (*own, *(other.template for other in named.others)) if template]
+    refuse_together(
+        [
+            functools.partial(require_model, named.model, named.vae, workspace),
+            *(functools.partial(_require_source, folder) for folder in folders),
+            *(functools.partial(load_template, template, workspace.templates) for template in templates),
+            functools.partial(with_describer, named, workspace),
+            *([functools.partial(MaskFinder, named.masks)] if named.masks else []),
+        ]
+    )
+
+
+def _require_source(text: str) -> None:
+    require_folder(Source.parse(text).folder)
+
+
+def refuse_together(checks: Iterable[Callable[[], object]]) -> None:
+    """Makes every check, and raises what they raise: an error as it is, several as one of the first one's class."""
+    faults: list[TinctureError] = []
+    for check in checks:
+        try:
+            check()
+        except TinctureError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise type(faults[0])(" ".join(dict.fromkeys(fault.sentence for fault in faults)))
 
 
 def require_model(model: str, vae: str, workspace: Workspace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from tincture.data.latent_files import LatentFiles
 from tincture.data.listing import Source
 from tincture.errors import UsageError
 from tincture.models.diffusion_model import DiffusionModel
-from tincture.run.data import Encoded, load_data
+from tincture.run.data import NONE_DESCRIBED, Encoded, load_data
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.step_data import Prior, TrainingData
@@ -56,6 +57,7 @@ def load_prior(
     files: LatentFiles | None = None,
     *,
     keep_pixels: int = 0,
+    described: Mapping[str, str] = NONE_DESCRIBED,
 ) -> PriorPictures | None:
     """The pictures, without masks, in the sizes of the others; None without any.
 
@@ -73,9 +75,8 @@ def load_prior(
                 "too; name it once."
             )
     folders = settings.prior_folders
-    return PriorPictures(
-        load_data(settings, model, files, folders=folders, keep_pixels=keep_pixels, masked=False), lines
-    )
+    shared: dict[str, Any] = {"keep_pixels": keep_pixels, "described": described}
+    return PriorPictures(load_data(settings, model, files, folders=folders, masked=False, **shared), lines)
 
 
 def check_prior(settings: TrainSettings, model: DiffusionModel, adapter: Adapter, prior: PriorPictures | None) -> None:

@@ -15,7 +15,9 @@ from tincture.formats.software import VERSION
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.loading.sources import find_source, find_vae
 from tincture.models.sampling import complete
+from tincture.preprocessing.describer_kinds import shown
 from tincture.run.components import Components
+from tincture.run.descriptions import DESCRIBED
 from tincture.run.folder import RunFolder, write_json, write_record
 from tincture.run.ownership import adapter_digest
 from tincture.run.result import COMPANIONS
@@ -40,6 +42,7 @@ def write_records(run: Components, folders: Sequence[RunFolder], paths: Sequence
         validation_data=tuple(str(Source.parse(folder).resolved()) for folder in run.settings.validation_folders),
         prior_data=tuple(str(Source.parse(folder).resolved()) for folder in run.settings.prior_folders),
         masks=run.settings.masks and str(Path(run.settings.masks).resolve()),
+        caption_model=_describer_anywhere(run.settings.caption_model),
         cache_dir=run.settings.cache_dir and str(Path(run.settings.cache_dir).resolve()),
         model=_anywhere(run.settings.model, workspace),
         vae=run.settings.vae and str(find_vae(run.settings.vae, workspace)),
@@ -64,6 +67,7 @@ def write_records(run: Components, folders: Sequence[RunFolder], paths: Sequence
         # The lines themselves: a template that is edited later does not change this run.
         "template_lines": run.lines,
         "prior_lines": run.prior.lines if run.prior else [],
+        **({DESCRIBED: dict(run.described)} if run.described else {}),
         "arithmetic": [Arithmetic.current(run.model.device.type).to_dict()],
         **software(),
     }
@@ -84,6 +88,12 @@ def arithmetics(record: Mapping[str, Any]) -> list[Any]:
 def _anywhere(model: str, workspace: Workspace) -> str:
     """A model's name or path so that it is found from any current directory."""
     return str(find_source(model, workspace))
+
+
+def _describer_anywhere(model: str) -> str:
+    """The same of what describes pictures: the path of one that is there, else an id of the hub."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if model and path.exists() else model
 
 
 def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) -> dict[str, Any]:
@@ -162,6 +172,7 @@ def _placeless(run: Components) -> dict[str, Any]:
         "validation_data": tuple(_source_name(Source.parse(folder)) for folder in settings.validation_folders),
         "prior_data": tuple(_source_name(Source.parse(folder)) for folder in settings.prior_folders),
         "prior_template": Path(settings.prior_template).name,
+        "caption_model": settings.caption_model and shown(settings.caption_model),
         "masks": settings.masks and Path(settings.masks).resolve().name,
         "model": run.model.name,
         "vae": settings.vae and _without_ending(Path(settings.vae)),

@@ -10,7 +10,7 @@ from tincture.data.listing import Source
 from tincture.run.folder import noted_of_each, with_noted
 from tincture.workspace import Workspace
 
-_PATHS = ("model", "vae", "masks", "cache_dir")
+_PATHS = ("model", "vae", "masks", "cache_dir", "caption_model")
 
 
 def relocated(record: Mapping[str, Any], run_dir: Path, workspace: Workspace) -> dict[str, Any]:

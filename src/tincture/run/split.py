@@ -14,7 +14,7 @@ from tincture.data.preprocessed import groups_of_sources, is_for_validation, sid
 from tincture.errors import DataError, UsageError
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.preprocessing.sides import choose_sides
-from tincture.run.data import load_data
+from tincture.run.data import NONE_DESCRIBED, load_data
 from tincture.settings.train import TrainSettings
 
 
@@ -62,7 +62,12 @@ def find_folders(settings: TrainSettings) -> Folders:
 
 
 def load_sides(
-    settings: TrainSettings, model: DiffusionModel, files: LatentFiles | None = None, *, keep_pixels: int = 0
+    settings: TrainSettings,
+    model: DiffusionModel,
+    files: LatentFiles | None = None,
+    *,
+    keep_pixels: int = 0,
+    described: Mapping[str, str] = NONE_DESCRIBED,
 ) -> Sides:
     """The pictures of both sides, none of which is on both; see ``load_data``.
 
@@ -72,7 +77,8 @@ def load_sides(
     """
     folders = find_folders(settings)
     every = [*folders.training, *folders.validation]
-    dataset = load_data(settings, model, files, folders=list(map(str, every)), keep_pixels=keep_pixels)
+    named = list(map(str, every))
+    dataset = load_data(settings, model, files, folders=named, keep_pixels=keep_pixels, described=described)
     remarks = [*folders.remarks, *dataset.remarks]
     if folders.validation:
         chosen = _in_folders(dataset, folders.validation)

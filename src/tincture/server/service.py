@@ -19,6 +19,7 @@ from tincture.extensions import Extensions
 from tincture.formats.software import VERSION
 from tincture.kinds.registry import kind_names
 from tincture.models.loading.default_model import default_model
+from tincture.preprocessing.describer_kinds import find_describers, missing_describer
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.library import storage
 from tincture.server.library.datasets import Datasets
@@ -28,7 +29,6 @@ from tincture.server.queue.jobs import Job
 from tincture.server.queue.queue import JobQueue
 from tincture.server.requests.places import Places
 from tincture.settings.server import ServerSettings
-from tincture.webui.translation import find_describers, missing_describer
 from tincture.workspace import Workspace
 
 STATE_FOLDER = "tincture-server"

@@ -16,6 +16,7 @@ from tincture.settings.fields import CheckedSettings, FieldSpec, specs_of
 from tincture.settings.groups.guards import GuardSettings
 from tincture.settings.groups.loss import LossSettings
 from tincture.settings.groups.machine import MEMORY_SETTINGS, MachineSettings
+from tincture.settings.groups.missing_captions import MissingCaptionSettings
 from tincture.settings.groups.optimization import OptimizationSettings
 from tincture.settings.groups.output import OutputSettings
 from tincture.settings.groups.pictures import PictureSettings
@@ -29,6 +30,7 @@ from tincture.settings.schedule import Schedule
 GROUPS: tuple[type[CheckedSettings], ...] = (
     TrainedSettings,
     PictureSettings,
+    MissingCaptionSettings,
     ValidationSettings,
     OptimizationSettings,
     LossSettings,
@@ -51,6 +53,7 @@ class TrainSettings(
     LossSettings,
     OptimizationSettings,
     ValidationSettings,
+    MissingCaptionSettings,
     PictureSettings,
     TrainedSettings,  # a dataclass has the fields of its last base first
 ):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tincture.errors import AlreadyTrainedError
 from tincture.models.loading.default_model import default_model
+from tincture.preprocessing.describer_kinds import find_describers
 from tincture.settings.fields import specs_of
 from tincture.settings.train import TrainSettings
 from tincture.webui.arguments import (
@@ -29,7 +30,6 @@ from tincture.webui.translation import (
     clamped,
     count_pictures,
     embedding_options,
-    find_describers,
     hypernetwork_options,
     preprocess_settings,
     reference_name,

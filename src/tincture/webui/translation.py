@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 from tincture.data.listing import Source, list_pictures
 from tincture.errors import UsageError
 from tincture.kinds.layer_structure import legacy_dropout_structure, numbers
+from tincture.preprocessing.describer_kinds import missing_describer
 from tincture.webui.arguments import CreateEmbedding, CreateHypernetwork, Preprocess, TrainArguments, TrainEmbedding
-from tincture.workspace import Workspace
 
-CAPTIONER_VARIABLE, TAGGER_VARIABLE = "TINCTURE_CAPTIONER", "TINCTURE_TAGGER"
 _OBJECTIVES = {"Maximize area": "area", "Minimize error": "error"}
 
 
@@ -179,34 +177,6 @@ def preprocess_settings(arguments: Preprocess, *, captioner: str = "", tagger: s
         "multicrop_threshold": arguments.process_multicrop_threshold,
         "validation_share": arguments.validation_share,
     }
-
-
-def missing_describer(what: str, asked: str) -> str:
-    """That there is no captioner, or no tagger, and where to put one; ``asked`` is what took it for granted."""
-    if what == "captioner":
-        return (
-            f"{asked}, but there is no BLIP model: put one in transformers' layout (such as "
-            "Salesforce/blip-image-captioning-base) into models/BLIP in the workspace, or name one by the variable "
-            f"{CAPTIONER_VARIABLE}."
-        )
-    return (
-        f"{asked}, but there is no tagger: put DeepDanbooru's model-resnet_custom_v3.pt into models/torch_deepdanbooru "
-        f"in the workspace, or name it, or a WD14 tagger, by the variable {TAGGER_VARIABLE}."
-    )
-
-
-def find_describers(workspace: Workspace) -> dict[str, str]:
-    """``captioner`` and ``tagger`` where one is known: by the environment, or in the webui's folders."""
-    folders = {
-        "captioner": (CAPTIONER_VARIABLE, workspace.root / "models" / "BLIP"),
-        "tagger": (TAGGER_VARIABLE, workspace.root / "models" / "torch_deepdanbooru"),
-    }
-    there = {"captioner": "config.json", "tagger": "*.pt"}
-    found = {
-        what: os.environ.get(variable, "") or (str(folder) if any(folder.glob(there[what])) else "")
-        for what, (variable, folder) in folders.items()
-    }
-    return {what: model for what, model in found.items() if model}
 
 
 # --- paths -----------------------------------------------------------------------------------------------------------

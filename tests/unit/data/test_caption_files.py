@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tincture.data.caption_files import find_caption_file
+from tincture.data.caption_files import find_caption_file, place_for_caption
 from tincture.data.captions import caption_for
 from tincture.data.listing import Source, list_pictures
 
@@ -71,3 +71,22 @@ def test_a_usual_name_goes_before_an_odd_one(tmp_path: Path) -> None:
     assert read(tmp_path) == {"1.png": "1.png.CAPTION"}
     put(tmp_path, "1.caption")
     assert read(tmp_path) == {"1.png": "1.caption"}
+
+
+@pytest.mark.parametrize(
+    ("others", "place"),
+    [
+        ([], "1.txt"),
+        (["1.json", "11.png", "2.png", "notes.txt"], "1.txt"),
+        (["1.jpg"], "1.png.txt"),
+        (["1.PSD", "1.psd.txt"], "1.png.txt"),
+        (["1"], "1.png.txt"),
+    ],
+    ids=["alone", "no picture of that stem", "two", "the other has its caption", "one without an ending"],
+)
+def test_a_new_caption_becomes_that_of_its_own_picture_alone(tmp_path: Path, others: list[str], place: str) -> None:
+    put(tmp_path, "1.png", *others)
+    before = read(tmp_path)
+    assert place_for_caption(tmp_path / "1.png") == tmp_path / place
+    put(tmp_path, place)
+    assert read(tmp_path) == {**before, "1.png": place}

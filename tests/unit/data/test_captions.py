@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tincture.data.caption_files import caption_files
-from tincture.data.captions import caption_for, load_template, possible_prompts, prompt_for
+from tincture.data.captions import caption_for, encoded_caption, load_template, possible_prompts, prompt_for
 from tincture.errors import DataError, UsageError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data"
@@ -77,6 +77,15 @@ def test_an_encoding_may_be_given_and_a_byte_order_mark_goes_before_it(
     assert caption_for(tmp_path / "fox.png", encoding=encoding) == "café"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "cp1252", "ascii", "utf-16", "utf-16-le", "shift_jis"])
+@pytest.mark.parametrize("text", ["a red moon", "a café, \N{SNOWMAN}", ""])
+def test_a_caption_is_written_so_that_it_is_read_as_it_was(tmp_path: Path, encoding: str, text: str) -> None:
+    (tmp_path / "fox.txt").write_bytes(encoded_caption(text, encoding))
+    assert caption_for(tmp_path / "fox.png", encoding=encoding) == text
+    if encoding == "utf-8" or (text.isascii() and not encoding.startswith("utf-16")):
+        assert encoded_caption(text, encoding) == text.encode()  # a mark only where it is needed
+
+
 def test_lone_surrogates_are_refused(tmp_path: Path) -> None:
     (tmp_path / "fox.txt").write_bytes(b"a \\ud800 fox")
     with pytest.raises(DataError, match=r"fox\.txt cannot be read.*surrogates"):
@@ -97,8 +106,10 @@ def test_an_unknown_encoding_is_refused(tmp_path: Path) -> None:
         (b"\xef\xbb\xbfa fox", "a fox"),
         ("a café".encode("utf-16"), "a café"),
         (b"\xfe\xff" + "a café".encode("utf-16-be"), "a café"),
+        ("a café".encode("utf-32"), "a café"),
+        (b"\0\0\xfe\xff" + "a café".encode("utf-32-be"), "a café"),
     ],
-    ids=["empty", "lines", "utf-8 with mark", "utf-16", "utf-16 big endian"],
+    ids=["empty", "lines", "utf-8 with mark", "utf-16", "utf-16 big endian", "utf-32", "utf-32 big endian"],
 )
 def test_caption_files_as_editors_write_them(tmp_path: Path, content: bytes, caption: str) -> None:
     (tmp_path / "fox.txt").write_bytes(content)

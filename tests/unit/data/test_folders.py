@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import zlib
@@ -65,6 +66,26 @@ def test_captions_from_metadata(tmp_path: Path) -> None:
     assert [sample.caption for sample in dataset] == ["a listed", "from its own file", "in/c listed"]
     (remark,) = dataset.remarks
     assert "line 4 names 'gone.png', which does not exist" in remark
+
+
+def test_who_gave_a_picture_its_caption_is_known(tmp_path: Path) -> None:
+    for name, colour in [("1.png", "red"), ("2.png", "blue"), ("3.png", "green"), ("4 fox.png", "white")]:
+        save(tmp_path / name, colour=colour)
+    save(tmp_path / "again" / "5.png", colour="blue")
+    (tmp_path / "1.txt").write_text("")
+    (tmp_path / "metadata.csv").write_text("file_name,text\n3.png,a star\n")
+    described = {hashlib.sha256((tmp_path / "2.png").read_bytes()).hexdigest(): "a blue one"}
+
+    def captions(**options: Any) -> dict[str, tuple[str, bool]]:
+        dataset = load_dataset(tmp_path, width=8, height=8, recursive=True, **options)
+        return {sample.path.name: (sample.caption, sample.is_captioned) for sample in dataset}
+
+    given = {"1.png": ("", True), "3.png": ("a star", True)}
+    assert captions() == {**given, "2.png": ("", False), "4 fox.png": ("fox", False), "5.png": ("", False)}
+    blue = {"2.png": ("a blue one", True), "5.png": ("a blue one", True)}
+    assert captions(described=described) == {**given, **blue, "4 fox.png": ("fox", False)}
+    # who names words to find takes names for captions
+    assert captions(described=described, word_regex="[a-z]+") == {**given, **blue, "4 fox.png": ("fox", True)}
 
 
 def test_the_encoding_of_captions_may_be_given(tmp_path: Path) -> None:

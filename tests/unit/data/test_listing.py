@@ -164,9 +164,24 @@ def test_caption_files_that_belong_to_no_picture_are_named(tmp_path: Path) -> No
         "One is called like its picture, such as 1.txt beside 1.png.",
         "Of several caption files of one picture, the first counts: 1.TXT and not 1 .txt, 2.png.txt and not 2.txt.txt, "
         "3.txt and not 3.caption, 1.TXT and not 1 .txt, 2.png.txt and not 2.txt.txt and 1 more.",
+        "Called like caption files, but no files: folder.txt, folder.txt.",
     ]
     assert caption_remarks([list_pictures(Source(tmp_path / "y" / ".."), recursive=False)]) != []
     assert caption_remarks([Listing()]) == []
+
+
+def test_what_only_seems_to_be_a_caption_file_is_named(tmp_path: Path) -> None:
+    make(tmp_path, "1.png", "2.png", "3.png", "3.caption")
+    (tmp_path / "1.txt").mkdir()
+    (tmp_path / "2.CAPTION").symlink_to("nowhere")
+    (tmp_path / "3.txt").mkdir()
+    listing = list_pictures(Source(tmp_path))
+    assert {file.path.name: file.text_file and file.text_file.name for file in listing.files} == {
+        "1.png": None,
+        "2.png": None,
+        "3.png": "3.caption",
+    }
+    assert caption_remarks([listing]) == ["Called like caption files, but no files: 1.txt, 2.CAPTION, 3.txt."]
 
 
 def test_what_lies_in_inner_folders_is_named_with_what_takes_it(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from tincture.formats.files import (
     sha256_file,
     short_hash,
     write_atomically,
+    write_new,
 )
 
 VALUES = {
@@ -222,6 +223,28 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     write_atomically(tmp_path / "link", lambda file: file.write(b"new") and None)
     assert (tmp_path / "link").is_symlink()
     assert target.read_bytes() == b"new"
+
+
+def test_a_new_file_takes_the_place_of_none(tmp_path: Path) -> None:
+    assert write_new(tmp_path / "new", b"first")
+    assert not write_new(tmp_path / "new", b"second")
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "folder").mkdir()
+    assert not write_new(tmp_path / "link", b"x") and not write_new(tmp_path / "folder", b"x")
+    assert (tmp_path / "new").read_bytes() == b"first" and not (tmp_path / "nowhere").exists()
+    with pytest.raises(StorageError, match="could not be written: no such file or directory"):
+        write_new(tmp_path / "missing" / "new", b"x")
+
+
+def test_a_new_file_that_cannot_be_written_whole_is_taken_away(tmp_path: Path) -> None:
+    def write() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        with pytest.raises(StorageError):
+            write_new(tmp_path / "new", bytes(100))
+
+    assert in_child(write) == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_others_may_read_the_file_as_far_as_the_umask_says(tmp_path: Path) -> None:

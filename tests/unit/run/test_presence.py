@@ -28,6 +28,18 @@ CASES: dict[str, tuple[list[str], str]] = {
         ["train", "embedding", "cat", "--data", "pics", "--use-weight", "--masks", "nix"],
         "The mask folder nix",
     ),
+    "train: no captioner": (
+        ["train", "embedding", "cat", "--data", "pics", "--caption-missing", "blip"],
+        "--caption-missing is blip, but there is no BLIP model",
+    ),
+    "train: no such tagger": (
+        ["train", "embedding", "cat", "--data", "pics", "--caption-missing", "wd", "--caption-model", "nix"],
+        "--caption-missing is wd, for which nix cannot be used: There is no 'nix' here",
+    ),
+    "train: neither pictures nor a template": (
+        ["train", "embedding", "cat", "--data", "nix", "--template", "nox"],
+        "folder nix does not exist. Check the path. There is no template 'nox'",
+    ),
     "plan: no such pictures": (["train", "embedding", "cat", "--data", "nix", "--dry-run"], "does not exist"),
     "resume: no folder": (["resume"], "Missing argument"),
     "resume: no such folder": (["resume", "nix"], "is not a folder"),

@@ -7,6 +7,7 @@ import pytest
 
 from tincture.errors import UsageError
 from tincture.models.families import MAX_VECTORS
+from tincture.preprocessing.describer_kinds import find_describers
 from tincture.settings.fields import specs_of
 from tincture.settings.preprocess import PreprocessSettings
 from tincture.settings.train import TrainSettings
@@ -22,7 +23,6 @@ from tincture.webui.arguments import (
 from tincture.webui.translation import (
     at_root,
     clamped,
-    find_describers,
     hypernetwork_options,
     preprocess_settings,
     reference_name,

@@ -15,6 +15,7 @@ from fastapi import APIRouter
 from tincture.errors import DataError, UsageError, shortened
 from tincture.formats.picture_text import CHUNK, parse_parameters, picture_texts
 from tincture.formats.pictures import open_picture
+from tincture.preprocessing.describer_kinds import find_describers, missing_describer
 from tincture.server.api_v1.common import Patient
 from tincture.server.api_webui.schemas import (
     Caption,
@@ -29,7 +30,6 @@ from tincture.server.api_webui.txt2img import SAVED, drawing_of, info_of
 from tincture.server.errors import NotFoundError
 from tincture.server.http.errors import documented
 from tincture.server.service import Service
-from tincture.webui.translation import find_describers, missing_describer
 
 
 class PictureEndpoints:

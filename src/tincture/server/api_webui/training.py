@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from tincture import errors
 from tincture.errors import AlreadyTrainedError, TinctureError, TrainingError
+from tincture.preprocessing.describer_kinds import find_describers
 from tincture.server.api_webui.schemas import InfoAnswer, body_of
 from tincture.server.api_webui.session import Session
 from tincture.server.errors import ConflictError
@@ -24,7 +25,6 @@ from tincture.webui.arguments import Preprocess, TrainArguments, TrainEmbedding,
 from tincture.webui.translation import (
     clamped,
     count_pictures,
-    find_describers,
     preprocess_settings,
     train_settings,
 )

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from dataclasses import dataclass
 
 from tincture.errors import TinctureError
-from tincture.preprocessing.blip_files import find_blip
-from tincture.preprocessing.tagging import find_tagger
+from tincture.preprocessing.describer_kinds import fault_of, find_describers, missing_describer
 from tincture.server.requests.places import Places
-from tincture.webui.translation import find_describers, missing_describer
 
 DESCRIBERS = ("captioner", "tagger")
-NEEDS_ONNX = "Tags by this model need onnxruntime, which is not installed: pip install 'tincture[tag]'."
 
 
 @dataclass(frozen=True)
@@ -46,18 +41,6 @@ def missing_for(places: Places, what: str, model: str) -> str:
         asked = "Captions are to be written" if what == "captioner" else "Tags are to be written"
         return missing_describer(what, asked)
     try:
-        named = places.helper_model(model)
-        if not os.path.exists(named):
-            return ""  # on the hub, from which it is fetched
-        if what == "captioner":
-            find_blip(named)
-            return ""
-        _, labels = find_tagger(named)
+        return fault_of(what, places.helper_model(model))
     except TinctureError as error:
         return error.sentence
-    return "" if labels is None or is_installed("onnxruntime") else NEEDS_ONNX
-
-
-def is_installed(module: str) -> bool:
-    """Whether a module could be imported; it is not."""
-    return importlib.util.find_spec(module) is not None

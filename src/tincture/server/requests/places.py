@@ -20,6 +20,7 @@ from tincture.data.listing import MAX_REPEATS, Source
 from tincture.errors import UsageError, shortened
 from tincture.extensions import FOLDER
 from tincture.preprocessing.crop_places import check_places
+from tincture.run.presence import with_describer
 from tincture.server.errors import ForbiddenPathError
 from tincture.server.requests.drawing import checked_drawing
 from tincture.server.requests.sizes import check_size, check_sizes
@@ -141,14 +142,14 @@ class Places:
             "its name."
         )
 
-    def folder(self, text: str) -> Path:
+    def folder(self, text: str, *, writing: bool = False) -> Path:
         """The same as ``path`` for a folder of pictures, which may be the name of a data set."""
         text = self._meant(text)
         if isinstance(text, str) and text and not any(mark in text for mark in "/\\"):
             dataset = self.workspace.datasets / text
             if not os.path.lexists(self._root / text) and os.path.isdir(dataset):
-                return self.path(dataset)
-        return self.path(text)
+                return self.path(dataset, writing=writing)
+        return self.path(text, writing=writing)
 
     # --- models and templates ----------------------------------------------------------------------------------------
 
@@ -258,12 +259,17 @@ class Places:
         values = as_meant(FIELDS, values)
         check_sizes(values, FIELDS)
         settings = TrainSettings.from_dict(self._pasted(values, FIELDS))
+
+        def data(folders: Iterable[str]) -> tuple[str, ...]:
+            return tuple(self._data(folder, to_come, writing=settings.write_captions) for folder in folders)
+
         return settings.replace(
             model=settings.model and self.model(settings.model),
             vae=self.vae(settings.vae),
-            data=tuple(self._data(folder, to_come) for folder in settings.folders),
-            validation_data=tuple(self._data(folder, to_come) for folder in settings.validation_folders),
-            prior_data=tuple(self._data(folder, to_come) for folder in settings.prior_folders),
+            data=data(settings.folders),
+            validation_data=data(settings.validation_folders),
+            prior_data=data(settings.prior_folders),
+            caption_model=self._describer(settings),
             template=self.template(settings.template),
             companions=tuple(str(replace(other, template=self.template(other.template))) for other in settings.others),
             prior_template=self.template(settings.prior_template),
@@ -271,6 +277,12 @@ class Places:
             cache_dir=self._optional(settings.cache_dir, writing=True),
             log_dir=self._optional(settings.log_dir, writing=True),
         )
+
+    def _describer(self, settings: TrainSettings) -> str:
+        """What describes pictures without a caption; one that is found by itself is taken from allowed places only."""
+        given = settings.replace(caption_model=self.helper_model(settings.caption_model))
+        named, _ = with_describer(given, self.workspace)
+        return self.helper_model(named.caption_model)
 
     def preprocess_settings(self, values: Mapping[str, Any], to_come: ToCome = tuple) -> PreprocessSettings:
         """Settings of a preprocessing, checked, with every path in them resolved; the rest as of ``train_settings``."""
@@ -311,15 +323,16 @@ class Places:
     def _optional(self, text: str, *, writing: bool = False) -> str:
         return str(self.path(text, writing=writing)) if text else ""
 
-    def _data(self, text: str, to_come: ToCome) -> str:
+    def _data(self, text: str, to_come: ToCome, *, writing: bool = False) -> str:
         """FOLDER or FOLDER:3; as in ``Source.parse``, a folder that is really called so is taken by its name."""
         repeated = _REPEATED.fullmatch(text)
         if repeated is None or self.folder(text).is_dir():
-            return str(self._present(text, self.folder(text), to_come))
+            return str(self._present(text, self.folder(text, writing=writing), to_come))
         repeats = int(repeated["repeats"]) if len(repeated["repeats"]) < 9 else MAX_REPEATS + 1
         if not 1 <= repeats <= MAX_REPEATS:
             raise UsageError(f"The data {shortened(text)} asks for repeats that are not 1 to {MAX_REPEATS}.")
-        folder = self._present(repeated["folder"], self.folder(repeated["folder"]), to_come)
+        place = self.folder(repeated["folder"], writing=writing)
+        folder = self._present(repeated["folder"], place, to_come)
         return str(Source(folder, repeats))
 
 

@@ -331,6 +331,49 @@ def test_what_is_not_there_is_told_at_once_as_it_was_given(places: Places, chang
     assert str(places.workspace.root) not in str(error.value)
 
 
+def test_what_describes_pictures_is_a_path_inside_or_of_the_hub_where_that_is_allowed(
+    workspace: Workspace, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {**TRAINING, "caption_missing": "wd"}
+    with pytest.raises(UsageError, match=r"`caption_missing` is wd, but there is no tagger of the WD14 family"):
+        places.train_settings(asked)
+    for folder in (workspace.root / "models" / "tagger", tmp_path / "outside"):
+        folder.mkdir(exist_ok=True)
+        for name in ("model.onnx", "selected_tags.csv"):
+            (folder / name).write_bytes(b"x")
+    made = places.train_settings({**asked, "caption_model": "models/tagger"})
+    assert made.caption_model == str(workspace.root / "models" / "tagger")
+    assert places.train_settings(made.to_dict()) == made
+    monkeypatch.setenv("TINCTURE_TAGGER", str(tmp_path / "outside"))
+    for name, told in [
+        ("", "leads out"),
+        ("../outside", "leads out"),
+        ("nix", "no file or folder 'nix' in the workspace"),
+        ("owner/tagger", "only where the server was started by tincture serve --allow-hub"),
+    ]:
+        with pytest.raises(TinctureError, match=told):
+            places.train_settings({**asked, "caption_model": name})
+    open_places = Places(workspace, workspace.root / "state", allow_hub=True)
+    assert open_places.train_settings({**asked, "caption_model": "owner/tagger"}).caption_model == "owner/tagger"
+
+
+@pytest.mark.parametrize("name", ["data", "validation_data", "prior_data"])
+@pytest.mark.parametrize("folder", ["tincture-server/pictures", "extensions/pictures"])
+def test_captions_are_written_into_no_folder_that_requests_must_not_change(
+    workspace: Workspace, places: Places, name: str, folder: str
+) -> None:
+    (workspace.root / folder).mkdir(parents=True)
+    (workspace.root / "tagger.pt").write_bytes(b"x")
+    asked = {**TRAINING, "caption_missing": "deepdanbooru", "caption_model": "tagger.pt"}
+    for text in (folder, f"{folder}:2"):
+        values = {**asked, name: text, **({} if name == "data" else {"data": "pictures"})}
+        places.train_settings(values)  # they may be read
+        with pytest.raises(ForbiddenPathError):
+            places.train_settings({**values, "write_captions": True})
+    made = places.train_settings({**asked, "write_captions": True})
+    assert made.folders == (str(workspace.root / "pictures"),)
+
+
 def test_folders_that_are_to_come_need_not_be_there(workspace: Workspace, places: Places) -> None:
     crops, values = workspace.root / "crops", {**TRAINING, "data": ["crops/train:2"], "masks": "crops/mask"}
     made = places.train_settings({**values, "use_weight": True}, lambda: [crops])

@@ -9,6 +9,7 @@ import gradio as gr
 from gradio.components import Component
 
 from tincture.errors import TinctureError, UsageError
+from tincture.preprocessing.describer_kinds import find_describers
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.fields import Form
@@ -17,7 +18,6 @@ from tincture.server.page.parts.requests import COMMAND, STEP, hidden
 from tincture.server.page.parts.way_on import follow_by_itself
 from tincture.server.queue.queue import OVERWRITE
 from tincture.settings.preprocess import PREPROCESS_FIELDS
-from tincture.webui.translation import find_describers
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
