@@ -164,12 +164,13 @@
     const touched = (id) => acts.get(id) !== request.acts.get(id);
     const now = places.some(([id]) => touched(id)) ? await current() : new Map();
     for (const [id, place] of places) {
-      if (!touched(id) || now.get(id) === request.before.get(id)) {
+      const isFree = !touched(id) || now.get(id) === request.before.get(id);
+      if (isFree && window.typing.mayWrite(document.getElementById(elements.get(id)), valueOf(data[place]))) {
         applied.set(id, text(valueOf(data[place])));
         continue;
       }
       const ownFollows = typing.has(dependency) && request.body.trigger_id === id; // its last value is on its way
-      if (read.includes(id) && !commands.has(dependency) && !ownFollows) return { now };
+      if (!isFree && read.includes(id) && !commands.has(dependency) && !ownFollows) return { now };
       const { value: _, ...rest } = isUpdate(data[place]) ? data[place] : { __type__: "update" };
       data[place] = rest;
     }

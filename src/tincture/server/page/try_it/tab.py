@@ -41,7 +41,12 @@ FURTHER = ("vae", "family", "prediction_type", "zero_terminal_snr", "clip_skip",
 """Fields of a drawing with inputs that are rarely needed."""
 PROGRESS_EVERY_S = 0.3
 # Which adapter a slider is for stands above it when it is moved; the prompt may name others when the request is sent.
-LABEL_OF = """(label, ...rest) => [document.querySelector("#SLIDER label").textContent.trim(), ...rest]"""
+# What is typed there may be beyond the slider's ends, or no number yet, which is for no adapter: Gradio refuses both.
+LABEL_OF = """(label, strength, ...rest) => strength === null ? ["", 0, ...rest] : [
+  document.querySelector("#SLIDER label").textContent.trim(),
+  Math.min(MOST, Math.max(0, strength)),
+  ...rest,
+]"""
 SHOW_ANSWER = """() => {
   if (window.innerWidth < 800) document.querySelector("#try-answer").scrollIntoView({ behavior: "smooth" });
 }"""
@@ -270,12 +275,10 @@ def _follow_adapters(service: Service, tab: _Tab) -> None:
 
 
 def _follow_strengths(tab: _Tab) -> None:
-    def write(
-        place: int, label: str, strength: float | None, prompt: str, adapters: Sequence[dict[str, Any]]
-    ) -> list[Any]:
+    def write(place: int, label: str, strength: float, prompt: str, adapters: Sequence[dict[str, Any]]) -> list[Any]:
         named = _named(prompt, adapters)
         moved = next((adapter for adapter in named if _label(adapter) == label), None)
-        if strength is None or moved is None:  # a number that is being typed, or an adapter that is gone
+        if moved is None:  # a number that is being typed, or an adapter that is gone
             return [gr.skip(), *_shown(prompt, adapters)]
         text = prompt_edit.with_strength(prompt, moved, strength, named)
         shown = _shown(text, adapters)
@@ -291,7 +294,7 @@ def _follow_strengths(tab: _Tab) -> None:
             lambda *given, place=place: write(place, *given),
             [tab.label, slider, tab.prompt, tab.adapters],
             [tab.prompt, *tab.shown],
-            js=LABEL_OF.replace("SLIDER", slider.elem_id),
+            js=LABEL_OF.replace("SLIDER", slider.elem_id).replace("MOST", str(slider.maximum)),
             **TYPED,
         )
 
