@@ -68,6 +68,16 @@ class Adapter(Protocol):
         """
         return (self,)
 
+    def with_members(self, members: Sequence[Adapter]) -> Adapter:
+        """The same of other members, as many as it has: the lone one itself, unless it joins some."""
+        (member,) = members
+        return member
+
+    @property
+    def fixed(self) -> Sequence[Adapter]:
+        """Those that act whenever this one does, and are not trained."""
+        return ()
+
     # --- making, and acting ------------------------------------------------------------------------------------------
 
     @classmethod

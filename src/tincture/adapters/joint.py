@@ -45,6 +45,10 @@ class Joint(Adapter):
         """In the order of their groups of parameters."""
         return self._members
 
+    def with_members(self, members: Sequence[Adapter]) -> Adapter:
+        """These joined."""
+        return Joint(members)
+
     @property
     def word(self) -> str:
         """The name of the first one that prompts name by a word."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tincture.adapters.adapter import Adapter, adapter_class
 from tincture.adapters.averaged import BESIDE, WEIGHTS, Averaged
-from tincture.adapters.joint import MEMBER, joined
+from tincture.adapters.joint import MEMBER
 from tincture.errors import TinctureError, UsageError
 from tincture.kinds.registry import find_kind
 from tincture.settings.schedule import Schedule
@@ -22,7 +22,8 @@ def averaged(settings: TrainSettings, adapter: Adapter) -> Adapter:
     if not settings.ema:
         return adapter
     decay, publish = Schedule.parse(settings.ema, settings.steps), settings.ema_publish
-    return joined([Averaged(one, decay.at, warmup=settings.ema_warmup, publish=publish) for one in adapter.members()])
+    members = [Averaged(one, decay.at, warmup=settings.ema_warmup, publish=publish) for one in adapter.members()]
+    return adapter.with_members(members)
 
 
 def check_beside(settings: TrainSettings, adapter: Adapter, path: Path) -> None:

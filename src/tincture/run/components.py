@@ -18,6 +18,7 @@ import torch
 from tincture.adapters.adapter import Adapter, adapter_class
 from tincture.adapters.embedding_database import usable_embeddings
 from tincture.adapters.joint import joined
+from tincture.adapters.with_fixed import Fixed, WithFixed
 from tincture.data.dataset import PictureDataset
 from tincture.data.decoded import PIXEL_MEMORY
 from tincture.data.latent_files import LatentFiles
@@ -43,10 +44,11 @@ from tincture.run.data import (
 from tincture.run.descriptions import describe_missing, descriptions_in, find_undescribed, needless_remarks
 from tincture.run.duration import TimeLeft
 from tincture.run.grids import make_grid, measured, validation_prompts
-from tincture.run.losses import check_norms, vector_norms
+from tincture.run.losses import check_norms, negative_prompts, vector_norms
 from tincture.run.memory.estimate import MemoryEstimator
 from tincture.run.memory.fit import available_memory, fit, shortage_explained
 from tincture.run.naming import require_named
+from tincture.run.presence import find_fixed
 from tincture.run.prior_pictures import PriorPictures, check_prior, load_prior, make_prior, prior_lines
 from tincture.run.split import Sides, load_sides
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer
@@ -249,10 +251,20 @@ def place(model: DiffusionModel, settings: TrainSettings, workspace: Workspace, 
     return model
 
 
-def load_members(settings: TrainSettings, paths: Sequence[Path]) -> Adapter:
-    """What a run trains: the adapter in the first of ``paths``, together with those in the others."""
+def load_members(settings: TrainSettings, workspace: Workspace, paths: Sequence[Path]) -> Adapter:
+    """What a run trains, beside what is fixed: the adapter in the first of ``paths``, with those in the others."""
     given = zip(settings.adapters, paths, strict=True)
-    return joined([load_adapter(kind, path, path.stem) for (kind, _), path in given])
+    return with_fixed(settings, workspace, [load_adapter(kind, path, path.stem) for (kind, _), path in given])
+
+
+def with_fixed(settings: TrainSettings, workspace: Workspace, members: Sequence[Adapter]) -> Adapter:
+    """One adapter of ``members``, with those that act beside them."""
+    adapter, paths = joined(members), find_fixed(settings, workspace)
+    fixed = [
+        Fixed(load_adapter(one.kind, path, path.stem), one.multiplier)
+        for one, path in zip(settings.fixed, paths, strict=True)
+    ]
+    return WithFixed(adapter, fixed) if fixed else adapter
 
 
 def load_adapter(kind: str, path: Path, name: str) -> Adapter:
@@ -311,7 +323,9 @@ def check(
         )
     if settings.clip_skip > model.text.layers:
         raise UsageError(f"--clip-skip is {settings.clip_skip}, but the text encoder has {model.text.layers} layers.")
-    adapter.check_run(settings.to_dict(), model, lines)
+    # One that the negative prompt names learns from every prompt, whether a line names it or not.
+    apart = negative_prompts(settings, adapter.word)
+    adapter.check_run(settings.to_dict(), model, () if apart and adapter.is_taught_by(apart, model) else lines)
     check_norms(settings, adapter)
     require_named(settings, model, adapter, lines, dataset)
     require_masks(settings, dataset)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from tincture.adapters.adapter import Adapter
 from tincture.errors import UsageError
 from tincture.settings.groups.loss import BIASED, SCALED
+from tincture.settings.groups.negative import NAME, USUAL_GUIDANCE
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
+from tincture.training.guidance import Guidance
 from tincture.training.loss import TrainingLoss
 from tincture.training.noise import NoiseDraw
 from tincture.training.timesteps import TimestepDraw
@@ -63,6 +65,20 @@ def vector_norms(
     return VectorNorms(vectors, *(Schedule.parse(text, settings.steps) if text else None for text in texts))
 
 
+def guidance(settings: TrainSettings, name: str) -> Guidance | None:
+    """What predictions are guided away from, if anything; ``name`` takes the place of [name]."""
+    if not settings.negative_prompt:
+        return None
+    scale = Schedule.parse(settings.guidance_scale or USUAL_GUIDANCE, settings.steps)
+    return Guidance(settings.negative_prompt.replace(NAME, name), scale)
+
+
+def negative_prompts(settings: TrainSettings, name: str) -> list[str]:
+    """The negative prompt, if there is one, as ``guidance`` has it."""
+    found = guidance(settings, name)
+    return [found.negative_prompt] if found else []
+
+
 def _weighting(settings: TrainSettings) -> TimestepWeighting | None:
     match settings.timestep_weighting:
         case "min_snr":
@@ -103,6 +119,8 @@ def _words(settings: TrainSettings) -> Iterator[str]:
         yield f"vectors at most {settings.norm_limit} times as long as tokens on average"
     if settings.norm_weight:
         yield f"lengths of vectors held to that of tokens on average, weight {settings.norm_weight}"
+    if settings.negative_prompt:
+        yield f"guided by {settings.guidance_scale or USUAL_GUIDANCE} away from {settings.negative_prompt!r}"
 
 
 def _timestep_words(settings: TrainSettings) -> Iterator[str]:

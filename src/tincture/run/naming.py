@@ -10,6 +10,7 @@ from tincture.data.dataset import PictureDataset
 from tincture.errors import UsageError
 from tincture.kinds.registry import find_kind
 from tincture.models.diffusion_model import DiffusionModel
+from tincture.run.losses import negative_prompts
 from tincture.settings.train import TrainSettings
 
 
@@ -21,20 +22,26 @@ def require_named(
     Raises:
         UsageError: naming all that no line of a template and no caption names, or that prompts cannot tell apart.
     """
-    words = _words(adapter)
-    if len(adapter.members()) == 1 or not words:
+    words, faults, apart = _words(adapter), [], negative_prompts(settings, adapter.word)
+    is_lone = len(adapter.members()) == 1  # it makes sure itself that lines name it
+    if not words or (is_lone and not apart):
         return
-    faults = []
+    texts = [line.replace(captions.NAME, adapter.word) for line in lines]
+    if any(captions.FILEWORDS in line for line in lines):
+        texts += [sample.caption.replace(captions.NAME, adapter.word) for sample in dataset]
+    for word in sorted(_named_in(apart, model, words) & _named_in(texts, model, words)):
+        faults.append(
+            f"{word!r} stands in the negative prompt {settings.negative_prompt!r} and in a line of the template "
+            f"{settings.template!r} or a caption too, so that it would be drawn both ways; name it in one of them."
+        )
+    words = [] if is_lone else words
     alike = dict(zip(model.text.vocabulary.spellings(words), words, strict=True))
     if len(alike) < len(words):
         faults.append(
             f"The names {', '.join(map(repr, words))} are not all read differently in a prompt; rename one of those "
             "that are alike."
         )
-    texts = [line.replace(captions.NAME, adapter.word) for line in lines]
-    if any(captions.FILEWORDS in line for line in lines):
-        texts += [sample.caption.replace(captions.NAME, adapter.word) for sample in dataset]
-    missing = [word for word in words if word not in _named_in(texts, model, words)]
+    missing = [word for word in words if word not in _named_in([*texts, *apart], model, words)]
     if missing:
         faults.append(
             f"No prompt names {', '.join(map(repr, missing))}, so nothing of it would be trained: neither a line of "
@@ -46,9 +53,15 @@ def require_named(
         raise UsageError(" ".join(faults))
 
 
-def naming_all(prompts: Sequence[str], model: DiffusionModel, adapter: Adapter) -> tuple[str, ...]:
-    """Prompts that name every word among adapters that are trained together, behind what they say already."""
-    words = _words(adapter)
+def naming_all(
+    settings: TrainSettings, prompts: Sequence[str], model: DiffusionModel, adapter: Adapter
+) -> tuple[str, ...]:
+    """Prompts that name every word among adapters that are trained together, behind what they say already.
+
+    Those that the negative prompt names stay there.
+    """
+    apart = _named_in(negative_prompts(settings, adapter.word), model, _words(adapter))
+    words = [word for word in _words(adapter) if word not in apart]
     if len(adapter.members()) == 1:
         return tuple(prompts)
     whole = [

@@ -28,6 +28,9 @@ from tincture.run.folder import RunFolder, noted_of_each, read_record, with_note
 from tincture.run.presence import RUN_LOCK
 from tincture.workspace import copy_name, path_beside
 
+FIXED = "fixed_adapter_digests"
+"""Key in a run's record."""
+
 # --- who holds it now ------------------------------------------------------------------------------------------------
 
 
@@ -108,6 +111,21 @@ def adapter_digest(adapter: Adapter) -> str:
         flat = tensor.detach().cpu().flatten().contiguous()
         total.update(flat.view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     return total.hexdigest()
+
+
+def fixed_digests(adapter: Adapter) -> dict[str, Any]:
+    """What a run's record says of those that act beside what it trains."""
+    return {FIXED: [adapter_digest(one) for one in adapter.fixed]} if adapter.fixed else {}
+
+
+def require_same_fixed(adapter: Adapter, record: Mapping[str, Any]) -> None:
+    """UsageError where one of them is not what it was when the run began."""
+    for one, digest in zip(adapter.fixed, record.get(FIXED, []), strict=True):
+        if adapter_digest(one) != digest:
+            raise UsageError(
+                f"The {one.kind} {one.name!r}, which acts beside what is trained, has changed since the run began; put "
+                "it back to resume."
+            )
 
 
 @contextmanager

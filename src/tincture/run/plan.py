@@ -58,7 +58,7 @@ def plan(
     complete = completed(settings, workspace)
     settings, reasons = complete.settings, complete.reasons
     paths = find_adapters(settings, workspace)
-    adapter = load_members(settings, paths)
+    adapter = load_members(settings, workspace, paths)
     make_optimizer(settings, adapter)  # as what follows, it refuses what train would refuse
     check_places(settings, adapter, paths)
     device = resolve_device(settings.device)
@@ -112,6 +112,7 @@ def plan(
         "epochs": round(remaining * settings.gradient_accumulation_steps / batches.micro_batches_per_epoch, 2),
         "trained_numbers": trained,
         **({"trained_together": together} if (together := list(_together(settings, adapter))) else {}),
+        **({"fixed_adapters": [str(one) for one in settings.fixed]} if settings.fixed else {}),
         "memory_mib": _mib(estimator.estimate(settings)),
         "device": _device(device),
         **_validation(settings, sides, adapter, paths),

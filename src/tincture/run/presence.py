@@ -34,9 +34,22 @@ def find_adapter(settings: TrainSettings, workspace: Workspace) -> Path:
 
 
 def find_adapters(settings: TrainSettings, workspace: Workspace) -> list[Path]:
-    """The same of all that are trained together, the run's own first; UsageError names every one that is not there."""
+    """The same of all that are trained together, the run's own first; UsageError names every one that is not there.
+
+    Those that act beside them must be there too.
+    """
+    fixed = [(one.kind, one.name) for one in settings.fixed]
+    return _find_all([*settings.adapters, *fixed], workspace)[: len(settings.adapters)]
+
+
+def find_fixed(settings: TrainSettings, workspace: Workspace) -> list[Path]:
+    """The files of those that act beside what is trained; UsageError names every one that is not there."""
+    return _find_all([(one.kind, one.name) for one in settings.fixed], workspace)
+
+
+def _find_all(adapters: Sequence[tuple[str, str]], workspace: Workspace) -> list[Path]:
     paths, faults = [], []
-    for kind, name in settings.adapters:
+    for kind, name in adapters:
         try:
             paths.append(_find_adapter(kind, name, workspace))
         except UsageError as error:

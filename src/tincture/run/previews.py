@@ -144,7 +144,10 @@ class Previewer:
 
     def _text(self, prompt: str, more: Mapping[str, object]) -> str:
         name, short_hash = self.model.name, self.model.hash
-        keys = [(find_kind(one.published().kind).picture_key, one.name) for one in self.adapter.members()]
+        keys = [
+            (find_kind(one.published().kind).picture_key, one.name)
+            for one in (*self.adapter.members(), *self.adapter.fixed)
+        ]
         extra = {**{key: name for key, name in reversed(keys) if key}, **more}
         return parameters_text(
             prompt, self.drawing, seed=self.seed, model_name=name, model_hash=short_hash, extra=extra

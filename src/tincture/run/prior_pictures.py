@@ -17,6 +17,7 @@ from tincture.data.listing import Source
 from tincture.errors import UsageError
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.run.data import NONE_DESCRIBED, Encoded, load_data
+from tincture.run.losses import negative_prompts
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.step_data import Prior, TrainingData
@@ -81,7 +82,10 @@ def load_prior(
 
 def check_prior(settings: TrainSettings, model: DiffusionModel, adapter: Adapter, prior: PriorPictures | None) -> None:
     """UsageError for pictures that can teach the adapter nothing."""
-    if prior is None or adapter.is_taught_by(prior.prompts(adapter.word), model):
+    if prior is None:
+        return
+    prompts = [*prior.prompts(adapter.word), *negative_prompts(settings, adapter.word)]
+    if adapter.is_taught_by(prompts, model):
         return
     raise UsageError(
         f"The pictures in {', '.join(settings.prior_folders)} (--prior-data) teach "

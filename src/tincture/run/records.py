@@ -19,7 +19,7 @@ from tincture.preprocessing.describer_kinds import shown
 from tincture.run.components import Components
 from tincture.run.descriptions import DESCRIBED
 from tincture.run.folder import RunFolder, write_json, write_record
-from tincture.run.ownership import adapter_digest
+from tincture.run.ownership import adapter_digest, fixed_digests
 from tincture.run.result import COMPANIONS
 from tincture.settings.drawing import Drawing
 from tincture.settings.train import TrainSettings
@@ -59,6 +59,7 @@ def write_records(run: Components, folders: Sequence[RunFolder], paths: Sequence
         "root": str(workspace.root.resolve()),
         **first,
         **({COMPANIONS: others} if others else {}),
+        **fixed_digests(run.adapter),
         "model_name": run.model.name,
         "model_hash": run.model.hash,
         "data_hash": run.dataset.digest(),

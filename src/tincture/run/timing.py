@@ -50,6 +50,8 @@ _OF_A_STEP = (
     *("batch_size", "gradient_accumulation_steps", "optimizer", "clip_grad_mode", "clip_skip"),
     *("use_weight", "attention_mask_weight", "latent_sampling_method", "gradient_checkpointing"),
 )
+_TWICE = {"prior": "prior_data", "negative": "negative_prompt"}
+"""By what a part's facts call it, the settings by which more is predicted in a step."""
 _OF_THE_MODEL = ("precision", "weight_storage", "offload", "slicing")
 
 
@@ -120,7 +122,7 @@ class Workload:
             tokens = max(model.text.lengths(self.prompts))
             own = {**{name: settings[name] for name in _OF_A_STEP}, "averages": bool(settings["ema"])}
             own |= {"predictions": self.predictions} if what == VALIDATION else {}
-            own |= {"prior": True} if settings["prior_data"] else {}
+            own |= {name: True for name, given in _TWICE.items() if settings[given]}
             return {**shared, **own, "size": list(self.size), "adapter": kind, "tokens": tokens}
         drawing = dataclasses.asdict(complete(preview_drawing(self.settings), model))
         drawn = {name: drawing[name] for name in ("sampler", "steps", "width", "height", "guidance_scale")}

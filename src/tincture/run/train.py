@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tincture.adapters.adapter import Adapter
-from tincture.adapters.joint import joined
 from tincture.errors import FileFormatError, TinctureError, UsageError
 from tincture.events import Callback, RunEnded, RunPrepared, emitter
 from tincture.kinds.registry import find_kind
@@ -28,6 +27,7 @@ from tincture.run.components import (
     load_adapter,
     load_members,
     prepare,
+    with_fixed,
 )
 from tincture.run.data import load_template, preview_prompts
 from tincture.run.defaults import Completed, completed
@@ -49,6 +49,7 @@ from tincture.run.ownership import (
     noted,
     place_to_save,
     refuse_foreign,
+    require_same_fixed,
     run_lock,
 )
 from tincture.run.presence import find_adapters
@@ -97,7 +98,7 @@ def _train(
     stop: threading.Event | None,
 ) -> RunResult:
     settings = complete.settings
-    adapter = load_members(settings, paths)
+    adapter = load_members(settings, workspace, paths)
     check_steps(settings, adapter)
     check_places(settings, adapter, paths)
     for member, path in zip(adapter.members(), paths, strict=True):
@@ -187,9 +188,11 @@ def _prepare_again(
     folder = RunFolder(run_dir, settings.kind, paths[0].suffix)
     folders = folder.of_each(settings, paths)
     states = checkpoint.list_states(folder.states)
-    adapter = joined(
-        [_load_start(own, path, record, may_differ=bool(states)) for own, path in zip(folders, paths, strict=True)]
-    )
+    members = [
+        _load_start(own, path, record, may_differ=bool(states)) for own, path in zip(folders, paths, strict=True)
+    ]
+    adapter = with_fixed(settings, workspace, members)
+    require_same_fixed(adapter, record)
     # A run that was killed before it wrote its first state stands at its start.
     state = checkpoint.newest_state(folder.states) if states else None
     further = states[0][0] - adapter.step if states else 0
@@ -397,7 +400,7 @@ def _previewer(run: Components, folder: RunFolder) -> Previewer:
     settings = run.settings
     prompts = preview_prompts(settings, run.dataset, run.trainer.data.prompt)
     if not settings.preview_prompts:
-        prompts = naming_all(prompts, run.model, run.adapter)
+        prompts = naming_all(settings, prompts, run.model, run.adapter)
     seed, every = settings.preview_seed, settings.preview_every
     shown = [member for member in run.adapter.members() if find_kind(member.kind).has_card]
     cards = [Cards(run.model, member, folder.image_embeddings) for member in shown if settings.preview_with_embedding]

@@ -15,7 +15,7 @@ from tincture.events import Progressed
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.run.data import possible_prompts
 from tincture.run.duration import PROMPTS
-from tincture.run.losses import training_loss, vector_norms
+from tincture.run.losses import guidance, negative_prompts, training_loss, vector_norms
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.conditioning import Conditioning
@@ -95,6 +95,7 @@ def make_trainer(
         log_every=settings.log_every,
         loss=training_loss(settings),
         auxiliary_loss=auxiliary_loss,
+        guidance=guidance(settings, adapter.word),
         prior=prior,
         vector_norms=norms,
         guard=Guard(
@@ -162,7 +163,7 @@ def known_prompts(
     prompts = possible_prompts(settings, adapter.word, dataset, lines)
     if prompts is None:
         return []
-    known = list(dict.fromkeys([*prompts, *further]))
+    known = list(dict.fromkeys([*prompts, *further, *negative_prompts(settings, adapter.word)]))
     return known if len(known) < prompts_in_memory(model) else []
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -94,11 +94,20 @@ def sound_companions(values: Mapping[str, Any]) -> list[Companion]:
 
 
 def companion_texts(value: Any) -> Any:
-    """A setting's value as texts: tables become the texts that mean the same; what is of neither form stays."""
+    """See ``adapter_texts``."""
+    return adapter_texts(value, ("kind", "name", "learning_rate"))
+
+
+def adapter_texts(value: Any, keys: Sequence[str]) -> Any:
+    """A setting's value as texts: tables become the texts that mean the same; what is of neither form stays.
+
+    Args:
+        keys: of a table, whose values stand in this order with colons between; all others stand behind.
+    """
     items = [value] if isinstance(value, str | Mapping) else value
     if not isinstance(items, list | tuple):
         return value
-    return tuple(_text_of(item) for item in items)
+    return tuple(_text_of(item, keys) for item in items)
 
 
 def adapter_stem(name: str) -> str:
@@ -107,11 +116,11 @@ def adapter_stem(name: str) -> str:
     return path.stem if path.suffix.lower() in TRAINABLE_SUFFIXES else path.name
 
 
-def _text_of(item: Any) -> Any:
+def _text_of(item: Any, keys: Sequence[str]) -> Any:
     if not isinstance(item, Mapping):
         return item.strip() if isinstance(item, str) else item
     values = {re.sub(r"\W", "_", str(key)): value for key, value in item.items() if value is not None}
-    head = ":".join(str(values.pop(key, "")) for key in ("kind", "name", "learning_rate")).rstrip(":")
+    head = ":".join(str(values.pop(key, "")) for key in keys).rstrip(":")
     return head + "".join(f"; {key}={value}" for key, value in values.items())
 
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from tincture.kinds.registry import find_kind
+from tincture.kinds.registry import find_kind, kinds
+from tincture.settings.companions import adapter_stem
 from tincture.settings.fields import CheckedSettings, FieldSpec, specs_of
 from tincture.settings.groups.guards import GuardSettings
 from tincture.settings.groups.loss import LossSettings
 from tincture.settings.groups.machine import MEMORY_SETTINGS, MachineSettings
 from tincture.settings.groups.missing_captions import MissingCaptionSettings
+from tincture.settings.groups.negative import NAME, NegativeSettings
 from tincture.settings.groups.optimization import OptimizationSettings
 from tincture.settings.groups.output import OutputSettings
 from tincture.settings.groups.pictures import PictureSettings
@@ -35,6 +37,7 @@ GROUPS: tuple[type[CheckedSettings], ...] = (
     OptimizationSettings,
     LossSettings,
     PriorSettings,
+    NegativeSettings,
     GuardSettings,
     MachineSettings,
     OutputSettings,
@@ -49,6 +52,7 @@ class TrainSettings(
     OutputSettings,
     MachineSettings,
     GuardSettings,
+    NegativeSettings,
     PriorSettings,
     LossSettings,
     OptimizationSettings,
@@ -95,25 +99,37 @@ class TrainSettings(
     def resolved(self, half_precision: str = "") -> TrainSettings:
         """A copy in which what depends on the kind (rate, template, weight decay) and the device is filled in.
 
+        With a negative prompt, previews have it too unless they have one of their own; and where the adapter's name
+        stands in that, the usual template is one without it.
+
         So is what is left open of `MEMORY_SETTINGS`, unless `vram` asks for a choice.
 
         Args:
             half_precision: the one that the device of the run computes well in, if it is a GPU; empty: it is a CPU.
         """
         kind = find_kind(self.kind)
-        kinds = [kind, *(other.adapter_kind for other in self.others)]
+        trained = [kind, *(other.adapter_kind for other in self.others)]
         # Trained together with an embedding, a hypernetwork is trained with prompts that name that.
-        named = next((each for each in kinds if each.has_word), kind)
+        named = next((each for each in trained if each.has_word), kind)
         card = {"vram": self.vram or ("auto" if half_precision else "off")}
         if half_precision and self.precision == "auto":
             card["precision"] = half_precision
+        if NAME in self.negative_prompt:
+            named = next(each for each in kinds() if not each.has_word)
         return self.replace(
             **{**(self.open_memory_settings() if card["vram"] == "off" else {}), **card},
             companions=tuple(str(other.resolved()) for other in self.others),
             learning_rate=self.learning_rate or kind.learning_rate,
             template=self.template or named.template,
+            preview_negative_prompt=self.preview_negative_prompt or self.negative_prompt.replace(NAME, self.word),
             weight_decay=kind.weight_decay if self.weight_decay is None else self.weight_decay,
         )
+
+    @property
+    def word(self) -> str:
+        """What takes the place of [name] in prompts, as far as can be said without the adapter's file."""
+        named = next((name for kind, name in self.adapters if find_kind(kind).has_word), self.name)
+        return adapter_stem(named)
 
     @property
     def last_step(self) -> int:

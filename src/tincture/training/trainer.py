@@ -36,7 +36,8 @@ from tincture.models.diffusion_model import DiffusionModel
 from tincture.settings.schedule import Schedule
 from tincture.training.conditioning import Conditioning
 from tincture.training.guard import SOUND, Guard, Verdict
-from tincture.training.loss import PLAIN, TrainingLoss
+from tincture.training.guidance import Guidance
+from tincture.training.loss import PLAIN, Predict, TrainingLoss
 from tincture.training.metrics import LossWindow
 from tincture.training.step_data import Prior, Share, TrainingData, shares_of_step
 from tincture.training.vector_norms import VectorNorms
@@ -78,6 +79,7 @@ class Trainer:
         log_every: losses are read from the device once in so many steps, so that no step waits for it.
         loss: what a step makes smaller.
         auxiliary_loss: is added to the denoising loss.
+        guidance: predictions are guided away from its negative prompt; None: they are those of the prompts alone.
         prior: pictures that are trained beside those of ``data``, so that the model does not forget them.
         vector_norms: what holds the norms of vectors that stand for tokens; None: nothing does.
         guard: judges each step before it changes the weights; None: one that stops the run when it diverges.
@@ -107,6 +109,7 @@ class Trainer:
         log_every: int = 10,
         loss: TrainingLoss = PLAIN,
         auxiliary_loss: AuxiliaryLoss | None = None,
+        guidance: Guidance | None = None,
         prior: Prior | None = None,
         vector_norms: VectorNorms | None = None,
         guard: Guard | None = None,
@@ -116,7 +119,7 @@ class Trainer:
         self.group_rates = [*group_rates] or [learning_rate] * len(optimizer.param_groups)
         self.steps, self.global_step, self.seed, self.log_every = steps, global_step, seed, log_every
         self.gradient_accumulation_steps, self.auxiliary_loss = gradient_accumulation_steps, auxiliary_loss
-        self.loss, self.prior, self.vector_norms = loss, prior, vector_norms
+        self.loss, self.guidance, self.prior, self.vector_norms = loss, guidance, prior, vector_norms
         self.dtype = PRECISIONS[precision]
         self.grad_scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
         self.window = LossWindow(len(data.latents))
@@ -313,9 +316,8 @@ class Trainer:
             auxiliary.global_step = step
         watching = contextlib.nullcontext() if auxiliary is None else auxiliary.watching()
         with self.autocast(), watching:
-            conditions = self.conditioning(prompts)
             errors = self.loss.errors(
-                lambda noisy, at: self.model.predict_noise(noisy, at, conditions, time_ids),
+                self.predictor(prompts, time_ids, step),
                 self.model.noise_process,
                 latents,
                 noise.to(device, non_blocking=True),
@@ -326,6 +328,20 @@ class Trainer:
             )
         loss = errors.mean()
         return loss if auxiliary is None else loss + auxiliary.value(indices, prompts)
+
+    def predictor(self, prompts: Sequence[str], time_ids: Tensor | None, global_step: int) -> Predict:
+        """The model's predictions for B prompts, guided as in the step ``global_step``; for use within ``autocast``."""
+        negative = [] if self.guidance is None else [self.guidance.negative_prompt] * len(prompts)
+        conditions = self.conditioning([*prompts, *negative])
+
+        def predict_for(rows: slice) -> Predict:
+            own = conditions[rows]
+            return lambda noisy, at: self.model.predict_noise(noisy, at, own, time_ids)
+
+        positive = predict_for(slice(len(prompts)))
+        if self.guidance is None:
+            return positive
+        return self.guidance.apply(positive, predict_for(slice(len(prompts), None)), global_step)
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The frozen model computes in the run's precision inside."""

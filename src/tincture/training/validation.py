@@ -110,9 +110,10 @@ class Grid:
         weights = [example.weights for example in chosen if example.weights is not None]
         time_ids = [example.time_ids for example in chosen if example.time_ids is not None]
         with trainer.autocast():
-            conditions = trainer.conditioning([example.prompt for example in chosen])
+            prompts = [example.prompt for example in chosen]
             errors = PLAIN.errors(
-                lambda noisy, at: model.predict_noise(noisy, at, conditions, torch.cat(time_ids) if time_ids else None),
+                # As far as in the last step, so that measurements can be compared.
+                trainer.predictor(prompts, torch.cat(time_ids) if time_ids else None, trainer.steps - 1),
                 model.noise_process,
                 latents,
                 noise.to(model.device, non_blocking=True),

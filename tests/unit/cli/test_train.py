@@ -135,6 +135,7 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "preview_guidance_scale": (["3"], 3.0),
     "preview_seed": (["8"], 8),
     "companions": (["hypernetwork:ink pot:0:2, 1e-4"], ("hypernetwork:ink pot:0:2, 1e-4",)),
+    "fixed_adapters": (["hypernetwork:gold:0.7"], ("hypernetwork:gold:0.7",)),
     "preview_width": (["512"], 512),
     "preview_height": (["768"], 768),
     "preview_with_embedding": ([], True),
@@ -146,7 +147,8 @@ def flag_name(name: str) -> str:
 
 
 def test_every_setting_is_a_flag(recipe: FakeRecipe) -> None:
-    assert set(VALUES) == set(FIELDS) - {"kind", "name", "varsize", "validation_data", "timestep_bias"}
+    apart = {"varsize", "validation_data", "timestep_bias", "negative_prompt", "guidance_scale"}
+    assert set(VALUES) == set(FIELDS) - {"kind", "name"} - apart
     words = [word for name, (given, _) in VALUES.items() for word in (f"--{flag_name(name)}", *given)]
     assert main(["train", "embedding", "cat", *words]) == 0
     assert trained(recipe) == TrainSettings(
@@ -185,6 +187,16 @@ def test_a_bias_is_a_flag_of_other_distributions(recipe: FakeRecipe, capsys: pyt
     assert "timestep_bias" in capsys.readouterr().err.replace("-", "_")
     assert main([*words, "--timestep-distribution", "late"]) == 0
     assert trained(recipe).timestep_bias == 0.5
+
+
+def test_a_guidance_scale_is_a_flag_beside_a_negative_prompt(
+    recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "embedding", "cat", "--data", "d", "--guidance-scale", "2 -> 4:1000"]
+    assert main(words) == 2
+    assert "negative_prompt is empty" in capsys.readouterr().err.replace("-", "_")
+    assert main([*words, "--negative-prompt", "blurry, [name]"]) == 0
+    assert (trained(recipe).guidance_scale, trained(recipe).negative_prompt) == ("2 -> 4:1000", "blurry, [name]")
 
 
 def test_data_may_be_several_folders(recipe: FakeRecipe, run_file: str) -> None:

@@ -171,8 +171,11 @@ STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
         "word_regex": 200,
         "learning_rate": 2000,
         "companions": 4000,
+        "fixed_adapters": 1000,
+        "negative_prompt": 10_000,
         "clip_grad_value": 2000,
         **dict.fromkeys(("min_snr_gamma", "prior_weight", "attention_mask_weight", "norm_limit", "norm_weight"), 2000),
+        "guidance_scale": 2000,
         "validation_pictures": 10**4,
         "validation_bands": 1000,
         "early_stopping_patience": 10**7,
@@ -206,7 +209,7 @@ STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
     Preprocess: {},
 }
 ITEMS: Mapping[type[CheckedSettings], Mapping[str, int]] = {
-    TrainSettings: {"preview_prompts": 64, "companions": 16},
+    TrainSettings: {"preview_prompts": 64, "companions": 16, "fixed_adapters": 16},
     DrawingSettings: {"strengths": 100, "checkpoints": 100},
     MergeRequest: {"sources": 20, "layer_structure": 32, "sizes": 32},
 }

@@ -16,7 +16,11 @@ from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 
 SOUND = {"kind": "embedding", "name": "cat", "data": "pictures"}
-PARTNERS = {"prior_weight": {"prior_data": "others"}, "min_snr_gamma": {"timestep_weighting": "min_snr"}}
+PARTNERS = {
+    "prior_weight": {"prior_data": "others"},
+    "min_snr_gamma": {"timestep_weighting": "min_snr"},
+    "guidance_scale": {"negative_prompt": "blurry"},
+}
 """What a setting needs beside it to count for anything."""
 SCHEDULES = [name for name, spec in specs_of(TrainSettings).items() if spec.schedule]
 

@@ -23,6 +23,7 @@ from tincture.models.sampling import pictures_decoded_at_once
 from tincture.run.data import possible_prompts, preview_prompts, prompt_draw
 from tincture.run.duration import ENCODING, PROMPTS
 from tincture.run.grids import at_once, measured, validation_prompts
+from tincture.run.losses import negative_prompts
 from tincture.run.memory.rehearsal import Rehearsal, StepMemory
 from tincture.run.prior_pictures import PriorPictures
 from tincture.run.trainer import known_prompts, make_sample_trainer, prompts_in_memory
@@ -98,6 +99,7 @@ class MemoryEstimator:
         rehearsal = self._rehearsal(settings)
         weights, step, data = rehearsal.weights(), self._step(settings), self._data(settings)
         averages = sum(tensor.nbytes for tensor in self.adapter.state_dict().values()) if settings.ema else 0
+        fixed = sum(tensor.nbytes for one in self.adapter.fixed for tensor in one.parameters())
         offload = settings.offload and self.device_type != "cpu"
         resident = self._resident(settings) if offload else frozenset(weights)
 
@@ -106,9 +108,9 @@ class MemoryEstimator:
             return sum(weights[name] for name in ({part} if alone else {part, *resident}))
 
         # The optimizer keeps nothing before the first step.
-        trained = sum(parameter.nbytes for parameter in self.adapter.parameters()) + averages
+        trained = sum(parameter.nbytes for parameter in self.adapter.parameters()) + averages + fixed
         phases = {ENCODING: there(VAE) + trained + data + self._encoding(settings)}
-        lasting = step.lasting + averages + data
+        lasting = step.lasting + averages + fixed + data
         prompts = there(TEXT_ENCODERS) + lasting + self._prompts(settings)
         if not self.adapter.trains_text:
             phases[PROMPTS] = prompts
@@ -247,4 +249,5 @@ class MemoryEstimator:
         further = validation_prompts(settings, self.adapter.word, self.validation, self.lines) + self._prior_prompts()
         most = prompts_in_memory(self.model)
         each = max(self.model.bytes_of_prompt(prompt) for prompt in self._longest_prompts(1))
+        further += negative_prompts(settings, self.adapter.word)
         return min(most, most if prompts is None else len({*prompts, *further}) + 1) * each

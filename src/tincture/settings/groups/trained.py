@@ -11,6 +11,7 @@ from tincture.errors import UsageError
 from tincture.kinds.registry import any_of, faults_of, find_kind, kind_names
 from tincture.settings.companions import WITH, Companion, adapter_stem, companion_texts, sound_companions
 from tincture.settings.fields import CheckedSettings, same_as, setting
+from tincture.settings.fixed_adapters import FIXED, FixedAdapter, fixed_faults, fixed_texts
 from tincture.settings.model_overrides import ModelChoice
 from tincture.settings.schedule import schedule_fault
 from tincture.workspace import MAX_NAME_LENGTH, clean_name
@@ -55,18 +56,35 @@ class TrainedSettings(CheckedSettings):
         meaning=companion_texts,
     )
 
+    fixed_adapters: tuple[str, ...] = setting(
+        (),
+        GROUP,
+        "What acts beside it all the while and is not trained, as KIND:NAME or KIND:NAME:STRENGTH; repeat for several.",
+        largest=1000,
+        most_items=16,
+        alias=FIXED,
+        meaning=fixed_texts,
+    )
+
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
         if "kind" not in values:
             return []
         others = sound_companions(values)
         faults = [*_unreadable(values), *_faults_together(values, others, faulty)]
+        own = [(values["kind"], values.get("name", "")), *((other.kind, other.name) for other in others)]
+        faults += fixed_faults(values, own)
         return faults + faults_of([find_kind(values["kind"]), *(other.adapter_kind for other in others)], values)
 
     @property
     def others(self) -> tuple[Companion, ...]:
         """What is trained together with the adapter."""
         return tuple(Companion.parse(text) for text in self.companions)
+
+    @property
+    def fixed(self) -> tuple[FixedAdapter, ...]:
+        """What acts and is not trained."""
+        return tuple(FixedAdapter.parse(text) for text in self.fixed_adapters)
 
     @property
     def adapters(self) -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ _LABELS = {
     "recursive": "Inner folders too",
     "varsize": "Do not resize images",
     **dict.fromkeys(("companions", "with"), "Trained together with"),
+    **dict.fromkeys(("fixed_adapters", "fixed"), "Acts beside it, not trained"),
 }
 _NAMED = re.compile(r"--([a-z][a-z-]*[a-z])|`([a-z][a-z_]*[a-z])`")
 _YES_NO = {"yes": True, "no": False}

@@ -47,9 +47,9 @@ def named_in(prompt: str, names: Mapping[str, Sequence[str]]) -> list[Named]:
     return [Named(kind, name, strength) for (kind, name), (_, strength) in ordered]
 
 
-def insert(prompt: str, kind: str, name: str) -> str:
-    """The prompt with the adapter at its end, at full strength."""
-    return f"{prompt.rstrip()} {find_kind(kind).in_prompt(name)}".lstrip()
+def insert(prompt: str, kind: str, name: str, strength: float | None = None) -> str:
+    """The prompt with the adapter at its end, by default at full strength."""
+    return f"{prompt.rstrip()} {find_kind(kind).in_prompt(name, strength)}".lstrip()
 
 
 def with_strength(prompt: str, adapter: Named, strength: float, others: Iterable[Named] = ()) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,10 @@ from tincture.server.page.try_it import prompt_edit, request, view
 from tincture.server.page.try_it.prompt_edit import Named
 from tincture.server.page.try_it.request import COMPARED, GRID, MODES, PICTURES, DrawingInputs
 from tincture.server.requests.sizes import LONGEST_TEXT
-from tincture.settings.companions import Companion
+from tincture.settings.companions import sound_companions
 from tincture.settings.drawing import REQUEST_FIELDS
+from tincture.settings.fixed_adapters import sound_fixed
+from tincture.settings.groups.negative import NAME
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
@@ -220,14 +222,16 @@ def _come_from_run(service: Service, tab: _Tab, ways: Ways) -> None:
             return {}
         adapters, settings = service.adapters(), job.settings
         prompts = service.queue.folder(job.id).trace().prompts or settings.get("preview_prompts") or ("",)
-        prompt, others = str(prompts[0]), map(Companion.parse, settings.get("companions") or ())
-        for kind, name in [(str(settings.get("kind")), job.name), *((other.kind, other.name) for other in others)]:
-            prompt = _naming(prompt, kind, name, adapters)
+        negative = _negative_prompt(settings, job.name)
+        apart = {(adapter.kind, adapter.name) for adapter in _named(negative, adapters)}
+        prompt = str(prompts[0])
+        for kind, name, strength in _acting(settings, job.name):
+            if (kind, name) not in apart:
+                prompt = _naming(prompt, kind, name, adapters, strength)
         models = {name: model["name"] for model in service.models() for name in (model["path"], model["name"])}
         drawing: dict[Any, Any] = {
             component: settings.get(name, gr.skip())
             for name, component in {
-                "preview_negative_prompt": tab.negative_prompt,
                 "preview_sampler": tab.sampler,
                 "preview_steps": tab.steps,
                 "preview_guidance_scale": tab.guidance_scale,
@@ -237,16 +241,33 @@ def _come_from_run(service: Service, tab: _Tab, ways: Ways) -> None:
         }
         shown = dict(zip(tab.shown, _shown(prompt, adapters), strict=True))
         model = models.get(settings.get("model"), gr.skip())
+        drawing[tab.negative_prompt] = negative
         return {tab.adapters: adapters, tab.prompt: prompt, tab.model: model, **drawing, **shown}
 
     drawn_by = [tab.negative_prompt, tab.sampler, tab.steps, tab.guidance_scale, tab.width, tab.height]
     ways["try"].click(fill, None, [tab.adapters, tab.prompt, tab.model, *drawn_by, *tab.shown], **SILENT, **COMMAND)
 
 
-def _naming(prompt: str, kind: str, name: str, adapters: Sequence[dict[str, Any]]) -> str:
+def _acting(settings: Mapping[str, Any], own: str) -> list[tuple[str, str, float | None]]:
+    """Kind, name and strength of all that acts in a run: its own adapter, what is trained with it, what is fixed."""
+    together = [(other.kind, other.name, None) for other in sound_companions(settings)]
+    fixed = [(one.kind, one.name, one.multiplier) for one in sound_fixed(settings)]
+    return [(str(settings.get("kind")), own, None), *together, *fixed]
+
+
+def _negative_prompt(settings: Mapping[str, Any], own: str) -> str:
+    """What the previews of a run are drawn against."""
+    words = [name for kind, name, _ in _acting(settings, own) if kind in kind_names() and find_kind(kind).has_word]
+    apart = str(settings.get("negative_prompt") or "").replace(NAME, next(iter(words), own))
+    return str(settings.get("preview_negative_prompt") or apart)
+
+
+def _naming(
+    prompt: str, kind: str, name: str, adapters: Sequence[dict[str, Any]], strength: float | None = None
+) -> str:
     """The prompt with the adapter in it; one of a kind that no prompt names stays out."""
     named = [adapter.name for adapter in _named(prompt, adapters)]
-    return prompt if name in named or kind not in kind_names() else prompt_edit.insert(prompt, kind, name)
+    return prompt if name in named or kind not in kind_names() else prompt_edit.insert(prompt, kind, name, strength)
 
 
 # --- adapters in the prompt -------------------------------------------------------------------------------------------
