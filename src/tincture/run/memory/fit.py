@@ -153,10 +153,12 @@ def shortage_text(
 
 
 def _too_large(settings: TrainSettings, estimator: MemoryEstimator, available: int, device: torch.device) -> str:
-    given = "is free" if settings.vram == "auto" else f"is to be used of {settings.vram} (--vram)"
+    is_guess = settings.vram == "auto"
+    given = "is free" if is_guess else f"is to be used of {settings.vram} (--vram)"
     return (
         f"The run does not fit into the memory of the device {device}, of which {_gib(available)} {given}. "
         f"{_advice(settings, _smaller(settings, estimator), estimator, _SMALLER_PICTURES)}"
+        f"{' With --vram off it is tried all the same.' if is_guess else ''}"
     )
 
 
