@@ -95,15 +95,3 @@ class TrainingLoss:
 
 PLAIN = TrainingLoss()
 """The mean squared error, with nothing chosen: what models are made with, and what validation measures."""
-
-
-def denoising_loss(
-    predict: Predict,
-    process: NoiseProcess,
-    latents: Tensor,
-    noise: Tensor,
-    timesteps: Tensor,
-    weights: Tensor | None = None,
-) -> Tensor:
-    """Mean squared error of the prediction against the target, a float32 scalar; see ``TrainingLoss.errors``."""
-    return PLAIN.errors(predict, process, latents, noise, timesteps, weights).mean()

@@ -22,7 +22,7 @@ from tincture.errors import ModelError, UsageError
 from tincture.models.sampling import generate
 from tincture.run import components
 from tincture.settings.drawing import Drawing
-from tincture.training.loss import denoising_loss
+from tincture.training.loss import PLAIN
 from tincture.workspace import Workspace
 
 KINDS = ("embedding", "hypernetwork")
@@ -113,9 +113,13 @@ def loss_of(model: ToyModel, bench: Bench, adapter: Any) -> float:
     timesteps = process.draw_timesteps(9, 0, range(100))
     with torch.no_grad(), adapter.attach(model):
         conditions = model.encode_prompts([f"a painting, art by {adapter.name}"]).expand(100)
-        return denoising_loss(
-            lambda noisy, at: model.predict_noise(noisy, at, conditions), process, latents, noise, timesteps
-        ).item()
+        return (
+            PLAIN.errors(
+                lambda noisy, at: model.predict_noise(noisy, at, conditions), process, latents, noise, timesteps
+            )
+            .mean()
+            .item()
+        )
 
 
 def test_times_are_real_numbers_of_the_process_own(model: ToyModel) -> None:

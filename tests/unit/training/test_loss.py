@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.support import tiny_model
-from tincture.training.loss import TrainingLoss, denoising_loss
+from tincture.training.loss import PLAIN, TrainingLoss
 
 
 def drawn(count: int) -> list[Tensor]:
@@ -24,7 +24,7 @@ def test_noise_is_added_by_the_schedule_and_the_error_squared() -> None:
         seen.append(noisy)
         return prediction
 
-    loss = denoising_loss(predict, model.noise_process, latents, noise, timesteps)
+    loss = PLAIN.errors(predict, model.noise_process, latents, noise, timesteps).mean()
     kept = scheduler.alphas_cumprod[timesteps].view(2, 1, 1, 1)
     torch.testing.assert_close(seen[0], kept.sqrt() * latents + (1 - kept).sqrt() * noise)
     torch.testing.assert_close(loss, ((prediction - noise) ** 2).mean())
@@ -37,7 +37,7 @@ def test_v_prediction_aims_at_v() -> None:
     timesteps = torch.tensor([10, 900])
     kept = scheduler.alphas_cumprod[timesteps].view(2, 1, 1, 1)
     v = kept.sqrt() * noise - (1 - kept).sqrt() * latents
-    loss = denoising_loss(lambda noisy, at: v, model.noise_process, latents, noise, timesteps)
+    loss = PLAIN.errors(lambda noisy, at: v, model.noise_process, latents, noise, timesteps).mean()
     assert loss.item() == pytest.approx(0, abs=1e-12)
 
 
@@ -45,7 +45,7 @@ def test_weights_count_per_cell() -> None:
     process = tiny_model().noise_process
     latents, noise, prediction = drawn(3)
     weights = torch.rand(2, 1, 3, 3, generator=torch.Generator().manual_seed(2))
-    loss = denoising_loss(lambda *_: prediction, process, latents, noise, torch.tensor([1, 2]), weights)
+    loss = PLAIN.errors(lambda *_: prediction, process, latents, noise, torch.tensor([1, 2]), weights).mean()
     torch.testing.assert_close(loss, ((prediction - noise) ** 2 * weights).mean())
 
 
@@ -57,7 +57,7 @@ def test_a_process_may_weigh_timesteps_beside_the_weights_of_cells(monkeypatch: 
     timesteps = torch.tensor([100, 300])
     errors = (prediction - noise) ** 2 * torch.tensor([1.0, 3.0])[:, None, None, None]
     for weights, expected in ((None, errors.mean()), (cells, (errors * cells).mean())):
-        loss = denoising_loss(lambda *_: prediction, process, latents, noise, timesteps, weights)
+        loss = PLAIN.errors(lambda *_: prediction, process, latents, noise, timesteps, weights).mean()
         torch.testing.assert_close(loss, expected)
 
 
@@ -66,7 +66,7 @@ def test_the_error_is_taken_in_float32() -> None:
     process = tiny_model().noise_process
     latents, noise = drawn(2)
     far = torch.full_like(noise, 300.0).half()
-    loss = denoising_loss(lambda *_: far, process, latents, noise, torch.tensor([1, 2]))
+    loss = PLAIN.errors(lambda *_: far, process, latents, noise, torch.tensor([1, 2])).mean()
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, ((300 - noise) ** 2).mean())
 

@@ -103,7 +103,9 @@ def test_what_never_fits_is_refused_with_what_it_takes() -> None:
         "The run takes about 9.0 GiB (training), and 4.0 GiB with `batch_size` 1 `gradient_accumulation_steps` 4 or "
         "less with a smaller `width` and `height`."
     )
-    with pytest.raises(OutOfMemoryError, match=r"3\.0 GiB is free\..*\(training\), and less with a smaller `width`.*With `vram` off"):
+    with pytest.raises(
+        OutOfMemoryError, match=r"3\.0 GiB is free\..*\(training\), and less with a smaller `width`.*With `vram` off"
+    ):
         fit(settings(vram="auto", batch_size=1), told(), 3 * GIB, CUDA)
 
 
