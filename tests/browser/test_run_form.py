@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Served, choose, sub_tab
+from tests.browser.conftest import Served, choose, sub_tab, tab
 from tests.served import training
 from tincture.settings.train import TrainSettings
 
@@ -218,3 +218,22 @@ def test_an_older_plan_never_stands_over_a_newer(page: Any, served: Served, monk
     counts = counts[counts.index("12") :]
     assert counts == sorted(counts, key=lambda count: (len(count), count))
     assert page.locator("#tr-steps input").input_value() == "135"
+
+
+def test_errors_name_labels_on_other_tabs_too(page: Any) -> None:
+    sub_tab(page, "Preprocess images")
+    page.locator("#pp-source input").fill("datasets/moons")
+    page.locator("#pp-destination").locator(TYPED).fill("datasets/crops")
+    page.locator("#pp-width input").fill("0")
+    page.locator("#pp-start").click()
+    says(page, "pp-message", "“Width” is 0")
+    tab(page, "Try it")
+    page.locator("#try-prompt textarea").fill("a moon")
+    page.locator("#try-width input").fill("63")
+    page.locator("#try-draw").click()
+    says(page, "try-progress", "“Width” is 63")
+    tab(page, "Files")
+    page.get_by_role("button", name="Merge").first.click()
+    page.locator("#merge-out").locator(TYPED).fill("both")
+    page.locator("#merge-do").click()
+    says(page, "merge-written", "“Adapters and weights” has no file")

@@ -109,7 +109,7 @@ class MergeRequest(CheckedRequest):
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
         """What is wrong with the files and their weights."""
-        if not values.get("out", "x").strip():
+        if "out" not in faulty and not values.get("out", "x").strip():
             return ["out is empty; give a file or the name of the new adapter"]
         if "sources" in faulty or "sources" not in values:
             return []

@@ -10,6 +10,7 @@ from tincture.errors import TinctureError
 from tincture.server.library.storage import served_folders
 from tincture.server.page.files import view
 from tincture.server.page.parts.components import panel
+from tincture.server.page.parts.fields import labels_of
 from tincture.server.page.parts.markup import served_url
 from tincture.server.page.parts.messages import failed
 from tincture.server.page.parts.requests import COMMAND
@@ -57,7 +58,7 @@ def connect(service: Service, inputs: Inputs) -> None:
         try:
             written = service.model_work.merge(**asked(dict(zip(inputs.fields, values, strict=True))))
         except TinctureError as error:
-            return failed(error)
+            return failed(error, labels_of(inputs.fields))
         return view.merged(written, served_url(written["path"], served))
 
     inputs.make.click(merge, list(inputs.fields.values()), inputs.written, **COMMAND)

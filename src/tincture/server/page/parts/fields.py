@@ -23,6 +23,7 @@ _LABELS = {
     "yunet_model": "YuNet model",
     "recursive": "Inner folders too",
     "varsize": "Do not resize images",
+    "license": "Licence",
     **dict.fromkeys(("companions", "with"), "Trained together with"),
     **dict.fromkeys(("fixed_adapters", "fixed"), "Acts beside it, not trained"),
 }
@@ -48,29 +49,41 @@ def without_flags(text: str) -> str:
 
 
 _QUOTED = re.compile(r"""('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"|“[^”\n]*”)""")
+# where sentences of settings begin with the name of one
+_FIRST_WORD = re.compile(r"(?:\A|(?<=not allowed: )|(?<=\n  ))([a-z][a-z0-9_]*)(?= (?:is|has|are) )")
+# where such a name of one word may stand: not in "the base model has"
+_CLAUSE = r"(?:\A|(?<=[:;,] )|(?<=\n  )|(?<= but )|(?<= and )|(?<= that )|(?<= though ))"
 
 
 def in_labels(text: str, labels: Mapping[str, str]) -> str:
     """A sentence about settings with what their inputs are called, such as “Max steps” for `steps`.
 
     A name of one word that may be a word of the language too counts where something is said of it: "steps is 0".
-    What stands in quotation marks was typed by somebody and stays.
+    What stands in quotation marks was typed by somebody and stays. What has no label among ``labels`` is called as
+    ``label_of`` does.
     """
-    text = _NAMED.sub(lambda found: f"“{_labelled((found[1] or found[2]).replace('-', '_'), labels)}”", text)
+    pieces = _QUOTED.split(text)
+    pieces[::2] = [_in_labels(piece, labels) for piece in pieces[::2]]
+    return "".join(pieces)
+
+
+def _in_labels(text: str, labels: Mapping[str, str]) -> str:
+    def label(found: re.Match[str]) -> str:
+        name = next(group for group in found.groups() if group).replace("-", "_")
+        return f"“{labels.get(name) or label_of(name)}”"
+
+    text = _FIRST_WORD.sub(label, _NAMED.sub(label, text))
     if not labels:
         return text
     names = "|".join(sorted(map(re.escape, labels), key=len, reverse=True))
     rare = "|".join(sorted((re.escape(name) for name in labels if "_" in name), key=len, reverse=True)) or "(?!)"
-    named = re.compile(
-        rf"\b(?:({rare})|(?<!the )(?<!The )(?<!a )(?<!A )(?<!an )({names})(?=(?: is| has| are|:| and \w+ are)\b|: ))\b"
-    )
-    pieces = _QUOTED.split(text)
-    pieces[::2] = [named.sub(lambda found: f"“{labels[found[1] or found[2]]}”", piece) for piece in pieces[::2]]
-    return "".join(pieces)
+    named = re.compile(rf"(?<![“\w])(?:({rare})|{_CLAUSE}({names})(?=(?: is| has| are|:| and \w+ are)\b|: ))\b")
+    return named.sub(label, text)
 
 
-def _labelled(name: str, labels: Mapping[str, str]) -> str:
-    return labels.get(name) or label_of(name)
+def labels_of(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """By the names of settings, what their inputs are called."""
+    return {name: str(getattr(component, "label", None) or label_of(name)) for name, component in inputs.items()}
 
 
 def range_of(spec: FieldSpec) -> dict[str, float]:
@@ -113,8 +126,10 @@ class Form:
 
     @property
     def labels(self) -> dict[str, str]:
-        """By setting, what its input is called."""
-        return {name: str(getattr(component, "label", name)) for name, component in self.inputs.items()}
+        """By setting, what its input is called; by whichever of the setting's names."""
+        labels = labels_of(self.inputs)
+        aliases = {self._specs[name].alias: label for name, label in labels.items() if self._specs[name].alias}
+        return {**aliases, **labels}
 
     def is_changed(self, name: str, raw: Any) -> bool:
         """Whether an input has another value than the form began with."""

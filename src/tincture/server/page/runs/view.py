@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from tincture.run.duration import in_words
-from tincture.server.page.parts.fields import without_flags
+from tincture.server.page.parts.fields import in_labels
 from tincture.server.page.parts.markup import escape, facts, fault, muted, plain, warning, when
 from tincture.server.page.parts.plot import Line, Values, chart
 from tincture.server.page.runs.smoothing import smooth, spread, thin, window
+from tincture.server.page.train.labels import TRAIN_LABELS
 from tincture.server.queue.history import Trace, Validation
 from tincture.server.queue.jobs import FINISHED, Job, JobState
 
@@ -134,7 +135,7 @@ def head(job: Job, trace: Trace) -> str:
         f'<span class="chip">{escape(state_words(job))}</span></div>'
         f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}" '
         f'aria-label="Progress"><i style="width:{percent}%"></i></div><dl class="numbers">{numbers}</dl>'
-        f"{fault(without_flags(job.error)) if job.error else ''}"
+        f"{fault(in_labels(job.error, TRAIN_LABELS)) if job.error else ''}"
         f"{warning(job.ending) if job.ending else ''}</section>"
     )
 

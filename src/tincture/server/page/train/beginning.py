@@ -87,16 +87,16 @@ class Beginning:
         model: Component,
         read: set[Component],
         typed: Callable[[Given], dict[str, Any]],
-        failed: Callable[[TinctureError, str], str],
+        labels: Callable[[str], Mapping[str, str]],
     ) -> None:
         """Fills ``inputs`` and ``model``, and saves what stands in them.
 
         Args:
             read: all that ``typed`` reads.
             typed: the settings that stand in the form, of which some may be missing.
-            failed: an error as HTML, by the kind that is trained.
+            labels: what the inputs are called, by the kind that is trained.
         """
-        self._inputs, self._model_input, self._typed, self._failed = inputs, model, typed, failed
+        self._inputs, self._model_input, self._typed, self._labels = inputs, model, typed, labels
         filled = [*inputs.components, model, self.preset, self.run, self.message]
         for event in (
             self.preset.input(self._take_preset, {self.preset, inputs.kind, model}, filled, **SILENT, **COMMAND),
@@ -157,7 +157,7 @@ class Beginning:
                 else inputs.of_preset(preset, kind, given[self._model_input])
             )
         except TinctureError as error:
-            return {self.message: self._failed(error, given[inputs.kind])}
+            return {self.message: failed(error, self._labels(given[inputs.kind]))}
         return {**shown, self.run: None, self.message: done(f"{preset.title}: {PLACED}")}
 
     def _follow(self, given: Given) -> dict[Any, Any]:
@@ -172,7 +172,7 @@ class Beginning:
         try:
             values = checked_part(read_toml(path, path.name), path.name, kind)
         except TinctureError as error:
-            return {self.message: self._failed(error, kind)}
+            return {self.message: failed(error, self._labels(kind))}
         filled, sentence = self._filled(values, values.get("kind") or kind, f"{path.name}: {PLACED}")
         return {**filled, self.preset: None, self.run: None, self.message: done(sentence)}
 
@@ -204,7 +204,7 @@ class Beginning:
             again = name.strip() == given[self.preset]  # who began with it saves over it
             name = self.service.presets.save(name, self._typed(given), overwrite=again)
         except TinctureError as error:
-            return {self.message: self._failed(error, given[self._inputs.kind])}
+            return {self.message: failed(error, self._labels(given[self._inputs.kind]))}
         listed = gr.Dropdown(choices=choices.presets(self.service), value=name)
         sentence = f"Saved as {name}; it stands under “Start from”, and tincture train --preset knows it."
         return {self.preset: listed, self.name: "", self.message: done(sentence)}
@@ -214,7 +214,7 @@ class Beginning:
             settings = self._typed(given)
             text = self.service.presets.run_file(settings)
         except TinctureError as error:
-            return "", self._failed(error, given[self._inputs.kind])
+            return "", failed(error, self._labels(given[self._inputs.kind]))
         name = f"{settings['name'] or settings['kind']}{SUFFIX}"
         how = f"tincture train {name}" if settings["name"] and settings["data"] else ""
         how = how or f"tincture train {settings['kind']} NAME --data FOLDER --config {name}"

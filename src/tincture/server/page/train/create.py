@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -32,6 +33,19 @@ ACTIVATIONS = (
     *("rrelu", "selu", "silu", "softmax", "softmax2d", "softmin", "softplus", "softshrink", "softsign", "tanhshrink"),
 )
 WIDTHS = ("320", "640", "768", "1024", "1280", "2048")
+LABELS: Mapping[str, str] = MappingProxyType(
+    {
+        "init_text": "Initialization text",
+        "num_vectors": "Number of vectors per token",
+        "sizes": "Modules",
+        "layer_structure": "Enter hypernetwork layer structure",
+        "activation_func": "Select activation function of hypernetwork",
+        "weight_init": "Select Layer weights initialization",
+        "add_layer_norm": "Add layer normalization",
+        "dropout_structure": "Enter hypernetwork Dropout structure",
+    }
+)
+"""By option of an adapter, what the inputs of the webui's forms are called, as far as it fits into a sentence."""
 Made = tuple[str, str]
 """A message, and the name of what was made; empty when nothing was."""
 
@@ -235,6 +249,6 @@ def _made(service: Service, kind: str, make: Callable[[], Path]) -> Made:
     try:
         path = make()
     except TinctureError as error:
-        return failed(error), ""
+        return failed(error, LABELS), ""
     sentence = f"Made the {kind} {path.stem}, {service.places.shown(path)}. It is chosen in the Train tab."
     return done(sentence, opening("Train it", "train/train")), path.stem

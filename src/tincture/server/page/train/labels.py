@@ -7,6 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from tincture.models.samplers import SAMPLERS
+from tincture.server.page.parts.fields import label_of
+from tincture.settings.train import FIELDS
 
 CLIPPING = (("disabled", "none"), ("value", "value"), ("norm", "norm"))
 OPTIMIZERS = ("AdamW", "Adam", "Adamax", "NAdam", "RAdam", "Adafactor", "RMSprop", "SGD", "Adagrad")
@@ -52,4 +54,9 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "optimizer": {"choices": OPTIMIZERS, "allow_custom_value": True},
         "preview_sampler": {"choices": list(SAMPLERS)},
     }
+)
+
+# What a training's settings are called wherever there is no form.
+TRAIN_LABELS: Mapping[str, str] = MappingProxyType(
+    {name: OPTIONS.get(name, {}).get("label") or label_of(name) for name in FIELDS}
 )

@@ -16,6 +16,7 @@ from tincture.errors import TinctureError
 from tincture.server.errors import StoppedError
 from tincture.server.page.parts.components import panel, script
 from tincture.server.page.parts.markup import muted
+from tincture.server.page.parts.messages import failed
 from tincture.server.page.parts.requests import STEP, TYPED
 from tincture.server.page.train.plan_view import plan_html, summary_html
 
@@ -41,7 +42,7 @@ def watch(
     inputs: set[Component],
     shown: tuple[gr.HTML, gr.HTML],
     values: Values,
-    failed: Callable[[TinctureError, str], str],
+    labels: Callable[[str], Mapping[str, str]],
 ) -> None:
     """Keeps the plan true to the form.
 
@@ -50,7 +51,7 @@ def watch(
         inputs: all that ``values`` reads.
         shown: the plan, and its summary beside the button.
         values: the settings that stand in the form.
-        failed: an error as HTML, by the kind that is trained.
+        labels: what the inputs are called, by the kind that is trained.
     """
 
     def note(given: dict[Component, Any], request: gr.Request) -> dict[Any, Any]:
@@ -61,17 +62,18 @@ def watch(
         if missing := form.missing(given):
             yield muted(missing), ""
             return
+        names = labels(given[form.kind])
         try:
             settings, page = values(given), str(request.session_hash)
             found = service.model_work.plan_while_typed(page, settings, "known")
-            yield plan_html(found), summary_html(found)
+            yield plan_html(found, names), summary_html(found)
             if found["steps"] and found["duration"]["measured"] == "no":
                 found = service.model_work.plan_while_typed(page, settings, "measure")
-                yield plan_html(found), summary_html(found)
+                yield plan_html(found, names), summary_html(found)
         except StoppedError:
             yield gr.skip(), gr.skip()  # the form was changed meanwhile
         except TinctureError as error:
-            yield failed(error, given[form.kind]), ""
+            yield failed(error, names), ""
 
     changed.click(note, inputs, list(form.groups.values()), **STEP)
     changed.click(plan, inputs, list(shown), concurrency_limit=4, **TYPED)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tincture.run.duration import about
-from tincture.server.page.parts.fields import label_of
+from tincture.server.page.parts.fields import in_labels, label_of
 from tincture.server.page.parts.markup import escape, facts, muted, warning
 
 _MANY = 8
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
-def plan_html(plan: Mapping[str, Any]) -> str:
-    """The answer of ``Service.plan`` as tables; all texts in it are escaped."""
+def plan_html(plan: Mapping[str, Any], labels: Mapping[str, str] = NONE) -> str:
+    """The answer of ``Service.plan`` as tables; all texts in it are escaped.
+
+    Args:
+        labels: by setting, what its input is called.
+    """
     parts = [
         f"<h3>{escape(_title(plan))}</h3>",
-        _remarks(plan),
+        _remarks(plan, labels),
         _memory(plan),
         facts(_rows(plan)),
         _buckets(plan["buckets"]),
@@ -74,8 +80,8 @@ def _validation(validation: Mapping[str, Any] | None) -> Iterable[tuple[str, str
         yield "Best by validation", Path(validation["best_path"]).name
 
 
-def _remarks(plan: Mapping[str, Any]) -> str:
-    items = "".join(f"<li>{escape(remark)}</li>" for remark in plan["remarks"])
+def _remarks(plan: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    items = "".join(f"<li>{escape(in_labels(remark, labels))}</li>" for remark in plan["remarks"])
     return f'<ul class="remarks">{items}</ul>' if items else ""
 
 

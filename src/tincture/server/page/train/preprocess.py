@@ -55,7 +55,7 @@ def build(service: Service) -> Component:
             job = service.queue.submit("preprocess", values, source="page")
             return submitted(service, job), job.id
         except TinctureError as error:
-            return failed(error), ""
+            return failed(error, form.labels), ""
 
     started = button.click(start, {*form.components, *ticks.values(), overwrite}, [message, waiting], **COMMAND)
     follow_by_itself(started, "run", waiting)

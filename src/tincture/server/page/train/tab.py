@@ -15,6 +15,7 @@ from tincture.errors import TinctureError, UsageError
 from tincture.kinds.registry import kind_names, kinds
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
+from tincture.server.page.parts.fields import labels_of
 from tincture.server.page.parts.markup import escape
 from tincture.server.page.parts.messages import done, failed, interrupted, submitted
 from tincture.server.page.parts.requests import COMMAND, PRIVATE, SILENT, STEP, hidden
@@ -135,8 +136,8 @@ class TrainTab:
             try:
                 plan = self.service.model_work.plan("train", settings(given))
             except TinctureError as error:
-                return self._failed(error, given[self.inputs.kind])
-            return plan_html(plan)
+                return failed(error, self._labels(given[self.inputs.kind]))
+            return plan_html(plan, self._labels(given[self.inputs.kind]))
 
         def start(given: dict[Component, Any], kind: str) -> tuple[str, str]:
             try:
@@ -144,15 +145,15 @@ class TrainTab:
                 job = self.service.queue.submit("train", settings(given, kind), source="page", **place)
                 return submitted(self.service, job), job.id
             except TinctureError as error:
-                return self._failed(error, kind), ""
+                return failed(error, self._labels(kind)), ""
 
         # Its messages stay apart: it takes seconds, in which a training may be begun.
         self.plan.click(show_plan, inputs, self.planned, **COMMAND)
         self.stop.click(lambda: interrupted(self.service), None, self.message, **COMMAND)
         shown = self.planned, self.summary
-        watch(self.service, self.changed, self.inputs, inputs, shown, settings, self._failed)
+        watch(self.service, self.changed, self.inputs, inputs, shown, settings, self._labels)
         self._show_kind()
-        self.beginning.connect(self.inputs, self.model, inputs, typed, self._failed)
+        self.beginning.connect(self.inputs, self.model, inputs, typed, self._labels)
         for kind, button in self.starts.items():
             button.click(None, None, self.message, js=AT_ONCE, **PRIVATE)
             started = button.click(
@@ -160,11 +161,10 @@ class TrainTab:
             )
             follow_by_itself(started, "run", self.submitted)
 
-    def _failed(self, error: TinctureError, kind: str) -> str:
-        """What went wrong, with what the inputs are called that are seen where this kind is trained."""
-        own = {"name": self.inputs.names[kind], "learning_rate": self.inputs.rates[kind], "model": self.model}
-        labels = {name: str(getattr(component, "label", name)) for name, component in own.items()}
-        return failed(error, {**labels, "kind": "What is trained", **self.inputs.form.labels})
+    def _labels(self, kind: str) -> dict[str, str]:
+        """By setting, what the inputs are called that are seen where this kind is trained."""
+        own = {"kind": self.inputs.kind, "name": self.inputs.names[kind], "learning_rate": self.inputs.rates[kind]}
+        return {**labels_of({**own, "model": self.model, **self.inputs.turn}), **self.inputs.form.labels}
 
     def _show_kind(self) -> None:
         """Only what concerns the kind that is chosen is seen, at once, in the browser."""

@@ -16,7 +16,7 @@ from tincture.kinds.registry import find_kind, kind_names
 from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import SEND_CLICKS, number, panel
-from tincture.server.page.parts.fields import Form, range_of
+from tincture.server.page.parts.fields import Form, labels_of, range_of
 from tincture.server.page.parts.markup import escape, muted
 from tincture.server.page.parts.messages import failed
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED, hidden
@@ -190,6 +190,14 @@ class _Tab:
     def _answer(self) -> None:
         self.progress = panel(elem_id="try-progress")
         self.answer = panel(muted(NOTHING_YET), script=SEND_CLICKS, elem_id="try-pictures")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """By field of ``DrawingRequest``, what its input is called."""
+        names = ("negative_prompt", "model", "sampler", "steps", "guidance_scale", "width", "height", "seed", "count")
+        inputs = {name: getattr(self, name) for name in names}
+        inputs |= {"prompts": self.prompt, "seeds": self.seed, "strengths": self.strengths, "checkpoints": self.copies}
+        return {**self.further.labels, **labels_of(inputs)}
 
     @property
     def shown(self) -> list[Any]:
@@ -397,7 +405,7 @@ def _draw(service: Service, tab: _Tab) -> None:
                     time.sleep(PROGRESS_EVERY_S)
                 yield "", view.pictures(asked.mode, drawn.result())
             except TinctureError as error:
-                yield failed(error), gr.skip()
+                yield failed(error, tab.labels), gr.skip()
 
     def take_seed(event: gr.EventData) -> Any:
         seed = event._data.get("seed")
