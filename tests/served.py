@@ -69,6 +69,7 @@ class QuickProcess:
                 "measured": "no",
                 "description": f"asked to {timing}",
             },
+            "optimizer": "AdamW",
             "loss": "mse",
             "on_divergence": "stops",
             "steps": settings["steps"],

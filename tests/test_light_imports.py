@@ -15,7 +15,7 @@ import pytest
 
 from tests.unit.preprocessing.pictures import texture
 
-MODELS = {"torch", "diffusers", "transformers", "onnxruntime", "gradio"}
+MODELS = {"torch", "diffusers", "transformers", "onnxruntime", "gradio", "pytorch_optimizer"}
 PICTURES = MODELS | {"numpy", "PIL", "cv2", "rich", "tincture.preprocessing.pipeline"}
 
 COMMANDS = (
@@ -34,6 +34,12 @@ try:
 except ValueError as error:
     assert 'learn_rate' in str(error)
 """
+ADAMW = """
+import torch
+from tincture.training.optimizer import create_optimizer, optimizer_names
+assert 'Prodigy' in optimizer_names()
+create_optimizer('AdamW', [torch.nn.Parameter(torch.ones(2))], 0.1)
+"""
 CUTTING = """
 import tincture
 tincture.preprocess('in', 'out', width=32, height=32, focal_crop=True, validation_share=0.3, workers=1)
@@ -51,6 +57,7 @@ STEPS: dict[str, tuple[str, set[str]]] = {
     "models of the server": ("import tincture.server.model_process.client", MODELS),
     "requests": ("import tincture.server.requests.places, tincture.server.library.datasets", MODELS),
     "the server": ("import tincture.server.serving, tincture.cli.serve", MODELS),
+    "an optimizer of torch": (ADAMW, {"pytorch_optimizer"}),
 }
 
 PROGRAM = """

@@ -145,13 +145,17 @@ class RolledBack(Event):
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step as the log has it. ``epoch`` and ``epoch_step`` count from 0."""
+    """One step as the log has it. ``epoch`` and ``epoch_step`` count from 0.
+
+    ``effective_rate`` is the rate by an optimizer that finds its own; None where it is ``learning_rate``.
+    """
 
     global_step: int
     epoch: int
     epoch_step: int
     loss: float
     learning_rate: float
+    effective_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,10 @@ class StepsDone(Event):
     @property
     def learning_rate(self) -> float:
         return self.records[-1].learning_rate
+
+    @property
+    def effective_rate(self) -> float | None:
+        return self.records[-1].effective_rate
 
     @property
     def epoch(self) -> int:

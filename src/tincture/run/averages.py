@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 from tincture.adapters.adapter import Adapter, adapter_class
 from tincture.adapters.averaged import BESIDE, WEIGHTS, Averaged
+from tincture.adapters.evaluated import Evaluated
 from tincture.adapters.joint import MEMBER
 from tincture.errors import TinctureError, UsageError
 from tincture.kinds.registry import find_kind
@@ -15,10 +17,15 @@ from tincture.settings.train import TrainSettings
 from tincture.workspace import path_beside
 
 
-def averaged(settings: TrainSettings, adapter: Adapter) -> Adapter:
-    """The adapter, with averages of its weights if the settings ask for them; of several, each with its own."""
+def averaged(settings: TrainSettings, adapter: Adapter, optimizer: Any = None) -> Adapter:
+    """The adapter, with averages of its weights if the settings ask for them; of several, each with its own.
+
+    So it is if the ``optimizer``, which trains it, averages them by itself.
+    """
     for member in adapter.members():
         member.provenance.pop(WEIGHTS, None)  # what it held before the run
+    if hasattr(optimizer, "eval"):
+        return adapter.with_members([Evaluated(member, optimizer) for member in adapter.members()])
     if not settings.ema:
         return adapter
     decay, publish = Schedule.parse(settings.ema, settings.steps), settings.ema_publish

@@ -159,7 +159,7 @@ def prepare(
         if prior is not None:
             encoded_beside = encode(settings, model, prior.dataset, emit, files, masked=False)
             beside = make_prior(settings, adapter.word, prior, encoded_beside)
-        adapter = averaged(settings, adapter)
+        adapter = averaged(settings, adapter, optimizer)
     for remark in files.remarks() if files else ():
         warnings.warn(remark, stacklevel=2)
     trainer = make_trainer(

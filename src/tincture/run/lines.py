@@ -52,7 +52,8 @@ def validation_numbers(event: Validated) -> str:
 def numbers(event: StepsDone) -> str:
     """Loss over the window with its standard error, learning rate and epoch."""
     loss = f"loss {event.loss_mean:.4f}±{event.loss_error:.4f}"
-    return f"{loss}  rate {event.learning_rate:.3g}  epoch {event.epoch}"
+    effective = "" if event.effective_rate is None else f", in effect {event.effective_rate:.3g}"
+    return f"{loss}  rate {event.learning_rate:.3g}{effective}  epoch {event.epoch}"
 
 
 class Lines:

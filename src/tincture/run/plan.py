@@ -27,6 +27,7 @@ from tincture.run.duration import Timing
 from tincture.run.grids import validation_plan
 from tincture.run.losses import loss_words
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
+from tincture.run.optimizer_file import with_optimizer
 from tincture.run.presence import find_adapters
 from tincture.run.prior_pictures import check_prior, load_prior, prior_lines, prior_plan
 from tincture.run.split import Sides, load_sides
@@ -55,11 +56,12 @@ def plan(
     Raises:
         OutOfMemoryError: the run does not fit into what ``vram`` says.
     """
-    complete = completed(settings, workspace)
-    settings, reasons = complete.settings, complete.reasons
     paths = find_adapters(settings, workspace)
     adapter = load_members(settings, workspace, paths)
-    make_optimizer(settings, adapter)  # as what follows, it refuses what train would refuse
+    given, (named, why) = settings, with_optimizer(settings, adapter, paths)
+    complete = completed(named, workspace)
+    settings, reasons = complete.settings, complete.reasons
+    optimizer = make_optimizer(settings, adapter)  # as what follows, it refuses what train would refuse
     check_places(settings, adapter, paths)
     device = resolve_device(settings.device)
     lines, own_lines = load_template(settings, workspace), prior_lines(settings, workspace)
@@ -117,6 +119,7 @@ def plan(
         "device": _device(device),
         **_validation(settings, sides, adapter, paths),
         **({"averages": averages} if (averages := _averages(settings, adapter, paths)) else {}),
+        "optimizer": "; ".join(_optimizer(settings, given, optimizer, why)),
         "loss": loss_words(settings),
         **({"token_norms": token_norms} if (token_norms := _token_norms(settings, model)) else {}),
         "on_divergence": _on_divergence(settings),
@@ -178,6 +181,18 @@ def _token_norms(settings: TrainSettings, model: DiffusionModel) -> dict[str, fl
     """By text encoder, the mean norm of the model's own tokens, where those of vectors are held to it."""
     held = settings.norm_limit or settings.norm_weight
     return {encoder: round(norm, 6) for encoder, norm in model.text.token_norms().items()} if held else {}
+
+
+def _optimizer(
+    settings: TrainSettings, given: TrainSettings, optimizer: torch.optim.Optimizer, why: str
+) -> Iterator[str]:
+    """It in words: with which arguments, and what of it was not given."""
+    arguments = f" with {settings.optimizer_args}" if settings.optimizer_args else ""
+    yield f"{type(optimizer).__name__}{arguments}{f', {why}' if why else ''}"
+    if "weight_decay" in (group := optimizer.param_groups[0]):
+        yield f"weight decay {group['weight_decay']:g}"
+    if not given.learning_rate:
+        yield f"rate {settings.learning_rate}, the usual one with it"
 
 
 def _on_divergence(settings: TrainSettings) -> str:

@@ -47,7 +47,7 @@ ENOUGH_S, MOST_TIMES = 0.5, 10
 _TOLERANCE = 0.1
 _PARTS = ("step_s", "preview_s", "validation_s", "encoding_s")
 _OF_A_STEP = (
-    *("batch_size", "gradient_accumulation_steps", "optimizer", "clip_grad_mode", "clip_skip"),
+    *("batch_size", "gradient_accumulation_steps", "optimizer", "optimizer_args", "clip_grad_mode", "clip_skip"),
     *("use_weight", "attention_mask_weight", "latent_sampling_method", "gradient_checkpointing"),
 )
 _TWICE = {"prior": "prior_data", "negative": "negative_prompt"}

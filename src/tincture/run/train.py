@@ -30,7 +30,7 @@ from tincture.run.components import (
     with_fixed,
 )
 from tincture.run.data import load_template, preview_prompts
-from tincture.run.defaults import Completed, completed
+from tincture.run.defaults import completed
 from tincture.run.duration import VALIDATING
 from tincture.run.folder import (
     RECORD,
@@ -42,7 +42,7 @@ from tincture.run.folder import (
 )
 from tincture.run.memory.fit import shortage_explained
 from tincture.run.naming import naming_all
-from tincture.run.optimizer_file import load_optimizer, save_optimizer
+from tincture.run.optimizer_file import load_optimizer, save_optimizer, with_optimizer
 from tincture.run.ownership import (
     AdapterLocks,
     is_own,
@@ -63,6 +63,7 @@ from tincture.settings.train import EARLIER_DEFAULTS, TrainSettings
 from tincture.training import checkpoint
 from tincture.training.checkpoint import Retention
 from tincture.training.metrics import CsvLog, TensorBoardLog, ValidationLog
+from tincture.training.optimizer import effective_rate
 from tincture.training.validation import Validator
 from tincture.workspace import Workspace, copy_name, path_beside
 
@@ -83,22 +84,22 @@ def train(
         TrainingError: nothing is left to do, the run diverged, or memory ran out.
         BusyError: the adapter is being trained already.
     """
-    complete = completed(settings, workspace)
     paths = find_adapters(settings, workspace)
     with contextlib.closing(AdapterLocks(paths)) as locks, computing_threads(settings.threads):
-        return _train(complete, workspace, paths, locks, callbacks, stop)
+        return _train(settings, workspace, paths, locks, callbacks, stop)
 
 
 def _train(
-    complete: Completed,
+    settings: TrainSettings,
     workspace: Workspace,
     paths: Sequence[Path],
     locks: AdapterLocks,
     callbacks: Sequence[Callback],
     stop: threading.Event | None,
 ) -> RunResult:
-    settings = complete.settings
     adapter = load_members(settings, workspace, paths)
+    complete = completed(with_optimizer(settings, adapter, paths)[0], workspace)
+    settings = complete.settings
     check_steps(settings, adapter)
     check_places(settings, adapter, paths)
     for member, path in zip(adapter.members(), paths, strict=True):
@@ -276,7 +277,10 @@ def _run(
 ) -> RunResult:
     settings, trainer, folders = run.settings, run.trainer, folder.of_each(run.settings, paths)
     seconds, saver = _Seconds(), _Saver(run, folders, paths)
-    watchers: list[Callback] = [seconds, CsvLog(folder.csv, trainer.global_step)]
+    watchers: list[Callback] = [
+        seconds,
+        CsvLog(folder.csv, trainer.global_step, finds_rate=effective_rate(trainer.optimizer) is not None),
+    ]
     if settings.tensorboard:
         watchers.append(TensorBoardLog(folder.tensorboard, trainer.global_step))
     trainer.restore_last_good = lambda: checkpoint.restore_state(trainer, checkpoint.newest_state(folder.states))

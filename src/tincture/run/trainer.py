@@ -16,6 +16,7 @@ from tincture.models.diffusion_model import DiffusionModel
 from tincture.run.data import possible_prompts
 from tincture.run.duration import PROMPTS
 from tincture.run.losses import guidance, negative_prompts, training_loss, vector_norms
+from tincture.settings.optimizers import USUAL, parse_arguments
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.conditioning import Conditioning
@@ -32,7 +33,8 @@ _PROMPT_MEMORY = 256 * 2**20
 def make_optimizer(settings: TrainSettings, adapter: Adapter) -> torch.optim.Optimizer:
     """The settings' optimizer over the adapter; UsageError when there is none such or it cannot train it."""
     rate = Schedule.parse(settings.learning_rate, settings.steps).at(adapter.step)
-    return create_optimizer(settings.optimizer, parameter_groups(settings, adapter), rate)
+    arguments = parse_arguments(settings.optimizer_args)
+    return create_optimizer(settings.optimizer or USUAL, parameter_groups(settings, adapter), rate, None, arguments)
 
 
 def parameter_groups(settings: TrainSettings, adapter: Adapter) -> list[ParameterGroup]:

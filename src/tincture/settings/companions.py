@@ -16,6 +16,7 @@ from typing import Any
 
 from tincture.errors import UsageError
 from tincture.kinds.registry import AdapterKind, any_of, find_kind, kind_names
+from tincture.settings.optimizers import usual_rate
 from tincture.settings.paths import pasted_path
 from tincture.workspace import TRAINABLE_SUFFIXES
 
@@ -78,10 +79,11 @@ class Companion:
         """The learning rate that holds, the kind's where none is given."""
         return self.learning_rate or self.adapter_kind.learning_rate
 
-    def resolved(self) -> Companion:
+    def resolved(self, optimizer: str) -> Companion:
         """A copy in which rate and weight decay are filled in, as far as the kind has them."""
+        rate = self.learning_rate or usual_rate(optimizer, self.rate)
         decay = self.adapter_kind.weight_decay if self.weight_decay is None else self.weight_decay
-        return dataclasses.replace(self, learning_rate=self.rate, weight_decay=decay)
+        return dataclasses.replace(self, learning_rate=rate, weight_decay=decay)
 
 
 def sound_companions(values: Mapping[str, Any]) -> list[Companion]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from tincture.kinds.registry import find_kind, kinds
+from tincture.kinds.registry import AdapterKind, find_kind, kinds
 from tincture.settings.companions import adapter_stem
 from tincture.settings.fields import CheckedSettings, FieldSpec, specs_of
 from tincture.settings.groups.guards import GuardSettings
@@ -27,6 +27,7 @@ from tincture.settings.groups.prior import PriorSettings
 from tincture.settings.groups.trained import TrainedSettings
 from tincture.settings.groups.validation import ValidationSettings
 from tincture.settings.model_overrides import ModelOverrides
+from tincture.settings.optimizers import USUAL, parse_arguments, usual_rate
 from tincture.settings.schedule import Schedule
 
 GROUPS: tuple[type[CheckedSettings], ...] = (
@@ -97,16 +98,18 @@ class TrainSettings(
         return ModelOverrides.of(self)
 
     def resolved(self, half_precision: str = "") -> TrainSettings:
-        """A copy in which what depends on the kind (rate, template, weight decay) and the device is filled in.
+        """A copy in which what depends on kind, optimizer (rate, template, weight decay) and device is filled in.
 
         With a negative prompt, previews have it too unless they have one of their own; and where the adapter's name
         stands in that, the usual template is one without it.
 
-        So is what is left open of `MEMORY_SETTINGS`, unless `vram` asks for a choice.
+        So is what is left open of `MEMORY_SETTINGS`, unless `vram` asks for a choice. Without an optimizer the
+        rate is AdamW's.
 
         Args:
             half_precision: the one that the device of the run computes well in, if it is a GPU; empty: it is a CPU.
         """
+        optimizer = self.optimizer or USUAL
         kind = find_kind(self.kind)
         trained = [kind, *(other.adapter_kind for other in self.others)]
         # Trained together with an embedding, a hypernetwork is trained with prompts that name that.
@@ -118,12 +121,16 @@ class TrainSettings(
             named = next(each for each in kinds() if not each.has_word)
         return self.replace(
             **{**(self.open_memory_settings() if card["vram"] == "off" else {}), **card},
-            companions=tuple(str(other.resolved()) for other in self.others),
-            learning_rate=self.learning_rate or kind.learning_rate,
+            companions=tuple(str(other.resolved(optimizer)) for other in self.others),
+            learning_rate=self.learning_rate or usual_rate(optimizer, kind.learning_rate),
             template=self.template or named.template,
             preview_negative_prompt=self.preview_negative_prompt or self.negative_prompt.replace(NAME, self.word),
-            weight_decay=kind.weight_decay if self.weight_decay is None else self.weight_decay,
+            weight_decay=self._usual_weight_decay(kind) if self.weight_decay is None else self.weight_decay,
         )
+
+    def _usual_weight_decay(self, kind: AdapterKind) -> float | None:
+        """The kind's, unless the optimizer's arguments have one."""
+        return None if "weight_decay" in parse_arguments(self.optimizer_args) else kind.weight_decay
 
     @property
     def word(self) -> str:

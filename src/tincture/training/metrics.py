@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from tincture.errors import StorageError, UsageError
-from tincture.events import Event, RolledBack, RunEnded, StepsDone, Validated
+from tincture.events import Event, RolledBack, RunEnded, StepRecord, StepsDone, Validated
 from tincture.formats.files import write_text
 
 CSV_COLUMNS = ("step", "epoch", "epoch_step", "loss", "learn_rate")
+EFFECTIVE_COLUMNS = (*CSV_COLUMNS, "effective_rate")
+"""Of a run whose optimizer finds its own rate."""
 VALIDATION_COLUMNS = ("step", "validation_loss", "validation_error", "training_loss", "training_error", "best_step")
 RECENT = 32
 _NUMBER = re.compile(r"([+-]?[0-9]{1,40}(\.[0-9]{1,40})?(e[+-]?[0-9]{1,4})?|[+-]?inf|nan)?", re.ASCII)
@@ -97,22 +99,25 @@ class _RowLog:
 class CsvLog(_RowLog):
     """One line per step in the webui's columns: step, epoch, epoch_step, loss (7 digits), learn_rate.
 
+    With an optimizer that finds its own rate a column ``effective_rate`` follows, unless the log was begun without.
     Lines beyond ``global_step`` are dropped at the start, and when the run goes back: they belong to steps that are
     made again.
     """
 
-    def __init__(self, path: Path, global_step: int) -> None:
-        super().__init__(path, CSV_COLUMNS, rows_until(path, CSV_COLUMNS, global_step))
+    def __init__(self, path: Path, global_step: int, *, finds_rate: bool = False) -> None:
+        begun = rows_until(path, CSV_COLUMNS, global_step)
+        columns = EFFECTIVE_COLUMNS if finds_rate and not begun else CSV_COLUMNS
+        super().__init__(path, columns, rows_until(path, columns, global_step))
 
     def on_event(self, event: Event) -> None:
         super().on_event(event)
         if isinstance(event, StepsDone):
-            self.append(
-                "".join(
-                    f"{r.global_step},{r.epoch},{r.epoch_step},{r.loss:.7f},{r.learning_rate:g}\n"
-                    for r in event.records
-                )
-            )
+            self.append("".join(f"{','.join(self._cells(record))}\n" for record in event.records))
+
+    def _cells(self, record: StepRecord) -> list[str]:
+        effective = "" if record.effective_rate is None else f"{record.effective_rate:g}"
+        cells = [record.global_step, record.epoch, record.epoch_step, f"{record.loss:.7f}", f"{record.learning_rate:g}"]
+        return [str(cell) for cell in [*cells, effective][: len(self.columns)]]
 
 
 class ValidationLog(_RowLog):
@@ -195,6 +200,8 @@ class TensorBoardLog:
             for record in event.records:
                 self._writer.add_scalar("Loss/train", record.loss, record.global_step)
                 self._writer.add_scalar("Learn rate/train", record.learning_rate, record.global_step)
+                if record.effective_rate is not None:
+                    self._writer.add_scalar("Effective learn rate/train", record.effective_rate, record.global_step)
         elif isinstance(event, Validated):
             self._writer.add_scalar("Loss/validation", event.loss, event.global_step)
             self._writer.add_scalar("Loss/train on the grid of validation", event.training_loss, event.global_step)

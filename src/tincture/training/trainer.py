@@ -39,6 +39,7 @@ from tincture.training.guard import SOUND, Guard, Verdict
 from tincture.training.guidance import Guidance
 from tincture.training.loss import PLAIN, Predict, TrainingLoss
 from tincture.training.metrics import LossWindow
+from tincture.training.optimizer import effective_rate
 from tincture.training.step_data import Prior, Share, TrainingData, shares_of_step
 from tincture.training.vector_norms import VectorNorms
 
@@ -128,7 +129,8 @@ class Trainer:
         self.parts: dict[str, Part] = {"guard": self.guard}
         self.ending = ""
         self._saved_parts: dict[str, Any] = {}
-        self._unread: list[tuple[int, float, Tensor]] = []
+        self._unread: list[tuple[int, float, float | None, Tensor]] = []
+        self._effective_rate: float | None = None
         self._callbacks: Sequence[Callback] = ()
         self._acting = contextlib.ExitStack()  # the adapter, attached for the time of a run
 
@@ -156,7 +158,7 @@ class Trainer:
                 self.global_step += 1
                 self.adapter.advance()
                 if verdict.kind == "sound":
-                    self._unread.append((self.global_step, rate, loss))
+                    self._unread.append((self.global_step, rate, self._effective_rate, loss))
                 if len(self._unread) >= self.log_every:
                     self.read_losses()
                 self.emit(StepEnd(self.global_step, self.steps))
@@ -201,6 +203,7 @@ class Trainer:
         """
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+        self._effective_rate = effective_rate(self.optimizer)
         loss = self._accumulate_gradients()
         self.grad_scaler.unscale_(self.optimizer)
         verdict = self.guard.judge(loss, self.adapter.parameters(), self.grad_scaler.is_enabled())
@@ -364,18 +367,18 @@ class Trainer:
         """
         if not self._unread:
             return
-        values = torch.stack([loss for _, _, loss in self._unread]).tolist()
+        values = torch.stack([loss for *_, loss in self._unread]).tolist()
         read, self._unread = self._unread, []
         records = []
-        for (global_step, rate, _), loss in zip(read, values, strict=True):
+        for (global_step, rate, effective, _), loss in zip(read, values, strict=True):
             if not math.isfinite(loss):
                 break
-            records.append(StepRecord(global_step, *self._epoch(global_step), loss, rate))
+            records.append(StepRecord(global_step, *self._epoch(global_step), loss, rate, effective))
             self.window.append(loss)
         if records:
             self.emit(StepsDone(tuple(records), self.steps, *self.window.window(), *self.window.recent()))
         if len(records) < len(read):
-            global_step, rate, _ = read[len(records)]
+            global_step, rate, *_ = read[len(records)]
             raise DivergedError(
                 f"The loss of step {global_step} is {values[len(records)]}: the run has diverged and was stopped; what "
                 f"was saved before is untouched. Lower the learning rate (it was {rate:g}) or clip the gradients "

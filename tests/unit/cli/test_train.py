@@ -77,6 +77,7 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "batch_size": (["2"], 2),
     "gradient_accumulation_steps": (["3"], 3),
     "optimizer": (["SGD"], "SGD"),
+    "optimizer_args": (["momentum=0.9"], "momentum=0.9"),
     "weight_decay": (["0.5"], 0.5),
     "clip_grad_mode": (["norm"], "norm"),
     "clip_grad_value": (["1"], "1"),

@@ -9,10 +9,11 @@ import torch
 
 from tests.runs import Bench, equal, trained
 from tincture.adapters.embedding import Embedding
-from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.adapters.hypernetwork import Hypernetwork, create_hypernetwork
 from tincture.formats.files import safe_torch_load
-from tincture.run.optimizer_file import load_optimizer
-from tincture.training.optimizer import create_optimizer
+from tincture.run.optimizer_file import load_optimizer, save_optimizer
+from tincture.settings.optimizers import averages_by_itself
+from tincture.training.optimizer import create_optimizer, optimizer_names
 
 KINDS = ("embedding", "hypernetwork")
 
@@ -93,6 +94,39 @@ def test_the_reference_reads_the_sidecar(bench: Bench) -> None:
     content = safe_torch_load(f"{bench.path('hypernetwork')}.optim")
     assert set(content) == {"optimizer_name", "hash", "optimizer_state_dict"}
     assert content["optimizer_name"] == "AdamW"
+
+
+@pytest.mark.parametrize("name", [name for name in optimizer_names() if name != "Muon"])  # it takes matrices only
+def test_every_optimizer_goes_on_from_its_sidecar_exactly(name: str, tmp_path: Path) -> None:
+    def step(optimizer: torch.optim.Optimizer, network: Hypernetwork, at: int) -> None:
+        torch.manual_seed(at)
+        for parameter in network.parameters():
+            parameter.grad = (parameter.detach() + at).cos()
+        optimizer.step()
+
+    path = tmp_path / "ink.pt"
+    network = create_hypernetwork("ink", (4,), (1, 2, 1), "relu", add_layer_norm=True)
+    optimizer = create_optimizer(name, network.parameters(), 0.01)
+    averages = getattr(optimizer, "eval", lambda: None), getattr(optimizer, "train", lambda: None)
+    for at in range(12):
+        step(optimizer, network, at)
+    averages[0]()
+    network.save(path)
+    save_optimizer(optimizer, network.parameters(), network, path)
+    averages[1]()
+    again = Hypernetwork.load(path)
+    other = create_optimizer(name, again.parameters(), 0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_optimizer(other, again, path)
+    for at in range(12, 15):
+        step(optimizer, network, at)
+        step(other, again, at)
+    for one, two in zip(again.parameters(), network.parameters(), strict=True):
+        # from averages and back costs the last bits
+        torch.testing.assert_close(
+            one, two, rtol=1e-3 if averages_by_itself(name) else 0, atol=1e-6 * averages_by_itself(name)
+        )
 
 
 def grouped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,8 @@ STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
         "preview_seed": SEED,
         "word_regex": 200,
         "learning_rate": 2000,
+        "optimizer": 100,
+        "optimizer_args": 1000,
         "companions": 4000,
         "fixed_adapters": 1000,
         "negative_prompt": 10_000,

@@ -27,6 +27,7 @@ from tincture.run.losses import negative_prompts
 from tincture.run.memory.rehearsal import Rehearsal, StepMemory
 from tincture.run.prior_pictures import PriorPictures
 from tincture.run.trainer import known_prompts, make_sample_trainer, prompts_in_memory
+from tincture.settings.optimizers import averages_by_itself
 from tincture.settings.train import TrainSettings
 from tincture.training.trainer import Trainer
 
@@ -98,7 +99,8 @@ class MemoryEstimator:
         """What a run with ``settings`` takes; its memory settings must all be given, see ``TrainSettings.resolved``."""
         rehearsal = self._rehearsal(settings)
         weights, step, data = rehearsal.weights(), self._step(settings), self._data(settings)
-        averages = sum(tensor.nbytes for tensor in self.adapter.state_dict().values()) if settings.ema else 0
+        has_averages = bool(settings.ema) or averages_by_itself(settings.optimizer)
+        averages = sum(tensor.nbytes for tensor in self.adapter.state_dict().values()) if has_averages else 0
         fixed = sum(tensor.nbytes for one in self.adapter.fixed for tensor in one.parameters())
         offload = settings.offload and self.device_type != "cpu"
         resident = self._resident(settings) if offload else frozenset(weights)

@@ -21,6 +21,7 @@ from tincture.adapters.adapter import Adapter
 from tincture.data.latents import LatentCache
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.run.memory.live import LiveMemory
+from tincture.training.optimizer_state import StandIn
 from tincture.training.trainer import Trainer
 
 T = TypeVar("T")
@@ -127,6 +128,8 @@ class Rehearsal:
         trained = sum(_bytes(parameter) for parameter in parameters)
         with self._counting([*parameters, *data]) as memory, torch.random.fork_rng(devices=[]):
             trainer = make_trainer(self.model, self.adapter)
+            if type(trainer.optimizer).__module__.partition(".")[0] != "torch":
+                trainer.optimizer = StandIn(trainer.optimizer)
             for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter)
             trainer.optimizer.step()

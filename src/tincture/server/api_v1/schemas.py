@@ -121,6 +121,10 @@ class Metric(BaseModel):
     epoch_step: int = Field(description="Counts from 0.")
     loss: float | None
     learning_rate: float | None
+    effective_rate: float | None = Field(
+        None,
+        description="The rate by an optimizer that finds its own, such as Prodigy; null where it is learning_rate.",
+    )
 
 
 class Metrics(BaseModel):

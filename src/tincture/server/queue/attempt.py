@@ -138,7 +138,7 @@ def changes_by(job: Job, record: EventRecord) -> dict[str, Any]:
         case "rolled_back":
             return {"global_step": record["global_step"]}
         case "steps":
-            step, *_, rate = record["records"][-1]
+            step, _, _, _, rate, *_ = record["records"][-1]
             now = {"loss": record["loss_mean"], "learning_rate": rate, **_left(record)}
             return {"global_step": step, "steps": record["steps"], **now}
     return {}

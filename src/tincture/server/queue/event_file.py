@@ -10,7 +10,7 @@ prepared   run_dir
 started    global_step, steps, samples, micro_batches_per_epoch
 progress   global_step, steps, step_s, eta_s
 steps      records [[global_step, epoch, epoch_step, loss, learning_rate], ...], steps, loss_mean, loss_error,
-           recent_mean, recent_error, eta_s
+           recent_mean, recent_error, eta_s; a sixth number is the rate by an optimizer that finds its own
 saved      global_step, path
 validated  global_step, steps, loss, error, training_loss, training_error, best_step, best_loss
 preview    global_step, paths, prompts
@@ -47,6 +47,7 @@ from tincture.events import (
     RunPrepared,
     RunStarted,
     StepEnd,
+    StepRecord,
     StepRejected,
     StepsDone,
     Validated,
@@ -241,8 +242,14 @@ def _steps(event: StepsDone) -> Iterator[EventRecord]:
     means = {"steps": event.steps, **{name: getattr(event, name) for name in _MEANS}}
     for first in range(0, len(event.records), RECORDS):
         part = event.records[first : first + RECORDS]
-        rows = [[r.global_step, r.epoch, r.epoch_step, r.loss, r.learning_rate] for r in part]
+        rows = [_row(each) for each in part]
         yield {"type": "steps", "records": rows, **means}
+
+
+def _row(record: StepRecord) -> list[float]:
+    """Its numbers; that of an effective rate stands there only where it is another one."""
+    numbers = [record.global_step, record.epoch, record.epoch_step, record.loss, record.learning_rate]
+    return numbers if record.effective_rate is None else [*numbers, record.effective_rate]
 
 
 def _plain(event: Event) -> EventRecord | None:

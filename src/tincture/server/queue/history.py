@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_METRICS = ("global_step", "epoch", "epoch_step", "loss", "learning_rate")
+_METRICS = ("global_step", "epoch", "epoch_step", "loss", "learning_rate", "effective_rate")
 
 EventRecord = dict[str, Any]
 """An event as a line of JSON in a job's folder has it: see ``event_file``."""
@@ -38,6 +38,7 @@ class Trace:
 
     Attributes:
         global_step, loss, learning_rate: one entry per step; a loss that was not finite is NaN.
+        effective_rate: one per step too; NaN where it is ``learning_rate``.
         epoch: of the last step, from 0; None before there is one.
         speed: steps a second, of late; None until it is known.
         previews: by step, ascending: the pictures of that step, one per prompt.
@@ -52,6 +53,7 @@ class Trace:
     global_step: Sequence[float]
     loss: Sequence[float]
     learning_rate: Sequence[float]
+    effective_rate: Sequence[float] = ()
     epoch: int | None = None
     speed: float | None = None
     previews: Mapping[int, tuple[Path, ...]] = field(default_factory=dict)
@@ -126,9 +128,9 @@ class History:
 
     def trace(self) -> Trace:
         """A copy of it all: what is handed out stays as it is."""
-        steps, epochs, _, losses, rates = self._columns
+        steps, epochs, _, losses, rates, effective = self._columns
         return Trace(
-            *(steps[:], losses[:], rates[:]),
+            *(steps[:], losses[:], rates[:], effective[:]),
             epoch=int(epochs[-1]) if epochs else None,
             previews={step: tuple(map(Path, paths)) for step, paths in sorted(dict(self.previews).items())},
             remarks=tuple(self._remarks),
@@ -139,6 +141,7 @@ class History:
 
     def _add_step(self, step: Sequence[float | None]) -> None:
         values = [math.nan if value is None else float(value) for value in step]
+        values += [math.nan] * (len(values) == len(self._columns) - 1)  # the rate is the one that was set
         if len(values) != len(self._columns):
             raise ValueError("a step has a number for each column")
         self._forget_after(values[0] - 1)
@@ -161,5 +164,7 @@ class History:
 
 
 def _metric(row: Sequence[float]) -> Metric:
-    *whole, loss, rate = row
-    return dict(zip(_METRICS, (*map(int, whole), None if math.isnan(loss) else loss, rate), strict=True))
+    *whole, loss, rate, effective = row
+    values = (*map(int, whole), None if math.isnan(loss) else loss, rate, effective)
+    metric = dict(zip(_METRICS, values, strict=True))
+    return {name: value for name, value in metric.items() if name != "effective_rate" or not math.isnan(effective)}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tincture.settings.checks import Bounds, at_least
 from tincture.settings.fields import CheckedSettings, setting
+from tincture.settings.optimizers import averages_by_itself
 from tincture.settings.schedule import USUAL_STEPS, Schedule, schedule_faults
 
 GROUP = "Averages and guards"
@@ -70,6 +71,11 @@ class GuardSettings(CheckedSettings):
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
         faults = _decay_faults(values, faulty)
+        if values.get("ema") and averages_by_itself(values.get("optimizer", "")):
+            faults.append(
+                f"ema is {values['ema']!r}, but {values['optimizer']} averages the weights itself; leave ema empty, or "
+                "choose another optimizer"
+            )
         if values.get("ema_publish", "average") == "raw" and not values.get("ema"):
             faults.append(
                 "ema_publish is 'raw', but ema is empty, so that no weights are averaged; give both or neither"

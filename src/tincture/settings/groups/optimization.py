@@ -11,6 +11,7 @@ from tincture.randomness import LARGEST_REQUESTED_SEED
 from tincture.settings.checks import at_least, filled
 from tincture.settings.drawing import Drawing
 from tincture.settings.fields import CheckedSettings, same_as, setting
+from tincture.settings.optimizers import EXAMPLE, arguments_fault
 from tincture.settings.schedule import schedule_faults
 
 GROUP = "Optimization"
@@ -30,7 +31,10 @@ class OptimizationSettings(CheckedSettings):
     learning_rate: str = setting(
         "",
         GROUP,
-        lambda: f"Rate, or schedule 'rate:step, rate:step, rate'; empty: {for_each(lambda kind: kind.learning_rate)}.",
+        lambda: (
+            "Rate, or schedule such as '0.005:100, 1e-3' or '0 -> 0.005:10%, 0.005 -> 1e-5 cosine'; empty: "
+            f"{for_each(lambda kind: kind.learning_rate)} with AdamW, what is usual with others."
+        ),
         schedule=True,
         largest=2000,
     )
@@ -38,7 +42,17 @@ class OptimizationSettings(CheckedSettings):
     gradient_accumulation_steps: int = setting(
         1, GROUP, "Micro-batches whose gradients make up one step.", at_least(1), largest=10**4
     )
-    optimizer: str = setting("AdamW", GROUP, "Name of an optimizer of torch.optim.", filled)
+    optimizer: str = setting(
+        "",
+        GROUP,
+        "Name of an optimizer of torch.optim or pytorch-optimizer, such as Prodigy; empty: that whose state lies "
+        "beside the adapter's file, or AdamW.",
+        strip=True,
+        largest=100,
+    )
+    optimizer_args: str = setting(
+        "", GROUP, f"Further arguments of the optimizer, such as '{EXAMPLE}'.", strip=True, largest=1000
+    )
     weight_decay: float | None = setting(
         None, GROUP, lambda: f"Weight decay; not given: {for_each(_usual_weight_decay)}.", at_least(0)
     )
@@ -57,4 +71,7 @@ class OptimizationSettings(CheckedSettings):
 
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
-        return schedule_faults(values, faulty, ("learning_rate", "clip_grad_value"))
+        faults = schedule_faults(values, faulty, ("learning_rate", "clip_grad_value"))
+        arguments, has_decay = values.get("optimizer_args", ""), values.get("weight_decay") is not None
+        fault = arguments_fault(arguments, has_weight_decay=has_decay) if arguments else None
+        return [*faults, fault] if fault else faults

@@ -195,8 +195,15 @@ def charts(trace: Trace, smoothing: float) -> str:
     rate = Line(*_corners(step, np.asarray(trace.learning_rate)), "strong")
     note = f"mean over {over} steps" if over > 1 else "every step"
     validation = _validation(trace.validations)
-    drawn = chart("Loss", lines, note=note) + validation + chart("Learning rate", [rate])
+    drawn = chart("Loss", lines, note=note) + validation + chart("Learning rate", [rate]) + _effective(step, trace)
     return f'<div class="charts{" many" if validation else ""}">{drawn}</div>'
+
+
+def _effective(step: Values, trace: Trace) -> str:
+    """The curve of the rate by an optimizer that finds its own."""
+    rate = np.asarray(trace.effective_rate)
+    known = np.isfinite(rate)
+    return chart("Effective learning rate", [Line(*thin(step[known], rate[known], MOST_POINTS), "strong")])
 
 
 def _best_mark(measured: Sequence[Validation], loss: Line) -> list[Line]:

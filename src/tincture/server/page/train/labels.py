@@ -11,7 +11,14 @@ from tincture.server.page.parts.fields import label_of
 from tincture.settings.train import FIELDS
 
 CLIPPING = (("disabled", "none"), ("value", "value"), ("norm", "norm"))
-OPTIMIZERS = ("AdamW", "Adam", "Adamax", "NAdam", "RAdam", "Adafactor", "RMSprop", "SGD", "Adagrad")
+OPTIMIZERS = (
+    ("That of the adapter's file, or AdamW", ""),
+    *((name, name) for name in ("AdamW", "Adam", "Adamax", "NAdam", "RAdam", "Adafactor", "RMSprop", "SGD", "Adagrad")),
+    *(
+        (name, name)
+        for name in ("Prodigy", "ScheduleFreeAdamW", "Lion", "CAME", "DAdaptAdam", "AdEMAMix", "StableAdamW")
+    ),
+)
 # what the webui calls them, and what their inputs take; all else comes from the settings
 OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {

@@ -56,6 +56,7 @@ def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             f"Weights in {Path(path).name}",
             {"average": f"averages, decay {settings['ema']}", "raw": "as trained"}[weights],
         )
+    yield "Optimizer", plan["optimizer"]
     yield "Loss", plan["loss"]
     for encoder, norm in plan.get("token_norms", {}).items():
         yield f"Mean norm of tokens, {encoder}", f"{norm:g}"
