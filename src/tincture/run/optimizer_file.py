@@ -50,8 +50,8 @@ def with_optimizer(settings: TrainSettings, adapter: Adapter, paths: Sequence[Pa
                 f"{path}.optim names the optimizer {name!r}, which is not known: AdamW is used.", stacklevel=3
             )
             break
-        kept = settings.optimizer_args or _arguments(name, state)
-        return settings.replace(optimizer=name, optimizer_args=kept), f"that of {path.name}.optim"
+        given = settings.optimizer_args or _arguments(name, state)
+        return settings.replace(optimizer=name, optimizer_args=given), f"that of {path.name}.optim"
     return settings.replace(optimizer=USUAL), "the usual one"
 
 

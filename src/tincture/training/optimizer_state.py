@@ -24,8 +24,8 @@ def sample_states(optimizer: torch.optim.Optimizer, longest: int | None = None) 
     shapes = {tuple(parameter.shape) for group in optimizer.param_groups for parameter in group["params"]}
     cut = sorted({tuple(min(side, longest or side) for side in shape) for shape in shapes})
     takes = inspect.signature(type(optimizer)).parameters
-    kept = {**vars(optimizer), **optimizer.defaults}
-    arguments = {name: kept[name] for name in takes if name in kept and name != "params"}
+    values = {**vars(optimizer), **optimizer.defaults}
+    arguments = {name: values[name] for name in takes if name in values and name != "params"}
     with _disable_current_modes(), torch.random.fork_rng(devices=[]), torch.enable_grad():
         parameters = [nn.Parameter(torch.linspace(-1, 1, max(1, _count(shape))).reshape(shape)) for shape in cut]
         other = type(optimizer)(parameters, **arguments)
@@ -44,7 +44,7 @@ class StandIn(torch.optim.Optimizer):
     """Takes the memory that ``optimizer`` would take, and computes nothing: some look at numbers that are not there."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._kept = sample_states(optimizer)
+        self._states = sample_states(optimizer)
         super().__init__([{**group} for group in optimizer.param_groups], {"lr": 0.0})
 
     @torch.no_grad()
@@ -52,7 +52,7 @@ class StandIn(torch.optim.Optimizer):
         """Allocates states where there are none yet, and passes by two tensors of each parameter's size."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                state: Mapping[str, Any] = self._kept[tuple(parameter.shape)]
+                state: Mapping[str, Any] = self._states[tuple(parameter.shape)]
                 if not self.state[parameter]:
                     self.state[parameter] = {name: _emptied(value) for name, value in state.items()}
                 torch.empty_like(parameter).add_(torch.empty_like(parameter))
