@@ -8,6 +8,7 @@
     training_presets/                 settings to begin a training from, NAME.toml
     textual_inversion/DATE/NAME/      logs, copies and previews of runs
     datasets/NAME/                    pictures to train on, as the server keeps them
+    prior_pictures/KEY/               pictures that a model drew so that it does not forget them
 
 Nothing here opens a file: this module answers where a file is, or would be.
 """
@@ -116,6 +117,10 @@ class Workspace:
     @property
     def datasets(self) -> Path:
         return self.root / "datasets"
+
+    @property
+    def prior_pictures(self) -> Path:
+        return self.root / "prior_pictures"
 
     def adapter_folder(self, kind: str) -> Path:
         """Where adapters of this kind lie; UsageError when there is no such kind."""

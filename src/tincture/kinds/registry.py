@@ -18,6 +18,7 @@ from tincture.errors import UsageError
 _SHIPPED = ("tincture.kinds.embedding:EMBEDDING", "tincture.kinds.hypernetwork:HYPERNETWORK")
 _UNIQUE = ("name", "plural", "folder", "losses", "tag")
 _TAKEN = frozenset({"kind", "name", "model", "workspace", "overwrite"})  # what all are made with
+_OF_NORMS = ("norm_limit", "norm_weight")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -143,7 +144,8 @@ class AdapterKind:
     @property
     def not_for_it(self) -> tuple[str, ...]:
         """Settings of a run that mean nothing for it, and are refused."""
-        unfit = {"attention_mask_weight": not self.has_word, "preview_with_embedding": not self.has_card}
+        of_words = dict.fromkeys(("attention_mask_weight", *_OF_NORMS), not self.has_word)
+        unfit = {**of_words, "preview_with_embedding": not self.has_card}
         return tuple(name for name, is_unfit in unfit.items() if is_unfit)
 
     def faults(self, values: Mapping[str, Any]) -> list[str]:
@@ -223,7 +225,7 @@ def faults_of(trained: Sequence[AdapterKind], values: Mapping[str, Any]) -> list
             f"attention_mask_weight is {attention}, but {words} adapters with a name in the prompt are trained "
             "together, and a mask does not say whose it is; leave it out, or train them one by one"
         )
-    for name in ("norm_limit", "norm_weight"):
+    for name in _OF_NORMS:
         if values.get(name) and not words:
             faults.append(
                 f"{name} is {values[name]!r}, but {named} has no vectors that stand for tokens, whose norms could be "

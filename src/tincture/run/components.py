@@ -49,7 +49,8 @@ from tincture.run.memory.estimate import MemoryEstimator
 from tincture.run.memory.fit import available_memory, fit, shortage_explained
 from tincture.run.naming import require_named
 from tincture.run.presence import find_fixed
-from tincture.run.prior_pictures import PriorPictures, check_prior, load_prior, make_prior, prior_lines
+from tincture.run.prior_drawing import prior_drawing, with_drawn
+from tincture.run.prior_pictures import PriorPictures, check_drawn, check_prior, load_prior, make_prior, prior_lines
 from tincture.run.split import Sides, load_sides
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer
 from tincture.settings.train import TrainSettings
@@ -121,6 +122,11 @@ def prepare(
         model = load_base(settings, workspace)
     why = f" ({model_reason})" if model_reason else ""
     emit(ModelLoaded(f"{model.describe()}{why}", model, functools.cache(lambda: usable_embeddings(model, workspace))))
+    drawing = prior_drawing(settings, model, workspace)
+    if drawing is not None:
+        check_drawn(settings, drawing, own_lines, model, adapter)
+        drawing.draw(model, device, emit)
+        settings = with_drawn(settings, drawing)
     files = open_latents(settings, model, device)
     with Stage(emit, "reading pictures"):
         reading: dict[str, Any] = {"keep_pixels": PIXEL_MEMORY, "described": described}

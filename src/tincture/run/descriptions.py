@@ -54,7 +54,7 @@ def find_undescribed(settings: TrainSettings, lines: Sequence[str], prior_lines:
         return []
     folders = find_folders(settings)
     sources = [*folders.training, *folders.validation] if _use_captions(lines) else []
-    sources += map(Source.parse, settings.prior_folders) if _use_captions(prior_lines) else []
+    sources += map(Source.parse, settings.given_prior_folders) if _use_captions(prior_lines) else []
     options = {"recursive": settings.recursive, "folder_repeats": settings.folder_repeats}
     listed = (file for source in sources for file in list_pictures(source, **options).files)
     found = {file.path: file for file in listed if not has_caption(file, settings.word_regex)}

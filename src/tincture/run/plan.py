@@ -29,7 +29,8 @@ from tincture.run.losses import loss_words
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
 from tincture.run.optimizer_file import with_optimizer
 from tincture.run.presence import find_adapters
-from tincture.run.prior_pictures import check_prior, load_prior, prior_lines, prior_plan
+from tincture.run.prior_drawing import PriorDrawing, prior_drawing, with_drawn
+from tincture.run.prior_pictures import check_drawn, check_prior, load_prior, prior_lines, prior_plan
 from tincture.run.split import Sides, load_sides
 from tincture.run.timing import RunTimes, Workload, planned_duration
 from tincture.run.trainer import make_optimizer
@@ -71,7 +72,10 @@ def plan(
     watch()
     files = open_latents(settings, model, device)
     sides = load_sides(settings, model, files)
-    prior = load_prior(settings, model, own_lines, files)
+    drawing = prior_drawing(settings, model, workspace)
+    check_drawn(settings, drawing, own_lines, model, adapter)
+    is_there = drawing is None or not drawing.missing()
+    prior = load_prior(with_drawn(settings, drawing), model, own_lines, files) if is_there else None
     watch()
     dataset = sides.training
     check(settings, model, adapter, lines, dataset)
@@ -96,7 +100,7 @@ def plan(
         "chosen_by_default": {name: reason for name, reason in reasons.items() if name != "model"},
         "pictures": dataset.pictures(),
         "samples_per_epoch": sum(dataset.repeats()),
-        **prior_plan(settings, adapter.word, prior),
+        **prior_plan(settings, adapter.word, prior, drawing),
         "skipped": {str(path): reason for each in read for path, reason in each.skipped},
         "remarks": [
             *(remark for each in read for remark in each.remarks),
@@ -104,6 +108,7 @@ def plan(
             *needless_remarks(settings, lines, own_lines, len(undescribed)),
             *mask_remarks(settings, dataset),
             *cut_remarks(settings, dataset),
+            *_drawing_remarks(drawing),
             *_end_remarks(settings, adapter),
             *Arithmetic.current(device.type).remarks(),
         ],
@@ -205,6 +210,14 @@ def _on_divergence(settings: TrainSettings) -> str:
     }[settings.on_divergence]
     most = "" if settings.on_divergence == "stop" else f", at most {settings.divergence_limit} times"
     return f"where a loss is not finite{spike}, {becomes}{most}"
+
+
+def _drawing_remarks(drawing: PriorDrawing | None) -> Iterator[str]:
+    if drawing is not None and (missing := len(drawing.missing())):
+        yield (
+            f"Before the first step the model draws {missing} of {drawing.count} pictures of {drawing.prompt!r}; the "
+            "duration is without that, and the memory without their latents."
+        )
 
 
 def _end_remarks(settings: TrainSettings, adapter: Adapter) -> Iterator[str]:

@@ -118,7 +118,7 @@ def require_training(settings: TrainSettings, workspace: Workspace) -> None:
         UsageError, ModelError, DataError: as the training itself.
     """
     named, _ = with_model(settings, workspace)
-    folders = (*named.folders, *named.validation_folders, *named.prior_folders)
+    folders = (*named.folders, *named.validation_folders, *named.given_prior_folders)
     own = (named.template, named.prior_template)
     templates = [template for template in (*own, *(other.template for other in named.others)) if template]
     refuse_together(

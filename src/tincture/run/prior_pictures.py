@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from tincture.errors import UsageError
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.run.data import NONE_DESCRIBED, Encoded, load_data
 from tincture.run.losses import negative_prompts
+from tincture.run.prior_drawing import PriorDrawing
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.step_data import Prior, TrainingData
@@ -45,7 +46,7 @@ class PriorPictures:
 
 def prior_lines(settings: TrainSettings, workspace: Workspace) -> list[str]:
     """The lines of their prompt template, none without such pictures; UsageError when there is no such template."""
-    if not settings.prior_folders:
+    if not settings.has_prior:
         return []
     template = settings.prior_template
     return captions.load_template(template, workspace.templates) if template else [captions.FILEWORDS]
@@ -82,13 +83,32 @@ def load_prior(
 
 def check_prior(settings: TrainSettings, model: DiffusionModel, adapter: Adapter, prior: PriorPictures | None) -> None:
     """UsageError for pictures that can teach the adapter nothing."""
-    if prior is None:
-        return
-    prompts = [*prior.prompts(adapter.word), *negative_prompts(settings, adapter.word)]
+    if prior is not None:
+        where = f"in {', '.join(settings.prior_folders)} (--prior-data)"
+        _require_taught(settings, prior.prompts(adapter.word), where, model, adapter)
+
+
+def check_drawn(
+    settings: TrainSettings, drawing: PriorDrawing | None, lines: list[str], model: DiffusionModel, adapter: Adapter
+) -> None:
+    """The same of pictures that are to be drawn, before they are.
+
+    Args:
+        lines: of their prompt template.
+    """
+    if drawing is not None:
+        prompts = captions.possible_prompts(drawing.prompt, lines, adapter.word)
+        _require_taught(settings, prompts, f"of {drawing.prompt!r} (--prior-prompt)", model, adapter)
+
+
+def _require_taught(
+    settings: TrainSettings, positive: Sequence[str], which: str, model: DiffusionModel, adapter: Adapter
+) -> None:
+    prompts = [*positive, *negative_prompts(settings, adapter.word)]
     if adapter.is_taught_by(prompts, model):
         return
     raise UsageError(
-        f"The pictures in {', '.join(settings.prior_folders)} (--prior-data) teach "
+        f"The pictures {which} teach "
         f"{adapter.name!r} nothing, since its name is in none of their prompts, and only there does it act. It cannot "
         "make the model forget what is said without it either: leave them out, or give a --prior-template with [name]."
     )
@@ -123,19 +143,27 @@ def prior_weight(settings: TrainSettings) -> Schedule:
     return Schedule.parse(settings.prior_weight or USUAL_WEIGHT, settings.steps)
 
 
-def prior_plan(settings: TrainSettings, name: str, prior: PriorPictures | None) -> dict[str, Any]:
-    """What a plan says of them, empty without any; ``name`` is the adapter's in prompts."""
-    if prior is None:
+def prior_plan(
+    settings: TrainSettings, name: str, prior: PriorPictures | None, drawing: PriorDrawing | None
+) -> dict[str, Any]:
+    """What a plan says of them, empty without any; ``name`` is the adapter's in prompts.
+
+    Args:
+        prior: None, too, for as long as pictures of ``drawing`` are missing.
+    """
+    if prior is None and drawing is None:
         return {}
-    return {
-        "prior": {
-            "pictures": prior.dataset.pictures(),
-            "samples_per_epoch": sum(prior.dataset.repeats()),
-            "weight": settings.prior_weight or USUAL_WEIGHT,
-            "template": settings.prior_template or captions.FILEWORDS,
-            "prompt": prior.prompts(name)[0],
-        }
+    found: dict[str, Any] = {
+        "weight": settings.prior_weight or USUAL_WEIGHT,
+        "template": settings.prior_template or captions.FILEWORDS,
     }
+    if prior is not None:
+        counted = {"pictures": prior.dataset.pictures(), "samples_per_epoch": sum(prior.dataset.repeats())}
+        found = {**counted, **found, "prompt": prior.prompts(name)[0]}
+    if drawing is not None:
+        drawn = {"to_draw": len(drawing.missing()), "folder": str(drawing.folder)}
+        found = {"pictures": drawing.count, **found, "drawn_by": drawing.prompt, **drawn}
+    return {"prior": found}
 
 
 def _real(folder: str) -> str:

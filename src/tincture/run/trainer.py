@@ -139,7 +139,7 @@ def make_sample_trainer(
     )
     auxiliary = adapter.auxiliary_loss(settings.to_dict(), model, lambda: [weight[0]] * count)
     # it takes as long as the others, without their weights, and always counts
-    prior = Prior(dataclasses.replace(data, weights=None), Schedule.parse(1, 1)) if settings.prior_folders else None
+    prior = Prior(dataclasses.replace(data, weights=None), Schedule.parse(1, 1)) if settings.has_prior else None
     norms = vector_norms(settings, adapter, lambda: dict.fromkeys(model.text.widths, 1.0))
     optimizer = make_optimizer(settings, adapter)
     return make_trainer(settings, model, adapter, data, optimizer, auxiliary_loss=auxiliary, prior=prior, norms=norms)

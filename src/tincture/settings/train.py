@@ -93,6 +93,16 @@ class TrainSettings(
         folders = (self.prior_data,) if isinstance(self.prior_data, str) else self.prior_data
         return tuple(folder for folder in folders if folder)
 
+    @property
+    def given_prior_folders(self) -> tuple[str, ...]:
+        """Those of `prior_folders` that must be there: what the model draws itself need not."""
+        return () if self.prior_prompt else self.prior_folders
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether there are regularisation pictures, or will be."""
+        return bool(self.prior_folders or self.prior_prompt)
+
     def overrides(self) -> ModelOverrides:
         """What counts instead of what the model's files say."""
         return ModelOverrides.of(self)

@@ -50,6 +50,7 @@ OWNERS: Mapping[str, Mapping[str, Any]] = {
     "timestep_bias": {"timestep_distribution": "late"},
     "logit_mean": {"timestep_distribution": "logit_normal"},
     "logit_std": {"timestep_distribution": "logit_normal"},
+    **{key: {"prior_prompt": "a cat"} for key in ("prior_count", "prior_steps", "prior_guidance_scale", "prior_seed")},
 }
 
 
@@ -178,6 +179,10 @@ STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
         "clip_grad_value": 2000,
         **dict.fromkeys(("min_snr_gamma", "prior_weight", "attention_mask_weight", "norm_limit", "norm_weight"), 2000),
         "guidance_scale": 2000,
+        "prior_count": 10**4,
+        "prior_steps": 1000,
+        "prior_guidance_scale": 1000,
+        "prior_seed": SEED,
         "validation_pictures": 10**4,
         "validation_bands": 1000,
         "early_stopping_patience": 10**7,

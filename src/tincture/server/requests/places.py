@@ -268,7 +268,7 @@ class Places:
             vae=self.vae(settings.vae),
             data=data(settings.folders),
             validation_data=data(settings.validation_folders),
-            prior_data=data(settings.prior_folders),
+            prior_data=data(settings.given_prior_folders) or self._drawn(settings),
             caption_model=self._describer(settings),
             template=self.template(settings.template),
             companions=tuple(str(replace(other, template=self.template(other.template))) for other in settings.others),
@@ -322,6 +322,10 @@ class Places:
 
     def _optional(self, text: str, *, writing: bool = False) -> str:
         return str(self.path(text, writing=writing)) if text else ""
+
+    def _drawn(self, settings: TrainSettings) -> tuple[str, ...]:
+        """Where a model draws pictures for prior preservation, which need not be there yet."""
+        return tuple(str(self.folder(folder, writing=True)) for folder in settings.prior_folders)
 
     def _data(self, text: str, to_come: ToCome, *, writing: bool = False) -> str:
         """FOLDER or FOLDER:3; as in ``Source.parse``, a folder that is really called so is taken by its name."""

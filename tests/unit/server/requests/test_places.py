@@ -280,6 +280,17 @@ def test_vaes_and_templates(workspace: Workspace, places: Places, tmp_path: Path
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_folder_of_pictures_that_a_model_draws_need_not_be_there(workspace: Workspace, places: Places) -> None:
+    asked = {**TRAINING, "data": ["pictures"], "prior_data": ["drawn"]}
+    made = places.train_settings({**asked, "prior_prompt": "a cat"})
+    assert made.prior_folders == (str(workspace.root / "drawn"),)
+    assert places.train_settings(made.to_dict()) == made
+    with pytest.raises(UsageError, match="drawn"):
+        places.train_settings(asked)
+    with pytest.raises(ForbiddenPathError):
+        places.train_settings({**asked, "prior_data": ["../outside/drawn"], "prior_prompt": "a cat"})
+
+
 def test_every_path_of_a_training_is_resolved(workspace: Workspace, places: Places) -> None:
     root = workspace.root
     (root / "pictures:2").mkdir()

@@ -60,6 +60,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "latent_sampling_method": {"label": "Choose latent sampling method"},
         "optimizer": {"choices": OPTIMIZERS, "allow_custom_value": True},
         "preview_sampler": {"choices": list(SAMPLERS)},
+        "prior_sampler": {"choices": list(SAMPLERS)},
     }
 )
 

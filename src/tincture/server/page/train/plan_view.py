@@ -45,7 +45,8 @@ def _rows(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "Base model", f"{model['name']}{why}: {model['family']}, predicts {model['predicts']}"
     yield "Pictures", f"{plan['pictures']:,}, {_count(plan['samples_per_epoch'], 'sample')} an epoch"
     if prior := plan.get("prior"):
-        yield "Prior preservation", f"{_count(prior['pictures'], 'picture')}, weight {prior['weight']}"
+        drawn = f", {prior['to_draw']:,} of them to be drawn" if prior.get("to_draw") else ""
+        yield "Prior preservation", f"{_count(prior['pictures'], 'picture')}{drawn}, weight {prior['weight']}"
     yield from _validation(plan.get("validation"))
     yield "Epochs", f"{plan['epochs']:,g}"
     yield "A step", f"{batch} × {accumulated} pictures" if accumulated > 1 else _count(batch, "picture")
