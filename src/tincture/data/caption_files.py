@@ -85,13 +85,15 @@ def is_called_caption(path: Path) -> bool:
 def place_for_caption(picture: Path) -> Path:
     """Where to write the caption of a picture that has none, so that it becomes that of no other picture.
 
-    1.txt for 1.png, but 1.png.txt where 1.jpg is there too.
+    1.txt for 1.png, but 1.png.txt where 1.jpg is there too, or something that is called 1.txt and is no file.
     """
     with os.scandir(picture.parent) as found:
         others = [Path(entry.name) for entry in found if entry.name != picture.name]
     pictures = [other for other in others if _is_called_a_picture(other) or not other.suffix]
     shared = any(_folded(other.stem) == _folded(picture.stem) for other in pictures)
-    return picture.with_name(f"{picture.name if shared else picture.stem}{CAPTION_ENDINGS[0]}")
+    usual = picture.with_name(f"{picture.stem}{CAPTION_ENDINGS[0]}")
+    taken = os.path.lexists(usual) and not usual.is_file()
+    return picture.with_name(f"{picture.name}{CAPTION_ENDINGS[0]}") if shared or taken else usual
 
 
 def _by_key(pictures: Sequence[Path], *, whole: bool) -> dict[str, list[Path]]:

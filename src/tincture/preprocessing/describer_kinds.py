@@ -27,6 +27,16 @@ NEEDS_ONNX = "Tags by this model need onnxruntime, which is not installed: pip i
 _FOLDERS: Mapping[Kind, tuple[str, str]] = MappingProxyType(
     {"blip": ("BLIP", "config.json"), "deepdanbooru": ("torch_deepdanbooru", "*.pt"), "wd": ("wd_tagger", "*.onnx")}
 )
+_WHERE: Mapping[Kind, str] = MappingProxyType(
+    {
+        "blip": "no BLIP model: put one in transformers' layout (such as Salesforce/blip-image-captioning-base) into "
+        "models/BLIP in the workspace",
+        "deepdanbooru": "no tagger: put DeepDanbooru's model-resnet_custom_v3.pt into models/torch_deepdanbooru in the "
+        "workspace",
+        "wd": "no tagger of the WD14 family: put one (model.onnx and selected_tags.csv, such as those of "
+        "SmilingWolf/wd-vit-tagger-v3) into models/wd_tagger in the workspace",
+    }
+)
 _VARIABLES: Mapping[Role, str] = MappingProxyType({"captioner": CAPTIONER_VARIABLE, "tagger": TAGGER_VARIABLE})
 
 
@@ -53,24 +63,19 @@ def _in_workspace(kind: Kind, workspace: Workspace) -> str:
     return str(folder) if any(folder.glob(pattern)) else ""
 
 
-def missing_describer(role: str, asked: str, flag: str = "") -> str:
-    """That there is no captioner, or no tagger, and where to put one.
-
-    Args:
-        asked: what took it for granted.
-        flag: what names one too.
-    """
-    named = f"{flag} or by " if flag else ""
+def missing_describer(role: str, asked: str) -> str:
+    """That there is no captioner, or no tagger, and where to put one; ``asked`` is what took it for granted."""
     if role == "captioner":
-        return (
-            f"{asked}, but there is no BLIP model: put one in transformers' layout (such as "
-            "Salesforce/blip-image-captioning-base) into models/BLIP in the workspace, or name one by "
-            f"{named}the variable {CAPTIONER_VARIABLE}."
-        )
+        return f"{asked}, but there is {_WHERE['blip']}, or name one by the variable {CAPTIONER_VARIABLE}."
     return (
-        f"{asked}, but there is no tagger: put DeepDanbooru's model-resnet_custom_v3.pt into models/torch_deepdanbooru "
-        f"in the workspace, or name it, or a WD14 tagger, by {named}the variable {TAGGER_VARIABLE}."
+        f"{asked}, but there is {_WHERE['deepdanbooru']}, or name it, or a WD14 tagger, by the variable "
+        f"{TAGGER_VARIABLE}."
     )
+
+
+def missing_kind(kind: Kind, asked: str, flag: str) -> str:
+    """The same of one kind, which ``flag`` may name too."""
+    return f"{asked}, but there is {_WHERE[kind]}, or name one by {flag} or by the variable {_VARIABLES[ROLES[kind]]}."
 
 
 def fault_of(role: str, model: str) -> str:

@@ -19,7 +19,7 @@ from tincture.formats.file_lock import FileLock
 from tincture.formats.files import first_bytes
 from tincture.models.loading.default_model import default_model
 from tincture.models.loading.sources import find_source, find_vae
-from tincture.preprocessing.describer_kinds import ROLES, Kind, fault_of, find_describer, kind_of, missing_describer
+from tincture.preprocessing.describer_kinds import ROLES, Kind, fault_of, find_describer, kind_of, missing_kind
 from tincture.settings.drawing import DrawingRequest
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
@@ -92,23 +92,13 @@ def with_describer(settings: TrainSettings, workspace: Workspace) -> tuple[Train
     model = settings.caption_model or find_describer(kind, workspace)
     asked = f"--caption-missing is {kind}"
     if not model:
-        raise UsageError(_no_describer(kind, asked))
+        raise UsageError(missing_kind(kind, asked, "--caption-model"))
     if fault := fault_of(ROLES[kind], model):
         raise ModelError(f"{asked}, for which {model} cannot be used: {fault}")
     if (other := kind_of(ROLES[kind], model)) != kind:
         raise ModelError(f"{asked}, but {model} is a model for --caption-missing {other}; give that, or another model.")
     named = settings.replace(caption_model=model)
     return named, "" if settings.caption_model else f"{model}, which is found by itself"
-
-
-def _no_describer(kind: Kind, asked: str) -> str:
-    if kind != "wd":
-        return missing_describer(ROLES[kind], asked, "--caption-model")
-    return (
-        f"{asked}, but there is no tagger of the WD14 family: put one (model.onnx and selected_tags.csv, such as those "
-        "of SmilingWolf/wd-vit-tagger-v3) into models/wd_tagger in the workspace, or name one by --caption-model or by "
-        "the variable TINCTURE_TAGGER."
-    )
 
 
 def require_training(settings: TrainSettings, workspace: Workspace) -> None:

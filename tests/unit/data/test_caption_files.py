@@ -90,3 +90,10 @@ def test_a_new_caption_becomes_that_of_its_own_picture_alone(tmp_path: Path, oth
     assert place_for_caption(tmp_path / "1.png") == tmp_path / place
     put(tmp_path, place)
     assert read(tmp_path) == {**before, "1.png": place}
+
+
+def test_what_is_no_file_does_not_stand_in_the_way_of_a_new_caption(tmp_path: Path) -> None:
+    put(tmp_path, "1.png", "2.png")
+    (tmp_path / "1.txt").mkdir()
+    (tmp_path / "2.txt").symlink_to("nowhere")
+    assert [place_for_caption(tmp_path / f"{number}.png").name for number in (1, 2)] == ["1.png.txt", "2.png.txt"]

@@ -15,6 +15,7 @@ from tincture.preprocessing.describer_kinds import (
     find_describers,
     kind_of,
     missing_describer,
+    missing_kind,
     shown,
 )
 from tincture.workspace import Workspace
@@ -79,9 +80,15 @@ def test_what_a_model_lacks_is_one_sentence(workspace: Workspace, monkeypatch: p
 
 
 def test_where_none_is_found_it_is_said_where_to_put_one() -> None:
-    sentence = missing_describer("captioner", "--caption-missing is blip", "--caption-model")
-    assert sentence.startswith("--caption-missing is blip, but there is no BLIP model: put one")
-    assert sentence.endswith("or name one by --caption-model or by the variable TINCTURE_CAPTIONER.")
+    for kind, told, variable in [
+        ("blip", "no BLIP model: put one in", "TINCTURE_CAPTIONER"),
+        ("wd", "no tagger of the WD14 family: put one (model.onnx and selected_tags.csv", "TINCTURE_TAGGER"),
+        ("deepdanbooru", "no tagger: put DeepDanbooru's model-resnet_custom_v3.pt into", "TINCTURE_TAGGER"),
+    ]:
+        sentence = missing_kind(kind, "--caption-missing is on", "--caption-model")  # type: ignore[arg-type]
+        assert sentence.startswith(f"--caption-missing is on, but there is {told}")
+        assert sentence.endswith(f"or name one by --caption-model or by the variable {variable}.")
+    assert missing_describer("captioner", "x").endswith("or name one by the variable TINCTURE_CAPTIONER.")
     assert "or a WD14 tagger, by the variable TINCTURE_TAGGER." in missing_describer("tagger", "x")
 
 
