@@ -22,6 +22,8 @@ NAME = "[name]"
 FILEWORDS = "[filewords]"
 SHIPPED = Path(__file__).parent / "templates"
 LARGEST_TEMPLATE = 2**20
+LARGEST_CAPTION = 2**20
+"""In bytes; no tokenizer comes to an end with much more."""
 REGEX_WITHIN_S = 1.0
 """So long a regular expression may look at one name: some never end, such as (a+)+$ at a name of many a's."""
 
@@ -209,6 +211,8 @@ def _matches(word_regex: str, text: str) -> list[str]:
 
 def _read_text(path: Path, encoding: str) -> str:
     try:
+        if path.stat().st_size > LARGEST_CAPTION:
+            raise ValueError(f"it has more than {LARGEST_CAPTION:,} bytes, far more than a caption needs")
         return _decode(path.read_bytes(), encoding)
     except LookupError as error:
         raise UsageError(f"There is no encoding {encoding!r}. Give utf-8, latin-1, cp1252, shift_jis, ...") from error

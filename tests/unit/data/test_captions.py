@@ -125,6 +125,15 @@ def test_a_caption_in_another_encoding_is_an_error_that_names_the_file(tmp_path:
         caption_for(tmp_path / "fox.png")
 
 
+def test_a_file_that_is_far_too_large_for_a_caption_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "fox.txt").open("wb") as file:
+        file.truncate(2**20 + 1)
+    with pytest.raises(DataError, match=r"fox\.txt cannot be read: it has more than 1,048,576 bytes"):
+        caption_for(tmp_path / "fox.png")
+    (tmp_path / "fox.txt").write_bytes(b"x" * 2**20)
+    assert len(caption_for(tmp_path / "fox.png")) == 2**20
+
+
 def test_a_file_name_in_another_encoding_gives_a_caption_that_can_be_encoded() -> None:
     assert caption_for(Path("caf\udce9.png")) == "caf\ufffd"
 
