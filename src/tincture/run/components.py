@@ -51,7 +51,7 @@ from tincture.run.naming import require_named
 from tincture.run.presence import find_fixed
 from tincture.run.prior_drawing import prior_drawing, with_drawn
 from tincture.run.prior_pictures import PriorPictures, check_drawn, check_prior, load_prior, make_prior, prior_lines
-from tincture.run.split import Sides, load_sides
+from tincture.run.split import Sides, count_listed, load_sides
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer
 from tincture.settings.train import TrainSettings
 from tincture.training.trainer import Trainer
@@ -115,7 +115,9 @@ def prepare(
     emit = emitter([time_left, *callbacks])
     # Before the base model is loaded, so that memory need not hold both; a run that goes on has the texts already.
     if record is None:
-        described = describe_missing(settings, find_undescribed(settings, lines, own_lines), emit)
+        if undescribed := find_undescribed(settings, lines, own_lines):
+            check_without_model(settings, count_listed(settings))
+        described = describe_missing(settings, undescribed, emit)
     else:
         described = descriptions_in(record)
     with Stage(emit, "loading the model"):
@@ -316,17 +318,26 @@ def _check_unchanged(
         )
 
 
+def check_without_model(settings: TrainSettings, samples: int) -> None:
+    """What is wrong whatever the model is.
+
+    Args:
+        samples: how many pictures come in an epoch, at most.
+    """
+    if settings.preview_sampler not in SAMPLERS:
+        raise UsageError(f"There is no sampler {settings.preview_sampler!r}; known are {', '.join(SAMPLERS)}.")
+    if settings.batch_size > samples:
+        raise UsageError(
+            f"--batch-size is {settings.batch_size}, but {', '.join(settings.folders)} has {samples} usable pictures; "
+            "give at most that many, or use --gradient-accumulation-steps for a larger batch."
+        )
+
+
 def check(
     settings: TrainSettings, model: DiffusionModel, adapter: Adapter, lines: list[str], dataset: PictureDataset
 ) -> None:
     """What can be wrong only between settings, model, adapter and data."""
-    if settings.preview_sampler not in SAMPLERS:
-        raise UsageError(f"There is no sampler {settings.preview_sampler!r}; known are {', '.join(SAMPLERS)}.")
-    if settings.batch_size > sum(dataset.repeats()):
-        raise UsageError(
-            f"--batch-size is {settings.batch_size}, but {', '.join(settings.folders)} has {sum(dataset.repeats())} "
-            "usable pictures; give at most that many, or use --gradient-accumulation-steps for a larger batch."
-        )
+    check_without_model(settings, sum(dataset.repeats()))
     if settings.clip_skip > model.text.layers:
         raise UsageError(f"--clip-skip is {settings.clip_skip}, but the text encoder has {model.text.layers} layers.")
     # One that the negative prompt names learns from every prompt, whether a line names it or not.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tincture.data.dataset import PictureDataset, Sample
 from tincture.data.latent_files import LatentFiles
-from tincture.data.listing import Source, name_some
+from tincture.data.listing import Source, list_pictures, name_some
 from tincture.data.preprocessed import groups_of_sources, is_for_validation, sides_of
 from tincture.errors import DataError, UsageError
 from tincture.models.diffusion_model import DiffusionModel
@@ -59,6 +59,13 @@ def find_folders(settings: TrainSettings) -> Folders:
         raise UsageError(" ".join(faults))
     remarks = [*_remarks(settings, apart, named), *_odd(training)]
     return Folders(tuple(training), tuple(validation), bool(validation or settings.validation_share), tuple(remarks))
+
+
+def count_listed(settings: TrainSettings) -> int:
+    """How many pictures come in an epoch at most, by a glance at the folders; errors as of ``find_folders``."""
+    options = {"recursive": settings.recursive, "folder_repeats": settings.folder_repeats}
+    listed = (file for source in find_folders(settings).training for file in list_pictures(source, **options).files)
+    return sum(file.repeats for file in listed) * (2 if settings.flip else 1)
 
 
 def load_sides(

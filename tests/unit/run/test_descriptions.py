@@ -290,6 +290,22 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_slow(
             act()
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"batch_size": 11, "flip": True}, r"`batch_size` is 11, but .* has 10 usable pictures"),
+        ({"preview_sampler": "Klingon"}, "There is no sampler 'Klingon'"),
+    ],
+    ids=["batch size", "sampler"],
+)
+def test_what_is_wrong_is_told_before_pictures_are_described(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], told: str
+) -> None:
+    monkeypatch.setattr(descriptions, "load_models", unusable)
+    with pytest.raises(UsageError, match=told):
+        bench.train("embedding", **tagged(bench, 1, **changes))
+
+
 # --- what the plan says ----------------------------------------------------------------------------------------------
 
 
