@@ -197,6 +197,12 @@ def test_regularisation_pictures_and_those_for_validation_are_described(bench: B
     assert said.asked == [3] and len(record(result)["described"]) == 3
 
 
+def test_pictures_that_the_model_is_to_draw_get_their_captions_by_that(bench: Bench) -> None:
+    given = tagged(bench, 2, prior_prompt="a moon", prior_data=str(bench.workspace.root / "to-come"))
+    found = descriptions.find_undescribed(bench.settings("hypernetwork", **given), ["[filewords]"], ["[filewords]"])
+    assert [file.path.name for file in found] == ["2.png"]
+
+
 def test_a_template_of_another_adapter_may_ask_for_captions(bench: Bench, said: Said) -> None:
     lines = bench.workspace.root / "plain.txt"
     lines.write_text("a [name]")
