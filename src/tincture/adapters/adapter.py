@@ -132,6 +132,10 @@ class Adapter(Protocol):
         """
         return {"": self.parameters()}
 
+    def biases_and_norms(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Those parameters that may get a weight decay of their own, by what they are: ``bias``, ``norm``."""
+        return {}
+
     def token_vectors(self) -> Sequence[tuple[str, nn.Parameter]]:
         """Those parameters (n, width) whose rows stand for tokens, each with the name of the text encoder."""
         return [pair for member in self.members() if member is not self for pair in member.token_vectors()]

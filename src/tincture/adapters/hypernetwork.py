@@ -217,6 +217,17 @@ class Hypernetwork(Adapter):
         """All weights, by width in the order of ``sizes``, K before V; float32."""
         return list(self._network.parameters())
 
+    def biases_and_norms(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Biases of linear layers; both weights and biases of layer norms."""
+        norms = [
+            each for part in self._network.modules() if isinstance(part, nn.LayerNorm) for each in part.parameters()
+        ]
+        of_norms = {id(each) for each in norms}
+        return {
+            "bias": [each for each in self.parameters() if each.ndim == 1 and id(each) not in of_norms],
+            "norm": norms,
+        }
+
     def train(self, mode: bool = True) -> Self:
         """Turns dropout on and makes every multiplier count as 1, or back."""
         self._network.train(mode)

@@ -75,6 +75,9 @@ class Wrapper(Adapter):
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         return self.inner.parameter_groups()
 
+    def biases_and_norms(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        return self.inner.biases_and_norms()
+
     def token_vectors(self) -> Sequence[tuple[str, nn.Parameter]]:
         return self.inner.token_vectors()
 

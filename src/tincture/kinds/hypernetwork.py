@@ -98,6 +98,7 @@ HYPERNETWORK = AdapterKind(
     ),
     tag="hypernet",
     picture_key="Hypernet",
+    has_biases=True,
     model_use="whose widths it gets",
     formats=(
         FileFormat("webui (.pt)", "pt", ".pt"),

@@ -19,6 +19,7 @@ _SHIPPED = ("tincture.kinds.embedding:EMBEDDING", "tincture.kinds.hypernetwork:H
 _UNIQUE = ("name", "plural", "folder", "losses", "tag")
 _TAKEN = frozenset({"kind", "name", "model", "workspace", "overwrite"})  # what all are made with
 _OF_NORMS = ("norm_limit", "norm_weight")
+_OF_BIASES = ("weight_decay_bias", "weight_decay_norm")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -93,6 +94,7 @@ class AdapterKind:
         model_use: what the base model is needed for when one is made.
         has_word: its name stands in prompts as a word, so that the attention to it can be held to masks.
         has_card: a picture can hold it.
+        has_biases: there are biases and norms among its weights, which may have a weight decay of their own.
         formats: that its files can be converted to.
         preset: settings with which picto learns well within a minute: the demo measures them, and the page begins with
             them.
@@ -119,6 +121,7 @@ class AdapterKind:
     model_use: str = "it is for"
     has_word: bool = False
     has_card: bool = False
+    has_biases: bool = False
     formats: tuple[FileFormat, ...] = ()
     preset: Mapping[str, Any] = field(default_factory=dict)
     preset_options: Mapping[str, Any] = field(default_factory=dict)
@@ -145,7 +148,8 @@ class AdapterKind:
     def not_for_it(self) -> tuple[str, ...]:
         """Settings of a run that mean nothing for it, and are refused."""
         of_words = dict.fromkeys(("attention_mask_weight", *_OF_NORMS), not self.has_word)
-        unfit = {**of_words, "preview_with_embedding": not self.has_card}
+        of_biases = dict.fromkeys(_OF_BIASES, not self.has_biases)
+        unfit = {**of_words, **of_biases, "preview_with_embedding": not self.has_card}
         return tuple(name for name, is_unfit in unfit.items() if is_unfit)
 
     def faults(self, values: Mapping[str, Any]) -> list[str]:
@@ -230,6 +234,12 @@ def faults_of(trained: Sequence[AdapterKind], values: Mapping[str, Any]) -> list
             faults.append(
                 f"{name} is {values[name]!r}, but {named} has no vectors that stand for tokens, whose norms could be "
                 "held; leave it out"
+            )
+    for name in _OF_BIASES:
+        if values.get(name) is not None and not any(kind.has_biases for kind in trained):
+            faults.append(
+                f"{name} is {values[name]:g}, but {named} has neither biases nor norms; leave it out, or give "
+                "weight_decay"
             )
     if values.get("preview_with_embedding") and not any(kind.has_card for kind in trained):
         faults.append(f"preview_with_embedding is on, but a picture has no place for {named}; leave it out")

@@ -63,7 +63,7 @@ def _arguments(name: str, state: Mapping[str, Any]) -> str:
     other = {key: value for key, value in group.items() if key in takes and value != usual.get(key)}
     text = argument_text({key: tuple(value) if isinstance(value, list) else value for key, value in other.items()})
     with contextlib.suppress(UsageError):  # values that nobody could type
-        if not arguments_fault(text, has_weight_decay=False):
+        if not arguments_fault(text):
             create_optimizer(name, [nn.Parameter(torch.zeros(2, 2))], 0.1, None, parse_arguments(text))
             return text
     return ""

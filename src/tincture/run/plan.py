@@ -195,7 +195,9 @@ def _optimizer(
     arguments = f" with {settings.optimizer_args}" if settings.optimizer_args else ""
     yield f"{type(optimizer).__name__}{arguments}{f', {why}' if why else ''}"
     if "weight_decay" in (group := optimizer.param_groups[0]):
-        yield f"weight decay {group['weight_decay']:g}"
+        parts = (("biases", settings.weight_decay_bias), ("norms", settings.weight_decay_norm))
+        apart = "".join(f", {decay:g} of {name}" for name, decay in parts if decay is not None)
+        yield f"weight decay {group['weight_decay']:g}{apart}"
     if not given.learning_rate:
         yield f"rate {settings.learning_rate}, the usual one with it"
 

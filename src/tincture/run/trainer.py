@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from torch import nn
 
 from tincture.adapters.adapter import Adapter, AuxiliaryLoss
 from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
 from tincture.data.latents import LatentCache
+from tincture.errors import UsageError
 from tincture.events import Progressed
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.run.data import possible_prompts
@@ -38,14 +40,46 @@ def make_optimizer(settings: TrainSettings, adapter: Adapter) -> torch.optim.Opt
 
 
 def parameter_groups(settings: TrainSettings, adapter: Adapter) -> list[ParameterGroup]:
-    """The parameters with what the settings give each part of them, member by member of adapters trained together."""
+    """The parameters with what the settings give each part of them, member by member of adapters trained together.
+
+    Biases and norms are parts of their own only where they have a weight decay of their own.
+
+    Raises:
+        UsageError: they have one, and none of the adapters has such weights.
+    """
+    apart = _decays_apart(settings, adapter)
     own = [(settings.learning_rate, settings.weight_decay)]
     given = own + [(other.rate, other.weight_decay) for other in settings.others]
     return [
-        ParameterGroup(parameters, name, Schedule.parse(rate, settings.steps), weight_decay)
+        ParameterGroup(part, name, Schedule.parse(rate, settings.steps), weight_decay if decay is None else decay)
         for member, (rate, weight_decay) in zip(adapter.members(), given, strict=True)
         for name, parameters in member.parameter_groups().items()
+        for decay, part in _parts(parameters, apart)
     ]
+
+
+def _decays_apart(settings: TrainSettings, adapter: Adapter) -> dict[int, float]:
+    """By the parameter's id, weight decays of biases and norms that have one of their own."""
+    decays: dict[int, float] = {}
+    for name, decay in (("bias", settings.weight_decay_bias), ("norm", settings.weight_decay_norm)):
+        found = [each for member in adapter.members() for each in member.biases_and_norms().get(name, ())]
+        if decay is not None and not found:
+            raise UsageError(
+                f"--weight-decay-{name} is {decay:g}, but the {adapter.kind} {adapter.name!r} has no weights of that "
+                "sort; leave it out."
+            )
+        decays |= {} if decay is None else {id(each): decay for each in found}
+    return decays
+
+
+def _parts(
+    parameters: Sequence[nn.Parameter], decays: Mapping[int, float]
+) -> Iterator[tuple[float | None, list[nn.Parameter]]]:
+    """The parameters by weight decays of their own; first those without one."""
+    for decay in dict.fromkeys((None, *decays.values())):
+        part = [each for each in parameters if decays.get(id(each)) == decay]
+        if part:
+            yield decay, part
 
 
 def make_trainer(

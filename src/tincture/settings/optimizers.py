@@ -18,7 +18,7 @@ import io
 import re
 import tokenize
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tincture.errors import UsageError
@@ -137,8 +137,8 @@ def parse_arguments(text: str) -> dict[str, Any]:
         ) from error
 
 
-def arguments_fault(text: str, *, has_weight_decay: bool) -> str | None:
-    """What is wrong with ``optimizer_args`` by itself, as words that name it."""
+def arguments_fault(text: str, decays: Sequence[str] = ()) -> str | None:
+    """What is wrong with ``optimizer_args``, as words that name it; ``decays`` are other settings of weight decay."""
     given = f"optimizer_args is {text!r}, but"
     try:
         arguments = parse_arguments(text)
@@ -151,8 +151,8 @@ def arguments_fault(text: str, *, has_weight_decay: bool) -> str | None:
     }.items():
         if name in arguments:
             return f"{given} {name} cannot stand there: {instead}"
-    if "weight_decay" in arguments and has_weight_decay:
-        return f"{given} weight_decay is given too; give one of them"
+    if "weight_decay" in arguments and decays:
+        return f"{given} {' and '.join(decays)} {'are' if len(decays) > 1 else 'is'} given too; give one of them"
     return None
 
 

@@ -79,6 +79,8 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "optimizer": (["SGD"], "SGD"),
     "optimizer_args": (["momentum=0.9"], "momentum=0.9"),
     "weight_decay": (["0.5"], 0.5),
+    "weight_decay_bias": (["0"], 0.0),
+    "weight_decay_norm": (["0.25"], 0.25),
     "clip_grad_mode": (["norm"], "norm"),
     "clip_grad_value": (["1"], "1"),
     "clip_skip": (["2"], 2),

@@ -51,6 +51,7 @@ OWNERS: Mapping[str, Mapping[str, Any]] = {
     "logit_mean": {"timestep_distribution": "logit_normal"},
     "logit_std": {"timestep_distribution": "logit_normal"},
     **{key: {"prior_prompt": "a cat"} for key in ("prior_count", "prior_steps", "prior_guidance_scale", "prior_seed")},
+    **{key: {"kind": "hypernetwork"} for key in ("weight_decay_bias", "weight_decay_norm")},
 }
 
 

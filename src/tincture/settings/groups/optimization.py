@@ -15,6 +15,8 @@ from tincture.settings.optimizers import EXAMPLE, arguments_fault
 from tincture.settings.schedule import schedule_faults
 
 GROUP = "Optimization"
+DECAYS_APART = ("weight_decay_bias", "weight_decay_norm")
+"""Settings of weight decays for parts of an adapter."""
 
 
 def _usual_weight_decay(kind: AdapterKind) -> str:
@@ -56,6 +58,12 @@ class OptimizationSettings(CheckedSettings):
     weight_decay: float | None = setting(
         None, GROUP, lambda: f"Weight decay; not given: {for_each(_usual_weight_decay)}.", at_least(0)
     )
+    weight_decay_bias: float | None = setting(
+        None, GROUP, "Weight decay of a hypernetwork's biases, such as 0; not given: as of all.", at_least(0)
+    )
+    weight_decay_norm: float | None = setting(
+        None, GROUP, "Weight decay of a hypernetwork's layer norms, such as 0; not given: as of all.", at_least(0)
+    )
     clip_grad_mode: Literal["none", "value", "norm"] = setting("none", GROUP, "How gradients are clipped.")
     clip_grad_value: str = setting(
         "0.1", GROUP, "Clipping threshold, or its schedule 'value:step, value'.", filled, schedule=True, largest=2000
@@ -72,6 +80,7 @@ class OptimizationSettings(CheckedSettings):
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
         faults = schedule_faults(values, faulty, ("learning_rate", "clip_grad_value"))
-        arguments, has_decay = values.get("optimizer_args", ""), values.get("weight_decay") is not None
-        fault = arguments_fault(arguments, has_weight_decay=has_decay) if arguments else None
+        arguments = values.get("optimizer_args", "")
+        decays = [name for name in ("weight_decay", *DECAYS_APART) if values.get(name) is not None]
+        fault = arguments_fault(arguments, decays) if arguments else None
         return [*faults, fault] if fault else faults
