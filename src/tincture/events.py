@@ -143,11 +143,19 @@ class RolledBack(Event):
         )
 
 
+RATE_OF = "learn_rate "
+"""What the name of a rate among a step's further numbers begins with; the adapter stands behind it."""
+VECTOR_NORM = "vector_norm"
+
+
 @dataclass(frozen=True)
 class StepRecord:
     """One step as the log has it. ``epoch`` and ``epoch_step`` count from 0.
 
     ``effective_rate`` is the rate by an optimizer that finds its own; None where it is ``learning_rate``.
+    ``further`` are more numbers by what logs call them, in every step of a run the same: ``learn_rate KIND:NAME`` of
+    each adapter that is trained together with the first, and ``vector_norm``, the longest vector's as a multiple of
+    the mean norm of tokens, where the settings hold norms.
     """
 
     global_step: int
@@ -156,6 +164,7 @@ class StepRecord:
     loss: float
     learning_rate: float
     effective_rate: float | None = None
+    further: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,10 @@ class StepsDone(Event):
     @property
     def effective_rate(self) -> float | None:
         return self.records[-1].effective_rate
+
+    @property
+    def further(self) -> Mapping[str, float]:
+        return self.records[-1].further
 
     @property
     def epoch(self) -> int:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 
 from tincture.events import (
+    RATE_OF,
+    VECTOR_NORM,
     CheckpointSaved,
     Event,
     MemoryFitted,
@@ -53,7 +55,11 @@ def numbers(event: StepsDone) -> str:
     """Loss over the window with its standard error, learning rate and epoch."""
     loss = f"loss {event.loss_mean:.4f}±{event.loss_error:.4f}"
     effective = "" if event.effective_rate is None else f", in effect {event.effective_rate:.3g}"
-    return f"{loss}  rate {event.learning_rate:.3g}{effective}  epoch {event.epoch}"
+    others = "".join(
+        f", {name.removeprefix(RATE_OF)} {rate:.3g}" for name, rate in event.further.items() if name.startswith(RATE_OF)
+    )
+    norm = f"  norm {event.further[VECTOR_NORM]:.3g}" if VECTOR_NORM in event.further else ""
+    return f"{loss}  rate {event.learning_rate:.3g}{effective}{others}{norm}  epoch {event.epoch}"
 
 
 class Lines:

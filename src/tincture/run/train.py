@@ -279,7 +279,12 @@ def _run(
     seconds, saver = _Seconds(), _Saver(run, folders, paths)
     watchers: list[Callback] = [
         seconds,
-        CsvLog(folder.csv, trainer.global_step, finds_rate=effective_rate(trainer.optimizer) is not None),
+        CsvLog(
+            folder.csv,
+            trainer.global_step,
+            finds_rate=effective_rate(trainer.optimizer) is not None,
+            further=trainer.further_numbers,
+        ),
     ]
     if settings.tensorboard:
         watchers.append(TensorBoardLog(folder.tensorboard, trainer.global_step))

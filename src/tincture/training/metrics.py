@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tincture.errors import StorageError, UsageError
-from tincture.events import Event, RolledBack, RunEnded, StepRecord, StepsDone, Validated
+from tincture.events import RATE_OF, Event, RolledBack, RunEnded, StepRecord, StepsDone, Validated
 from tincture.formats.files import write_text
 
 CSV_COLUMNS = ("step", "epoch", "epoch_step", "loss", "learn_rate")
@@ -99,14 +99,20 @@ class _RowLog:
 class CsvLog(_RowLog):
     """One line per step in the webui's columns: step, epoch, epoch_step, loss (7 digits), learn_rate.
 
-    With an optimizer that finds its own rate a column ``effective_rate`` follows, unless the log was begun without.
-    Lines beyond ``global_step`` are dropped at the start, and when the run goes back: they belong to steps that are
-    made again.
+    With an optimizer that finds its own rate a column ``effective_rate`` follows, then those of ``further``, unless the
+    log was begun without. Lines beyond ``global_step`` are dropped at the start, and when the run goes back: they
+    belong to steps that are made again.
+
+    Args:
+        further: what the further numbers of each step are called.
     """
 
-    def __init__(self, path: Path, global_step: int, *, finds_rate: bool = False) -> None:
-        begun = rows_until(path, CSV_COLUMNS, global_step)
-        columns = EFFECTIVE_COLUMNS if finds_rate and not begun else CSV_COLUMNS
+    def __init__(self, path: Path, global_step: int, *, finds_rate: bool = False, further: Sequence[str] = ()) -> None:
+        usual = EFFECTIVE_COLUMNS if finds_rate else CSV_COLUMNS
+        columns = (*usual, *further)
+        begun = (each for each in (CSV_COLUMNS, usual) if rows_until(path, each, global_step))
+        columns = next(begun, columns)
+        self._further = columns[len(usual) :]
         super().__init__(path, columns, rows_until(path, columns, global_step))
 
     def on_event(self, event: Event) -> None:
@@ -117,7 +123,10 @@ class CsvLog(_RowLog):
     def _cells(self, record: StepRecord) -> list[str]:
         effective = "" if record.effective_rate is None else f"{record.effective_rate:g}"
         cells = [record.global_step, record.epoch, record.epoch_step, f"{record.loss:.7f}", f"{record.learning_rate:g}"]
-        return [str(cell) for cell in [*cells, effective][: len(self.columns)]]
+        if self.columns[len(CSV_COLUMNS) :][:1] == EFFECTIVE_COLUMNS[-1:]:
+            cells.append(effective)
+        further = [f"{record.further[name]:g}" if name in record.further else "" for name in self._further]
+        return [*map(str, cells), *further]
 
 
 class ValidationLog(_RowLog):
@@ -141,6 +150,13 @@ def _cells(event: Validated) -> list[str]:
     losses = (event.loss, event.error, event.training_loss, event.training_error)
     best = "" if event.best_step is None else str(event.best_step)
     return [str(event.global_step), *(f"{loss:.7f}" for loss in losses), best]
+
+
+def _tag(name: str) -> str:
+    """What TensorBoard calls a further number of a step."""
+    return (
+        f"Learn rate/{name.removeprefix(RATE_OF)}" if name.startswith(RATE_OF) else name.replace("_", " ").capitalize()
+    )
 
 
 def rows_until(path: Path, columns: Sequence[str], global_step: int) -> list[dict[str, str]]:
@@ -202,6 +218,8 @@ class TensorBoardLog:
                 self._writer.add_scalar("Learn rate/train", record.learning_rate, record.global_step)
                 if record.effective_rate is not None:
                     self._writer.add_scalar("Effective learn rate/train", record.effective_rate, record.global_step)
+                for name, value in record.further.items():
+                    self._writer.add_scalar(_tag(name), value, record.global_step)
         elif isinstance(event, Validated):
             self._writer.add_scalar("Loss/validation", event.loss, event.global_step)
             self._writer.add_scalar("Loss/train on the grid of validation", event.training_loss, event.global_step)

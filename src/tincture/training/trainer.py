@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from tincture import randomness
 from tincture.adapters.adapter import Adapter, AuxiliaryLoss
 from tincture.errors import DivergedError
 from tincture.events import (
+    RATE_OF,
+    VECTOR_NORM,
     Callback,
     Event,
     RolledBack,
@@ -65,6 +67,16 @@ class Clipping:
 
     mode: Literal["value", "norm"]
     threshold: Schedule
+
+
+class _Unread(NamedTuple):
+    """A step that was made and not yet told: the rates are of all groups, loss and norm lie on the device."""
+
+    global_step: int
+    rates: Sequence[float]
+    effective_rate: float | None
+    loss: Tensor
+    vector_norm: Tensor | None
 
 
 class Trainer:
@@ -129,7 +141,8 @@ class Trainer:
         self.parts: dict[str, Part] = {"guard": self.guard}
         self.ending = ""
         self._saved_parts: dict[str, Any] = {}
-        self._unread: list[tuple[int, float, float | None, Tensor]] = []
+        self._unread: list[_Unread] = []
+        self._rates_beside = _rates_beside(adapter, optimizer)
         self._effective_rate: float | None = None
         self._callbacks: Sequence[Callback] = ()
         self._acting = contextlib.ExitStack()  # the adapter, attached for the time of a run
@@ -158,7 +171,7 @@ class Trainer:
                 self.global_step += 1
                 self.adapter.advance()
                 if verdict.kind == "sound":
-                    self._unread.append((self.global_step, rate, self._effective_rate, loss))
+                    self._unread.append(_Unread(self.global_step, rates, self._effective_rate, loss, self._longest()))
                 if len(self._unread) >= self.log_every:
                     self.read_losses()
                 self.emit(StepEnd(self.global_step, self.steps))
@@ -367,23 +380,38 @@ class Trainer:
         """
         if not self._unread:
             return
-        values = torch.stack([loss for *_, loss in self._unread]).tolist()
+        norms = [each.vector_norm for each in self._unread if each.vector_norm is not None]
+        values = torch.stack([*(each.loss for each in self._unread), *norms]).tolist()
         read, self._unread = self._unread, []
         records = []
-        for (global_step, rate, effective, _), loss in zip(read, values, strict=True):
+        losses, lengths = values[: len(read)], values[len(read) :] or [None] * len(read)
+        for each, loss, length in zip(read, losses, lengths, strict=True):
             if not math.isfinite(loss):
                 break
-            records.append(StepRecord(global_step, *self._epoch(global_step), loss, rate, effective))
+            further = {name: each.rates[group] for name, group in self._rates_beside.items()}
+            further |= {} if length is None else {VECTOR_NORM: length}
+            step = each.global_step
+            records.append(StepRecord(step, *self._epoch(step), loss, each.rates[0], each.effective_rate, further))
             self.window.append(loss)
         if records:
             self.emit(StepsDone(tuple(records), self.steps, *self.window.window(), *self.window.recent()))
         if len(records) < len(read):
-            global_step, rate, *_ = read[len(records)]
+            global_step, (rate, *_), *_ = read[len(records)]
             raise DivergedError(
                 f"The loss of step {global_step} is {values[len(records)]}: the run has diverged and was stopped; what "
                 f"was saved before is untouched. Lower the learning rate (it was {rate:g}) or clip the gradients "
                 "(--clip-grad-mode norm)."
             )
+
+    @property
+    def further_numbers(self) -> list[str]:
+        """What the further numbers of each step are called."""
+        return [*self._rates_beside, *([] if self.vector_norms is None else [VECTOR_NORM])]
+
+    @torch.no_grad()
+    def _longest(self) -> Tensor | None:
+        """The norm of the longest vector, as a multiple; still on the device."""
+        return None if self.vector_norms is None else self.vector_norms.multiples().max()
 
     def _epoch(self, global_step: int) -> tuple[int, int]:
         done = (global_step - 1) * self.gradient_accumulation_steps
@@ -404,3 +432,10 @@ class Trainer:
                 yield
             finally:
                 self.adapter.train(False)
+
+
+def _rates_beside(adapter: Adapter, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """Of adapters that are trained together with the first: what logs call the rate of each, and its first group."""
+    groups = {id(one): number for number, group in enumerate(optimizer.param_groups) for one in group["params"]}
+    others = ((other, next(iter(other.parameters()), None)) for other in adapter.members()[1:])
+    return {f"{RATE_OF}{other.kind}:{other.name}": groups[id(one)] for other, one in others if id(one) in groups}

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.runs import RANDOM, Bench, equal, last_state, trained
+from tests.runs import RANDOM, Bench, Recorder, csv_text, equal, last_state, trained
 from tincture import recipe
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.errors import UsageError
+from tincture.events import StepsDone
 from tincture.models.loading.load import load_model
+from tincture.run.lines import numbers
 from tincture.run.losses import check_norms
+from tincture.training.metrics import CSV_COLUMNS
 
 HELD: dict[str, Any] = {"norm_limit": "1.3:3, 1.2", "norm_weight": "0:2, 0.1 -> 0.5"}
 FAST: dict[str, Any] = {**RANDOM, "steps": 5, "learning_rate": "0.5", "template": "subject"}
@@ -50,6 +53,21 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     result = stopped.resume(stopped.train("embedding", stop_after=3, **changes).run_dir)
     assert equal(trained(result.adapter_path), trained(whole.adapter_path))
     assert equal(last_state(result.run_dir), last_state(whole.run_dir))
+    assert csv_text(result.run_dir) == csv_text(whole.run_dir)
+
+
+def test_the_longest_vector_is_logged_where_norms_are_held(new_bench: Callable[[str], Bench]) -> None:
+    bench, recorder = new_bench("held"), Recorder()
+    result = bench.train("embedding", callbacks=[recorder], **FAST, norm_limit=1.2, log_every=2)
+    header, *rows = [line.split(",") for line in csv_text(result.run_dir).splitlines()]
+    assert header == [*CSV_COLUMNS, "vector_norm"]
+    assert float(rows[-1][-1]) == pytest.approx(longest(bench, result.adapter_path), rel=1e-5)
+    told = [each.further["vector_norm"] for event in recorder.of(StepsDone) for each in event.records]
+    assert [float(row[-1]) for row in rows] == pytest.approx(told, rel=1e-5)
+    assert max(told) <= 1.2 * (1 + 1e-6)
+    assert "  norm 1.2  epoch" in numbers(recorder.of(StepsDone)[-1])
+    plain = new_bench("plain").train("embedding", **FAST)
+    assert csv_text(plain.run_dir).splitlines()[0] == ",".join(CSV_COLUMNS)
 
 
 def test_each_switch_changes_what_is_trained_and_validation_measures_the_same(
@@ -116,8 +134,13 @@ def test_an_adapter_without_such_vectors_is_refused_whatever_its_kind_says(bench
         ("embedding", {"norm_limit": "2:x", "steps": 0}, ["steps is 0"]),
         ("embedding", {"norm_limit": "2:x"}, ["norm_limit: In the schedule '2:x' segment 1"]),
         ("embedding", {"norm_weight": "x"}, ["norm_weight: In the schedule 'x' segment 1"]),
+        (
+            "embedding",
+            {"norm_limit": 2, "optimizer": "ScheduleFreeAdamW"},
+            ["norm_limit is '2', but ScheduleFreeAdamW keeps averages of its own"],
+        ),
     ],
-    ids=("hypernetwork", "zeros", "steps", "limit", "weight"),
+    ids=("hypernetwork", "zeros", "steps", "limit", "weight", "averages"),
 )
 def test_what_makes_no_sense_is_refused(bench: Bench, kind: str, changes: dict[str, Any], faults: list[str]) -> None:
     with pytest.raises(UsageError) as refused:

@@ -125,6 +125,11 @@ class Metric(BaseModel):
         None,
         description="The rate by an optimizer that finds its own, such as Prodigy; null where it is learning_rate.",
     )
+    further: dict[str, float] = Field(
+        {},
+        description="More numbers by name: the rates of adapters that are trained together with the first, "
+        "learn_rate KIND:NAME, and vector_norm, the longest vector's as a multiple of that of tokens.",
+    )
 
 
 class Metrics(BaseModel):

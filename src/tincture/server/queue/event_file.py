@@ -10,7 +10,8 @@ prepared   run_dir
 started    global_step, steps, samples, micro_batches_per_epoch
 progress   global_step, steps, step_s, eta_s
 steps      records [[global_step, epoch, epoch_step, loss, learning_rate], ...], steps, loss_mean, loss_error,
-           recent_mean, recent_error, eta_s; a sixth number is the rate by an optimizer that finds its own
+           recent_mean, recent_error, eta_s; a sixth number is the rate by an optimizer that finds its own;
+           further {name: [one of each record]}: see ``events.StepRecord``
 saved      global_step, path
 validated  global_step, steps, loss, error, training_loss, training_error, best_step, best_loss
 preview    global_step, paths, prompts
@@ -243,7 +244,8 @@ def _steps(event: StepsDone) -> Iterator[EventRecord]:
     for first in range(0, len(event.records), RECORDS):
         part = event.records[first : first + RECORDS]
         rows = [_row(each) for each in part]
-        yield {"type": "steps", "records": rows, **means}
+        further = {name: [each.further.get(name) for each in part] for name in part[0].further}
+        yield {"type": "steps", "records": rows, **({"further": further} if further else {}), **means}
 
 
 def _row(record: StepRecord) -> list[float]:

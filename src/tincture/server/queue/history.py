@@ -39,6 +39,7 @@ class Trace:
     Attributes:
         global_step, loss, learning_rate: one entry per step; a loss that was not finite is NaN.
         effective_rate: one per step too; NaN where it is ``learning_rate``.
+        further: by name, one per step too, NaN where it is not known: see ``events.StepRecord``.
         epoch: of the last step, from 0; None before there is one.
         speed: steps a second, of late; None until it is known.
         previews: by step, ascending: the pictures of that step, one per prompt.
@@ -54,6 +55,7 @@ class Trace:
     loss: Sequence[float]
     learning_rate: Sequence[float]
     effective_rate: Sequence[float] = ()
+    further: Mapping[str, Sequence[float]] = field(default_factory=dict)
     epoch: int | None = None
     speed: float | None = None
     previews: Mapping[int, tuple[Path, ...]] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class History:
         self.run_dir: str | None = None
         self.previews: list[tuple[int, tuple[str, ...]]] = []
         self._columns = tuple(array("d") for _ in _METRICS)
+        self._further: dict[str, array[float]] = {}
         self._latest: dict[str, Any] = {}
         self._remarks: list[str] = []
         self._validations: list[Validation] = []
@@ -106,8 +109,9 @@ class History:
             case "progress":
                 self._latest["speed"] = 1 / record["step_s"] if record.get("step_s") else None
             case "steps":
-                for step in record["records"]:
-                    self._add_step(step)
+                further = record.get("further", {})
+                for place, step in enumerate(record["records"]):
+                    self._add_step(step, {name: values[place] for name, values in further.items()})
                 self._latest |= {key: record.get(key) for key in ("loss_mean", "loss_error")}
             case "validated":
                 # One that begins anew measures before it says that it started.
@@ -124,13 +128,14 @@ class History:
         steps = self._columns[0]
         rows = range(bisect.bisect_right(steps, step), len(steps))
         chosen = (row for row in rows if steps[row] % every == 0 or row == rows[-1])
-        return [_metric([column[row] for column in self._columns]) for row in itertools.islice(chosen, most)]
+        return [self._metric(row) for row in itertools.islice(chosen, most)]
 
     def trace(self) -> Trace:
         """A copy of it all: what is handed out stays as it is."""
         steps, epochs, _, losses, rates, effective = self._columns
         return Trace(
             *(steps[:], losses[:], rates[:], effective[:]),
+            further={name: column[:] for name, column in self._further.items()},
             epoch=int(epochs[-1]) if epochs else None,
             previews={step: tuple(map(Path, paths)) for step, paths in sorted(dict(self.previews).items())},
             remarks=tuple(self._remarks),
@@ -139,7 +144,11 @@ class History:
             **self._latest,
         )
 
-    def _add_step(self, step: Sequence[float | None]) -> None:
+    def _metric(self, row: int) -> Metric:
+        further = {name: column[row] for name, column in self._further.items() if not math.isnan(column[row])}
+        return {**_metric([column[row] for column in self._columns]), **({"further": further} if further else {})}
+
+    def _add_step(self, step: Sequence[float | None], further: Mapping[str, float | None]) -> None:
         values = [math.nan if value is None else float(value) for value in step]
         values += [math.nan] * (len(values) == len(self._columns) - 1)  # the rate is the one that was set
         if len(values) != len(self._columns):
@@ -147,6 +156,12 @@ class History:
         self._forget_after(values[0] - 1)
         for column, value in zip(self._columns, values, strict=True):
             column.append(value)
+        before = len(self._columns[0]) - 1
+        for name in further.keys() - self._further.keys():
+            self._further[name] = array("d", [math.nan] * before)
+        for name, column in self._further.items():
+            found = further.get(name)
+            column.append(math.nan if found is None else found)
 
     def _go_back(self, step: int) -> None:
         """What follows ``step`` comes again; what was measured at it is known before a run goes on."""
@@ -159,7 +174,7 @@ class History:
         steps = self._columns[0]
         if steps and steps[-1] > step:
             left = bisect.bisect_right(steps, step)
-            for column in self._columns:
+            for column in (*self._columns, *self._further.values()):
                 del column[left:]
 
 

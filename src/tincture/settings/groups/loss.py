@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tincture.settings.checks import Bounds, part, share
 from tincture.settings.fields import CheckedSettings, setting
+from tincture.settings.optimizers import averages_by_itself
 from tincture.settings.schedule import Schedule, schedule_fault, schedule_faults, weight_faults, weight_text
 
 GROUP = "Loss and noise"
@@ -126,6 +127,12 @@ class LossSettings(CheckedSettings):
             phases = Schedule.parse(text, ANY_STEPS).phases if text and not schedule_fault(text, {}) else ()
             if any(0 in (phase.rate, phase.goal) for phase in phases):
                 faults.append(f"{name} is {text!r}, but must be above 0 in every step; a usual one is {usual}")
+        optimizer = values.get("optimizer", "")
+        if values.get("norm_limit") and "optimizer" not in faulty and averages_by_itself(optimizer):
+            faults.append(
+                f"norm_limit is {values['norm_limit']!r}, but {optimizer} keeps averages of its own that would stay "
+                "longer; leave one out, or give norm_weight"
+            )
         least, most = values.get("timestep_min", 0.0), values.get("timestep_max", 1.0)
         if least >= most and not {"timestep_min", "timestep_max"} & set(faulty):
             faults.append(f"timestep_min is {least:g}, but must be below timestep_max, {most:g}: no timestep is left")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tincture.events import RATE_OF, VECTOR_NORM
 from tincture.run.duration import in_words
 from tincture.server.page.parts.fields import in_labels
 from tincture.server.page.parts.markup import escape, facts, fault, muted, plain, warning, when
@@ -19,6 +20,7 @@ from tincture.server.queue.jobs import FINISHED, Job, JobState
 NOW = "Now"
 MOST_POINTS = 480
 """Of the noisy line of a chart; the smooth one takes half as many."""
+_TITLES = {VECTOR_NORM: "Norm of the longest vector, of tokens 1"}
 _STATES = {
     JobState.QUEUED: "waiting",
     JobState.RUNNING: "running",
@@ -196,6 +198,7 @@ def charts(trace: Trace, smoothing: float) -> str:
     note = f"mean over {over} steps" if over > 1 else "every step"
     validation = _validation(trace.validations)
     drawn = chart("Loss", lines, note=note) + validation + chart("Learning rate", [rate]) + _effective(step, trace)
+    drawn += "".join(_further(step, name, values) for name, values in trace.further.items())
     return f'<div class="charts{" many" if validation else ""}">{drawn}</div>'
 
 
@@ -204,6 +207,15 @@ def _effective(step: Values, trace: Trace) -> str:
     rate = np.asarray(trace.effective_rate)
     known = np.isfinite(rate)
     return chart("Effective learning rate", [Line(*thin(step[known], rate[known], MOST_POINTS), "strong")])
+
+
+def _further(step: Values, name: str, values: Sequence[float]) -> str:
+    """The curve of a further number: the rate of another adapter, or the norm of the longest vector."""
+    number, is_rate = np.asarray(values), name.startswith(RATE_OF)
+    known = np.isfinite(number)
+    title = f"Learning rate of {name.removeprefix(RATE_OF)}" if is_rate else _TITLES.get(name, name)
+    points = _corners(step[known], number[known]) if is_rate else thin(step[known], number[known], MOST_POINTS)
+    return chart(title, [Line(*points, "strong")])
 
 
 def _best_mark(measured: Sequence[Validation], loss: Line) -> list[Line]:
