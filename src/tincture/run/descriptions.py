@@ -78,6 +78,7 @@ def describe_missing(settings: TrainSettings, files: Sequence[PictureFile], emit
     if not files:
         return {}
     texts: dict[str, str] = {}
+    silent: list[str] = []
     with Stage(emit, LOADING):
         model = _load(settings)
     with Stage(emit, DESCRIBING, len(files)) as stage:
@@ -85,12 +86,13 @@ def describe_missing(settings: TrainSettings, files: Sequence[PictureFile], emit
             batch = files[start : start + DEFAULT_BATCH_SIZE]
             named = [(file, digest) for file in batch if (digest := _digest(file.path))]
             texts |= _describe(model, {digest: file.path for file, digest in named if digest not in texts})
+            silent += [file.path.name for file, digest in named if texts.get(digest) == ""]
             if settings.write_captions:
                 _write([(file, texts[digest]) for file, digest in named if digest in texts], settings.caption_encoding)
             stage.advance(start + len(batch))
     del model
     release_memory()
-    if silent := [file.path.name for file in files if texts.get(_digest(file.path)) == ""]:
+    if silent:
         warnings.warn(
             f"{settings.caption_missing} has nothing to say of {name_some(silent)}: the caption is empty.", stacklevel=3
         )

@@ -274,13 +274,15 @@ def test_what_a_moved_workspace_lacks_stays_where_it_was(tmp_path: Path) -> None
     (new / "datasets" / "rex").mkdir(parents=True)
     (old / "datasets" / "sky").mkdir(parents=True)
     paths = {"model": str(old / "models" / "m"), "vae": "", "masks": "/elsewhere/masks", "cache_dir": ""}
+    (new / "models" / "BLIP").mkdir(parents=True)
     data = [f"{old}/datasets/rex:3", f"{old}/datasets/sky:2"]
     adapter = old / "embeddings" / "rex.pt"
-    settings: dict[str, Any] = {**paths, "data": data}
+    settings: dict[str, Any] = {**paths, "data": data, "caption_model": str(old / "models" / "BLIP")}
     record = {"root": str(old), "adapter_path": str(adapter), "settings": settings, "model_hash": "0"}
     moved = relocated(record, new / "textual_inversion" / "rex", Workspace(new))
     assert (moved["root"], moved["adapter_path"]) == (str(new), str(new / "embeddings" / "rex.pt"))
-    assert moved["settings"] == {**paths, "data": [f"{new}/datasets/rex:3", data[1]]}
+    there = {"data": [f"{new}/datasets/rex:3", data[1]], "caption_model": str(new / "models" / "BLIP")}
+    assert moved["settings"] == {**paths, **there}
     assert relocated(record, tmp_path / "logs" / "rex", Workspace(new)) == record
     validated = {**record, "settings": {**settings, "validation_data": data[::-1]}}
     found = relocated(validated, new / "textual_inversion" / "rex", Workspace(new))
