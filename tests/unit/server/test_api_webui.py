@@ -635,6 +635,7 @@ LEAST_OF: dict[str, Any] = {
     "settings": {},
     "prompts": ["a"],
     "before": "j1",
+    "sources": ["a", "b"],
 }
 
 
