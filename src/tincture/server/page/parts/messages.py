@@ -14,6 +14,9 @@ from tincture.server.queue.jobs import Job, JobState
 if TYPE_CHECKING:
     from tincture.server.service import Service
 
+SENT = """() => '<p class="quiet" role="status">Sent …</p>'"""
+"""JavaScript for a message's place that a click is answered with at once, until the server answers it."""
+
 
 def done(sentence: str, *leading_on: str) -> str:
     """Something was done; ``leading_on`` are buttons of ``way_on`` for what may come next."""

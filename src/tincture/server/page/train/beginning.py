@@ -13,7 +13,7 @@ from gradio.components import Component
 from tincture.errors import TinctureError, UsageError
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel, script
-from tincture.server.page.parts.messages import done, failed
+from tincture.server.page.parts.messages import SENT, done, failed
 from tincture.server.page.parts.requests import COMMAND, PRIVATE, SILENT, STEP, hidden
 from tincture.server.page.train.form import BEGIN, TrainInputs
 from tincture.server.page.train.live_plan import FILLED
@@ -108,12 +108,15 @@ class Beginning:
         read_too = {*own, inputs.kind, model, self.preset}
         followed = gr.on([inputs.kind.change, model.change], self._follow, read_too, own, **STEP)
         followed.then(None, None, None, js=FILLED, **PRIVATE)
+        pressed = [self.save.click, self.name.submit, self.export.click, self.delete.click, self.really.click]
+        gr.on(pressed, None, None, self.message, js=SENT, **PRIVATE)
         saved = [self.preset, self.name, self.message]
         gr.on([self.save.click, self.name.submit], self._save, {*read, self.name, self.preset}, saved, **COMMAND)
         exported = self.export.click(self._export, read, [self._exported, self.message], **COMMAND)
         exported.then(None, self._exported, None, js=SAVE_FILE, **PRIVATE)
         self.delete.click(self._ask, self.preset, [self.sure, self.message], **STEP)
         gr.on([self.really.click, self.keep.click], lambda: gr.Row(visible=False), None, self.sure, **STEP)
+        self.keep.click(None, None, self.message, js="() => ''", **PRIVATE)
         self.really.click(self._delete, self.preset, [self.preset, self.message], **SILENT, **COMMAND)
 
     # --- what fills the form -----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.fields import labels_of
 from tincture.server.page.parts.markup import escape
-from tincture.server.page.parts.messages import done, failed, interrupted, submitted
+from tincture.server.page.parts.messages import SENT, done, failed, interrupted, submitted
 from tincture.server.page.parts.requests import COMMAND, PRIVATE, SILENT, STEP, hidden
 from tincture.server.page.parts.way_on import Ways, carried, follow_by_itself
 from tincture.server.page.train import create, preprocess
@@ -45,7 +45,6 @@ FROM_TRY: Mapping[str, str] = {
 
 
 SHOW_KIND = """(kind) => KINDS.map((names) => ({ __type__: "update", visible: names.includes(kind) }))"""
-AT_ONCE = """() => '<p class="quiet" role="status">Sent …</p>'"""
 
 
 class TrainTab:
@@ -155,7 +154,7 @@ class TrainTab:
         self._show_kind()
         self.beginning.connect(self.inputs, self.model, inputs, typed, self._labels)
         for kind, button in self.starts.items():
-            button.click(None, None, self.message, js=AT_ONCE, **PRIVATE)
+            button.click(None, None, self.message, js=SENT, **PRIVATE)
             started = button.click(
                 lambda given, kind=kind: start(given, kind), inputs, [self.message, self.submitted], **COMMAND
             )
