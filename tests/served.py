@@ -20,10 +20,16 @@ from tincture.workspace import Workspace
 
 
 class QuickProcess:
-    """What processes with models answer, without a model. ``asked`` holds every call."""
+    """What processes with models answer, without a model.
+
+    Attributes:
+        asked: every call.
+        made: what files say of how they were made.
+    """
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.made: dict[str, Any] = {}
         self.error: Exception | None = None
         self.interrupted = 0
 
@@ -83,7 +89,8 @@ class QuickProcess:
         if not path.is_file():
             raise FileFormatError(f"There is no file {path}.")
         size, name = path.stat().st_size, path.stem
-        return {"path": str(path), "kind": "embedding", "name": name, "size": size, "notes": ["It is <odd>."]}
+        found = {"path": str(path), "kind": "embedding", "name": name, "size": size, "notes": ["It is <odd>."]}
+        return {**found, **self.made}
 
     def _file_steps(self, paths: dict[str, Path]) -> dict[str, int | None]:
         return {name: path.stat().st_size for name, path in paths.items()}

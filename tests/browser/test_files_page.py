@@ -2,17 +2,60 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import pytest
+from PIL import Image
 
 from tests.browser.conftest import PHONE, Served, choose, opened, tab
 from tests.served import write, write_pictures
+
+MADE = {
+    "data_hash": "a1",
+    "settings": {
+        "kind": "embedding",
+        "name": "cat",
+        "data": "moons",
+        "model": "picto",
+        "steps": 3,
+        "learning_rate": "0.005:2, 1e-3",
+        "batch_size": 2,
+        "seed": 0,
+    },
+}
+
+
+IN_VIEW = """(element) => {
+  const box = element.getBoundingClientRect();
+  return box.height > 0 && box.top >= 0 && box.bottom <= window.innerHeight;
+}"""
 
 
 def open_file(page: Any, name: str) -> None:
     tab(page, "Files")
     page.locator("[data-file]").get_by_text(name, exact=True).click()
-    page.locator("#file-report h2").get_by_text(name, exact=True).wait_for()
+    page.locator("#file-card h2").get_by_text(name, exact=True).wait_for()
+
+
+def action(page: Any, name: str) -> None:
+    page.locator("#file-tabs").get_by_role("tab", name=name, exact=True).click()
+
+
+def train(root: Path) -> Path:
+    """The folder of a run that made the embedding ``cat``, with a loss and previews."""
+    folder = root / "textual_inversion" / "2026-11-30" / "cat"
+    (folder / "images").mkdir(parents=True)
+    record = {"settings": {**MADE["settings"], "data": str(root / "datasets" / "moons")}, "data_hash": "a1"}
+    (folder / "run.json").write_text(json.dumps(record))
+    rows = "".join(f"{step},0,0,{0.1 * step},0.005\n" for step in range(1, 5))
+    (folder / "textual_inversion_loss.csv").write_text(f"step,epoch,epoch_step,loss,learn_rate\n{rows}")
+    for step in (0, 2, 4):
+        Image.new("RGB", (16, 16), (80 * step % 256, 0, 0)).save(folder / "images" / f"cat-{step}-0.png")
+    return folder
 
 
 def test_files_are_listed_with_their_step_and_can_be_searched(page: Any, served: Served) -> None:
@@ -31,13 +74,13 @@ def test_a_file_is_looked_into_and_downloaded(page: Any) -> None:
     assert "It is <odd>." in page.locator("#file-report").inner_text()
     page.locator('[data-file][aria-pressed="true"]').wait_for()
     with page.expect_download() as download:
-        page.locator("#file-report").get_by_text("Download").click()
+        page.locator("#file-card").get_by_text("Download").click()
     assert Path(download.value.path()).read_bytes() == b"adapter cat"
 
 
 def test_a_card_is_made_and_shown(page: Any, served: Served) -> None:
     open_file(page, "cat.pt")
-    page.locator("#file-convert").get_by_text("Convert").first.click()
+    action(page, "Convert")
     choose(page, "file-format", "Picture card (.png)")
     page.locator("#file-name").locator("textarea, input").fill("tom")
     page.locator("#file-do-convert").click()
@@ -59,10 +102,9 @@ def test_an_upload_that_is_no_adapter_is_refused_with_a_sentence(page: Any, serv
 
 def test_a_path_outside_of_the_workspace_is_refused(page: Any) -> None:
     tab(page, "Files")
-    page.get_by_text("Another file").click()
     page.locator("#file-path").locator("textarea, input").fill("../../etc/passwd")
     page.locator("#file-inspect").click()
-    page.locator("#file-report .fault").wait_for()
+    page.locator("#file-card .fault").wait_for()
 
 
 def test_settings_say_what_the_server_was_told_and_what_the_machine_can_do(page: Any, served: Served) -> None:
@@ -92,7 +134,7 @@ def test_they_fit_a_phone(chromium: Any, served: Served) -> None:
 
 def test_adapters_are_merged(page: Any, served: Served) -> None:
     tab(page, "Files")
-    page.locator("#file-merge").get_by_text("Merge").first.click()
+    action(page, "Merge")
     page.locator("#merge-sources textarea").fill("cat:0.5\ncat:2")
     choose(page, "merge-method", "sum")
     page.locator("#merge-out").locator("textarea, input").fill("both")
@@ -106,3 +148,100 @@ def test_adapters_are_merged(page: Any, served: Served) -> None:
     page.locator("#merge-written .fault").get_by_text("There is no adapter").wait_for()
     page.set_viewport_size({"width": 390, "height": 1400})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@pytest.fixture
+def trained(served: Served) -> Iterator[Path]:
+    """The folder of the run that made ``cat``, whose file says so for as long."""
+    folder, process = train(served.root), cast(Any, served.service.model_work.file_process)
+    process.made = {"step": 3, "model_name": "picto", "provenance": MADE}
+    yield folder
+    process.made = {}
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("size", [(1400, 900), PHONE], ids=["screen", "phone"])
+def test_a_file_that_is_chosen_is_in_view_with_all_that_can_be_done(
+    size: tuple[int, int], trained: Path, chromium: Any, served: Served
+) -> None:
+    for number in range(40):
+        write(served.service.workspace.adapter_path("hypernetwork", f"one-{number:02}"))
+    with opened(chromium, served.url, size) as page:
+        tab(page, "Files")
+        page.locator("[data-file]").get_by_text("cat.pt", exact=True).click()
+        card = page.locator("#file-card")
+        card.get_by_text("moons").wait_for()
+        shown = [" ".join(row.split()) for row in card.locator(".facts tr").all_inner_texts()]
+        assert shown[:6] == [
+            "Model picto",
+            "Data moons",
+            "Steps 3",
+            "Rate 0.005:2, 1e-3",
+            "Batch 2",
+            "Loss 0.2000, mean of its last 3 steps",
+        ]
+        picture = card.locator(".file-previews img")
+        assert picture.get_attribute("alt") == "Preview at step 2"
+        page.wait_for_function("document.querySelector('.file-previews img').naturalWidth === 16")
+        buttons = [card.get_by_role("button", name="Run again"), card.get_by_text("Download")]
+        tabs = [page.locator("#file-tabs").get_by_role("tab", name=name) for name in ("Inspect", "Convert", "Merge")]
+        for part in (card.locator("h2"), *buttons, *tabs):
+            page.wait_for_function(IN_VIEW, arg=part.element_handle())
+        tabs[2].click()
+        assert page.locator("#merge-sources textarea").input_value() == "cat"
+        page.wait_for_function(IN_VIEW, arg=page.locator("#merge-do").element_handle())
+    for number in range(40):
+        served.service.adapter_file("hypernetwork", f"one-{number:02}").unlink()
+
+
+def test_what_was_typed_for_a_merge_stays_when_another_file_is_chosen(page: Any, served: Served) -> None:
+    write(served.service.workspace.adapter_path("embedding", "mouse"))
+    open_file(page, "cat.pt")
+    action(page, "Merge")
+    sources = page.locator("#merge-sources textarea")
+    assert sources.input_value() == "cat"
+    open_file(page, "mouse.pt")
+    page.wait_for_function("document.querySelector('#merge-sources textarea').value === 'mouse'")
+    choose(page, "merge-more", "cat")
+    page.wait_for_function("document.querySelector('#merge-sources textarea').value === 'mouse\\ncat'")
+    sources.fill("mouse:0.3\ncat:0.7")
+    open_file(page, "cat.pt")
+    assert sources.input_value() == "mouse:0.3\ncat:0.7"
+
+
+def test_a_press_says_at_once_what_goes_on(page: Any, served: Served) -> None:
+    open_file(page, "cat.pt")
+    action(page, "Merge")
+    page.route("**/queue/join*", lambda route: None)  # no answer comes
+    page.locator("#merge-do").click()
+    page.locator("#merge-written").get_by_text("Merging …").wait_for()
+    page.locator("[data-file][aria-pressed=false]").first.click()
+    page.locator("[data-file][aria-pressed=true]").wait_for()
+    page.unroute_all()
+
+
+def test_a_file_leads_to_a_training_with_its_settings(trained: Path, page: Any, served: Served) -> None:
+    open_file(page, "cat.pt")
+    page.locator("#file-card").get_by_role("button", name="Run again").click()
+    page.locator("#tr-message").get_by_text("These are the settings of cat.pt.").wait_for()
+    assert "cat has these 3 steps" in page.locator("#tr-message").inner_text()
+    shown = {each: page.locator(f"#{each} input").first.input_value() for each in ("tr-data", "tr-steps")}
+    assert shown == {"tr-data": "moons (30 pictures)", "tr-steps": "3"}
+    assert page.locator("#tr-embedding-rate").locator("input, textarea").input_value() == "0.005:2, 1e-3"
+    shutil.rmtree(trained / "images")
+    (trained / "run.json").unlink()
+    cast(Any, served.service.model_work.file_process).made = {
+        "provenance": {"settings": {**MADE["settings"], "name": "dog", "data": "suns", "batch_size": 4}}
+    }
+    open_file(page, "cat.pt")
+    page.locator("#file-card").get_by_role("button", name="Run again").click()
+    page.locator("#tr-message").get_by_text("these name: “Dataset directory”").wait_for()
+    assert "There is no embedding 'dog' any more" in page.locator("#tr-message").inner_text()
+
+
+def test_a_file_that_was_not_trained_leads_to_its_first_training(page: Any, served: Served) -> None:
+    write(served.service.workspace.adapter_path("embedding", "fresh"))
+    open_file(page, "fresh.pt")
+    page.locator("#file-card").get_by_role("button", name="Train it").click()
+    page.locator("#tr-message").get_by_text("fresh is chosen.").wait_for()
+    assert page.locator("#tr-embedding input").first.input_value() == "fresh"

@@ -199,11 +199,11 @@ def walk_try_and_files(page: Any, served: Served) -> None:
     tab(page, "Files")
     for button in page.locator("[data-file]").filter(has_text=SEEN).all()[:2]:
         button.click()
+        shown(page, "file-card")
         shown(page, "file-report")
-    page.get_by_text("Another file").click()
     fill(page, "file-path")
     page.locator("#file-inspect").click()
-    page.locator("#file-report .fault").wait_for()
+    page.locator("#file-card .fault").wait_for()
     tab(page, "Settings")
     page.locator("#settings-examine").click()
     shown(page, "doctor")

@@ -56,7 +56,7 @@ def test_the_page_works_below_a_path(chromium: Any, behind: tuple[Served, int], 
         tab(page, "Files")
         page.locator("[data-file]").get_by_text("cat.pt", exact=True).click()
         with page.expect_download() as download:
-            page.locator("#file-report").get_by_text("Download").click()
+            page.locator("#file-card").get_by_text("Download").click()
         assert Path(download.value.path()).read_bytes()
         page.wait_for_url(f"{address}#files")
         while queue.jobs([JobState.RUNNING]):

@@ -206,9 +206,9 @@ def test_files_are_looked_at_one_after_the_other(page: Any, served: Served, late
     page.locator("#file-search").locator(TYPED).press_sequentially("beta", delay=30)
     settled(page)
     assert value_of(page, "file-search") == "beta"
-    assert page.locator("#file-report h2").inner_text() == "beta.pt"
+    assert page.locator("#file-card h2").inner_text() == "beta.pt"
     assert page.locator("#file-table tbody tr").count() == 1
-    page.locator("#file-convert button").first.click()
+    page.locator("#file-tabs").get_by_role("tab", name="Convert").click()
     page.locator("#file-refresh").click()
     page.locator("#file-name").locator(TYPED).fill("gamma")
     settled(page)

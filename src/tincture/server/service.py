@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tincture.preprocessing.describer_kinds import find_describers, missing_desc
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.library import storage
 from tincture.server.library.datasets import Datasets
+from tincture.server.library.run_origin import RunOrigin, run_origin, settings_again
 from tincture.server.library.saved_presets import Presets
 from tincture.server.model_process.work import ModelWork
 from tincture.server.queue.jobs import Job
@@ -193,6 +194,14 @@ class Service:
     def files(self) -> list[dict[str, Any]]:
         """Files of adapters in every format: ``kind``, ``name``, ``path``, ``size``, ``mtime``; latest first."""
         return storage.list_files(self.workspace)
+
+    def run_origin(self, found: Mapping[str, Any]) -> RunOrigin | None:
+        """The run that a file came of, by what ``ModelWork.inspect`` says of it; None where it is not known here."""
+        return run_origin(self.workspace, found)
+
+    def settings_again(self, found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The settings with which a file was trained, see ``run_origin.settings_again``."""
+        return settings_again(self.workspace, found)
 
     def usage(self) -> dict[str, int]:
         """Bytes in the server's own folder: ``pictures``, ``jobs``, ``other``; and ``free`` on its disk."""

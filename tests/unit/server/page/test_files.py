@@ -4,8 +4,8 @@ import pytest
 
 from tincture.errors import UsageError
 from tincture.server.page.files import view
+from tincture.server.page.files.convert_form import _target
 from tincture.server.page.files.merge_form import asked
-from tincture.server.page.files.tab import _target
 
 
 def test_a_converted_file_lies_in_its_folder() -> None:

@@ -1,45 +1,51 @@
-"""The Files tab: what adapters there are, what is in them, and the same in other formats."""
+"""The Files tab: what adapters there are, what is in them, the same in other formats, and several made one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.context import Context
 
-from tincture.errors import TinctureError, UsageError, shortened
-from tincture.kinds.registry import FileFormat, kinds
-from tincture.server.library.storage import CONVERTED, FILE_SUFFIXES, served_folders
-from tincture.server.library.uploads import parts_of
-from tincture.server.page.files import merge_form, view
-from tincture.server.page.parts import choices
-from tincture.server.page.parts.components import SEND_CLICKS, panel
-from tincture.server.page.parts.fields import range_of
-from tincture.server.page.parts.markup import muted, served_url
-from tincture.server.page.parts.messages import done, failed
-from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED
-from tincture.settings.conversion import CONVERSION_FIELDS
+from tincture.errors import TinctureError
+from tincture.kinds.registry import kind_names
+from tincture.server.library.storage import FILE_SUFFIXES, served_folders
+from tincture.server.page.files import convert_form, merge_form, view
+from tincture.server.page.files.convert_form import ConvertForm
+from tincture.server.page.files.merge_form import MergeForm
+from tincture.server.page.parts.components import panel
+from tincture.server.page.parts.markup import muted
+from tincture.server.page.parts.messages import at_once, done, failed
+from tincture.server.page.parts.requests import COMMAND, PRIVATE, SILENT, STEP, TYPED
 
 if TYPE_CHECKING:
+    from gradio.events import Dependency
+
     from tincture.server.service import Service
 
-CARDS = ("png", "webp")
-
-
-def formats(kind: str) -> Sequence[FileFormat]:
-    """That an inspected file can be converted to; none where it is of no kind of adapters."""
-    return next((each.formats for each in kinds() if each.name == kind), ())
+NONE_CHOSEN = "Choose a file: then its model, pictures and settings stand here."
+SHOW_FILE = """() => {
+  if (window.innerWidth < 800) document.querySelector("#file")?.scrollIntoView({ behavior: "smooth" });
+  return [];
+}"""
+"""JavaScript: below the list, on a phone, the file that was chosen comes into view."""
+CHOOSE = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  for (const each of element.querySelectorAll("[aria-pressed]")) each.setAttribute("aria-pressed", each === button);
+  trigger("click", { ...button.dataset });
+  if (window.innerWidth < 800) document.querySelector("#file")?.scrollIntoView({ behavior: "smooth" });
+});"""
 
 
 def build(service: Service) -> None:
     """Fills the Files tab."""
     tab = _Tab(service)
-    _list_files(service, tab)
     _inspect(service, tab)
-    _convert(service, tab)
-    merge_form.connect(service, tab.merging)
+    changed = [tab.converting.connect(service, tab.found), tab.merging.connect(service)]
+    _list_files(service, tab, changed)
 
 
 class _Tab:
@@ -51,9 +57,15 @@ class _Tab:
             with gr.Column(scale=5, min_width=320):
                 self._list()
             with gr.Column(scale=4, min_width=320, elem_id="file"):
-                self.report = panel(muted("Choose a file to see what is in it."), elem_id="file-report")
-                with gr.Accordion("Convert", open=False, visible=False, elem_id="file-convert") as self.conversion:
-                    self._conversion(service)
+                self.card = panel(muted(NONE_CHOSEN), elem_id="file-card")
+                with gr.Tabs(elem_id="file-tabs"):
+                    with gr.Tab("Inspect", id="inspect"):
+                        self._another()
+                        self.report = panel(elem_id="file-report")
+                    with gr.Tab("Convert", id="convert"):
+                        self.converting = ConvertForm(service)
+                    with gr.Tab("Merge", id="merge"):
+                        self.merging = MergeForm()
 
     def _list(self) -> None:
         with gr.Row():
@@ -65,51 +77,30 @@ class _Tab:
                 "Add file", size="sm", scale=1, min_width=90, file_types=sorted(FILE_SUFFIXES), elem_id="file-add"
             )
         self.message = panel(elem_id="file-message")
-        self.table = panel(script=SEND_CLICKS, elem_id="file-table")
-        with gr.Accordion("Another file", open=False):
-            self.path = gr.Textbox(
-                label="Path",
-                info="Of any file in the workspace: a copy of a run, a checkpoint, a LoRA, a picture.",
-                elem_id="file-path",
-            )
-            self.inspect = gr.Button("Inspect", size="sm", elem_id="file-inspect")
-        with gr.Accordion("Merge", open=False, elem_id="file-merge"):
-            self.merging = merge_form.Inputs()
+        self.table = panel(script=CHOOSE, elem_id="file-table")
 
-    def _conversion(self, service: Service) -> None:
-        self.format = gr.Dropdown(
-            [], label="Format", info="Inspect says which programs read which.", elem_id="file-format"
-        )
-        self.name = gr.Textbox(label="Name", info="Of the adapter and of the new file.", elem_id="file-name")
-        with gr.Row():
-            self.author = gr.Textbox(label="Author", info="Told by the file; may stay empty.", min_width=140)
-            self.license = gr.Textbox(label="Licence", info="Such as CC-BY-4.0.", min_width=140)
-        # with a mode, Gradio would decode the picture here, in the server's own process, whatever it is
-        self.picture = gr.Image(
-            label="Picture of the card; without one, a pattern",
-            type="filepath",
-            image_mode=None,
-            visible=False,
-            height=220,
-        )
-        with gr.Group(visible=False) as self.lora:
-            self.model = gr.Dropdown(
-                choices.models(service), value=None, label="Base model", info="The LoRA acts with this model only."
+    def _another(self) -> None:
+        with gr.Row(elem_classes="base-model"):
+            self.path = gr.Textbox(
+                label="Another file",
+                placeholder="path of any file",
+                elem_id="file-path",
+                min_width=180,
             )
-            with gr.Row():
-                rank = range_of(CONVERSION_FIELDS["rank"])
-                self.rank = gr.Number(
-                    64, label="Rank", info="64 is usual.", precision=0, min_width=110, elem_id="file-rank", **rank
-                )
-                self.strength = gr.Slider(0, 2, 1, step=0.05, label="Strength", info="Worked in.", min_width=140)
-        self.convert = gr.Button("Convert", variant="primary", elem_id="file-do-convert")
-        self.written = panel(elem_id="file-written")
+            self.inspect = gr.Button("Inspect", size="sm", min_width=90, scale=0, elem_id="file-inspect")
+
+    @property
+    def of_file(self) -> list[Any]:
+        """All that is written anew when a file is chosen."""
+        return [self.card, self.report, self.found, *self.converting.shown, *self.merging.shown]
 
 
 # --- list -------------------------------------------------------------------------------------------------------------
 
 
-def _list_files(service: Service, tab: _Tab) -> None:
+def _list_files(service: Service, tab: _Tab, changed: list[Dependency]) -> None:
+    """``changed``: after these there may be other files."""
+
     def read(words: str | None, steps: Mapping[str, int | None], shown: str) -> str:
         return view.table(list(view.matching(service.files(), words or "")), steps, shown)
 
@@ -134,8 +125,8 @@ def _list_files(service: Service, tab: _Tab) -> None:
     gr.on(opened, read, shown, tab.table, **STEP)
     tab.words.change(read, shown, tab.table, **TYPED)
     added = tab.add.upload(add, tab.add, tab.message, **COMMAND)
-    counted = gr.on([*opened, tab.written.change, tab.merging.written.change], read_steps, None, tab.steps, **STEP)
-    for event in (counted, added.then(read_steps, None, tab.steps, **STEP)):
+    counted = gr.on(opened, read_steps, None, tab.steps, **STEP)
+    for event in (counted, *(each.then(read_steps, None, tab.steps, **STEP) for each in (added, *changed))):
         event.then(read, shown, tab.table, **STEP)
 
 
@@ -145,78 +136,37 @@ def _list_files(service: Service, tab: _Tab) -> None:
 def _inspect(service: Service, tab: _Tab) -> None:
     served = served_folders(service.workspace, service.state_dir)
 
-    def inspect(path: str) -> tuple[Any, ...]:
+    def inspect(path: str, sources: str | None, filled: str | None) -> list[Any]:
         try:
             found = service.model_work.inspect(path.strip())
         except TinctureError as error:
-            return failed(error), {}, *[gr.skip()] * 3
-        choices = [(label, name) for label, name, _ in formats(found["kind"])]
-        url = served_url(found["path"], served) if choices else ""
-        format_box = gr.Dropdown(choices=choices, value=None)
-        name = found.get("name") or Path(found["path"]).stem
-        return view.report(found, url), found, gr.Accordion(visible=bool(choices)), format_box, name
+            shown, report, found = failed(error), "", {}
+        else:
+            shown = view.card(found, service.run_origin(found), served, again=_again(service, found))
+            report = view.report(found)
+        forms = convert_form.for_file(found), merge_form.for_file(service, found, sources, filled)
+        return [shown, report, found, *forms[0], *forms[1]]
 
     def choose(event: gr.EventData, words: str | None, steps: Mapping[str, int | None]) -> tuple[str, str, str]:
         path = str(event._data["file"])
         files = list(view.matching(service.files(), words or ""))
-        return path, view.table(files, steps, path), muted("Reading …")
+        return path, view.table(files, steps, path), muted(f"Reading {Path(path).name} …")
 
-    outputs = [tab.report, tab.found, tab.conversion, tab.format, tab.name]
-    chosen = tab.table.click(choose, [tab.words, tab.steps], [tab.shown, tab.table, tab.report], **STEP)
-    chosen.then(inspect, tab.shown, outputs, **STEP)
-    gr.on([tab.inspect.click, tab.path.submit], inspect, tab.path, outputs, **SILENT, **COMMAND)
-
-
-# --- conversion -------------------------------------------------------------------------------------------------------
-
-
-def _convert(service: Service, tab: _Tab) -> None:
-    served = served_folders(service.workspace, service.state_dir)
-
-    def fit(chosen: str | None) -> tuple[Any, Any]:
-        return gr.Image(visible=chosen in CARDS), gr.Group(visible=chosen == "lora")
-
-    def convert(found: Mapping[str, Any], chosen: str | None, name: str, *values: Any) -> str:
-        try:
-            options = _options(chosen, name, *values)
-            target = _target(found["kind"], str(chosen), name or Path(found["path"]).stem)
-            written = service.model_work.convert(found["path"], target, **options)
-        except TinctureError as error:
-            return failed(error)
-        return view.converted(written, served_url(written["path"], served))
-
-    tab.format.change(fit, tab.format, [tab.picture, tab.lora], **STEP)
-    options = [tab.author, tab.license, tab.picture, tab.model, tab.rank, tab.strength]
-    tab.convert.click(convert, [tab.found, tab.format, tab.name, *options], tab.written, **COMMAND)
+    sources = [tab.merging.fields["sources"], tab.merging.filled]
+    chosen = tab.table.click(choose, [tab.words, tab.steps], [tab.shown, tab.table, tab.card], **STEP)
+    answered = chosen.then(inspect, [tab.shown, *sources], tab.of_file, **STEP)
+    answered.then(None, None, None, js=SHOW_FILE, **PRIVATE)
+    asked = [tab.inspect.click, tab.path.submit]
+    for event in asked:
+        at_once(event, tab.card, "Reading …")
+    gr.on(asked, inspect, [tab.path, *sources], tab.of_file, **SILENT, **COMMAND)
+    gr.on(asked, None, None, None, js=SHOW_FILE, **PRIVATE)
 
 
-def _target(kind: str, chosen: str, name: str) -> str:
-    """The new file, relative to the workspace; formats that share a suffix are told apart by the name.
-
-    UsageError for a name that leads to another folder, or that files cannot have.
-    """
-    if len(parts_of(name)) > 1:
-        raise UsageError(f"The name {shortened(name)} has folders in it; give one without / and \\.")
-    suffix = next(suffix for _, format, suffix in formats(kind) if format == chosen)
-    marked = name if chosen not in ("kohya", "sdxl", "onetrainer", "lora") else f"{name}-{chosen}"
-    return f"{CONVERTED}/{marked}{suffix}"
-
-
-def _options(
-    chosen: str | None,
-    name: str,
-    author: str,
-    license: str,
-    picture: str | None,
-    model: str | None,
-    rank: float | None,
-    strength: float,
-) -> dict[str, Any]:
-    if not chosen:
-        raise UsageError("No format is chosen; choose one.")
-    given: dict[str, Any] = {"to": chosen, "name": name, "author": author, "license": license}
-    if chosen in CARDS and picture:
-        given["picture"] = Path(picture)  # a copy that the page made of an upload
-    if chosen == "lora":
-        given |= {"model": model, "rank": int(rank) if rank else None, "strength": strength}
-    return {key: value for key, value in given.items() if value or key == "strength"}
+def _again(service: Service, found: Mapping[str, Any]) -> str:
+    """What the button is called that leads from a file to a training: with its settings, or the first one."""
+    made = found.get("provenance")
+    if isinstance(made, Mapping) and isinstance(made.get("settings"), Mapping):
+        return "Run again"
+    kind, path = found.get("kind"), Path(found["path"])
+    return "Train it" if kind in kind_names() and path in service.workspace.list_adapters(str(kind)) else ""

@@ -1,4 +1,4 @@
-"""Files of adapters as HTML: the list, what a file is, what a conversion wrote."""
+"""Files of adapters as HTML: the list, what a file is, what a conversion or a merge wrote."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tincture.server.page.parts.markup import escape, facts, muted, plain, size, when
+from tincture.server.library.run_origin import RunOrigin
+from tincture.server.page.parts.markup import escape, facts, muted, plain, served_url, size, when
+from tincture.server.page.parts.way_on import download, path_to_copy, way, ways
 
 LONGEST = 300
 """Characters of one trait; a thumbnail within metadata may have megabytes."""
+MOST_PREVIEWS = 4
 PICTURES = (".png", ".webp")
-_APART = ("path", "notes", "lost", "provenance")
+_APART = ("notes", "lost", "provenance")
 
 
 def table(files: Sequence[Mapping[str, Any]], steps: Mapping[str, int | None], shown: str) -> str:
@@ -39,28 +42,92 @@ def _row(file: Mapping[str, Any], steps: Mapping[str, int | None], shown: bool) 
     return f"<tr><td>{button}</td>{row}</tr>"
 
 
-def report(found: Mapping[str, Any], url: str = "") -> str:
-    """What ``Service.inspect`` says of a file.
+def card(found: Mapping[str, Any], origin: RunOrigin | None, served: Sequence[Path], *, again: str = "") -> str:
+    """What a file is and how it came about, in a few lines, and what can be done with it.
 
     Args:
-        url: where the file can be fetched; empty: nowhere.
+        found: what ``Service.inspect`` says of the file.
+        origin: its run, where that is in the workspace.
+        served: folders whose files the page may give out.
+        again: what the button is called that leads on to a training; empty: there is none.
     """
-    path = Path(found["path"])
+    path, parts = Path(found["path"]), [str(found[key]) for key in ("kind", "format") if found.get(key)]
+    url = served_url(path, served)
+    kind = ", ".join([*parts, *([size(found["bytes"])] if "bytes" in found else [])])
+    return "".join(
+        (
+            f'<section class="file-card"><h2>{escape(path.name)}</h2>{muted(kind)}',
+            f'<img class="card" src="{escape(url)}" alt="{escape(path.name)}">' if url and _is_picture(path) else "",
+            f'<div class="file-made">{facts(_provenance(found, origin))}{_previews(origin, served)}</div>',
+            ways(
+                way(again, "file", str(path), strong=True) if again else "",
+                download(url, path.name, "Download") if url else "",
+                path_to_copy(str(path)),
+            ),
+            "</section>",
+        )
+    )
+
+
+def _provenance(found: Mapping[str, Any], origin: RunOrigin | None) -> Iterator[tuple[str, str]]:
+    """Model, pictures, steps and so on; texts are empty where the file does not say it."""
+    made = found.get("provenance")
+    made = made if isinstance(made, Mapping) else {}
+    settings = made.get("settings")
+    settings = settings if isinstance(settings, Mapping) else {}
+    yield "Model", _short(found.get("model_name") or settings.get("model"))
+    yield "Data", _short(settings.get("data"))
+    yield "Steps", f"{found['step']:,}" if isinstance(found.get("step"), int) else ""
+    yield "Rate", _short(settings.get("learning_rate"))
+    yield "Batch", _batch(settings)
+    if origin is not None and origin.loss is not None:
+        yield "Loss", f"{origin.loss:.4f}, mean of its last {origin.loss_steps:,} steps"
+    yield "Merged", _merged_of(made.get("merged"))
+    yield "Best", _short(made.get("best"))
+    yield "Date", _written(found, made)
+    yield "Author", _short(made.get("author"))
+    yield "Licence", _short(made.get("license"))
+
+
+def _batch(settings: Mapping[str, Any]) -> str:
+    size, parts = settings.get("batch_size"), settings.get("gradient_accumulation_steps")
+    return f"{_short(size)} × {_short(parts)}" if size and parts not in (None, 1) else _short(size)
+
+
+def _merged_of(merged: Any) -> str:
+    if not isinstance(merged, Mapping) or not isinstance(sources := merged.get("sources"), list):
+        return ""
+    parts = [f"{each.get('name')} × {plain(each.get('weight'))}" for each in sources if isinstance(each, Mapping)]
+    return f"{_short(merged.get('method'))}: {_short(' + '.join(parts))}"
+
+
+def _written(found: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    """The day that the file states, or when it was written."""
+    if isinstance(stated := made.get("date"), str):
+        return _short(stated)
+    try:
+        return when(Path(found["path"]).stat().st_mtime)
+    except OSError:
+        return ""
+
+
+def _previews(origin: RunOrigin | None, served: Sequence[Path]) -> str:
+    if origin is None or not origin.previews:
+        return ""
+    title = f"Preview at step {origin.preview_step:,}"
+    urls = [url for path in origin.previews[:MOST_PREVIEWS] if (url := served_url(path, served))]
+    shown = "".join(f'<img src="{escape(url)}" alt="{title}" title="{title}" loading="lazy">' for url in urls)
+    return f'<div class="file-previews">{shown}</div>' if shown else ""
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """All that ``Service.inspect`` says of a file."""
     traits = facts((_label(key), _short(value)) for key, value in found.items() if key not in _APART)
     values = found.get("provenance") or {}
     provenance = facts((_label(key), _short(value)) for key, value in values.items() if not isinstance(value, Mapping))
     tables = {"Provenance": provenance, **{_label(key).capitalize(): _table(values[key]) for key in values}}
-    return "".join(
-        (
-            f"<h2>{escape(path.name)}</h2>",
-            f'<p><a href="{escape(url)}" download="{escape(path.name)}">Download</a></p>' if url else "",
-            f'<img class="card" src="{escape(url)}" alt="{escape(path.name)}">' if url and _is_picture(path) else "",
-            _sentences("notes", found),
-            _sentences("lost", found),
-            traits,
-            *(f"<h3>{escape(title)}</h3>{shown}" for title, shown in tables.items() if shown),
-        )
-    )
+    shown = "".join(f"<h3>{escape(title)}</h3>{table}" for title, table in tables.items() if table)
+    return f"{_sentences('notes', found)}{_sentences('lost', found)}{traits}{shown}"
 
 
 def converted(written: Mapping[str, Any], url: str) -> str:

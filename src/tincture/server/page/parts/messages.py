@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
 
 from tincture.errors import TinctureError
 from tincture.server.page.parts.fields import in_labels
 from tincture.server.page.parts.markup import escape, fault
+from tincture.server.page.parts.requests import PRIVATE
 from tincture.server.page.parts.way_on import way, ways
 from tincture.server.queue.jobs import Job, JobState
 
@@ -26,6 +30,12 @@ def done(sentence: str, *leading_on: str) -> str:
 def failed(error: TinctureError, labels: Mapping[str, str] | None = None) -> str:
     """What went wrong, with labels where it names settings; ``labels``: those of the form, by setting."""
     return fault(in_labels(error.sentence, labels or {}))
+
+
+def at_once(event: Callable[..., Any], panel: gr.HTML, words: str) -> None:
+    """At ``event`` the panel says what is under way, in the browser, until the answer takes its place."""
+    shown = f'<p class="quiet" role="status">{escape(words)}</p>'
+    event(None, None, panel, js=f"() => {json.dumps(shown)}", **PRIVATE)
 
 
 def submitted(service: Service, job: Job) -> str:

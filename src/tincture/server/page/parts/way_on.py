@@ -24,6 +24,7 @@ TABS: Mapping[str, str] = MappingProxyType(
     {
         "data": "train/train",
         "settings": "train/train",
+        "file": "train/train",
         "dataset": "train/datasets",
         "run": "runs",
         "compare": "runs",

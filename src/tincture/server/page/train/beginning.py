@@ -11,6 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from tincture.errors import TinctureError, UsageError
+from tincture.kinds.registry import kind_names
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel, script
 from tincture.server.page.parts.messages import SENT, done, failed
@@ -138,6 +139,38 @@ class Beginning:
             settings["steps"] = job.global_step + self._steps_made(job)
             sentence += f" It made {job.global_step:,} steps, and goes on from there to {settings['steps']:,}."
         return self._filled(settings, str(job.settings["kind"]), sentence)
+
+    def filled_by_file(self, path: str) -> tuple[dict[Any, Any], str]:
+        """The form with the settings that an adapter's file was trained with, or for it, if it was not trained yet.
+
+        Raises:
+            FileFormatError: it cannot be read.
+            UsageError: it says of its settings what is not allowed.
+        """
+        found = self.service.model_work.inspect(path)
+        kind, name = str(found["kind"]), Path(found["path"]).stem
+        if "settings" not in (found.get("provenance") or {}) and kind in kind_names():
+            return self._with_adapter(kind, name), f"{name} is chosen."
+        settings, absent = self.service.settings_again(found)
+        settings["model"] = self._model_named(str(settings.get("model") or ""))
+        filled, sentence = self._filled(settings, settings["kind"], f"These are the settings of {Path(path).name}.")
+        if absent:
+            labels = self._inputs.form.labels
+            listed = ", ".join(f"“{labels.get(each, each)}”" for each in absent)
+            sentence += f" Not in this workspace is what these name: {listed}; choose again."
+        step = found.get("step")
+        if settings["name"] == name and isinstance(step, int) and step >= settings.get("steps", step + 1):
+            sentence += f" {name} has these {step:,} steps: train another adapter, or raise the steps to go on."
+        return filled, sentence
+
+    def _with_adapter(self, kind: str, name: str) -> dict[Any, Any]:
+        """An adapter is chosen; all else stays as it is."""
+        listed = gr.Dropdown(choices=list(choices.adapters(self.service, kind)), value=name)
+        return {self._inputs.kind: kind, self._inputs.names[kind]: listed}
+
+    def _model_named(self, name: str) -> str:
+        """The name of the model that a file calls so, by its title; the same where there is none."""
+        return next((model["name"] for model in self.service.models() if name in (model["name"], model["title"])), name)
 
     def _take_run(self, given: Given) -> dict[Any, Any]:
         if not given[self.run]:

@@ -180,7 +180,8 @@ class TrainTab:
         used = ways["data"].click(self._use_data, None, [data, self.message], **SILENT, **COMMAND)
         form = {*self.inputs.components, self.model, self.beginning.preset, self.beginning.run, self.message}
         filled = ways["settings"].click(self._fill, None, form, **SILENT, **COMMAND)
-        for event in (used, filled):
+        again = ways["file"].click(self._fill_by_file, None, form, **SILENT, **COMMAND)
+        for event in (used, filled, again):
             event.then(None, None, None, js=FILLED, **PRIVATE)
 
     def _use_data(self, event: gr.EventData) -> tuple[Any, str]:
@@ -196,6 +197,14 @@ class TrainTab:
             gr.Warning(escape(error))
             return {}
         return {**filled, self.beginning.preset: None, self.beginning.run: job_id, self.message: done(sentence)}
+
+    def _fill_by_file(self, event: gr.EventData) -> dict[Any, Any]:
+        """The form with the settings that a file was trained with."""
+        try:
+            filled, sentence = self.beginning.filled_by_file(carried(event))
+        except TinctureError as error:
+            return {self.message: failed(error)}
+        return {**filled, self.beginning.preset: None, self.beginning.run: None, self.message: done(sentence)}
 
     def _reread_lists(self, events: Sequence[Any]) -> None:
         """Lists are read anew when the page is loaded, and at ``events``: jobs and uploads make new data sets."""
