@@ -150,6 +150,11 @@ class QuickFileProcess(QuickProcess):
         made = {"path": str(write(path)), "kind": "embedding", "format": "pt", "name": path.stem, "method": method}
         return {**made, "exact": True, "sources": of, "lost": ["The <state>."]}
 
+    def _model_fit(self, model: str, text: str) -> dict[str, Any]:
+        widths = {"picto": [96, 112], "wide": [112, 320, 768]}[model]
+        about = {"family": "Stable Diffusion 1", "text_width": widths[-1], "most_vectors": 75}
+        return {"name": model, "context_widths": widths, "tokens": text.split(), **about}
+
     def _list_embeddings(self, model: str) -> dict[str, list[dict[str, Any]]]:
         about = {"step": 3, "sd_checkpoint": None, "sd_checkpoint_name": model, "shape": 64, "vectors": 1}
         paths = self.workspace.list_adapters("embedding")

@@ -73,6 +73,9 @@ class LetterText:
     def token_embeddings(self, text: str) -> dict[str, Tensor]:
         return {ENCODER: self._rows(text).clone()}
 
+    def tokens_of(self, text: str) -> list[str]:
+        return list(text)
+
     def token_norms(self) -> dict[str, float]:
         return {ENCODER: float(self.module["table"].weight.detach().norm(dim=1).mean())}
 

@@ -50,6 +50,11 @@ class ClipText:
         """By text encoder name, copies of its vectors for the tokens of ``text``: (tokens, width)."""
         return {encoder.name: encoder.token_embeddings(text) for encoder in self.encoders}
 
+    def tokens_of(self, text: str) -> list[str]:
+        """The tokens of ``text`` as the first text encoder reads them; one that is a part of a letter is "�"."""
+        (ids,) = tokens.token_ids(self.tokenizer, [text])
+        return [str(self.tokenizer.decode([each])).strip() for each in ids]
+
     def token_norms(self) -> dict[str, float]:
         """By text encoder name, the mean norm of its vectors of all tokens."""
         return {encoder.name: encoder.mean_token_norm() for encoder in self.encoders}

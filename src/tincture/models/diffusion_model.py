@@ -69,6 +69,10 @@ class TextSide(Protocol):
         """By text encoder name, copies of its vectors for the tokens of ``text``: (tokens, width)."""
         ...
 
+    def tokens_of(self, text: str) -> list[str]:
+        """The tokens of ``text`` as people read them, as many as ``token_embeddings`` has rows of it."""
+        ...
+
     def token_norms(self) -> Mapping[str, float]:
         """By text encoder name, the mean norm of its vectors of all tokens."""
         ...

@@ -100,6 +100,19 @@ def list_embeddings(resources: Resources, *, model: str) -> dict[str, list[dict[
     return {"loaded": loaded, "skipped": skipped}
 
 
+def model_fit(resources: Resources, *, model: str, text: str) -> dict[str, Any]:
+    """See ``ModelWork.model_fit``."""
+    base = resources.studio.model(model, None, "cpu", "fp32", text_only=True)
+    return {
+        "name": base.name,
+        "family": base.family.title,
+        "context_widths": base.context_widths(),
+        "text_width": sum(base.text.widths.values()),
+        "most_vectors": base.text.max_vectors,
+        "tokens": base.text.tokens_of(text),
+    }
+
+
 def _described(name: str, path: Path, embedding: Embedding | None) -> dict[str, Any]:
     if embedding is None:
         unknown = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None, "shape": 0, "vectors": 0}
@@ -254,6 +267,7 @@ TARGETS: Mapping[str, Callable[..., Any]] = types.MappingProxyType(
         "plan": plan,
         "create": create,
         "list_embeddings": list_embeddings,
+        "model_fit": model_fit,
         "draw": draw,
         "load": load,
         "describe": describe,

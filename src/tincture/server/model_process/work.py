@@ -141,6 +141,16 @@ class ModelWork:
         chosen = self._places.model(model or self._default_model())
         return cast(Path, self.file_process.call("create", kind=kind, name=clean_name(name), model=chosen, **checked))
 
+    def model_fit(self, model: str = "", text: str = "") -> dict[str, Any]:
+        """What fits a model, for new adapters: of it, only the text encoders are loaded.
+
+        Returns:
+            ``name``, ``family``; ``context_widths`` of its attentions, and which of them is the text's
+            (``text_width``); ``most_vectors`` of an embedding; ``tokens`` of ``text``, as words.
+        """
+        chosen = self._places.model(model or self._default_model())
+        return cast(dict[str, Any], self.file_process.call("model_fit", model=chosen, text=text))
+
     def embeddings(self, model: str = "") -> dict[str, list[dict[str, Any]]]:
         """``loaded``: those that ``model`` can use; ``skipped``: the others, each with its ``reason``.
 

@@ -146,6 +146,16 @@ def test_embeddings_are_listed_with_why_some_are_left_out(resources: Resources, 
     ]
 
 
+def test_what_fits_a_model_is_found_out_from_it(resources: Resources, bench: Bench) -> None:
+    fit = TARGETS["model_fit"](resources, model=str(bench.model), text="small moon")
+    base = resources.studio.model(str(bench.model), None, "cpu", "fp32", text_only=True)
+    assert fit["context_widths"] == base.context_widths() and fit["text_width"] == 32
+    assert fit["text_width"] in fit["context_widths"]
+    assert (fit["family"], fit["most_vectors"]) == ("Stable Diffusion 1", 75)
+    assert len(fit["tokens"]) == len(base.text.token_embeddings("small moon")["clip_l"])
+    assert TARGETS["model_fit"](resources, model="picto", text="a café moon")["context_widths"] == [96, 112, 128, 144]
+
+
 def test_plans_and_new_adapters(resources: Resources, bench: Bench) -> None:
     planned = TARGETS["plan"](resources, settings=bench.settings("embedding", steps=9).to_dict())
     assert (planned["steps"], planned["pictures"]) == (9, 5)

@@ -15,9 +15,10 @@ from tincture.kinds.embedding import EMBEDDING
 from tincture.kinds.hypernetwork import HYPERNETWORK
 from tincture.kinds.registry import AdapterKind, Option
 from tincture.server.page.parts.components import panel
-from tincture.server.page.parts.messages import done, failed
+from tincture.server.page.parts.messages import at_once, done, failed
 from tincture.server.page.parts.requests import COMMAND
 from tincture.server.page.parts.way_on import opening
+from tincture.server.page.train.model_fit import offer_widths, require_fit, show_tokens
 from tincture.settings.number_lists import number_list, typed_numbers
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ ACTIVATIONS = (
     *("celu", "gelu", "hardshrink", "hardsigmoid", "hardtanh", "logsigmoid", "logsoftmax", "mish", "prelu", "relu6"),
     *("rrelu", "selu", "silu", "softmax", "softmax2d", "softmin", "softplus", "softshrink", "softsign", "tanhshrink"),
 )
-WIDTHS = ("320", "640", "768", "1024", "1280", "2048")
 LABELS: Mapping[str, str] = MappingProxyType(
     {
         "init_text": "Initialization text",
@@ -112,6 +112,7 @@ def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
             info="The vectors start from the tokens of this text; empty: from zeros.",
             elem_id="ce-text",
         )
+        tokens = panel(elem_id="ce-tokens")
         vectors = gr.Slider(
             minimum=1,
             maximum=75,
@@ -126,6 +127,7 @@ def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
         )
         button = gr.Button("Create embedding", variant="primary", elem_id="ce-create")
         message = panel(elem_id="ce-message")
+    at_once(button.click, message, "Creating …")
 
     def make(name: str, text: str, vectors: int, overwrite: bool, model: str) -> Made:
         options: dict[str, Any] = {"num_vectors": int(vectors), "init_text": text, "overwrite": overwrite}
@@ -136,6 +138,7 @@ def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
         )
 
     inputs = [name, text, vectors, overwrite, model]
+    show_tokens(service, model, text, vectors, tokens)
     return gr.on([button.click, name.submit, text.submit], make, inputs, [message, made], **COMMAND)
 
 
@@ -143,8 +146,12 @@ def hypernetwork(service: Service, model: Component, made: gr.State) -> Dependen
     """The form; its event puts the name of what was made into ``made``."""
     with gr.Column(elem_classes="form-column"):
         inputs = _hypernetwork_inputs()
+        fit = inputs.pop("fit")
         button = gr.Button("Create hypernetwork", variant="primary", elem_id="ch-create")
         message = panel(elem_id="ch-message")
+    at_once(button.click, message, "Creating …")
+
+    offer_widths(service, model, inputs["widths"], fit)
 
     def make(given: dict[Component, Any]) -> Made:
         values = {key: given[component] for key, component in inputs.items()}
@@ -154,17 +161,18 @@ def hypernetwork(service: Service, model: Component, made: gr.State) -> Dependen
 
 
 def _hypernetwork_inputs() -> dict[str, Any]:
+    """By what ``_make_hypernetwork`` calls them, and ``fit``, which says which widths can be ticked."""
     return {
         "name": gr.Textbox(
             label="Name", info="Names the file; prompts call it by <hypernet:NAME:1.0>.", elem_id="ch-name"
         ),
         "widths": gr.CheckboxGroup(
-            choices=list(WIDTHS),
+            choices=[],
             label="Modules",
-            info="Widths of contexts that get a pair of modules. None ticked: all that the base model has, "
-            "which for SD 1 are 768, 320, 640 and 1280.",
+            info="Widths of contexts that get a pair of modules. None ticked: all that the base model has.",
             elem_id="ch-modules",
         ),
+        "fit": panel(elem_id="ch-fit"),
         "structure": gr.Textbox(
             value="1, 2, 1",
             label="Enter hypernetwork layer structure",
@@ -221,7 +229,7 @@ def _make_hypernetwork(
         HYPERNETWORK.name,
         name,
         model=model,
-        sizes=[int(width) for width in widths] or None,
+        sizes=require_fit(service, model, widths),
         layer_structure=layers,
         dropout_structure=dropout_structure(use_dropout, dropout, len(layers)),
         **options,
