@@ -76,6 +76,11 @@ REFUSED: Mapping[str, str] = types.MappingProxyType(
     {name: reason for reason, names in _REASONS.items() for name in names.split()}
 )
 """Optimizers that there are and that cannot train here, with why not."""
+_OTHER_NAMES: Mapping[str, str] = {
+    f"{name}schedulefree": f"ScheduleFree{known}"
+    for name, known in (("adamw", "AdamW"), ("radam", "RAdam"), ("sgd", "SGD"))
+}
+"""Names, in small letters, that the authors' own library has for some."""
 ONE_RATE = frozenset(name for name in LIBRARY if name.startswith("DAdapt") or name == "Prodigy")
 """They take the rate of the first group of parameters for all."""
 _NUMBER = re.compile(
@@ -86,13 +91,13 @@ _WORDS = {"true": True, "false": False, "none": None}
 
 def averages_by_itself(optimizer: str) -> bool:
     """Whether the weights to publish are averages that the optimizer keeps."""
-    return optimizer.strip().lower().startswith("schedulefree")
+    return known_name(optimizer).startswith("ScheduleFree")
 
 
 def known_name(optimizer: str) -> str:
     """A name as tables have it, upper and lower case being alike; one that they don't have as it is."""
     names = {name.lower(): name for name in (*LIBRARY, *_OF_TORCH, *_ABSOLUTE, *REFUSED, USUAL)}
-    return names.get(optimizer.strip().lower(), optimizer.strip())
+    return {**names, **_OTHER_NAMES}.get(optimizer.strip().lower(), optimizer.strip())
 
 
 def usual_rate(optimizer: str, with_adamw: str) -> str:

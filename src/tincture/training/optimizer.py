@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tincture.errors import UsageError
-from tincture.settings.optimizers import EXAMPLE, LIBRARY, ONE_RATE, REFUSED
+from tincture.settings.optimizers import EXAMPLE, LIBRARY, ONE_RATE, REFUSED, known_name
 from tincture.settings.schedule import Schedule
 from tincture.training.optimizer_state import sample_states
 
@@ -44,7 +44,7 @@ def optimizer_names() -> list[str]:
 
 def is_known(name: str) -> bool:
     """Whether there is an optimizer of that name, upper and lower case being alike."""
-    return name.strip().lower() in {known.lower() for known in optimizer_names()}
+    return known_name(name).lower() in {known.lower() for known in optimizer_names()}
 
 
 def create_optimizer(
@@ -83,7 +83,8 @@ def create_optimizer(
         if arguments or found.__name__ in LIBRARY:
             sample_states(optimizer, _SAMPLE)
     except Exception as error:  # Muon takes matrices only, for one; libraries raise what they like
-        raise UsageError(f"Optimizer {found.__name__} cannot be used here: {error} AdamW always can.") from error
+        reason = str(error).rstrip(".")
+        raise UsageError(f"Optimizer {found.__name__} cannot be used here: {reason}. AdamW always can.") from error
     return optimizer
 
 
@@ -112,7 +113,7 @@ def _of_torch() -> dict[str, Any]:
 def optimizer_class(name: str) -> Any:
     """The class of that name; UsageError when there is none that can be used."""
     name, own = name.strip(), _of_torch()
-    known = {known.lower(): known for known in (*LIBRARY, *own)}.get(name.lower())  # torch.optim's own wins
+    known = {known.lower(): known for known in (*LIBRARY, *own)}.get(known_name(name).lower())  # torch's own wins
     if known is None:
         reason = next((f": it {why}" for other, why in REFUSED.items() if other.lower() == name.lower()), "")
         near = difflib.get_close_matches(name.lower(), {each.lower(): each for each in optimizer_names()}, 1, 0.5)

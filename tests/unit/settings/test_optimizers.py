@@ -75,6 +75,8 @@ def test_any_text_is_arguments_or_a_sentence(text: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"optimizer": "AdamWScheduleFree", "ema": "0.9"}, "AdamWScheduleFree averages the weights itself"),
+        ({"optimizer": "sgdschedulefree", "norm_limit": "2"}, "averages, which a limit after each step does not hold"),
         ({"optimizer_args": "lr=1"}, "lr cannot stand there: learning_rate is instead"),
         ({"optimizer_args": "params=1"}, "params cannot stand there"),
         ({"optimizer_args": "maximize=True"}, "maximize cannot stand there: a run makes the loss smaller"),
@@ -109,6 +111,7 @@ def test_weight_decay_among_the_arguments_is_the_one_that_holds() -> None:
         ("DAdaptLion", "1"),
         ("adadelta", "1"),
         ("ScheduleFreeAdamW", "0.0125"),
+        ("adamwschedulefree", "0.0125"),
         ("unheard of", "0.005"),
     ],
 )

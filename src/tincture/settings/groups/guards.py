@@ -76,6 +76,11 @@ class GuardSettings(CheckedSettings):
                 f"ema is {values['ema']!r}, but {values['optimizer']} averages the weights itself; leave ema empty, or "
                 "choose another optimizer"
             )
+        if values.get("norm_limit") and averages_by_itself(values.get("optimizer", "")):
+            faults.append(
+                f"norm_limit is {values['norm_limit']!r}, but {values['optimizer']} publishes averages, which a limit "
+                "after each step does not hold; give norm_weight, or choose another optimizer"
+            )
         if values.get("ema_publish", "average") == "raw" and not values.get("ema"):
             faults.append(
                 "ema_publish is 'raw', but ema is empty, so that no weights are averaged; give both or neither"
