@@ -17,7 +17,7 @@ from torch import nn
 
 from tincture.adapters.adapter import Adapter
 from tincture.errors import UsageError
-from tincture.settings.optimizers import USUAL, argument_text, arguments_fault, parse_arguments
+from tincture.settings.optimizers import USUAL, argument_text, arguments_faults, parse_arguments
 from tincture.settings.train import TrainSettings
 from tincture.training.optimizer import create_optimizer, is_known, optimizer_class
 from tincture.training.optimizer_state import keeps_something, sample_states
@@ -63,7 +63,7 @@ def _arguments(name: str, state: Mapping[str, Any]) -> str:
     other = {key: value for key, value in group.items() if key in takes and value != usual.get(key)}
     text = argument_text({key: tuple(value) if isinstance(value, list) else value for key, value in other.items()})
     with contextlib.suppress(UsageError):  # values that nobody could type
-        if not arguments_fault(text):
+        if not arguments_faults(text):
             create_optimizer(name, [nn.Parameter(torch.zeros(2, 2))], 0.1, None, parse_arguments(text))
             return text
     return ""

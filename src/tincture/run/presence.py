@@ -107,19 +107,24 @@ def require_training(settings: TrainSettings, workspace: Workspace) -> None:
     Raises:
         UsageError, ModelError, DataError: as the training itself.
     """
-    named, _ = with_model(settings, workspace)
-    folders = (*named.folders, *named.validation_folders, *named.given_prior_folders)
-    own = (named.template, named.prior_template)
-    templates = [template for template in (*own, *(other.template for other in named.others)) if template]
+    folders = (*settings.folders, *settings.validation_folders, *settings.given_prior_folders)
+    own = (settings.template, settings.prior_template)
+    templates = [template for template in (*own, *(other.template for other in settings.others)) if template]
     refuse_together(
         [
-            functools.partial(require_model, named.model, named.vae, workspace),
+            functools.partial(find_adapters, settings, workspace),
+            functools.partial(_require_base, settings, workspace),
             *(functools.partial(_require_source, folder) for folder in folders),
             *(functools.partial(load_template, template, workspace.templates) for template in templates),
-            functools.partial(with_describer, named, workspace),
-            *([functools.partial(MaskFinder, named.masks)] if named.masks else []),
+            functools.partial(with_describer, settings, workspace),
+            *([functools.partial(MaskFinder, settings.masks)] if settings.masks else []),
         ]
     )
+
+
+def _require_base(settings: TrainSettings, workspace: Workspace) -> None:
+    """See ``require_model``; one that is not named goes by the adapter, which must be there for that."""
+    require_model(settings.model or with_model(settings, workspace)[0].model, settings.vae, workspace)
 
 
 def _require_source(text: str) -> None:

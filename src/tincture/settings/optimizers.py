@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import io
+import math
 import re
 import tokenize
 import types
@@ -132,40 +133,40 @@ def parse_arguments(text: str) -> dict[str, Any]:
         assert isinstance(call, ast.Call)
         if call.args or any(keyword.arg is None for keyword in call.keywords):
             raise ValueError
-        names = [str(keyword.arg) for keyword in call.keywords]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise UsageError(f"must not name {', '.join(sorted(twice))} twice.")
-        return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
+        values = [(str(keyword.arg), _literal(keyword.value)) for keyword in call.keywords]
     except (ValueError, SyntaxError, AssertionError, tokenize.TokenError, RecursionError, MemoryError) as error:
         raise UsageError(
             f"must be names with numbers, true, false, none, texts in quotes or lists of them. Example: {EXAMPLE!r}."
         ) from error
+    names = [name for name, _ in values]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"must not name {', '.join(sorted(twice))} twice.")
+    return dict(values)
 
 
-def arguments_fault(text: str, decays: Sequence[str] = ()) -> str | None:
-    """What is wrong with ``optimizer_args``, as words that name it; ``decays`` are other settings of weight decay."""
+def arguments_faults(text: str, decays: Sequence[str] = ()) -> list[str]:
+    """All that is wrong with ``optimizer_args``, in words that name it; ``decays``: other settings of weight decay."""
     given = f"optimizer_args is {text!r}, but"
     try:
         arguments = parse_arguments(text)
     except UsageError as error:
-        return f"{given} {error.sentence.rstrip('.')}"
-    for name, instead in {
+        return [f"{given} {error.sentence.rstrip('.')}"]
+    wrong = [f"{given} {name} cannot stand there: {why}" for name, why in NEVER_GIVEN.items() if name in arguments]
+    if "weight_decay" in arguments and decays:
+        wrong.append(f"{given} {' and '.join(decays)} {'are' if len(decays) > 1 else 'is'} given too; give one of them")
+    return wrong
+
+
+NEVER_GIVEN: Mapping[str, str] = types.MappingProxyType(
+    {
         "lr": "learning_rate is instead",
         "params": "the adapter's are trained",
-        **_SENSELESS,
-    }.items():
-        if name in arguments:
-            return f"{given} {name} cannot stand there: {instead}"
-    if "weight_decay" in arguments and decays:
-        return f"{given} {' and '.join(decays)} {'are' if len(decays) > 1 else 'is'} given too; give one of them"
-    return None
-
-
-_SENSELESS = {
-    "maximize": "a run makes the loss smaller",
-    "differentiable": "gradients of a step are not needed",
-    "capturable": "steps are not captured",
-}
+        "maximize": "a run makes the loss smaller",
+        "differentiable": "gradients of a step are not needed",
+        "capturable": "steps are not captured",
+    }
+)
+"""Arguments that an optimizer may have and that are not to be given, with why not."""
 
 
 def _with_commas(text: str) -> str:
@@ -189,7 +190,7 @@ def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Tuple | ast.List):
         return tuple(_literal(item) for item in node.elts)
     value = ast.literal_eval(node)
-    if not isinstance(value, bool | int | float | str | None):
+    if not isinstance(value, bool | int | float | str | None) or value in (math.inf, -math.inf):
         raise ValueError
     return value
 

@@ -35,6 +35,8 @@ _SHAPES: Mapping[str, Callable[[float], float]] = {
 }
 _SHARE = re.compile(r"(\d{1,12}(\.\d{0,12})?|\.\d{1,12})\s*%", re.ASCII)
 _CYCLES = re.compile(r"[1-9]\d{0,5}", re.ASCII)
+_MOVING_MARKS = (">", "→", "⇒", "➔", "–", "—", "%", *_SHAPES)
+"""Segments with one of these were meant to move, or to end at a share of the steps."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -237,7 +239,7 @@ def _step(end: Fraction) -> str:
 
 
 def _refuse(text: str | float, position: int, segment: str, fault: str) -> NoReturn:
-    moving = f" or {MOVING_EXAMPLE!r}" if any(mark in segment for mark in ("->", "%", *_SHAPES)) else ""
+    moving = f" or {MOVING_EXAMPLE!r}" if any(mark in segment for mark in _MOVING_MARKS) else ""
     raise UsageError(
         f"In the schedule {str(text)!r} segment {position} ({segment!r}) {fault}. Example: {EXAMPLE!r}{moving}."
     )

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tincture.errors import UsageError
-from tincture.settings.optimizers import EXAMPLE, LIBRARY, ONE_RATE, REFUSED, known_name
+from tincture.settings.optimizers import EXAMPLE, LIBRARY, NEVER_GIVEN, ONE_RATE, REFUSED, known_name
 from tincture.settings.schedule import Schedule
 from tincture.training.optimizer_state import sample_states
 
@@ -83,8 +83,9 @@ def create_optimizer(
         if arguments or found.__name__ in LIBRARY:
             sample_states(optimizer, _SAMPLE)
     except Exception as error:  # Muon takes matrices only, for one; libraries raise what they like
-        reason = str(error).rstrip(".")
-        raise UsageError(f"Optimizer {found.__name__} cannot be used here: {reason}. AdamW always can.") from error
+        instead = "Give other arguments, or none." if arguments else "AdamW always can."
+        fault = str(error).rstrip(".") or type(error).__name__
+        raise UsageError(f"Optimizer {found.__name__} cannot be used here: {fault}. {instead}") from error
     return optimizer
 
 
@@ -158,9 +159,8 @@ def _checked(of: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in arguments.items():
         if name not in parameters:
             near = difflib.get_close_matches(name, parameters, n=1, cutoff=0.5)
-            faults.append(
-                f"there is no {name}; {'the nearest is' if near else 'known are'} {', '.join(near or parameters)}"
-            )
+            known = near or [each for each in parameters if each not in NEVER_GIVEN]
+            faults.append(f"there is no {name}; {'the nearest is' if near else 'known are'} {', '.join(known)}")
         elif fault := _fault(parameters[name], value):
             faults.append(f"{name} is {value!r}, but must be {fault}")
         else:
@@ -175,19 +175,26 @@ def _checked(of: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _fault(parameter: inspect.Parameter, value: Any) -> str | None:
     """What is allowed of a class's parameter, going by its default, where ``value`` is not."""
     default, annotation = parameter.default, str(parameter.annotation)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = _is_number(value)
     if value is None:
         return None if default is None or "None" in annotation else "given"
     if isinstance(default, bool) or (default is None and "bool" in annotation):
         return None if isinstance(value, bool) else "true or false"
     if isinstance(default, tuple | list):
-        numbers = isinstance(value, tuple) and all(isinstance(each, int | float) for each in value)
-        return None if numbers and len(value) == len(default) else f"{len(default)} numbers such as {tuple(default)}"
+        fits = isinstance(value, tuple) and len(value) == len(default)
+        fits = fits and all(
+            _is_number(each) or each is usual is None for each, usual in zip(value, default, strict=True)
+        )
+        return None if fits else f"{len(default)} numbers such as {tuple(default)}"
     if isinstance(default, int) and "float" not in annotation:
         return None if is_number and isinstance(value, int) else "a whole number"
     if isinstance(default, int | float) or (default is None and ("float" in annotation or "int" in annotation)):
         return None if is_number else "a number"
     return None if isinstance(value, str) == isinstance(default, str) or default is None else "a text in quotes"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _weight_decay(of: Any, weight_decay: float | None) -> dict[str, float]:

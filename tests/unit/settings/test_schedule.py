@@ -204,3 +204,9 @@ def test_what_is_told_of_a_schedule() -> None:
     )
     assert schedule.curve(10) == "▁█▇▄▁█▆▂▁▁"
     assert schedule.changes and not Schedule.parse("0.1 -> 0.1:5, 0.1 -> 3 constant", 10).changes
+
+
+@pytest.mark.parametrize("text", ["0.5→0.1", "0.5 - > 0.1", "0.5 => 0.1", "0.5 — 0.1:50%"])
+def test_an_arrow_that_is_none_is_answered_with_how_it_is_written(text: str) -> None:
+    with pytest.raises(UsageError, match=r"segment 1 .*Example: .* or '0 -> 0\.005:10%"):
+        Schedule.parse(text, 100)

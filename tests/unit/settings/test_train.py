@@ -269,3 +269,20 @@ def test_folders_for_validation_are_one_or_several() -> None:
     assert TrainSettings.from_dict(several.to_dict()) == several
     with pytest.raises(UsageError, match="validation_data"):
         made(validation_data=["one", " "])
+
+
+@pytest.mark.parametrize(
+    ("scale", "uncounted"),
+    [
+        ("1", "negative_prompt"),
+        ("1:5, 1", "negative_prompt"),
+        ("0", "the prompts of the pictures"),
+        ("0 -> 0:5, 0", "the prompts of the pictures"),
+        ("0 -> 1", ""),
+    ],
+)
+def test_guidance_that_leaves_one_prediction_is_refused_with_what_would_not_count(scale: str, uncounted: str) -> None:
+    values = {**REQUIRED, "negative_prompt": "blurry", "guidance_scale": scale, "loss_scale": 0.3}
+    with pytest.raises(UsageError, match=r"loss_scale is 0\.3") as error:
+        TrainSettings.from_dict(values)
+    assert (f"so that {uncounted} would not count" in str(error.value)) == bool(uncounted)

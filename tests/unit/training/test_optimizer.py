@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import io
 import warnings
 from collections.abc import Sequence
@@ -15,7 +16,13 @@ from tests.runs import equal
 from tincture.errors import UsageError
 from tincture.formats.files import atomic_torch_save, safe_torch_load
 from tincture.settings.optimizers import LIBRARY, ONE_RATE, REFUSED, parse_arguments
-from tincture.training.optimizer import ParameterGroup, create_optimizer, effective_rate, optimizer_names
+from tincture.training.optimizer import (
+    ParameterGroup,
+    create_optimizer,
+    effective_rate,
+    optimizer_class,
+    optimizer_names,
+)
 from tincture.training.optimizer_state import sample_states
 
 
@@ -221,6 +228,21 @@ def test_arguments_reach_the_optimizer() -> None:
 def test_wrong_arguments_are_told_in_one_sentence(name: str, arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         create_optimizer(name, parameters(), 0.1, None, arguments)
+
+
+def test_a_default_may_be_given() -> None:
+    for name in ("AdamW", "Adafactor", "Rprop", "CAME", "Prodigy"):
+        signature = inspect.signature(optimizer_class(name)).parameters
+        usual = {key: signature[key].default for key in ("eps", "betas", "etas") if key in signature}
+        optimizer = create_optimizer(name, parameters(), 0.1, None, usual)
+        assert {key: optimizer.param_groups[0][key] for key in usual} == usual
+
+
+@pytest.mark.parametrize(("arguments", "advice"), [({"eps": -1}, "Give other arguments"), ({"xyz": 1}, "known are")])
+def test_advice_fits_what_was_given(arguments: dict[str, Any], advice: str) -> None:
+    with pytest.raises(UsageError, match=advice) as error:
+        create_optimizer("AdamW", parameters(), 0.1, None, arguments)
+    assert "AdamW always can" not in str(error.value) and "maximize" not in str(error.value)
 
 
 def test_samples_of_states_are_what_a_step_makes() -> None:

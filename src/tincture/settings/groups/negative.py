@@ -13,6 +13,8 @@ GROUP = "Negative prompt"
 USUAL_GUIDANCE = "3"
 NAME = "[name]"
 """What the adapter's name stands for in a prompt."""
+_NO_GUIDANCE: Mapping[float, str] = {1.0: "negative_prompt", 0.0: "the prompts of the pictures"}
+"""Scales at which only one of the two predictions is left, with what the other one is of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +51,12 @@ class NegativeSettings(CheckedSettings):
             return faults
         if prompt and scale and not faults:
             schedule = Schedule.parse(scale, values.get("steps") or USUAL_STEPS)
-            if all({phase.rate, phase.goal} <= {1, None} for phase in schedule.phases):
-                faults.append(
-                    f"guidance_scale is {scale!r}, so that negative_prompt would not count; a usual one is "
-                    f"{USUAL_GUIDANCE}"
-                )
+            for level, uncounted in _NO_GUIDANCE.items():
+                if all({phase.rate, phase.goal} <= {level, None} for phase in schedule.phases):
+                    faults.append(
+                        f"guidance_scale is {scale!r}, so that {uncounted} would not count; a usual one is "
+                        f"{USUAL_GUIDANCE}"
+                    )
         if prompt and values.get("attention_mask_weight"):
             faults.append(
                 "negative_prompt is given, but attention_mask_weight holds the attention of a prediction without "

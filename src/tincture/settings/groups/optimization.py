@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tincture.kinds.registry import AdapterKind, for_each
+from tincture.kinds.registry import AdapterKind, find_kind, for_each
 from tincture.randomness import LARGEST_REQUESTED_SEED
 from tincture.settings.checks import at_least, filled
+from tincture.settings.companions import WITH, sound_companions
 from tincture.settings.drawing import Drawing
 from tincture.settings.fields import CheckedSettings, same_as, setting
-from tincture.settings.optimizers import EXAMPLE, arguments_fault
-from tincture.settings.schedule import schedule_faults
+from tincture.settings.optimizers import EXAMPLE, ONE_RATE, arguments_faults, known_name, usual_rate
+from tincture.settings.schedule import USUAL_STEPS, Schedule, schedule_fault, schedule_faults
 
 GROUP = "Optimization"
 DECAYS_APART = ("weight_decay_bias", "weight_decay_norm")
@@ -82,5 +83,22 @@ class OptimizationSettings(CheckedSettings):
         faults = schedule_faults(values, faulty, ("learning_rate", "clip_grad_value"))
         arguments = values.get("optimizer_args", "")
         decays = [name for name in ("weight_decay", *DECAYS_APART) if values.get(name) is not None]
-        fault = arguments_fault(arguments, decays) if arguments else None
-        return [*faults, fault] if fault else faults
+        faults += arguments_faults(arguments, decays) if arguments else []
+        return [*faults, *_rate_faults(values, faults)]
+
+
+def _rate_faults(values: Mapping[str, Any], faults: Sequence[str]) -> list[str]:
+    """Optimizers that take one rate for all need the same for all that is trained together."""
+    optimizer = known_name(values.get("optimizer", ""))
+    others = sound_companions(values)
+    if optimizer not in ONE_RATE or not others or faults or "kind" not in values:
+        return []
+    own = values.get("learning_rate") or usual_rate(optimizer, find_kind(values["kind"]).learning_rate)
+    rates = {own, *(str(other.resolved(optimizer).learning_rate) for other in others)}
+    steps = values.get("steps", USUAL_STEPS)
+    if any(schedule_fault(rate, values) for rate in rates) or len({Schedule.parse(r, steps) for r in rates}) == 1:
+        return []
+    return [
+        f"optimizer is {optimizer!r}, which takes one learning rate for all that is trained together, but {WITH} and "
+        "learning_rate give several; give all the same, or choose another optimizer"
+    ]
