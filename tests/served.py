@@ -151,7 +151,7 @@ class QuickFileProcess(QuickProcess):
         return {**made, "exact": True, "sources": of, "lost": ["The <state>."]}
 
     def _model_fit(self, model: str, text: str) -> dict[str, Any]:
-        widths = {"picto": [96, 112], "wide": [112, 320, 768]}[model]
+        widths = [112, 320, 768] if model == "wide" else [96, 112]
         about = {"family": "Stable Diffusion 1", "text_width": widths[-1], "most_vectors": 75}
         return {"name": model, "context_widths": widths, "tokens": text.split(), **about}
 
