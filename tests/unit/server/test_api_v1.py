@@ -225,7 +225,8 @@ def test_a_job_is_watched_to_its_end_and_read_afterwards(service: Service, clien
 
     metrics = client.get(f"{V1}/jobs/{job}/metrics").json()["metrics"]
     assert [entry["global_step"] for entry in metrics] == [1, 2, 3, 4, 5, 6]
-    assert metrics[4] == {"global_step": 5, "epoch": 1, "epoch_step": 0, "loss": 0.2, "learning_rate": 0.005}
+    step = {"global_step": 5, "epoch": 1, "epoch_step": 0, "loss": 0.2, "learning_rate": 0.005}
+    assert metrics[4] == {**step, "effective_rate": None, "further": {}}
     some = client.get(f"{V1}/jobs/{job}/metrics", params={"since_step": 1, "every": 4}).json()["metrics"]
     assert [entry["global_step"] for entry in some] == [4, 6]
     parts: list[list[int]] = []
