@@ -11,6 +11,7 @@ from tincture.errors import UsageError
 from tincture.server.page.parts.fields import Form, help_of, label_of
 from tincture.server.page.train import create, preprocess
 from tincture.server.page.train import tab as train
+from tincture.server.page.train.labels import OPTIONS
 from tincture.settings.preprocess import PREPROCESS_FIELDS, PreprocessSettings
 from tincture.settings.train import FIELDS, TrainSettings
 
@@ -145,3 +146,13 @@ def test_previews_from_try_it_need_a_prompt() -> None:
     }
     with pytest.raises(UsageError, match="no prompt stands there"):
         train.previews({"preview_prompts": "  "})
+
+
+@pytest.mark.parametrize("typed", [None, 5, 0.5], ids=["emptied", "too_large", "whole"])
+def test_a_slider_that_is_being_typed_in_comes_as_it_stands(typed: float | None) -> None:
+    form = Form(FIELDS, "x", options=OPTIONS)
+    slider = form.add("tag_drop_out")
+    assert slider.preprocess(typed) == typed
+    if typed is None:
+        with pytest.raises(UsageError, match=r"Drop out tags when creating prompts\. is empty; give a number"):
+            form.read({slider: typed})

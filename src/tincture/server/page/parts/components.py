@@ -53,3 +53,14 @@ def number(value: float | None, **options: Any) -> gr.Number:
     if value is None and Context.root_block is not None:
         Context.root_block.load(lambda: None, None, made, show_progress="hidden", api_visibility="private")
     return made
+
+
+def slider(value: float, **options: Any) -> gr.Slider:
+    """A slider whose number may be empty, or out of its range, as long as it is being typed.
+
+    Gradio fails at the one and refuses the other in words of its own, which name no label; the settings' own checks say
+    what is wrong.
+    """
+    made = gr.Slider(value=value, **options)
+    vars(made)["preprocess"] = lambda payload: payload
+    return made

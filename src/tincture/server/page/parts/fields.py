@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from tincture.errors import UsageError
-from tincture.server.page.parts.components import number
+from tincture.server.page.parts.components import number, slider
 from tincture.settings.fields import FieldSpec
 
 # what has capitals, or is clearer in other words than the setting's own name
@@ -201,7 +201,7 @@ def _input(spec: FieldSpec, given: dict[str, Any]) -> Component:
     if choices is not None:
         return _choice(choices, value, given)
     if spec.type in (int, float) and {"minimum", "maximum"} <= given.keys():
-        return gr.Slider(value=value, **given)
+        return slider(value, **given)
     if spec.type in (int, float):
         return number(value, **({"precision": 0} if spec.type is int else {"step": 0.01}), **given)
     return gr.Textbox(value=value or "", **given)
