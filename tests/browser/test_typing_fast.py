@@ -66,47 +66,6 @@ def test_try_it_strengths_buttons_and_text(trying: Any, served: Served, late: No
     assert prompt_of(trying).input_value() == "a photo of <hypernet:outline:0.85>, at night"
 
 
-def test_captions_that_are_typed_while_one_goes_on(page: Any, served: Served, late: None) -> None:
-    folder = served.root / "datasets" / "moons"
-    before = {path.name: path.read_text() for path in folder.glob("*.txt")}
-    sub_tab(page, "Data sets")
-    choose(page, "ds-folder", "moons")
-    page.locator("#ds-gallery button").nth(0).click()
-    caption = page.locator("#ds-caption textarea")
-    caption.wait_for()
-    words = [f"word{number}" for number in range(6)]
-    for word in words:
-        caption.press("Control+End")
-        caption.press_sequentially(f" {word}", delay=20)
-        page.locator("#ds-next").click()
-    page.get_by_text("06.png").wait_for()  # as often as it was pressed
-    page.locator("#ds-next").click()
-    page.get_by_text("07.png").wait_for()
-    settled(page)
-    after = {path.name: path.read_text() for path in folder.glob("*.txt")}
-    assert all(sum(word in text.split() for text in after.values()) == 1 for word in words), after
-    for name, text in before.items():  # no picture has another one's caption
-        assert after[name].startswith(text)
-
-
-def test_a_caption_is_typed_while_another_picture_is_deleted(page: Any, served: Served, late: None) -> None:
-    folder = served.root / "datasets" / "moons"
-    sub_tab(page, "Data sets")
-    choose(page, "ds-folder", "moons")
-    page.locator("#ds-gallery button").nth(20).click()
-    page.get_by_text("20.png").wait_for()
-    page.locator("#ds-delete").click()
-    page.locator("#ds-really").wait_for()
-    page.locator("#ds-really").dblclick()
-    page.locator("#ds-caption textarea").press_sequentially("goes with it", delay=20)
-    page.get_by_text("21.png").wait_for()
-    settled(page)
-    assert not (folder / "20.png").exists() and (folder / "21.png").exists()
-    page.locator("#ds-save").click()
-    settled(page)
-    assert not any("goes with it" in path.read_text() for path in folder.glob("*.txt"))
-
-
 def test_names_of_adapters_that_are_created_one_after_the_other(page: Any, served: Served, late: None) -> None:
     name = page.locator("#ce-name").locator(TYPED)
     for text in ("first", "second"):

@@ -149,13 +149,13 @@ class Service:
         Args:
             folder, file: as of ``PictureFolders.picture``.
             captioner, tagger: models, as preprocessing takes them; neither: the captioner that is found by itself.
-            only_missing: a caption that is there stays.
+            only_missing: a caption that is there stays, unless it is empty.
 
         Raises:
             UsageError: there is no such model; NotFoundError: no such picture; DataError: it cannot be read.
         """
         path = self.datasets.picture(folder, file, writing=True)
-        if only_missing and (there := written_caption(path)) is not None:
+        if only_missing and (there := written_caption(path)):
             return there
         if not captioner and not tagger:
             captioner = find_describers(self.workspace).get("captioner", "")
@@ -164,7 +164,7 @@ class Service:
         content, models = path.read_bytes(), {"captioner": captioner, "tagger": tagger}
         texts = [self.model_work.describe(content, **{what: model}) for what, model in models.items() if model]
         text = ", ".join(part for part in texts if part)
-        if only_missing and (there := written_caption(path)) is not None:
+        if only_missing and (there := written_caption(path)):
             return there  # somebody wrote one meanwhile
         self.datasets.set_caption(folder, file, text)
         return text

@@ -72,6 +72,8 @@ def test_a_model_writes_the_captions_that_are_missing(client: Any, address: Any,
     described = client.post(address("/descriptions/1.png"), json={}).raise_for_status().json()["text"]
     assert described.endswith(" bytes") and captions(client, address)["1.png"] == described
     assert client.post(address("/descriptions/0.png"), json={}).json()["text"] == "a red square"  # it had one
+    client.put(address("/captions/1.png"), json={"text": ""}).raise_for_status()
+    assert client.post(address("/descriptions/1.png"), json={}).json()["text"] == described  # an empty one is none
 
 
 def test_what_describes_pictures_says_what_it_lacks(client: Any, tmp_path: Path) -> None:
@@ -86,4 +88,5 @@ def test_duplicates_and_sizes_are_found(client: Any, address: Any) -> None:
     assert client.get(address("/duplicates")).json()["groups"] == []
     sizes = client.get(address("/sizes?width=64&height=48")).json()["sizes"]
     assert [(one["width"], one["height"], one["enlarged"], len(one["files"])) for one in sizes] == [(64, 48, 3, 3)]
+    assert sizes[0]["enlarged_files"] == sizes[0]["files"]
     assert client.get(address("/sizes?width=63&height=48")).status_code == 422

@@ -203,7 +203,8 @@ class DatasetPictureEndpoints:
                     height=one.size[1],
                     files=list(one.files),
                     cropped=one.cropped,
-                    enlarged=one.enlarged,
+                    enlarged=len(one.enlarged_files),
+                    enlarged_files=list(one.enlarged_files),
                 )
                 for one in found
             ]

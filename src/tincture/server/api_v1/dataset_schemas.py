@@ -126,6 +126,7 @@ class PicturesOfSize(BaseModel):
     files: list[str]
     cropped: float = Field(description="Share that is cut off, 0 to 1, on average.")
     enlarged: int = Field(description="How many are made larger.")
+    enlarged_files: list[str] = Field(description="Those that are made larger.")
 
 
 class PictureSizes(BaseModel):

@@ -25,13 +25,13 @@ class Sized:
         size: (width, height) in pixels.
         files: of the pictures, in their order.
         cropped: share of them that is cut off, 0..1, on average.
-        enlarged: how many are made larger.
+        enlarged_files: those that are made larger.
     """
 
     size: Size
     files: tuple[str, ...]
     cropped: float
-    enlarged: int
+    enlarged_files: tuple[str, ...]
 
 
 def find_duplicates(store: PictureFolders, folder: str, bits: int = 12) -> list[list[str]]:
@@ -89,5 +89,5 @@ def find_sizes(
 
 def _sized(size: Size, members: Sequence[tuple[str, Size, Fit]]) -> Sized:
     cropped = sum(fit.cropped if all(size) else 1.0 for _, _, fit in members) / len(members)
-    enlarged = sum(fit.enlarges(original) for _, original, fit in members)
+    enlarged = tuple(file for file, original, fit in members if fit.enlarges(original))
     return Sized(size, tuple(file for file, _, _ in members), cropped, enlarged)

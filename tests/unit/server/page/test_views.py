@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tincture.server.page.parts.plot import HEIGHT, WIDTH
-from tincture.server.page.train.datasets import A_PAGE, Shown, View
 from tincture.server.page.train.plan_view import plan_html
 from tincture.server.page.train.schedule_plot import draw_schedule
 from tincture.server.page.try_it.prompt_edit import Named
@@ -116,31 +114,6 @@ def test_a_plan_tells_everything_and_escapes_it() -> None:
         "&lt;x&gt;.png: cannot be read",
     ):
         assert told in shown, told
-
-
-def view_of(count: int, **changes: Any) -> View:
-    pictures = tuple(Shown(f"{number:03}.png", "a moon" if number % 2 else "", "64 × 64") for number in range(count))
-    return replace(View("moons", pictures), **changes)
-
-
-def test_going_on_from_one_picture_to_the_next_turns_the_page() -> None:
-    view = view_of(A_PAGE + 1).at(f"{A_PAGE - 1:03}.png")
-    assert view.page == 0 and view.pages == 2
-    turned = view.at(view.beside(1))
-    assert (turned.page, turned.current) == (1, f"{A_PAGE:03}.png")
-    assert turned.beside(1) == turned.current  # the last one
-
-
-def test_a_picture_whose_caption_was_written_stays_listed_among_those_without() -> None:
-    view = view_of(6, missing=True)
-    assert [shown.file for shown in view.listed] == ["000.png", "002.png", "004.png"]
-    written = view.at("002.png").captioned({"002.png": "a sun"})
-    assert written.beside(1) == "004.png"
-    assert [shown.file for shown in replace(written, written=frozenset()).listed] == ["000.png", "004.png"]
-
-
-def test_an_empty_folder_has_one_page_and_no_next_picture() -> None:
-    assert (View("moons").pages, View("moons").beside(1), View("moons").picture()) == (1, "", None)
 
 
 def test_every_adapter_of_the_prompt_has_a_slider_and_the_rest_are_not_seen() -> None:

@@ -13,6 +13,7 @@ from gradio.components import Component
 
 from tincture.errors import TinctureError, UsageError
 from tincture.kinds.registry import kind_names, kinds
+from tincture.server.page.data_sets.tab import DataSets
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.fields import labels_of
@@ -22,7 +23,6 @@ from tincture.server.page.parts.requests import COMMAND, PRIVATE, SILENT, STEP, 
 from tincture.server.page.parts.way_on import Ways, carried, follow_by_itself
 from tincture.server.page.train import create, preprocess
 from tincture.server.page.train.beginning import Beginning
-from tincture.server.page.train.datasets import Gallery
 from tincture.server.page.train.form import TrainInputs
 from tincture.server.page.train.form import build as build_form
 from tincture.server.page.train.live_plan import FILLED, watch, watcher
@@ -71,7 +71,7 @@ class TrainTab:
             with gr.Tab("Preprocess images", id="preprocess") as preprocessing:
                 self.source = preprocess.build(service)
             with gr.Tab("Data sets", id="datasets") as looking:
-                self.gallery = Gallery(service, ways)
+                self.data_sets = DataSets(service, ways)
             with gr.Tab("New run", id="train") as training:
                 self._train()
             for part in extra:
@@ -220,7 +220,7 @@ class TrainTab:
             form.inputs["template"]: choices.templates,
             self.beginning.preset: choices.presets,
             self.beginning.run: choices.trainings,
-            self.gallery.folder: choices.datasets,
+            self.data_sets.folder: choices.datasets,
         }
 
         def read_all() -> list[Any]:
