@@ -47,6 +47,8 @@ PRELOADED = (
 MORE: dict[str, tuple[str, ...]] = {
     "formats/tensor_names.py": ("models/loading/test_default_model.py",),
     "training/step_data.py": ("training/test_noise.py",),
+    "training/guidance.py": ("run/test_negative_prompt.py",),
+    "training/optimizer_state.py": ("run/test_optimizer_file.py", "run/test_library_optimizers.py"),
     "adapters/adapter.py": (
         "adapters/test_embedding.py",
         "adapters/test_hypernetwork.py",

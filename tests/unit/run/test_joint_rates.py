@@ -99,5 +99,6 @@ def test_the_server_keeps_them_and_the_page_draws_them() -> None:
     drawn = charts(trace, 0)
     assert "Learning rate of hypernetwork:ink" in drawn
     assert "Norm of the longest vector" in drawn
+    assert '<div class="charts many">' in drawn
     history.add({"type": "rolled_back", "text": "back", "global_step": 2})
     assert len(history.trace().further[COLUMN]) == 2

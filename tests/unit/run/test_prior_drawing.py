@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.runs import Bench, Recorder, csv_text, equal, last_state, trained
+from tests.support import tiny_model
 from tincture import recipe
 from tincture.errors import UsageError
 from tincture.events import Event, Progressed
 from tincture.models.loading.load import load_model
+from tincture.models.placement import DENOISER
 from tincture.models.sampling import generate
-from tincture.run.prior_drawing import STAGE
+from tincture.run.prior_drawing import STAGE, _computing_on
 from tincture.settings.drawing import Drawing
 
 PROMPT = "a photo of a star"
@@ -194,6 +197,19 @@ def test_what_makes_no_sense_is_refused_together(bench: Bench, changes: dict[str
     with pytest.raises(UsageError) as refused:
         bench.settings("hypernetwork", **changes)
     assert [fault for fault in faults if fault not in str(refused.value)] == []
+
+
+def test_a_model_that_lies_elsewhere_computes_on_the_device_and_is_afterwards_as_it_was() -> None:
+    """The device without numbers stands for a GPU: parts are there while they act."""
+    model = tiny_model()
+    before = {name: value.clone() for name, value in model.denoiser.state_dict().items()}
+    with pytest.raises(Interrupt), _computing_on(model, torch.device("meta")):
+        assert model.device.type == "meta"
+        with model.placement.acting(DENOISER):
+            assert next(model.denoiser.parameters()).device.type == "meta"
+        raise Interrupt
+    assert model.device.type == "cpu"
+    assert equal(dict(model.denoiser.state_dict()), before)
 
 
 def test_an_unknown_sampler_is_refused(bench: Bench) -> None:

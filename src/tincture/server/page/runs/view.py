@@ -199,7 +199,7 @@ def charts(trace: Trace, smoothing: float) -> str:
     validation = _validation(trace.validations)
     drawn = chart("Loss", lines, note=note) + validation + chart("Learning rate", [rate]) + _effective(step, trace)
     drawn += "".join(_further(step, name, values) for name, values in trace.further.items())
-    return f'<div class="charts{" many" if validation else ""}">{drawn}</div>'
+    return f'<div class="charts{" many" if validation or trace.further else ""}">{drawn}</div>'
 
 
 def _effective(step: Values, trace: Trace) -> str:
