@@ -87,7 +87,7 @@ class Service:
 
     def _make_room(self, job: Job) -> None:
         """The model that drew pictures need not stay where a job begins; it is loaded again for the next ones."""
-        if job.device == self.settings.device[0]:
+        if job.lane == "training" and job.device == self.settings.device[0]:
             self.model_work.rest()
 
     def default_model(self, adapter: Path | None = None) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from tincture.kinds.registry import AdapterKind, kind_names
 from tincture.run.duration import Timing
 from tincture.server.api_v1.request_models import BaseRequest, limits_of, option_field, with_fields
-from tincture.server.queue.jobs import HIGHEST_PRIORITY, JobKind, JobState, Wanted
+from tincture.server.queue.jobs import HIGHEST_PRIORITY, JobKind, JobState, Lane, Wanted
 from tincture.settings.conversion import CONVERSION_FIELDS, INSPECTION_FIELDS
 from tincture.settings.drawing import REQUEST_FIELDS
 from tincture.settings.fields import FieldSpec
@@ -67,6 +67,10 @@ class JobAnswer(BaseModel):
     kind: JobKind
     name: str = Field(description="Of the adapter, or of the folder that crops go to.")
     settings: dict[str, Any] = Field(description="All settings, defaults included; paths are absolute.")
+    lane: Lane = Field(
+        description="Jobs of one lane take turns, those of the other run beside them; in that of preprocessing is what "
+        "loads no model onto a device."
+    )
     state: JobState
     priority: int
     position: float = Field(description="Among jobs of one priority, the lowest is next.")

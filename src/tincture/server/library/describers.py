@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tincture.errors import TinctureError
-from tincture.preprocessing.describer_kinds import fault_of, find_describers, missing_describer
+from tincture.preprocessing.describer_kinds import fault_of, find_describers, is_installed, missing_describer
 from tincture.server.requests.places import Places
 
 DESCRIBERS = ("captioner", "tagger")
+NEEDS_OPENCV = (
+    "Faces and corners need OpenCV, which is not installed: pip install 'tincture[preprocess]'. Without it they do not "
+    "count, and entropy alone decides."
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,11 @@ def describers(places: Places) -> dict[str, Describer]:
     """``captioner`` and ``tagger``, as they are found by themselves."""
     found = find_describers(places.workspace)
     return {what: Describer(found.get(what, ""), missing_for(places, what, found.get(what, ""))) for what in DESCRIBERS}
+
+
+def missing_for_faces() -> str:
+    """A sentence about what a focal crop lacks to find faces and corners; empty where it can."""
+    return "" if is_installed("cv2") else NEEDS_OPENCV
 
 
 def missing_for(places: Places, what: str, model: str) -> str:

@@ -11,6 +11,8 @@ from gradio.components import Component
 from tincture.formats.software import VERSION
 from tincture.server.library.storage import served_folders
 from tincture.server.page.files import tab as files
+from tincture.server.page.parts.drafts import LINE, keep_drafts
+from tincture.server.page.parts.drafts import SCRIPT as DRAFTS_SCRIPT
 from tincture.server.page.parts.requests import SCRIPT, watch_inputs
 from tincture.server.page.parts.theme import CSS_FILES, HEAD, calm_theme
 from tincture.server.page.parts.way_on import SCRIPT as WAYS_SCRIPT
@@ -67,6 +69,7 @@ def build(service: Service) -> gr.Blocks:
         tabs.select(None, js=KEEP_TAB)
         page.load(None, js=OPEN_TAB)
         watch_inputs(page)
+        keep_drafts(page, service)
     page.state_session_capacity = MOST_VISITS
     page.queue(max_size=MOST_WAITING, api_open=False)  # no way around the queue
     return page
@@ -82,7 +85,7 @@ def mount(app: FastAPI, service: Service, path: str) -> FastAPI:
         path=path,
         theme=calm_theme(),
         css_paths=list(CSS_FILES),
-        head=HEAD + SCRIPT + WAYS_SCRIPT,
+        head=HEAD + SCRIPT + DRAFTS_SCRIPT + WAYS_SCRIPT,
         footer_links=[],
         run_history=False,
         ssr_mode=False,
@@ -103,5 +106,5 @@ def _header(service: Service) -> str:
     version = VERSION
     return (
         '<div class="brand"><span class="drop" aria-hidden="true"></span><h1>Tincture</h1>'
-        f'<span class="quiet">{version}</span><button type="button" id="theme">Theme</button></div>'
+        f'<span class="quiet">{version}</span><button type="button" id="theme">Theme</button></div>{LINE}'
     )

@@ -21,6 +21,8 @@ from tincture.settings.companions import adapter_stem, sound_companions
 
 JobKind = Literal["train", "preprocess"]
 JOB_KINDS: tuple[JobKind, ...] = ("train", "preprocess")
+Lane = Literal["training", "preprocessing"]
+LANES: tuple[Lane, ...] = ("training", "preprocessing")
 HIGHEST_PRIORITY = 1000
 
 
@@ -112,6 +114,11 @@ class Job:
         return held_by(self.kind, self.name, self.settings)
 
     @property
+    def lane(self) -> Lane:
+        """Whom it waits behind: jobs of one lane take turns, those of the other go on beside them."""
+        return lane_of(self.kind, self.settings)
+
+    @property
     def progress(self) -> float:
         """From 0 to 1."""
         if self.state is JobState.DONE and not self.result.get("interrupted"):
@@ -139,14 +146,22 @@ class Job:
 
 
 def plain_job(job: Job) -> dict[str, Any]:
-    """A job as JSON has it, with its ``progress``, ``outcome`` and ``ending``."""
-    return {**dataclasses.asdict(job), "progress": job.progress, "outcome": job.outcome, "ending": job.ending}
+    """A job as JSON has it, with its ``lane``, ``progress``, ``outcome`` and ``ending``."""
+    return {name: getattr(job, name) for name in ("lane", "progress", "outcome", "ending")} | dataclasses.asdict(job)
 
 
 def check_priority(priority: int) -> None:
     """UsageError unless a job may have it."""
     if abs(priority) > HIGHEST_PRIORITY:
         raise UsageError(f"The priority is {priority}; allowed is -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}.")
+
+
+def lane_of(kind: str, settings: Mapping[str, Any]) -> Lane:
+    """``preprocessing`` for what loads no model onto a device: a card that a training fills has no room for another."""
+    if kind != "preprocess":
+        return "training"
+    describes = settings.get("captioner") or settings.get("tagger")
+    return "training" if describes and settings.get("device") != "cpu" else "preprocessing"
 
 
 def held_by(kind: str, name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:

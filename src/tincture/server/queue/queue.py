@@ -176,10 +176,12 @@ class JobQueue:
         request_preview(Path(job.run_dir))
         return job
 
-    def interrupt(self) -> list[Job]:
-        """Every running job stops after its step, saves, and counts as done, as by the webui's button."""
+    def interrupt(self, kind: JobKind | None = None) -> list[Job]:
+        """Every running job, or those of a kind, stops after its step, saves, and counts as done, as by the webui's."""
         asked = []
         for job in self.jobs([JobState.RUNNING]):
+            if kind not in (None, job.kind):
+                continue
             with contextlib.suppress(ConflictError, NotFoundError):  # it ended just now
                 # One that is to be paused or cancelled stops anyway, as somebody else wants it.
                 asked.append(job if job.wanted else self.supervisor.ask(job.id, Wanted.INTERRUPTED))

@@ -16,7 +16,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from tincture.server.queue.jobs import FINISHED, Job, JobState, Wanted, held_by
+from tincture.server.queue.jobs import FINISHED, Job, JobState, Wanted, held_by, lane_of
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Job))
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -67,6 +67,25 @@ def what_it_holds(kind: str, name: str, settings: str) -> str:
         return held_by(kind, name, json.loads(settings))[0]
     except (ValueError, TypeError, AttributeError):
         return ""
+
+
+def lane(kind: str, settings: str) -> str:
+    """``Job.lane``, of columns."""
+    try:
+        return lane_of(kind, json.loads(settings))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return lane_of("", {})
+
+
+def uses(kind: str, settings: str, what: str) -> bool:
+    """Whether a job, given by columns, reads pictures of the folder that another one holds as ``what``."""
+    folder = what.partition(":")[2]
+    try:
+        text = str(json.loads(settings).get("source")) if kind == "preprocess" else settings
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return False
+    written = folder if kind == "preprocess" else json.dumps(folder, ensure_ascii=False)[1:-1]
+    return bool(folder) and written in text
 
 
 def found(search: str, job_id: str, kind: str, name: str, settings: str) -> bool:

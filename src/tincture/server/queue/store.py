@@ -21,8 +21,8 @@ from typing import Any
 
 from tincture.errors import StorageError, UsageError
 from tincture.server.errors import ConflictError, NotFoundError
-from tincture.server.queue.jobs import Job, JobState, check_priority
-from tincture.server.queue.rows import ID, found, is_damaged, job_of, stored, what_it_holds
+from tincture.server.queue.jobs import LANES, Job, JobState, Lane, check_priority
+from tincture.server.queue.rows import ID, found, is_damaged, job_of, lane, stored, uses, what_it_holds
 from tincture.server.queue.sqlite_errors import explained
 
 logger = logging.getLogger(__name__)
@@ -72,9 +72,15 @@ _HOLDERS = """
     WHERE own.job = next.id AND other.id <> next.id AND (
         other.state = 'running' OR (other.run_dir IS NOT NULL AND (
             other.state = 'paused' OR (other.state = 'queued' AND next.run_dir IS NULL))))"""
+# What reads pictures that an earlier preprocessing, in a lane of its own, still makes.
+_MAKERS = """
+    FROM jobs AS other JOIN held AS made ON made.job = other.id
+    WHERE other.state IN ('running', 'queued', 'paused') AND other.kind = 'preprocess'
+        AND (other.created_at, other.id) < (next.created_at, next.id) AND uses(next.kind, next.settings, made.what)"""
 _WAITS = f"""COALESCE((
     SELECT '{_HELD_FOR}' || other.id || ', which is ' || other.state {_HOLDERS}
-    ORDER BY other.state = 'running' DESC, other.position LIMIT 1), '')"""
+    ORDER BY other.state = 'running' DESC, other.position LIMIT 1), (
+    SELECT '{_HELD_FOR}' || other.id || ', which makes its pictures and is ' || other.state {_MAKERS} LIMIT 1), '')"""
 _NOTE_WAITS = f"""
     UPDATE jobs AS next SET stage = {_WAITS}
     WHERE state = 'queued' AND (stage = '' OR stage LIKE '{_HELD_FOR}%') AND stage <> {_WAITS}"""
@@ -82,8 +88,10 @@ _CLAIM = f"""
     UPDATE jobs SET state = 'running', device = :device, attempts = attempts + 1, started_at = :now, ended_at = NULL,
         stage = '', front = 0
     WHERE id = (
-        SELECT id FROM jobs AS next WHERE state = 'queued' AND asked_device IN ('', :device)
-            AND NOT EXISTS (SELECT 1 {_HOLDERS}) ORDER BY {_TURN} LIMIT 1
+        SELECT id FROM jobs AS next WHERE state = 'queued'
+            AND (instr(:lanes, 'training') = 0 OR asked_device IN ('', :device))
+            AND instr(:lanes, lane(kind, settings)) AND NOT EXISTS (SELECT 1 {_HOLDERS})
+            AND NOT EXISTS (SELECT 1 {_MAKERS}) ORDER BY {_TURN} LIMIT 1
     ) RETURNING *"""
 
 
@@ -173,14 +181,17 @@ class JobStore:
         with self._lock, self._explained():
             return self._durable.total_changes + self._quick.total_changes
 
-    def claim(self, device: str) -> Job | None:
+    def claim(self, device: str, lanes: Sequence[Lane] = LANES) -> Job | None:
         """Takes the waiting job whose turn it is on ``device``, which then counts as running; None when none waits.
 
+        Only jobs of ``lanes`` count; for those of preprocessing alone any device does, since they load no model.
+
         No two callers get the same job. A job waits while another one that holds the same (see ``Job.holds``) runs, or
-        is paused with a run that it can go on with, or waits to go on with one while this job would begin a new one.
+        is paused with a run that it can go on with, or waits to go on with one while this job would begin a new one;
+        and while an earlier preprocessing that has not ended makes the pictures that it reads.
         """
         with self._lock:
-            while claimed := self._write(_CLAIM, {"device": device, "now": time.time()}):
+            while claimed := self._write(_CLAIM, {"device": device, "lanes": " ".join(lanes), "now": time.time()}):
                 if not is_damaged(claimed[0]):
                     return self._changed(claimed[0])
                 self._mend(claimed[0])
@@ -265,6 +276,8 @@ class JobStore:
         connection.text_factory = _text
         connection.create_function("held_by", 3, what_it_holds)
         connection.create_function("found", 5, found)
+        connection.create_function("lane", 2, lane)
+        connection.create_function("uses", 3, uses)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         return connection

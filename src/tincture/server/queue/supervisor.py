@@ -1,5 +1,7 @@
 """Works on the queue: a thread for every device takes jobs, and each job runs in a process of its own.
 
+Preprocessing that loads no model onto a device has a thread of its own, and so waits behind no training.
+
 claim ──► start a worker ──► follow its events ──► note how it ended
 """
 
@@ -20,7 +22,7 @@ from tincture.formats.file_lock import FileLock
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.queue.attempt import POLL_S, Attempt
 from tincture.server.queue.folder import JobFolder
-from tincture.server.queue.jobs import FINISHED, Job, JobState, Wanted
+from tincture.server.queue.jobs import FINISHED, Job, JobState, Lane, Wanted
 from tincture.server.queue.outcome import Ending, Outcome, outcome
 from tincture.server.queue.store import JobStore, checked_id
 from tincture.server.queue.worker_process import end_by_force
@@ -34,6 +36,8 @@ AGAIN_S = 2.0
 """Seconds until what failed for the disk's sake is tried again."""
 LEAST_FREE = 64 * 2**20
 """Bytes that the disk must have free for a job to begin: a full one would fail every job of the queue in turn."""
+CPU = "cpu"
+"""Where jobs of the lane of preprocessing run."""
 MOST_FOLDERS = 16
 """Folders of jobs, with what was read of them, that stay in memory."""
 
@@ -41,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """One thread per device. What goes wrong with a job ends that job alone.
+    """One thread per device, and one for preprocessing. What goes wrong with a job ends that job alone.
 
     Args:
         store: the queue.
@@ -92,12 +96,18 @@ class Supervisor:
             )
         self._note_missing_devices()
         left = self.store.list([JobState.RUNNING], limit=10_000)
+        trained = [job for job in left if job.lane == "training"]
         for number, device in enumerate(self.devices):
             # Jobs of devices that are gone are the first thread's.
-            own = [job for job in left if job.device == device or (number == 0 and job.device not in self.devices)]
-            thread = threading.Thread(target=self._work, args=[device, own], name=f"jobs on {device}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            own = [job for job in trained if job.device == device or (number == 0 and job.device not in self.devices)]
+            self._begin(device, "training", own)
+        self._begin(CPU, "preprocessing", [job for job in left if job.lane == "preprocessing"])
+
+    def _begin(self, device: str, lane: Lane, left: Sequence[Job]) -> None:
+        name = f"jobs on {device}" if lane == "training" else "preprocessing"
+        thread = threading.Thread(target=self._work, args=[device, lane, left], name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def close(self) -> None:
         """Stops what runs, which is saved and goes on at the next start; blocks until then."""
@@ -143,7 +153,7 @@ class Supervisor:
     def _note_missing_devices(self) -> None:
         """A job that must run on a device that this server has not would wait for ever without a word."""
         for job in self.store.list([JobState.QUEUED], limit=10_000):
-            lacking = job.device and job.device not in self.devices
+            lacking = job.lane == "training" and job.device and job.device not in self.devices
             stage = f"waits for {job.device}, which this server was not given by --device" if lacking else ""
             if stage != job.stage:
                 self.store.update(job.id, [JobState.QUEUED], stage=stage)
@@ -151,7 +161,7 @@ class Supervisor:
 
     # --- threads -----------------------------------------------------------------------------------------------------
 
-    def _work(self, device: str, left: Sequence[Job]) -> None:
+    def _work(self, device: str, lane: Lane, left: Sequence[Job]) -> None:
         for job in left:
             self._guarded(self._recover, job)
         while not self._closing.is_set():
@@ -160,7 +170,7 @@ class Supervisor:
                 self._closing.wait(AGAIN_S)
                 continue
             try:
-                claimed = self.store.claim(device)
+                claimed = self.store.claim(device, [lane])
             except StorageError:
                 logger.exception("No job could be taken from the queue")
                 self._closing.wait(AGAIN_S)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,7 @@ from tincture.errors import StorageError, UsageError
 from tincture.formats.file_lock import FileLock
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.queue import supervisor as supervisor_module
-from tincture.server.queue.jobs import Job, JobState, Wanted
+from tincture.server.queue.jobs import Job, JobState, Lane, Wanted
 from tincture.server.queue.store import JobStore
 from tincture.server.queue.supervisor import Supervisor
 from tincture.workspace import Workspace
@@ -431,11 +431,11 @@ def test_a_disk_that_cannot_be_read_does_not_stop_the_queue(
     def unreadable(folder: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    def unreadable_at_first(device: str) -> Job | None:
+    def unreadable_at_first(device: str, lanes: Sequence[Lane]) -> Job | None:
         tries.append(device)
         if len(tries) < 3:
             raise StorageError("The queue could not be read.")
-        return claim(device)
+        return claim(device, lanes)
 
     monkeypatch.setattr(supervisor_module.shutil, "disk_usage", unreadable)
     monkeypatch.setattr(queue.store, "claim", unreadable_at_first)
@@ -476,3 +476,85 @@ def test_secrets_of_the_server_are_not_the_workers(queue: Queue, monkeypatch: py
     assert "HF_HUB_OFFLINE=1" in log
     assert "PATH=" in log
     assert str(queue.root) in log
+
+
+CROPS = {"source": "/photos", "destination": "/datasets/crops"}
+
+
+def test_preprocessing_does_not_wait_behind_a_training(queue: Queue) -> None:
+    supervisor = queue.start("cuda:0")
+    queue.add("training", "steps")
+    queue.add("next", "steps", position=2.0)
+    supervisor.wake()
+    queue.until_step("training")
+    more = {**CROPS, "destination": "/datasets/more"}
+    queue.add("crops", "steps", kind="preprocess", settings=CROPS, device="cuda:0")
+    queue.add("more", "steps", kind="preprocess", settings=more, position=2.0)
+    queue.add(
+        "described",
+        kind="preprocess",
+        settings={"source": "/a", "destination": "/b", "captioner": "/blip"},
+        position=3.0,
+    )
+    supervisor.wake()
+    queue.until_step("crops")
+    states = {job.id: (job.state, job.lane) for job in queue.store.list()}
+    assert states == {
+        "training": (JobState.RUNNING, "training"),
+        "crops": (JobState.RUNNING, "preprocessing"),
+        "next": (JobState.QUEUED, "training"),
+        "more": (JobState.QUEUED, "preprocessing"),  # one at a time
+        "described": (JobState.QUEUED, "training"),  # its model would take the card's memory
+    }
+    assert queue.store.get("crops").device == "cpu"
+    supervisor.ask("crops", Wanted.PAUSED)
+    assert supervisor.wait("crops", PATIENCE).state is JobState.PAUSED
+    queue.until_step("more")
+    assert queue.store.get("training").state is JobState.RUNNING
+    supervisor.ask("more", Wanted.CANCELLED)
+    assert supervisor.wait("more", PATIENCE).state is JobState.CANCELLED
+    supervisor.ask("training", Wanted.INTERRUPTED)
+    assert supervisor.wait("training", PATIENCE).state is JobState.DONE
+    queue.until_step("next")
+
+
+def test_a_restart_lets_the_jobs_of_both_lanes_go_on(queue: Queue) -> None:
+    first = queue.start("cpu")
+    queue.add("training", "steps")
+    queue.add("crops", "steps", kind="preprocess", settings=CROPS)
+    first.wake()
+    queue.until_step("training")
+    queue.until_step("crops")
+    first.close()
+    assert queue.store.counts()[JobState.QUEUED] == 2
+    queue.start("cpu")
+    for job_id in ("training", "crops"):
+        queue.until(lambda job_id=job_id: queue.store.get(job_id).attempts == 2)
+        queue.until(lambda job_id=job_id: queue.store.get(job_id).state is JobState.RUNNING)
+
+
+def test_a_training_waits_for_the_pictures_that_are_made_for_it(queue: Queue) -> None:
+    supervisor = queue.start("cuda:0")
+    queue.add("crops", "steps", kind="preprocess", settings=CROPS, created_at=1.0)
+    supervisor.wake()
+    queue.until_step("crops")
+    queue.add("of-crops", settings={"data": ["/datasets/other", "/datasets/crops:3"]}, created_at=2.0)
+    queue.add("before", settings={"data": "/datasets/crops"}, created_at=0.5)  # meant what was there before
+    queue.add("of-others", settings={"data": "/datasets/other"}, created_at=2.0, priority=-1)
+    again = {"source": "/datasets/crops", "destination": "/datasets/tagged", "tagger": "/wd"}
+    queue.add("tagged", kind="preprocess", settings=again, created_at=2.0)
+    supervisor.wake()
+    queue.until(lambda: queue.store.get("of-others").state is JobState.DONE)
+    assert queue.store.get("before").state is JobState.DONE
+    for job_id in ("of-crops", "tagged"):
+        waiting = queue.store.get(job_id)
+        assert waiting.state is JobState.QUEUED
+        assert waiting.stage == "waits for job crops, which makes its pictures and is running"
+    supervisor.ask("crops", Wanted.PAUSED)
+    supervisor.wait("crops", PATIENCE)
+    supervisor.wake()
+    queue.until(lambda: queue.store.get("of-crops").stage.endswith("is paused"))
+    queue.store.update("crops", state=JobState.CANCELLED)
+    supervisor.wake()
+    queue.until(lambda: queue.store.get("of-crops").state is JobState.DONE)
+    queue.until(lambda: queue.store.get("tagged").state is JobState.DONE)

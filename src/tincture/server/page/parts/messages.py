@@ -13,7 +13,7 @@ from tincture.server.page.parts.fields import in_labels
 from tincture.server.page.parts.markup import escape, fault
 from tincture.server.page.parts.requests import PRIVATE
 from tincture.server.page.parts.way_on import way, ways
-from tincture.server.queue.jobs import Job, JobState
+from tincture.server.queue.jobs import Job, JobKind, JobState
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
@@ -40,20 +40,22 @@ def at_once(event: Callable[..., Any], panel: gr.HTML, words: str) -> None:
 
 def submitted(service: Service, job: Job) -> str:
     """A job is in the queue; says what stands before it."""
-    counts = service.queue.store.counts()
-    before = counts.get(JobState.QUEUED, 0) + counts.get(JobState.RUNNING, 0) - 1
+    others = [other for other in service.queue.jobs([JobState.RUNNING, JobState.QUEUED], limit=10_000)]
+    before = sum(other.lane == job.lane and other.id != job.id for other in others)
     turn = "It begins now" if before <= 0 else f"{before} before it" if before > 1 else "One job before it"
     sentence = f"{job.name} is in the queue as job {job.id}. {turn}; watch it in Runs."
     if others := service.queue.same_adapter(job):
         shared = next(held for held in job.holds if held in others[0].holds).partition(":")[0]
         sentence += f" It waits for job {others[0].id}, which trains the same {shared}, and goes on from there."
+    elif "makes its pictures" in (stage := service.queue.job(job.id).stage):
+        sentence += f" It {stage}."
     return done(sentence, way("Open the run", "run", job.id, strong=True))
 
 
-def interrupted(service: Service) -> str:
-    """All running jobs were asked to stop."""
+def interrupted(service: Service, kind: JobKind) -> str:
+    """All running jobs of a kind were asked to stop."""
     try:
-        stopped = service.queue.interrupt()
+        stopped = service.queue.interrupt(kind)
     except TinctureError as error:
         return failed(error)
     if not stopped:

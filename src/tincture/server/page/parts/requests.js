@@ -193,6 +193,16 @@
     }
   };
 
+  // For those who write into inputs for a person: what was asked for before is not written over it.
+  window.changedByHand = (names) => {
+    for (const id of inputs) if (names.has(elements.get(id))) acts.set(id, (acts.get(id) ?? 0) + 1);
+  };
+  // Whether answers are still to come that write into one of these inputs, or anywhere.
+  window.answersFor = (names) => {
+    const writes = ({ dependency }) => !names || dependency.outputs.some((id) => names.has(elements.get(id)));
+    return [...active].some(writes);
+  };
+
   // What was typed between the judgement and the moment in which Gradio wrote the answer stands again.
   const retype = (request) => {
     for (const [element, value] of request.typed) {
@@ -222,6 +232,7 @@
       }
     }
     request.finish();
+    if (applied.size) document.dispatchEvent(new Event("answered"));
   };
 
   // What the page is to get in place of a message of the server's.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from tincture.server.page.parts.plot import Line, Values, chart
 from tincture.server.page.runs.smoothing import smooth, spread, thin, window
 from tincture.server.page.train.labels import TRAIN_LABELS
 from tincture.server.queue.history import Trace, Validation
-from tincture.server.queue.jobs import FINISHED, Job, JobState
+from tincture.server.queue.jobs import FINISHED, Job, JobState, Lane
 
 NOW = "Now"
 MOST_POINTS = 480
@@ -34,6 +35,15 @@ _WANTED = {
     "cancelled": "stops after this step",
     "interrupted": "ends after this step",
 }
+
+
+LANES: Mapping[Lane, str] = MappingProxyType(
+    {
+        "training": "waits its turn among trainings",
+        "preprocessing": "waits its turn in the lane of preprocessing, which goes on beside trainings",
+    }
+)
+"""What a job waits for where it waits for no other job by name."""
 
 
 def state_words(job: Job) -> str:
@@ -160,7 +170,7 @@ def _now(job: Job) -> str:
     """What it does, or waits for."""
     if job.state is JobState.RUNNING:
         return job.stage or ("training" if job.kind == "train" and job.steps else "")
-    return job.stage if job.state is JobState.QUEUED else ""
+    return job.stage or LANES[job.lane] if job.state is JobState.QUEUED else ""
 
 
 def _loss(job: Job, trace: Trace) -> str:

@@ -15,6 +15,7 @@ from tincture.kinds.embedding import EMBEDDING
 from tincture.kinds.hypernetwork import HYPERNETWORK
 from tincture.kinds.registry import AdapterKind, Option
 from tincture.server.page.parts.components import panel
+from tincture.server.page.parts.drafts import forget_when_done
 from tincture.server.page.parts.messages import at_once, done, failed
 from tincture.server.page.parts.requests import COMMAND
 from tincture.server.page.parts.way_on import opening
@@ -73,7 +74,9 @@ def _plain(service: Service, kind: AdapterKind, model: Component, made: gr.State
 
         return _made(service, kind.name, create)
 
-    return gr.on(button.click, make, {name, overwrite, model, *inputs.values()}, [message, made], **COMMAND)
+    event = gr.on(button.click, make, {name, overwrite, model, *inputs.values()}, [message, made], **COMMAND)
+    forget_when_done(event, message, "c", "base")
+    return event
 
 
 def _input(kind: AdapterKind, option: Option) -> Component:
@@ -139,7 +142,9 @@ def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
 
     inputs = [name, text, vectors, overwrite, model]
     show_tokens(service, model, text, vectors, tokens)
-    return gr.on([button.click, name.submit, text.submit], make, inputs, [message, made], **COMMAND)
+    event = gr.on([button.click, name.submit, text.submit], make, inputs, [message, made], **COMMAND)
+    forget_when_done(event, message, "ce", "base")
+    return event
 
 
 def hypernetwork(service: Service, model: Component, made: gr.State) -> Dependency:
@@ -157,7 +162,9 @@ def hypernetwork(service: Service, model: Component, made: gr.State) -> Dependen
         values = {key: given[component] for key, component in inputs.items()}
         return _made(service, HYPERNETWORK.name, lambda: _make_hypernetwork(service, given[model], **values))
 
-    return gr.on([button.click, inputs["name"].submit], make, {*inputs.values(), model}, [message, made], **COMMAND)
+    event = gr.on([button.click, inputs["name"].submit], make, {*inputs.values(), model}, [message, made], **COMMAND)
+    forget_when_done(event, message, "ch", "base")
+    return event
 
 
 def _hypernetwork_inputs() -> dict[str, Any]:

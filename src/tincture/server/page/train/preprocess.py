@@ -1,4 +1,7 @@
-"""Preprocess images, with the labels that webui users know; it runs as a job, beside trainings."""
+"""Preprocess images, with the labels that webui users know; it runs as a job, beside trainings.
+
+What an option needs and is not there stands below its box, before it is ticked.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.context import Context
 
 from tincture.errors import TinctureError, UsageError
 from tincture.preprocessing.describer_kinds import find_describers
+from tincture.server.library.describers import missing_for, missing_for_faces
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
+from tincture.server.page.parts.drafts import forget_when_done
 from tincture.server.page.parts.fields import Form
+from tincture.server.page.parts.markup import warning
 from tincture.server.page.parts.messages import failed, interrupted, submitted
-from tincture.server.page.parts.requests import COMMAND, STEP, hidden
+from tincture.server.page.parts.requests import COMMAND, STEP, TYPED, hidden
 from tincture.server.page.parts.way_on import follow_by_itself
 from tincture.server.queue.queue import OVERWRITE
 from tincture.settings.preprocess import PREPROCESS_FIELDS
@@ -35,7 +42,7 @@ def build(service: Service) -> Component:
     form = Form(PREPROCESS_FIELDS, "pp")
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
-            ticks = _inputs(form, service)
+            ticks, needs = _inputs(form, service)
         with gr.Column(scale=2, min_width=300, elem_classes="beside"):
             with gr.Row():
                 button = gr.Button("Preprocess", variant="primary", elem_id="pp-start")
@@ -58,8 +65,10 @@ def build(service: Service) -> Component:
             return failed(error, form.labels), ""
 
     started = button.click(start, {*form.components, *ticks.values(), overwrite}, [message, waiting], **COMMAND)
+    forget_when_done(started, message, "pp")
     follow_by_itself(started, "run", waiting)
-    stop.click(lambda: interrupted(service), None, message, **COMMAND)
+    stop.click(lambda: interrupted(service, "preprocess"), None, message, **COMMAND)
+    _say_what_is_needed(service, form, needs)
     source, destination = form.inputs["source"], form.inputs["destination"]
     former = hidden()
     gr.on([source.change], follow_source, [source, destination, former], [destination, former], **STEP)
@@ -91,7 +100,30 @@ def chosen(values: Mapping[str, Any], ticks: Mapping[str, bool]) -> dict[str, An
     return {**values, "destination": place, **{name: "" for name, ticked in ticks.items() if not ticked}}
 
 
-def _inputs(form: Form, service: Service) -> dict[str, Component]:
+def lacking(service: Service, captioner: str | None, tagger: str | None) -> tuple[str, str, str]:
+    """What the focal crop, the captioner and the tagger need and is not there, as HTML; empty for what can be used."""
+    models = {"captioner": (captioner or "").strip(), "tagger": (tagger or "").strip()}
+    missing = [missing_for_faces(), *(missing_for(service.places, what, model) for what, model in models.items())]
+    focal, blip, tags = (warning(sentence) if sentence else "" for sentence in missing)
+    return focal, blip, tags
+
+
+def _say_what_is_needed(service: Service, form: Form, needs: Mapping[str, Component]) -> None:
+    """As the page begins, whenever the tab is opened, and as a model is named."""
+    models: list[Any] = [form.inputs[name] for name in TICKED]
+    inside, page = Context.block, Context.root_block
+    assert page is not None
+    events = [page.load, *(model.change for model in models)]
+    while inside is not None and not isinstance(inside, gr.Tab):
+        inside = inside.parent
+    if inside is not None:
+        events.append(inside.select)
+    gr.on(events, lambda *named: lacking(service, *named), models, list(needs.values()), **TYPED)
+
+
+def _inputs(form: Form, service: Service) -> tuple[dict[str, Component], dict[str, Component]]:
+    """Ticks of the models, and what says what an option needs, by the option."""
+    needs: dict[str, Component] = {}
     with gr.Group():
         form.add(
             "source",
@@ -123,17 +155,21 @@ def _inputs(form: Form, service: Service) -> dict[str, Component]:
         form.add("flip", label="Create flipped copies")
     _with_options(form, "split", "Split oversized images", _split)
     _with_options(form, "focal_crop", "Auto focal point crop", _focal)
+    needs["focal_crop"] = panel(elem_id="pp-needs-focal_crop")
     _with_options(form, "multicrop", "Auto-sized crop", _multicrop)
     with gr.Group():
         found = find_describers(service.workspace)
-        ticks = {name: _described(form, name, label, found.get(name, "")) for name, label in TICKED.items()}
+        ticks: dict[str, Component] = {}
+        for name, label in TICKED.items():
+            ticks[name] = _described(form, name, label, found.get(name, ""))
+            needs[name] = panel(elem_id=f"pp-needs-{name}")
     with gr.Group():
         form.add("validation_share", label="Validation share", info=VALIDATION, minimum=0, maximum=0.9, step=0.01)
     with gr.Accordion("Advanced", open=False):
         for group, names in list(form.left()):
             with gr.Accordion(group, open=False):
                 form.add_all(names)
-    return ticks
+    return ticks, needs
 
 
 def _with_options(form: Form, name: str, label: str, fill: Any) -> None:

@@ -16,6 +16,7 @@ from tincture.kinds.registry import kind_names, kinds
 from tincture.server.page.data_sets.tab import DataSets
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
+from tincture.server.page.parts.drafts import forget_when_done
 from tincture.server.page.parts.fields import labels_of
 from tincture.server.page.parts.markup import escape
 from tincture.server.page.parts.messages import SENT, done, failed, interrupted, submitted
@@ -148,7 +149,7 @@ class TrainTab:
 
         # Its messages stay apart: it takes seconds, in which a training may be begun.
         self.plan.click(show_plan, inputs, self.planned, **COMMAND)
-        self.stop.click(lambda: interrupted(self.service), None, self.message, **COMMAND)
+        self.stop.click(lambda: interrupted(self.service, "train"), None, self.message, **COMMAND)
         shown = self.planned, self.summary
         watch(self.service, self.changed, self.inputs, inputs, shown, settings, self._labels)
         self._show_kind()
@@ -158,6 +159,7 @@ class TrainTab:
             started = button.click(
                 lambda given, kind=kind: start(given, kind), inputs, [self.message, self.submitted], **COMMAND
             )
+            forget_when_done(started, self.message, "tr", "base")
             follow_by_itself(started, "run", self.submitted)
 
     def _labels(self, kind: str) -> dict[str, str]:

@@ -113,7 +113,11 @@ class _Tab:
         self._grid_inputs()
         with gr.Row():
             self.model = gr.Dropdown(
-                choices.models(service), value=service.default_model(), label="Model", min_width=150
+                choices.models(service),
+                value=service.default_model(),
+                label="Model",
+                min_width=150,
+                elem_id="try-base-model",
             )
             self.sampler = gr.Dropdown(
                 list(SAMPLERS), value="Euler a", label="Sampling method", min_width=150, elem_id="try-sampler"
