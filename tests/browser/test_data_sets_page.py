@@ -11,7 +11,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.browser.conftest import PHONE, Served, opened, sub_tab
-from tests.served import until
+from tests.served import quick_service, until
+from tests.unit.server.live import live
+from tincture.server.app import build_app
 
 DRAWN = "document.querySelector('#ds-stage img').complete && document.querySelector('#ds-stage img').naturalWidth > 0"
 
@@ -289,6 +291,35 @@ def test_a_mask_is_saved_for_the_picture_that_it_was_painted_on(page: Any, strip
     ways[way]()
     until(lambda: (striped / "mask" / "0.png").exists())
     assert [path.name for path in (striped / "mask").iterdir()] == ["0.png"]
+
+
+def test_the_keyboard_keeps_its_place_when_a_mask_is_saved_behind_it(page: Any, striped: Path) -> None:
+    open_set(page, striped)
+    page.locator("#ds-gallery button").first.press("Enter")
+    page.wait_for_function(DRAWN)
+    page.locator("#ds-mask").press("Enter")
+    page.locator("#ds-canvas").press(" ")
+    for _ in range(2):  # the mask, then the picture, before the mask is on the server
+        page.keyboard.press("Escape")
+    page.locator("#ds-gallery button[aria-label*='mask']").wait_for()
+    assert focused(page) == "0.png"
+
+
+def test_all_works_behind_a_token(chromium: Any, tmp_path: Path) -> None:
+    striped = make_striped(tmp_path / "datasets" / "striped")
+    service = quick_service(tmp_path, token="a secret of some length")
+    login = {"username": "anyone", "password": "a secret of some length"}
+    with (
+        live(build_app(service), service.settings) as port,
+        opened(chromium, f"http://127.0.0.1:{port}/", http_credentials=login) as page,
+    ):
+        open_set(page, striped)
+        page.locator("#ds-gallery button").first.click()
+        page.wait_for_function(DRAWN)
+        page.locator("#ds-text").fill("behind a token")
+        page.locator("#ds-save").click()
+        page.locator("#ds-state", has_text="Saved.").wait_for()
+        assert (striped / "0.txt").read_text().strip() == "behind a token"
 
 
 def test_where_there_is_no_data_set_the_upload_is_open(chromium: Any, served: Served) -> None:

@@ -76,7 +76,12 @@ const makeGallery = (shown, about, open) => {
     mark: (file) => { current = place = file; pageOf(file); mark(); },
     focus: (file) => { place = file; pageOf(file); buttonOf(file)?.focus(); },
     relabel: (file) => { const button = buttonOf(file); if (button) label(button, file); },
-    redraw: (file) => { buttonOf(file)?.replaceWith(made(file)); mark(); },
+    redraw: (file) => {
+      const former = buttonOf(file), hasFocus = former && former === document.activeElement;
+      former?.replaceWith(made(file));
+      mark();
+      if (hasFocus) buttonOf(file).focus();
+    },
     // The same list without one; the one that takes its place, or the last, or "".
     without: (file) => {
       const at = files.indexOf(file);
