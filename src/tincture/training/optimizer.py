@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tincture.errors import UsageError
-from tincture.settings.optimizers import EXAMPLE, LIBRARY, NEVER_GIVEN, ONE_RATE, REFUSED, known_name
+from tincture.settings.optimizers import EXAMPLE, LIBRARY, NEVER_GIVEN, ONE_RATE, REFUSED, USUAL, known_name
 from tincture.settings.schedule import Schedule
 from tincture.training.optimizer_state import sample_states
 
@@ -83,7 +83,7 @@ def create_optimizer(
         if arguments or found.__name__ in LIBRARY:
             sample_states(optimizer, _SAMPLE)
     except Exception as error:  # Muon takes matrices only, for one; libraries raise what they like
-        instead = "Give other arguments, or none." if arguments else "AdamW always can."
+        instead = "Give other arguments, or none." if found.__name__ == USUAL else f"{USUAL} always can."
         fault = str(error).rstrip(".") or type(error).__name__
         raise UsageError(f"Optimizer {found.__name__} cannot be used here: {fault}. {instead}") from error
     return optimizer
