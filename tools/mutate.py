@@ -57,6 +57,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "kinds/embedding.py": ("adapters/test_adapter.py", "adapters/test_embedding.py", "run/test_train_data.py"),
     "kinds/hypernetwork.py": ("adapters/test_adapter.py", "adapters/test_hypernetwork.py"),
     "kinds/registry.py": ("adapters/test_third_adapter.py", "run/test_train_data.py"),
+    "adapters/with_fixed.py": ("run/test_fixed_adapters.py",),
     "adapters/wrapper.py": ("adapters/test_wrapping_adapters.py", "run/test_averages.py"),
     "adapters/averaged.py": ("adapters/test_wrapping_adapters.py", "run/test_averages.py"),
     "adapters/files/warnings.py": ("adapters/files",),
