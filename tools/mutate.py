@@ -59,6 +59,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "kinds/registry.py": ("adapters/test_third_adapter.py", "run/test_train_data.py"),
     "adapters/with_fixed.py": ("run/test_fixed_adapters.py",),
     "adapters/wrapper.py": ("adapters/test_wrapping_adapters.py", "run/test_averages.py"),
+    "adapters/evaluated.py": ("run/test_library_optimizers.py",),
     "adapters/averaged.py": ("adapters/test_wrapping_adapters.py", "run/test_averages.py"),
     "adapters/files/warnings.py": ("adapters/files",),
     **dict.fromkeys(

@@ -22,6 +22,7 @@ from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.components import load_adapter, load_base
 from tincture.run.data import load_data, load_template
 from tincture.run.duration import about
+from tincture.run.optimizer_file import with_optimizer
 from tincture.run.plan import _prepared
 from tincture.run.timing import PICTURE, PREVIEW, STEP, VALIDATION, RunTimes, Workload, planned_duration
 
@@ -47,8 +48,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def workload(bench: Bench, kind: str, **changes: Any) -> Workload:
-    settings = bench.settings(kind, **changes).resolved()
-    path = bench.path(kind)
+    path, given = bench.path(kind), bench.settings(kind, **changes)
+    settings = with_optimizer(given, load_adapter(kind, path, path.stem), [path])[0].resolved()
     model = load_base(settings, bench.workspace, stay=True)
     dataset, lines = load_data(settings, model), load_template(settings, bench.workspace)
     adapter = load_adapter(kind, path, path.stem)
