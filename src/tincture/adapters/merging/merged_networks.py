@@ -127,10 +127,12 @@ def interpolated(networks: Sequence[Network]) -> HypernetworkFile:
                 f"{first.label} and {other.label} have different structures ({'; '.join(differences)}), so their "
                 f"weights cannot be interpolated; add up their effects (--method sum), {SUM_HINT}."
             )
+    dropout = _dropout(networks, len(first.file.layer_structure))
     states = {
-        width: (_weighted(networks, width, 0), _weighted(networks, width, 1)) for width in sorted(first.file.states)
+        width: (_weighted(networks, width, 0, dropout), _weighted(networks, width, 1, dropout))
+        for width in sorted(first.file.states)
     }
-    return dataclasses.replace(first.file, states=states, **_dropout(networks, len(first.file.layer_structure)))
+    return dataclasses.replace(first.file, states=states, **dropout)
 
 
 def summed(networks: Sequence[Network]) -> HypernetworkFile:
@@ -202,13 +204,29 @@ def _differences(one: Network, other: Network) -> Iterator[str]:
             yield f"{title}: {trait(one)} and {trait(other)}"
 
 
-def _weighted(networks: Sequence[Network], width: int, role: int) -> State:
-    states = [network.file.states[width][role] for network in networks]
+def _weighted(networks: Sequence[Network], width: int, role: int, dropout: Mapping[str, Any]) -> State:
+    # Layers are numbered together with those that drop out, of which the networks may have different ones.
+    file = networks[0].file
+    widths = layer_widths(width, file.layer_structure)
+    traits = (file.activation_func, file.add_layer_norm, file.activate_output, dropout["dropout_structure"])
+    numbers = [number for number, layer in layers_on_meta(widths, *traits).named_children() if [*layer.parameters()]]
+    states = [_renumbered(network.file.states[width][role], numbers) for network in networks]
     weights = [network.weight for network in networks]
     return {
         name: torch.stack([weight * state[name].double() for weight, state in zip(weights, states, strict=True)]).sum(0)
         for name in states[0]
     }
+
+
+def _renumbered(state: State, numbers: Sequence[str]) -> State:
+    """The same layers in their order, called by these numbers."""
+    before = sorted({int(name.split(".")[1]) for name in state})
+    called = {str(old): new for old, new in zip(before, numbers, strict=True)}
+    renamed = {}
+    for name, tensor in state.items():
+        place, number, part = name.split(".")
+        renamed[f"{place}.{called[number]}.{part}"] = tensor
+    return renamed
 
 
 def _alike(networks: Sequence[Network], *, behind: bool = False) -> list[Chains]:

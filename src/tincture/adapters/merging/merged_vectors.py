@@ -30,7 +30,7 @@ def joined_vectors(words: Sequence[Word], *, behind: bool) -> EmbeddingFile:
         behind: whether vectors stand behind another.
 
     Raises:
-        UsageError: they are for different text encoders, differ in number, or are too many.
+        UsageError: they are for different text encoders, differ in number, or are too many or too large.
     """
     first = words[0]
     for other in words[1:]:
@@ -53,6 +53,8 @@ def joined_vectors(words: Sequence[Word], *, behind: bool) -> EmbeddingFile:
     for encoder in first.file.vectors:
         rows = [word.weight * word.file.vectors[encoder].double() for word in words]
         vectors[encoder] = (torch.cat(rows) if behind else torch.stack(rows).sum(0)).float()
+    if not all(rows.isfinite().all() for rows in vectors.values()):
+        raise UsageError("The merged vectors are too large for a file's 32 bits; use smaller weights.")
     return dataclasses.replace(first.file, vectors=vectors, layout="", lost=())
 
 

@@ -77,6 +77,38 @@ def test_a_mean_has_the_mean_of_all_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
+        pytest.param([{"dropout_structure": (0, 0.3, 0)}, {}], id="one drops out"),
+        pytest.param([{}, {"dropout_structure": (0, 0.3, 0)}], id="the other drops out"),
+        pytest.param([{"dropout_structure": (0, 0.3, 0)}, {"dropout_structure": (0, 0.3, 0)}], id="both drop out"),
+        pytest.param([{"activation_func": None}, {"activation_func": "linear"}], id="two names of no activation"),
+        pytest.param(
+            [{"add_layer_norm": True, "dropout_structure": (0, 0.3, 0)}, {"add_layer_norm": True}], id="norms"
+        ),
+    ],
+)
+def test_a_mean_of_layers_that_are_numbered_otherwise_is_the_same(
+    tmp_path: Path, options: list[dict[str, Any]]
+) -> None:
+    networks = [made(tmp_path / f"{number}.pt", number, **own) for number, own in enumerate(options)]
+    mean = merged(tmp_path, ("0", 0.6), ("1", 0.4), method="interpolate")
+    one, other, found = (list(each.state_dict().values()) for each in (*networks, mean))
+    assert len(one) == len(other) == len(found)
+    for first, second, tensor in zip(one, other, found, strict=True):
+        assert torch.allclose(tensor, 0.6 * first + 0.4 * second, atol=1e-7)
+
+
+@pytest.mark.parametrize("weight", [1e300, -3e38])
+def test_vectors_that_no_file_has_room_for_are_refused(tmp_path: Path, weight: float) -> None:
+    Embedding("a", {"clip_l": torch.full((1, 4), 2.0)}).save(tmp_path / "a.pt")
+    for method in ("interpolate", "stack", "sum"):
+        with pytest.raises(UsageError, match="too large"):
+            merged(tmp_path, ("a", weight), ("a", 1), method=method)
+    assert not (tmp_path / "merged.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
         pytest.param([{}, {}], id="one structure"),
         pytest.param([{}, {"layer_structure": (1, 0.5, 1)}], id="other widths"),
         pytest.param([{}, {"layer_structure": (1, 2, 2, 1)}], id="other lengths"),
