@@ -120,10 +120,15 @@
     if (!dependency) return original(url, init);
     const key = JSON.stringify([body.fn_index, body.data, body.event_data]);
     const twin = commands.has(dependency.id) && [...active].find((other) => other.key === key && !other.answered);
-    if (twin) return twinOf(twin);
+    const trigger = document.getElementById(elements.get(body.trigger_id));
+    if (twin) {
+      window.feedback.show(trigger, twin.finished);
+      return twinOf(twin);
+    }
     const request = { url, init, body, dependency, key, before: new Map(), written: new Map(), twins: [], typed: new Map() };
     request.acts = new Map(acts);
     request.finished = new Promise((resolve) => { request.finish = resolve; });
+    window.feedback.show(trigger, request.finished);
     const older = typing.has(dependency.id) && [...active].find((other) => !other.sent && supersedes(request, other));
     if (older) {
       older.newer = request;

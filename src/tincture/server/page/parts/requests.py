@@ -11,7 +11,8 @@ to it that
 - no answer comes while a button is held down, since it might redraw the button.
 
 ``typing.js`` sees to it that Gradio, which writes an answer some time after it came, writes nothing over what was typed
-by then, nor over a number that is not finished: an empty box, "-", "0.".
+by then, nor over a number that is not finished: an empty box, "-", "0.". ``feedback.js`` marks the button that was
+pressed as busy from the moment in which its request is made until the answer stands in the page.
 
 So every event is one of three. A command changes something on the server (``COMMAND``): it acts on what the page
 showed, is made once, and its answer alone is taken. A step goes on from where the page is (``STEP``): it may be made
@@ -29,7 +30,7 @@ from gradio.components import FormComponent
 
 from tincture.server.page.parts.components import script
 
-SCRIPT = f"<script>{script(__file__, 'typing.js')}</script><script>{script(__file__, 'requests.js')}</script>"
+SCRIPT = "".join(f"<script>{script(__file__, name)}</script>" for name in ("typing.js", "feedback.js", "requests.js"))
 """For the page's head: it must be there before Gradio's own code."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 """For every event: programs have the HTTP API; the page's own requests are no part of it."""

@@ -179,7 +179,7 @@ class RunsTab:
         self.counts = panel(elem_id="runs-counts")
         self.running = panel(script=CHOOSE, elem_id="jobs-running")
         self.others = panel(script=CHOOSE, elem_id="jobs-others")
-        self.more = gr.Button("Show more", size="sm", visible=False)
+        self.more = gr.Button("Show more", size="sm", visible=False, elem_id="runs-more")
 
     def _run(self) -> None:
         self.head = panel(elem_id="run-head")
@@ -212,7 +212,8 @@ class RunsTab:
     @staticmethod
     def _button(label: str) -> gr.Button:
         variant = "stop" if label == "Cancel" else "secondary"
-        return gr.Button(label, size="sm", variant=variant, visible=False, min_width=80, scale=0)
+        name = "run-" + label.lower().replace(" ", "-")
+        return gr.Button(label, size="sm", variant=variant, visible=False, min_width=80, scale=0, elem_id=name)
 
 
 def _move(service: Service, job: Job, *, first: bool) -> None:
