@@ -14,7 +14,7 @@ from torch import nn
 from tincture.errors import UsageError
 from tincture.settings.optimizers import EXAMPLE, LIBRARY, NEVER_GIVEN, ONE_RATE, REFUSED, USUAL, known_name
 from tincture.settings.schedule import Schedule
-from tincture.training.optimizer_state import sample_states
+from tincture.training.optimizer_state import sample_states, try_steps
 
 _SAMPLE = 4
 """The longest side of the weights with which arguments are tried."""
@@ -80,7 +80,9 @@ def create_optimizer(
         options = [{"params": group["params"]} for group in options]
     try:
         optimizer: torch.optim.Optimizer = found(options, lr=learning_rate, **given)
-        if arguments or found.__name__ in LIBRARY:
+        if arguments:
+            try_steps(optimizer, _SAMPLE)
+        elif found.__name__ in LIBRARY:
             sample_states(optimizer, _SAMPLE)
     except Exception as error:  # Muon takes matrices only, for one; libraries raise what they like
         instead = "Give other arguments, or none." if found.__name__ == USUAL else f"{USUAL} always can."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 Shape = tuple[int, ...]
+_ENOUGH = 20
+"""Steps in which arguments that cannot be meant show: a momentum far above 1, a mean whose share is 2."""
 
 
 def sample_states(optimizer: torch.optim.Optimizer, longest: int | None = None) -> dict[Shape, dict[str, Any]]:
@@ -21,18 +24,44 @@ def sample_states(optimizer: torch.optim.Optimizer, longest: int | None = None) 
     Args:
         longest: sides are cut to this length, where only errors are sought.
     """
+    with _trying(optimizer, longest) as (other, parameters):
+        _step(other, parameters)
+        return {shape: dict(other.state.get(parameter, {})) for shape, parameter in parameters.items()}
+
+
+def try_steps(optimizer: torch.optim.Optimizer, longest: int) -> None:
+    """Some steps that an optimizer like this one makes, on the CPU; see ``sample_states``.
+
+    Raises:
+        ValueError: its arguments make numbers that are not finite.
+    """
+    with _trying(optimizer, longest) as (other, parameters):
+        for _ in range(_ENOUGH):
+            _step(other, parameters)
+        if not all(parameter.isfinite().all() for parameter in parameters.values()):
+            raise ValueError(f"with these arguments weights are not finite after {_ENOUGH} steps")
+
+
+@contextmanager
+def _trying(
+    optimizer: torch.optim.Optimizer, longest: int | None
+) -> Iterator[tuple[torch.optim.Optimizer, dict[Shape, nn.Parameter]]]:
+    """One like this, of parameters by their shapes; the global random state is as it was afterwards."""
     shapes = {tuple(parameter.shape) for group in optimizer.param_groups for parameter in group["params"]}
     cut = sorted({tuple(min(side, longest or side) for side in shape) for shape in shapes})
     takes = inspect.signature(type(optimizer)).parameters
     values = {**vars(optimizer), **optimizer.defaults}
     arguments = {name: values[name] for name in takes if name in values and name != "params"}
     with _disable_current_modes(), torch.random.fork_rng(devices=[]), torch.enable_grad():
-        parameters = [nn.Parameter(torch.linspace(-1, 1, max(1, _count(shape))).reshape(shape)) for shape in cut]
-        other = type(optimizer)(parameters, **arguments)
-        for parameter in parameters:
-            parameter.grad = parameter.detach().cos()
-        other.step()
-        return {shape: dict(other.state.get(parameter, {})) for shape, parameter in zip(cut, parameters, strict=True)}
+        numbers = {shape: torch.linspace(-1, 1, max(1, _count(shape))).reshape(shape) for shape in cut}
+        parameters = {shape: nn.Parameter(tensor) for shape, tensor in numbers.items()}
+        yield type(optimizer)([*parameters.values()], **arguments), parameters
+
+
+def _step(optimizer: torch.optim.Optimizer, parameters: Mapping[Shape, nn.Parameter]) -> None:
+    for parameter in parameters.values():
+        parameter.grad = parameter.detach().cos()
+    optimizer.step()
 
 
 def keeps_something(optimizer: torch.optim.Optimizer) -> bool:
