@@ -16,7 +16,7 @@ TYPED = "textarea, input"
 
 
 def text_of(page: Any, elem_id: str) -> str:
-    found = page.locator(f"#{elem_id} p").first
+    found = page.locator(f"#{elem_id} p:not(.quiet)").first  # not what says that something is under way
     found.wait_for(state="attached")  # the run may have been opened meanwhile
     return str(found.inner_text())
 
