@@ -15,6 +15,7 @@ from tincture.server.library.uploads import parts_of
 from tincture.server.page.files import view
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import panel
+from tincture.server.page.parts.drafts import forget_when_done
 from tincture.server.page.parts.fields import range_of
 from tincture.server.page.parts.markup import muted, served_url
 from tincture.server.page.parts.messages import at_once, failed
@@ -58,8 +59,12 @@ class ConvertForm:
             self.convert = gr.Button("Convert", variant="primary", elem_id="file-do-convert")
             self.written = panel(elem_id="file-written")
             with gr.Accordion("Author and licence", open=False), gr.Row():
-                self.author = gr.Textbox(label="Author", info="The file says so; may stay empty.", min_width=140)
-                self.license = gr.Textbox(label="Licence", info="Such as CC-BY-4.0.", min_width=140)
+                self.author = gr.Textbox(
+                    label="Author", info="The file says so; may stay empty.", min_width=140, elem_id="file-author"
+                )
+                self.license = gr.Textbox(
+                    label="Licence", info="Such as CC-BY-4.0.", min_width=140, elem_id="file-license"
+                )
 
     def _lora(self, service: Service) -> None:
         self.model = gr.Dropdown(
@@ -70,7 +75,9 @@ class ConvertForm:
             self.rank = gr.Number(
                 64, label="Rank", info="64 is usual.", precision=0, min_width=110, elem_id="file-rank", **rank
             )
-            self.strength = gr.Slider(0, 2, 1, step=0.05, label="Strength", info="Worked in.", min_width=140)
+            self.strength = gr.Slider(
+                0, 2, 1, step=0.05, label="Strength", info="Worked in.", min_width=140, elem_id="file-strength"
+            )
 
     @property
     def shown(self) -> list[Any]:
@@ -96,7 +103,9 @@ class ConvertForm:
         self.format.change(fit, self.format, [self.picture, self.lora], **STEP)
         options = [self.author, self.license, self.picture, self.model, self.rank, self.strength]
         at_once(self.convert.click, self.written, "Converting …")
-        return self.convert.click(convert, [found, self.format, self.name, *options], self.written, **COMMAND)
+        converted = self.convert.click(convert, [found, self.format, self.name, *options], self.written, **COMMAND)
+        forget_when_done(converted, self.written, "file")
+        return converted
 
 
 def for_file(found: Mapping[str, Any]) -> list[Any]:

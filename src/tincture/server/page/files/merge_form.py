@@ -14,6 +14,7 @@ from tincture.kinds.registry import kind_names
 from tincture.server.library.storage import served_folders
 from tincture.server.page.files import view
 from tincture.server.page.parts.components import panel
+from tincture.server.page.parts.drafts import forget_when_done
 from tincture.server.page.parts.fields import labels_of
 from tincture.server.page.parts.markup import served_url
 from tincture.server.page.parts.messages import at_once, failed
@@ -69,7 +70,12 @@ class MergeForm:
             self.fields["sizes"] = _text("sizes", "Context widths", placeholder="all")
         with gr.Row():
             self.fields["precision"] = gr.Dropdown(
-                list(precision.choices), value=precision.default, label="Precision", info=precision.help, min_width=140
+                list(precision.choices),
+                value=precision.default,
+                label="Precision",
+                info=precision.help,
+                min_width=140,
+                elem_id="merge-precision",
             )
             self.fields["overwrite"] = gr.Checkbox(
                 False, label="Overwrite", info=MERGE_FIELDS["overwrite"].help, elem_id="merge-overwrite"
@@ -98,7 +104,9 @@ class MergeForm:
 
         self.more.input(add, [sources, self.more], [sources, self.more], **STEP)
         at_once(self.make.click, self.written, "Merging …")
-        return self.make.click(merge, list(self.fields.values()), self.written, **COMMAND)
+        merged = self.make.click(merge, list(self.fields.values()), self.written, **COMMAND)
+        forget_when_done(merged, self.written, "merge")
+        return merged
 
 
 def for_file(service: Service, found: Mapping[str, Any], sources: str | None, filled: str | None) -> list[Any]:
