@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,20 @@ def number(value: float | None, **options: Any) -> gr.Number:
     return made
 
 
-def slider(value: float, **options: Any) -> gr.Slider:
+class TypedSlider(gr.Slider):
     """A slider whose number may be empty, or out of its range, as long as it is being typed.
 
     Gradio fails at the one and refuses the other in words of its own, which name no label; the settings' own checks say
-    what is wrong.
+    what is wrong. It is a class, since Gradio makes a component anew whenever an answer changes it.
     """
-    made = gr.Slider(value=value, **options)
-    vars(made)["preprocess"] = lambda payload: payload
-    return made
+
+    is_template = True  # the browser's part is the slider's
+
+    def preprocess(self, payload: float | None) -> float | None:  # type: ignore[override]
+        """As it came."""
+        return payload
+
+
+def updates(filled: Mapping[Any, Any], outputs: Iterable[Any]) -> dict[Any, Any]:
+    """What a listener answers that fills some of its ``outputs``, be it none: Gradio takes no empty mapping."""
+    return dict(filled) or {next(iter(outputs)): gr.skip()}

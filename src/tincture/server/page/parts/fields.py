@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from tincture.errors import UsageError
-from tincture.server.page.parts.components import number, slider
+from tincture.server.page.parts.components import TypedSlider, number
 from tincture.settings.fields import FieldSpec
 
 # what has capitals, or is clearer in other words than the setting's own name
@@ -172,6 +172,8 @@ class Form:
             return lines[0] if spec.lone and len(lines) == 1 else lines
         if spec.optional and spec.type is bool:
             return _YES_NO.get(raw)
+        if raw is None and isinstance(self.inputs[name], gr.Slider):
+            return self._first[name]  # its handle stands somewhere all the same
         if spec.type in (int, float) and raw is None and not spec.optional:
             label = getattr(self.inputs[name], "label", None) or label_of(name)
             raise UsageError(f"{label} is empty; give a number, such as {spec.default}.")
@@ -201,7 +203,7 @@ def _input(spec: FieldSpec, given: dict[str, Any]) -> Component:
     if choices is not None:
         return _choice(choices, value, given)
     if spec.type in (int, float) and {"minimum", "maximum"} <= given.keys():
-        return slider(value, **given)
+        return TypedSlider(value=value, **given)
     if spec.type in (int, float):
         return number(value, **({"precision": 0} if spec.type is int else {"step": 0.01}), **given)
     return gr.Textbox(value=value or "", **given)

@@ -13,7 +13,7 @@ from gradio.components import Component
 from tincture.errors import TinctureError, UsageError
 from tincture.kinds.registry import kind_names
 from tincture.server.page.parts import choices
-from tincture.server.page.parts.components import panel, script
+from tincture.server.page.parts.components import panel, script, updates
 from tincture.server.page.parts.messages import SENT, done, failed
 from tincture.server.page.parts.requests import COMMAND, PRIVATE, SILENT, STEP, hidden
 from tincture.server.page.train.form import BEGIN, TrainInputs
@@ -174,7 +174,7 @@ class Beginning:
 
     def _take_run(self, given: Given) -> dict[Any, Any]:
         if not given[self.run]:
-            return {}
+            return {self.message: gr.skip()}
         try:
             filled, sentence = self.filled_by_job(given[self.run], further=False)
         except TinctureError as error:
@@ -199,9 +199,10 @@ class Beginning:
     def _follow(self, given: Given) -> dict[Any, Any]:
         """What is as in the preset is so for another kind or model too; what was changed stays."""
         if given[self.preset] not in NAMED:
-            return {}
+            return updates({}, self._inputs.form.inputs.values())
         kind, model = given[self._inputs.kind], given[self._model_input]
-        return self._inputs.of_another(NAMED[given[self.preset]], given, kind, model)
+        inputs = self._inputs
+        return updates(inputs.of_another(NAMED[given[self.preset]], given, kind, model), inputs.form.inputs.values())
 
     def _take_file(self, given: Given) -> dict[Any, Any]:
         path, kind = Path(given[self.take_file]), given[self._inputs.kind]

@@ -197,7 +197,7 @@ class TrainTab:
             filled, sentence = self.beginning.filled_by_job(job_id, further=bool(more))
         except TinctureError as error:
             gr.Warning(escape(error))
-            return {}
+            return {self.message: gr.skip()}
         return {**filled, self.beginning.preset: None, self.beginning.run: job_id, self.message: done(sentence)}
 
     def _fill_by_file(self, event: gr.EventData) -> dict[Any, Any]:

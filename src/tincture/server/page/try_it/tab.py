@@ -231,7 +231,7 @@ def _come_from_run(service: Service, tab: _Tab, ways: Ways) -> None:
             job = service.queue.job(carried(event))
         except TinctureError as error:
             gr.Warning(escape(error))
-            return {}
+            return {tab.prompt: gr.skip()}
         adapters, settings = service.adapters(), job.settings
         prompts = service.queue.folder(job.id).trace().prompts or settings.get("preview_prompts") or ("",)
         negative = _negative_prompt(settings, job.name)
