@@ -15,7 +15,6 @@ NUMBERS = {
     "New run": "tr-steps",
     "Preprocess images": "pp-width",
     "Try it": "try-seed",
-    "Create embedding": "ce-vectors",
 }
 TEXTS = {"New run": "tr-embedding-rate", "Preprocess images": "pp-destination", "Try it": "try-prompt"}
 FIELD = "textarea, input:not([type=range])"

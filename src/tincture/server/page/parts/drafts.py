@@ -35,7 +35,7 @@ FORMS = ("base", "tr", "pp", "ce", "ch", "c", "try", "ds", "file", "merge")
 ELSEWHERE = (
     # what is looked at, what is saved by itself, and what belongs to something that is chosen first
     *("ds-folder", "ds-missing", "ds-caption", "tr-as-in-run"),
-    *("try-run", "try-copies", "file-search", "file-format", "file-name"),
+    *("ch-modules", "try-run", "try-copies", "file-search", "file-format", "file-name"),
 )
 BEGIN = "() => { window.drafts.begin(CONFIG); return []; }"
 SUBMITTED = """(message) => {
