@@ -31,6 +31,8 @@ FLAGS = [
 PATIENCE_MS = 60_000
 # what Gradio's own upload says whenever it is used
 KNOWN = ("Method not implemented.",)
+# what Gradio says of requests that are under way when a page is loaded again
+LEFT = "AbortError"
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
 
@@ -78,7 +80,7 @@ class Watched:
         page.on("request", lambda request: self._request(request.url))
 
     def _console(self, told: Any) -> None:
-        if told.type in ("error", "warning") and told.text not in KNOWN:
+        if told.type in ("error", "warning") and told.text not in KNOWN and LEFT not in told.text:
             self.complaints.append(f"{told.type}: {told.text}")
 
     def _request(self, url: str) -> None:

@@ -78,6 +78,7 @@ def silent(page: Any, gate: Gate) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_button_shows_that_it_was_pressed(page: Any, served: Served, gate: Gate) -> None:
     """Where the server answers nothing: so nothing that is seen comes from there."""
     nameless = "gradio_config.components.filter((one) => one.type === 'button' && !one.props.elem_id)"
