@@ -22,6 +22,7 @@ from tincture.formats.embedding_content import EmbeddingFile
 from tincture.formats.embedding_file import read_embedding_file, write_embedding_file
 from tincture.formats.embedding_optimizer import read_embedding_optimizer, write_embedding_optimizer
 from tincture.formats.embedding_picture import write_embedding_png
+from tincture.kinds.registry import PLACEHOLDER
 from tincture.settings.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class Embedding(Adapter):
                 "--preview-with-embedding is on, but a picture has no place for vectors of several text encoders, as "
                 f"{model.family.title} has them; leave it out."
             )
-        unnamed = [line for line in lines if "[name]" not in line]
+        unnamed = [line for line in lines if PLACEHOLDER not in line]
         if unnamed:
             raise UsageError(
                 f"The template {settings['template']!r} has a line without [name] ({unnamed[0]!r}): nothing in it can "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tincture.adapters.adapter import Adapter, AuxiliaryLoss
 from tincture.errors import ModelError, UsageError
-from tincture.kinds.registry import find_kind
+from tincture.kinds.registry import word_of
 
 if TYPE_CHECKING:
     from tincture.models.diffusion_model import DiffusionModel
@@ -52,7 +52,7 @@ class Joint(Adapter):
     @property
     def word(self) -> str:
         """The name of the first one that prompts name by a word."""
-        return next((member for member in self._members if find_kind(member.kind).has_word), self._members[0]).name
+        return word_of([(member.kind, member.name) for member in self._members])
 
     @property
     def step(self) -> int:

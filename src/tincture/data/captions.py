@@ -16,9 +16,10 @@ import regex
 
 from tincture.data.caption_files import find_caption_file
 from tincture.errors import DataError, UsageError, shortened
+from tincture.kinds.registry import PLACEHOLDER
 from tincture.settings.expressions import fault_of_expression
 
-NAME = "[name]"
+NAME = PLACEHOLDER
 FILEWORDS = "[filewords]"
 SHIPPED = Path(__file__).parent / "templates"
 LARGEST_TEMPLATE = 2**20

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from tincture.errors import UsageError
 
+PLACEHOLDER = "[name]"
+"""What prompt templates, captions and negative prompts have where the name of what is trained belongs."""
 _SHIPPED = ("tincture.kinds.embedding:EMBEDDING", "tincture.kinds.hypernetwork:HYPERNETWORK")
 _UNIQUE = ("name", "plural", "folder", "losses", "tag")
 _TAKEN = frozenset({"kind", "name", "model", "workspace", "overwrite"})  # what all are made with
@@ -244,6 +246,11 @@ def faults_of(trained: Sequence[AdapterKind], values: Mapping[str, Any]) -> list
     if values.get("preview_with_embedding") and not any(kind.has_card for kind in trained):
         faults.append(f"preview_with_embedding is on, but a picture has no place for {named}; leave it out")
     return faults
+
+
+def word_of(adapters: Sequence[tuple[str, str]]) -> str:
+    """What takes the place of ``PLACEHOLDER``: of adapters by kind and name the first that has a word, or the first."""
+    return next((name for kind, name in adapters if find_kind(kind).has_word), adapters[0][1])
 
 
 def for_each(text_of: Callable[[AdapterKind], str]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tincture.adapters.adapter import Adapter
 from tincture.errors import UsageError
+from tincture.kinds.registry import PLACEHOLDER
 from tincture.settings.groups.loss import BIASED, SCALED
-from tincture.settings.groups.negative import NAME, USUAL_GUIDANCE
+from tincture.settings.groups.negative import USUAL_GUIDANCE
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import TrainSettings
 from tincture.training.guidance import Guidance
@@ -70,7 +71,7 @@ def guidance(settings: TrainSettings, name: str) -> Guidance | None:
     if not settings.negative_prompt:
         return None
     scale = Schedule.parse(settings.guidance_scale or USUAL_GUIDANCE, settings.steps)
-    return Guidance(settings.negative_prompt.replace(NAME, name), scale)
+    return Guidance(settings.negative_prompt.replace(PLACEHOLDER, name), scale)
 
 
 def negative_prompts(settings: TrainSettings, name: str) -> list[str]:

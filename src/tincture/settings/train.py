@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from tincture.kinds.registry import AdapterKind, find_kind, kinds
+from tincture.kinds.registry import PLACEHOLDER, AdapterKind, find_kind, kinds, word_of
 from tincture.settings.companions import adapter_stem
 from tincture.settings.fields import CheckedSettings, FieldSpec, specs_of
 from tincture.settings.groups.guards import GuardSettings
 from tincture.settings.groups.loss import LossSettings
 from tincture.settings.groups.machine import MEMORY_SETTINGS, MachineSettings
 from tincture.settings.groups.missing_captions import MissingCaptionSettings
-from tincture.settings.groups.negative import NAME, NegativeSettings
+from tincture.settings.groups.negative import NegativeSettings
 from tincture.settings.groups.optimization import OptimizationSettings
 from tincture.settings.groups.output import OutputSettings
 from tincture.settings.groups.pictures import PictureSettings
@@ -127,14 +127,15 @@ class TrainSettings(
         card = {"vram": self.vram or ("auto" if half_precision else "off")}
         if half_precision and self.precision == "auto":
             card["precision"] = half_precision
-        if NAME in self.negative_prompt:
+        if PLACEHOLDER in self.negative_prompt:
             named = next(each for each in kinds() if not each.has_word)
         return self.replace(
             **{**(self.open_memory_settings() if card["vram"] == "off" else {}), **card},
             companions=tuple(str(other.resolved(optimizer)) for other in self.others),
             learning_rate=self.learning_rate or usual_rate(optimizer, kind.learning_rate),
             template=self.template or named.template,
-            preview_negative_prompt=self.preview_negative_prompt or self.negative_prompt.replace(NAME, self.word),
+            preview_negative_prompt=self.preview_negative_prompt
+            or self.negative_prompt.replace(PLACEHOLDER, self.word),
             weight_decay=self._usual_weight_decay(kind) if self.weight_decay is None else self.weight_decay,
         )
 
@@ -145,8 +146,7 @@ class TrainSettings(
     @property
     def word(self) -> str:
         """What takes the place of [name] in prompts, as far as can be said without the adapter's file."""
-        named = next((name for kind, name in self.adapters if find_kind(kind).has_word), self.name)
-        return adapter_stem(named)
+        return adapter_stem(word_of(self.adapters))
 
     @property
     def last_step(self) -> int:

@@ -11,8 +11,6 @@ from tincture.settings.schedule import USUAL_STEPS, Schedule, schedule_faults
 
 GROUP = "Negative prompt"
 USUAL_GUIDANCE = "3"
-NAME = "[name]"
-"""What the adapter's name stands for in a prompt."""
 _NO_GUIDANCE: Mapping[float, str] = {1.0: "negative_prompt", 0.0: "the prompts of the pictures"}
 """Scales at which only one of the two predictions is left, with what the other one is of."""
 

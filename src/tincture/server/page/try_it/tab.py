@@ -12,7 +12,7 @@ import gradio as gr
 from gradio.context import Context
 
 from tincture.errors import TinctureError
-from tincture.kinds.registry import find_kind, kind_names
+from tincture.kinds.registry import PLACEHOLDER, find_kind, kind_names, word_of
 from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import SEND_CLICKS, number, panel
@@ -28,7 +28,6 @@ from tincture.server.requests.sizes import LONGEST_TEXT
 from tincture.settings.companions import sound_companions
 from tincture.settings.drawing import REQUEST_FIELDS
 from tincture.settings.fixed_adapters import sound_fixed
-from tincture.settings.groups.negative import NAME
 
 if TYPE_CHECKING:
     from tincture.server.service import Service
@@ -269,8 +268,9 @@ def _acting(settings: Mapping[str, Any], own: str) -> list[tuple[str, str, float
 
 def _negative_prompt(settings: Mapping[str, Any], own: str) -> str:
     """What the previews of a run are drawn against."""
-    words = [name for kind, name, _ in _acting(settings, own) if kind in kind_names() and find_kind(kind).has_word]
-    apart = str(settings.get("negative_prompt") or "").replace(NAME, next(iter(words), own))
+    trained = [(str(settings.get("kind")), own), *((one.kind, one.name) for one in sound_companions(settings))]
+    known = [(kind, name) for kind, name in trained if kind in kind_names()]
+    apart = str(settings.get("negative_prompt") or "").replace(PLACEHOLDER, word_of(known) if known else own)
     return str(settings.get("preview_negative_prompt") or apart)
 
 
