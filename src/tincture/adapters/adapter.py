@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from tincture.errors import UsageError
+from tincture.errors import ModelError, UsageError
 from tincture.kinds.registry import AdapterKind
 
 if TYPE_CHECKING:
@@ -264,6 +264,18 @@ class Adapter(Protocol):
         from tincture.formats.hypernetwork_optimizer import read_hypernetwork_optimizer  # loads torch
 
         return read_hypernetwork_optimizer(path)
+
+
+def ask_each(check: Callable[[Adapter], None], adapters: Sequence[Adapter]) -> None:
+    """Asks each adapter; raises what one raises, or one error of all sentences."""
+    faults: list[ModelError | UsageError] = []
+    for adapter in adapters:
+        try:
+            check(adapter)
+        except (ModelError, UsageError) as error:
+            faults.append(error)
+    if faults:
+        raise type(faults[0])(" ".join(fault.sentence for fault in faults)) from faults[0]
 
 
 def adapter_class(kind: AdapterKind) -> type[Adapter]:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
-from tincture.adapters.adapter import Adapter, AuxiliaryLoss
-from tincture.errors import ModelError, UsageError
+from tincture.adapters.adapter import Adapter, AuxiliaryLoss, ask_each
 from tincture.kinds.registry import word_of
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class Joint(Adapter):
 
     def require_fit(self, model: DiffusionModel) -> None:
         """Each must; one message names all that do not."""
-        _all_of(lambda member: member.require_fit(model), self._members)
+        ask_each(lambda member: member.require_fit(model), self._members)
 
     def check_run(self, settings: Mapping[str, Any], model: DiffusionModel, lines: Sequence[str]) -> None:
         """Each must be fit for it; one message names all that are not.
@@ -99,7 +98,7 @@ class Joint(Adapter):
         A line need not name every one of them. Whether each is named, in a line or a caption, is to be seen by whoever
         knows both.
         """
-        _all_of(lambda member: member.check_run(settings, model, ()), self._members)
+        ask_each(lambda member: member.check_run(settings, model, ()), self._members)
 
     def is_taught_by(self, prompts: Sequence[str], model: DiffusionModel) -> bool:
         """Whether any of them is."""
@@ -195,15 +194,3 @@ class _Sum:
 
     def value(self, indices: Sequence[int], prompts: Sequence[str]) -> Tensor:
         return torch.stack([term.value(indices, prompts) for term in self._terms]).sum()
-
-
-def _all_of(check: Callable[[Adapter], None], members: Sequence[Adapter]) -> None:
-    """Asks each member; raises what one raises, or one error of all sentences."""
-    faults: list[ModelError | UsageError] = []
-    for member in members:
-        try:
-            check(member)
-        except (ModelError, UsageError) as error:
-            faults.append(error)
-    if faults:
-        raise type(faults[0])(" ".join(fault.sentence for fault in faults)) from faults[0]

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 
-from tincture.adapters.adapter import Adapter
+from tincture.adapters.adapter import Adapter, ask_each
 from tincture.adapters.wrapper import Wrapper
-from tincture.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,12 +67,12 @@ class WithFixed(Wrapper):
     def require_fit(self, model: DiffusionModel) -> None:
         """All must."""
         self.inner.require_fit(model)
-        self._require_fit(model)
+        ask_each(lambda one: one.require_fit(model), self.fixed)
 
     def check_run(self, settings: Mapping[str, Any], model: DiffusionModel, lines: Sequence[str]) -> None:
         """The inner one must be fit for it, and the others must fit the model."""
         self.inner.check_run(settings, model, lines)
-        self._require_fit(model)
+        ask_each(lambda one: one.require_fit(model), self.fixed)
 
     def to(self, device: torch.device | str) -> Self:
         """Moves all."""
@@ -85,13 +84,3 @@ class WithFixed(Wrapper):
         """The inner one's, with the same others."""
         shown = self.inner.published()
         return self if shown is self.inner else WithFixed(shown, self._fixed)
-
-    def _require_fit(self, model: DiffusionModel) -> None:
-        faults = []
-        for one in self._fixed:
-            try:
-                one.adapter.require_fit(model)
-            except ModelError as error:
-                faults.append(error.sentence)
-        if faults:
-            raise ModelError(" ".join(faults))

@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from tincture.errors import UsageError
 from tincture.kinds.registry import AdapterKind, any_of, find_kind, kind_names
 from tincture.settings.optimizers import usual_rate
 from tincture.settings.paths import pasted_path
 from tincture.workspace import TRAINABLE_SUFFIXES
+
+T = TypeVar("T")
 
 WITH = "with"
 """What flag and run files call the setting."""
@@ -88,10 +90,15 @@ class Companion:
 
 def sound_companions(values: Mapping[str, Any]) -> list[Companion]:
     """Those among the values of settings that can be read."""
+    return sound_ones(values.get("companions"), Companion.parse)
+
+
+def sound_ones(texts: Sequence[str] | None, parse: Callable[[str], T]) -> list[T]:
+    """What ``parse`` makes of those of ``texts`` that it takes."""
     found = []
-    for text in values.get("companions", ()):
+    for text in texts or ():
         with contextlib.suppress(UsageError):
-            found.append(Companion.parse(text))
+            found.append(parse(text))
     return found
 
 

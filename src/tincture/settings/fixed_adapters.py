@@ -5,7 +5,6 @@ In a run file one may be a table of kind, name and multiplier.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from tincture.errors import UsageError
 from tincture.kinds.registry import AdapterKind, any_of, find_kind, kind_names
-from tincture.settings.companions import adapter_stem, adapter_texts
+from tincture.settings.companions import adapter_stem, adapter_texts, sound_ones
 
 FIXED = "fixed"
 """What flag and run files call the setting."""
@@ -85,11 +84,7 @@ def fixed_texts(value: Any) -> Any:
 
 def sound_fixed(values: Mapping[str, Any]) -> list[FixedAdapter]:
     """Those among the values of settings that can be read."""
-    found = []
-    for text in values.get("fixed_adapters") or ():
-        with contextlib.suppress(UsageError):
-            found.append(FixedAdapter.parse(text))
-    return found
+    return sound_ones(values.get("fixed_adapters"), FixedAdapter.parse)
 
 
 def _strength(text: str) -> float:

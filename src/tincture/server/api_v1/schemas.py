@@ -341,13 +341,18 @@ class ConversionBody(Request):
     """An adapter file to be written in another format."""
 
 
-class Converted(BaseModel):
+class Written(BaseModel):
     """The file that was written."""
 
     path: str = Field(description="From the workspace.")
     kind: str
     format: str
     name: str = Field(description="Of the adapter.")
+
+
+class Converted(Written):
+    """The file that was written."""
+
     lost: list[str] = Field(description="What the file does not hold, as sentences.")
     lora: dict[str, Any] | None = Field(None, description="Of a LoRA: how near it comes to the hypernetwork.")
 
@@ -357,13 +362,9 @@ class MergeBody(Request):
     """Adapter files to be made one, or one to be made weaker, stronger or smaller."""
 
 
-class Merged(BaseModel):
+class Merged(Written):
     """The file that was written."""
 
-    path: str = Field(description="From the workspace.")
-    kind: str
-    format: str
-    name: str = Field(description="Of the adapter.")
     method: str
     exact: bool = Field(description="Whether it does what was asked for up to rounding.")
     sources: list[dict[str, Any]] = Field(description="Name, weight, sha256 and step of each file.")
