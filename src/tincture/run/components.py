@@ -34,10 +34,9 @@ from tincture.run.averages import averaged
 from tincture.run.data import (
     Encoded,
     auxiliary_loss,
-    cut_remarks,
     encode,
-    mask_remarks,
     open_latents,
+    picture_remarks,
     require_masks,
     training_data,
 )
@@ -141,9 +140,8 @@ def prepare(
     check_prior(settings, model, adapter, prior)
     read = [dataset, prior.dataset] if prior else [dataset]
     skipped = (f"{path} is skipped: {reason}" for each in read for path, reason in each.skipped)
-    found = (remark for each in read for remark in each.remarks)
     needless = needless_remarks(settings, lines, own_lines, len(described))
-    for remark in (*skipped, *found, *needless, *mask_remarks(settings, dataset), *cut_remarks(settings, dataset)):
+    for remark in (*skipped, *picture_remarks(settings, read), *needless):
         warnings.warn(remark, stacklevel=2)
     estimator = MemoryEstimator(model, adapter, dataset, lines, device.type, sides.validation, prior)
     with Stage(emit, "fitting memory") if settings.open_memory_settings() else contextlib.nullcontext():

@@ -236,13 +236,20 @@ def _loss_weights(
     return weights
 
 
-def mask_remarks(settings: TrainSettings, dataset: PictureDataset) -> Iterator[str]:
+def picture_remarks(settings: TrainSettings, read: Sequence[PictureDataset]) -> Iterator[str]:
+    """Sentences about the pictures of a run: of ``read`` the first are those to be learned, the others are beside."""
+    yield from (remark for each in read for remark in each.remarks)
+    yield from _mask_remarks(settings, read[0])
+    yield from _cut_remarks(settings, read[0])
+
+
+def _mask_remarks(settings: TrainSettings, dataset: PictureDataset) -> Iterator[str]:
     """A sentence for when the loss is to be weighed by masks, and there are none."""
     if settings.use_weight and all(dataset.mask(index) is None for index in range(len(dataset))):
         yield "use_weight is on, but no picture has a mask or an alpha channel; all count wholly."
 
 
-def cut_remarks(settings: TrainSettings, dataset: PictureDataset) -> Iterator[str]:
+def _cut_remarks(settings: TrainSettings, dataset: PictureDataset) -> Iterator[str]:
     """A sentence for when much of the pictures is cut off that buckets would keep."""
     cut = [sample.fit.cropped for sample in dataset if not sample.flip]
     share = math.fsum(cut) / len(cut)

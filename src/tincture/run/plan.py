@@ -20,7 +20,7 @@ from tincture.models.threads import computing_threads
 from tincture.run.averages import planned as planned_averages
 from tincture.run.best import best_path, check_places
 from tincture.run.components import check, check_steps, fit_memory, load_base, load_members, place
-from tincture.run.data import cut_remarks, load_template, mask_remarks, open_latents
+from tincture.run.data import load_template, open_latents, picture_remarks
 from tincture.run.defaults import completed
 from tincture.run.descriptions import caption_remarks, find_undescribed, needless_remarks
 from tincture.run.duration import Timing
@@ -103,11 +103,9 @@ def plan(
         **prior_plan(settings, adapter.word, prior, drawing),
         "skipped": {str(path): reason for each in read for path, reason in each.skipped},
         "remarks": [
-            *(remark for each in read for remark in each.remarks),
+            *picture_remarks(settings, read),
             *caption_remarks(settings, sides, lines, prior),
             *needless_remarks(settings, lines, own_lines, len(undescribed)),
-            *mask_remarks(settings, dataset),
-            *cut_remarks(settings, dataset),
             *_drawing_remarks(drawing),
             *_end_remarks(settings, adapter),
             *Arithmetic.current(device.type).remarks(),

@@ -172,13 +172,21 @@ def test_python_takes_the_same_by_keyword() -> None:
     assert set(inspect.signature(plan_merge).parameters) - {"workspace"} == MERGE_FIELDS.keys()
 
 
-def test_files_are_looked_into_and_converted_over_http(client: TestClient, bench: Bench) -> None:
+@pytest.fixture
+def with_files(client: TestClient) -> TestClient:
+    """A server that works at files in this process."""
+
     class Files(OwnProcess):
         def call(self, name: str, /, **arguments: Any) -> Any:
             return TARGETS[name](self.resources, **arguments)
 
     service = client.app.state.service  # type: ignore[attr-defined]
     service.model_work.file_process = Files(service)
+    return client
+
+
+def test_files_are_looked_into_and_converted_over_http(with_files: TestClient, bench: Bench) -> None:
+    client = with_files
     path = bench.path("embedding").relative_to(bench.workspace.root).as_posix()
     looked = client.post("/api/v1/files/inspect", json={"path": path})
     assert (looked.status_code, looked.json()["file"]["name"]) == (200, "cat")
@@ -192,13 +200,8 @@ def test_files_are_looked_into_and_converted_over_http(client: TestClient, bench
     assert client.post("/api/v1/files/convert", json={"path": path, "out": "a.bin", "rank": 0}).status_code == 422
 
 
-def test_files_are_merged_over_http(client: TestClient, bench: Bench) -> None:
-    class Files(OwnProcess):
-        def call(self, name: str, /, **arguments: Any) -> Any:
-            return TARGETS[name](self.resources, **arguments)
-
-    service = client.app.state.service  # type: ignore[attr-defined]
-    service.model_work.file_process = Files(service)
+def test_files_are_merged_over_http(with_files: TestClient, bench: Bench) -> None:
+    client = with_files
     path = bench.path("embedding").relative_to(bench.workspace.root).as_posix()
     made = client.post(
         "/api/v1/files/merge", json={"sources": ["cat:0.5", f"{path}:2"], "out": "tom", "method": "stack"}
