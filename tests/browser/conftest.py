@@ -31,8 +31,8 @@ FLAGS = [
 PATIENCE_MS = 60_000
 # what Gradio's own upload says whenever it is used
 KNOWN = ("Method not implemented.",)
-# what Gradio says of requests that are under way when a page is loaded again
-LEFT = "AbortError"
+# Gradio ends what it still asks for when the page goes, and complains of that.
+GRADIO_ENDS_NOTHING = "addEventListener('beforeunload', (event) => event.stopImmediatePropagation(), true)"
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
 
@@ -80,7 +80,7 @@ class Watched:
         page.on("request", lambda request: self._request(request.url))
 
     def _console(self, told: Any) -> None:
-        if told.type in ("error", "warning") and told.text not in KNOWN and LEFT not in told.text:
+        if told.type in ("error", "warning") and told.text not in KNOWN:
             self.complaints.append(f"{told.type}: {told.text}")
 
     def _request(self, url: str) -> None:
@@ -139,6 +139,16 @@ def make_dataset(folder: Path, count: int) -> Path:
         if number % 3:
             (folder / f"{number:02}.txt").write_text(f"a moon, view {number}")
     return folder
+
+
+def reload(page: Any, *, at_once: bool = False) -> None:
+    """Loads the page again, by default once it waits for no answer."""
+    if not at_once:
+        page.wait_for_function("!window.answersFor()")
+        page.wait_for_timeout(500)
+    page.evaluate(GRADIO_ENDS_NOTHING)
+    page.reload()
+    page.locator("#tabs").wait_for()
 
 
 def sub_tab(page: Any, name: str) -> None:

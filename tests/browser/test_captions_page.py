@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Served, choose, make_dataset, sub_tab, tab
+from tests.browser.conftest import Served, choose, make_dataset, reload, sub_tab, tab
 from tests.served import until
 from tincture.server.library.datasets import Datasets
 
 LATE_S = 0.4
-# Gradio ends what it still asks for when the page goes, and complains of that.
-GRADIO_ENDS_NOTHING = "addEventListener('beforeunload', (event) => event.stopImmediatePropagation(), true)"
 WAYS: dict[str, Callable[[Any], object]] = {
     "Tab": lambda page: page.keyboard.press("Tab"),
     "a click elsewhere": lambda page: page.locator("#ds-counts").click(),
@@ -23,7 +21,7 @@ WAYS: dict[str, Callable[[Any], object]] = {
     "a tab within Train": lambda page: sub_tab(page, "Preprocess images"),
     "another picture": lambda page: page.locator("#ds-gallery button").nth(5).click(),
     "Next": lambda page: page.locator("#ds-next").click(),
-    "a reload": lambda page: (page.evaluate(GRADIO_ENDS_NOTHING), page.reload()),
+    "a reload": lambda page: reload(page, at_once=True),
     "another address": lambda page: page.goto("about:blank"),
     "the end of the page": lambda page: page.close(run_before_unload=True),
 }

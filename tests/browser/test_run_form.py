@@ -233,7 +233,7 @@ def test_errors_name_labels_on_other_tabs_too(page: Any) -> None:
     page.locator("#try-draw").click()
     says(page, "try-progress", "“Width” is 63")
     tab(page, "Files")
-    page.get_by_role("button", name="Merge").first.click()
+    page.locator("#file-tabs").get_by_role("tab", name="Merge", exact=True).click()
     page.locator("#merge-out").locator(TYPED).fill("both")
     page.locator("#merge-do").click()
     says(page, "merge-written", "“Adapters and weights” has no file")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.browser.conftest import Served, opened
+from tests.browser.conftest import Served, opened, reload
 
 DARK = "document.body.classList.contains('dark')"
 
@@ -20,7 +20,7 @@ def test_the_theme_is_chosen_by_a_button_and_remembered(chromium: Any, served: S
         assert page.evaluate(DARK) is True
         press(page, "Theme: light")
         assert page.evaluate(DARK) is False
-        page.reload()
+        reload(page)
         page.locator("#theme").get_by_text("Theme: light", exact=True).wait_for()
         page.locator("#train-tabs").wait_for()
         assert page.evaluate(DARK) is False  # whatever Gradio set meanwhile

@@ -61,11 +61,14 @@ def parameter_groups(settings: TrainSettings, adapter: Adapter) -> list[Paramete
 def _decays_apart(settings: TrainSettings, adapter: Adapter) -> dict[int, float]:
     """By the parameter's id, weight decays of biases and norms that have one of their own."""
     decays: dict[int, float] = {}
-    for name, decay in (("bias", settings.weight_decay_bias), ("norm", settings.weight_decay_norm)):
+    for name, flag, decay in (
+        ("bias", "--weight-decay-bias", settings.weight_decay_bias),
+        ("norm", "--weight-decay-norm", settings.weight_decay_norm),
+    ):
         found = [each for member in adapter.members() for each in member.biases_and_norms().get(name, ())]
         if decay is not None and not found:
             raise UsageError(
-                f"--weight-decay-{name} is {decay:g}, but the {adapter.kind} {adapter.name!r} has no weights of that "
+                f"{flag} is {decay:g}, but the {adapter.kind} {adapter.name!r} has no weights of that "
                 "sort; leave it out."
             )
         decays |= {} if decay is None else {id(each): decay for each in found}

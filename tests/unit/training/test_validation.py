@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,7 +25,10 @@ from tincture.training.validation import Example, Grid, is_due
 
 def trainer_of(model: Any) -> Trainer:
     conditioning = Conditioning(model, trains_text=False)
-    return cast(Trainer, SimpleNamespace(model=model, conditioning=conditioning, autocast=contextlib.nullcontext))
+    parts = {"model": model, "conditioning": conditioning, "autocast": contextlib.nullcontext, "guidance": None}
+    trainer = cast(Trainer, SimpleNamespace(**parts, steps=1))
+    trainer.predictor = functools.partial(Trainer.predictor, trainer)  # type: ignore[method-assign]
+    return trainer
 
 
 def example(number: int, channels: int, side: int, time_ids: Tensor | None = None) -> Example:

@@ -68,8 +68,8 @@ def build(service: Service) -> gr.Blocks:
         training.connect(_by_id(page))
         tabs.select(None, js=KEEP_TAB)
         page.load(None, js=OPEN_TAB)
-        watch_inputs(page)
         keep_drafts(page, service)
+        watch_inputs(page)
     page.state_session_capacity = MOST_VISITS
     page.queue(max_size=MOST_WAITING, api_open=False)  # no way around the queue
     return page

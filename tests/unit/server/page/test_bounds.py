@@ -11,6 +11,7 @@ import pytest
 
 from tests.served import quick_service
 from tincture.kinds.registry import kind_names
+from tincture.server.page.files import convert_form
 from tincture.server.page.files import tab as files_tab
 from tincture.server.page.parts.way_on import Ways
 from tincture.server.page.try_it import tab as try_tab
@@ -56,5 +57,5 @@ def test_what_is_said_of_the_model_has_the_drawings_own_words_and_choices(inputs
 def test_a_conversion_is_bounded_and_has_its_formats(inputs: dict[str, Any]) -> None:
     rank = CONVERSION_FIELDS["rank"]
     assert (inputs["file-rank"].minimum, inputs["file-rank"].maximum) == (1, rank.largest)
-    shown = {format for formats in map(files_tab.formats, kind_names()) for _, format, _ in formats}
+    shown = {format for formats in map(convert_form.formats, kind_names()) for _, format, _ in formats}
     assert shown == set(CONVERSION_FIELDS["to"].choices)

@@ -33,6 +33,7 @@ def test_the_browser_reads_every_input_that_an_answer_may_write_into(page: gr.Bl
     written = {
         block._id
         for event in page.fns.values()
+        if event.fn is not None
         for block in event.outputs
         if isinstance(block, FormComponent | gr.File | gr.Image)
     }

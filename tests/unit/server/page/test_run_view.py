@@ -11,7 +11,7 @@ import pytest
 
 from tincture.adapters.files import conversion
 from tincture.kinds.registry import kind_names
-from tincture.server.page.files import tab as files
+from tincture.server.page.files import convert_form
 from tincture.server.page.files import view as files_view
 from tincture.server.page.runs import view as run_view
 from tincture.server.page.runs.ways_on import trained_files
@@ -94,7 +94,7 @@ def test_a_run_that_ended_before_its_end_says_why_and_how_far_it_came() -> None:
 def test_every_format_that_can_be_written_is_offered() -> None:
     offered = {
         kind: {name for _, name, _ in formats}
-        for kind, formats in ((kind, files.formats(kind)) for kind in kind_names())
+        for kind, formats in ((kind, convert_form.formats(kind)) for kind in kind_names())
     }
     assert offered == {
         "embedding": set(conversion.EMBEDDING_FORMATS),
@@ -104,7 +104,7 @@ def test_every_format_that_can_be_written_is_offered() -> None:
 
 def test_a_report_shows_settings_apart_and_cuts_what_is_endless() -> None:
     found = {"path": "a/cat.pt", "kind": "embedding", "step": 3, "thumbnail": "x" * 5000}
-    shown = files_view.report({**found, "provenance": {"software": "tincture", "settings": {"steps": 7}}}, "u")
+    shown = files_view.report({**found, "provenance": {"software": "tincture", "settings": {"steps": 7}}})
     assert "<h3>Settings</h3>" in shown and "<td>7</td>" in shown
     assert "(5,000 characters)" in shown and "x" * 400 not in shown
 

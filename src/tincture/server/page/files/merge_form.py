@@ -98,11 +98,11 @@ class MergeForm:
                 return failed(error, labels_of(self.fields))
             return view.merged(written, served_url(written["path"], served))
 
-        def add(text: str | None, more: str | None) -> tuple[Any, Any]:
+        def add_source(text: str | None, more: str | None) -> tuple[Any, Any]:
             lines = [line for line in (text or "").splitlines() if line.strip()]
             return ("\n".join([*lines, more]), None) if more else (gr.skip(), None)
 
-        self.more.input(add, [sources, self.more], [sources, self.more], **STEP)
+        self.more.input(add_source, [sources, self.more], [sources, self.more], **STEP)
         at_once(self.make.click, self.written, "Merging …")
         merged = self.make.click(merge, list(self.fields.values()), self.written, **COMMAND)
         forget_when_done(merged, self.written, "merge")

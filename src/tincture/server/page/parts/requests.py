@@ -48,7 +48,8 @@ def hidden(value: str = "") -> gr.Textbox:
 
 def watch_inputs(page: gr.Blocks) -> None:
     """Lets the browser's part read the inputs that answers may write into; within ``page``, once all else is there."""
-    written = {block._id: block for event in page.fns.values() for block in event.outputs}
+    answers = [event for event in page.fns.values() if event.fn is not None]  # others write what the browser says
+    written = {block._id: block for event in answers for block in event.outputs}
     inputs = [block for _, block in sorted(written.items()) if isinstance(block, FormComponent | gr.File | gr.Image)]
     button = gr.Button(visible="hidden", elem_id="page-values")
     button.click(None, inputs, None, js="(...values) => { window.pageValues(values); return []; }", **PRIVATE)
