@@ -20,6 +20,7 @@ LAYERS = (
     ("tincture.workspace",),
     ("tincture.settings",),
     ("tincture.formats",),
+    ("tincture.reports",),
     ("tincture.models",),
     ("tincture.data",),
     ("tincture.adapters",),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tincture.server.page.parts.plot import HEIGHT, WIDTH
+from tincture.reports.curves import HEIGHT, WIDTH
 from tincture.server.page.train.plan_view import plan_html
 from tincture.server.page.train.schedule_plot import draw_schedule
 from tincture.server.page.try_it.prompt_edit import Named

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-
-def escape(text: object) -> str:
-    """Text that means itself, in elements as in quoted attributes."""
-    return html.escape(str(text), quote=True)
+from tincture.reports.words import escape as escape
+from tincture.reports.words import plain as plain
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
@@ -59,18 +55,3 @@ def size(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def plain(value: Any) -> str:
-    """A value of a report or of settings in words; empty for what says nothing."""
-    if value is None or value in ("", [], {}, ()):
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(part)}" for key, part in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(plain(part) for part in value)
-    return str(value)

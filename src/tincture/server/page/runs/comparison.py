@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from tincture.reports.curves import Line, chart
+from tincture.reports.smoothing import smooth, spread, window
 from tincture.run.duration import in_words
 from tincture.server.page.parts.fields import label_of
 from tincture.server.page.parts.markup import escape, plain, when
-from tincture.server.page.parts.plot import Line, chart
 from tincture.server.page.runs.film_strip import rows_of
-from tincture.server.page.runs.smoothing import smooth, spread, window
 from tincture.server.queue.history import Trace
 from tincture.server.queue.jobs import Job
 

@@ -12,8 +12,7 @@ import gradio as gr
 from gradio.context import Context
 
 from tincture.errors import TinctureError
-from tincture.server.page.parts import plot
-from tincture.server.page.parts.components import panel
+from tincture.server.page.parts.components import panel, script
 from tincture.server.page.parts.markup import escape
 from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED, hidden
 from tincture.server.page.parts.way_on import Ways, carried
@@ -53,6 +52,8 @@ element.addEventListener("scroll", () => {
 }, true);
 watch("value", goOn);
 goOn();"""
+READ_OUT = script(__file__, "plot.js")
+"""Of the charts: says the step and the value under the pointer."""
 PAGE_OF_JOBS = 40
 EVERY_S = 1.0
 AT_ONCE = 4
@@ -186,7 +187,7 @@ class RunsTab:
         with gr.Row(elem_classes="actions"):
             self.buttons = {label: self._button(label) for label, _, _ in ACTIONS}
         self.ways = panel(elem_id="run-ways")
-        self.charts = panel(script=plot.SCRIPT, elem_id="charts")
+        self.charts = panel(script=READ_OUT, elem_id="charts")
         self.smoothing = gr.Slider(
             0,
             100,

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import threading
 from collections import OrderedDict
-from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
-from tincture.formats.pictures import open_picture
+from tincture.reports.document import picture_data
 
 SIDE = 56
 MOST = 500
@@ -30,22 +25,10 @@ class Thumbnails:
             if path in self._made:
                 self._made.move_to_end(path)
                 return self._made[path]
-        if not path or not (made := _data(Path(path))):
+        if not path or not (made := picture_data(path, 2 * SIDE)):
             return ""  # asked again: it may be there then
         with self._lock:
             self._made[path] = made
             if len(self._made) > MOST:
                 self._made.popitem(last=False)
         return made
-
-
-def _data(path: Path) -> str:
-    try:
-        with open_picture(path) as picture:
-            small = picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError):  # as Pillow tells of damage
-        return ""
-    small.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.BILINEAR)
-    written = io.BytesIO()
-    small.save(written, "JPEG", quality=75)
-    return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()

@@ -9,11 +9,11 @@ from types import MappingProxyType
 import numpy as np
 
 from tincture.events import RATE_OF, VECTOR_NORM
+from tincture.reports.curves import Line, Values, chart
+from tincture.reports.smoothing import smooth, spread, thin, window
 from tincture.run.duration import in_words
 from tincture.server.page.parts.fields import in_labels
 from tincture.server.page.parts.markup import escape, facts, fault, muted, plain, warning, when
-from tincture.server.page.parts.plot import Line, Values, chart
-from tincture.server.page.runs.smoothing import smooth, spread, thin, window
 from tincture.server.page.train.labels import TRAIN_LABELS
 from tincture.server.queue.history import Trace, Validation
 from tincture.server.queue.jobs import FINISHED, Job, JobState, Lane

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from tincture.errors import UsageError
-from tincture.server.page.parts import plot
+from tincture.reports import curves
+from tincture.reports.curves import Axes, Line, Values
 from tincture.server.page.parts.markup import escape, fault
 from tincture.server.page.parts.messages import failed
-from tincture.server.page.parts.plot import Axes, Line, Values
 from tincture.settings.schedule import Phase, Schedule
 
 HIGH = 60.0
@@ -46,7 +46,7 @@ def _drawn(schedule: Schedule, steps: int) -> str:
     phases = schedule.phases
     axes, parts = _axes(phases, steps), [_line(phase) for phase in phases]
     corners, rates = (np.concatenate(values) for values in zip(*parts, strict=True))
-    line = plot.picture([Line(corners, rates, "strong", filled=True)], axes, 'aria-hidden="true"')
+    line = curves.picture([Line(corners, rates, "strong", filled=True)], axes, 'aria-hidden="true"')
     words = escape(schedule.in_words())
     return (
         f'<div class="schedule" role="img" aria-label="{words}" title="{words}">'

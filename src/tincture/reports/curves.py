@@ -1,6 +1,7 @@
 """Lines over steps, drawn as SVG that fits any width: the curves of a run, and a schedule.
 
-The SVG holds lines alone; numbers stand beside it as text, so that they keep their size on a phone.
+The SVG holds lines alone; numbers stand beside it as text, so that they keep their size on a phone. The page shows the
+same charts as reports do.
 """
 
 from __future__ import annotations
@@ -12,12 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tincture.server.page.parts.components import script
-from tincture.server.page.parts.markup import escape
+from tincture.reports.words import escape
 
 Values = NDArray[np.float64]
-SCRIPT = script(__file__, "plot.js")
-"""For a panel of charts: says the step and the value under the pointer."""
 WIDTH, HEIGHT = 1000, 300
 """Units of the drawing, which is stretched to the room that there is."""
 
@@ -26,13 +24,14 @@ WIDTH, HEIGHT = 1000, 300
 class Line:
     """One line: ``x`` ascending, ``y`` finite, both (n,); ``style`` is its CSS class.
 
-    With ``filled``, what is below it is filled too.
+    With ``filled``, what is below it is filled too; a ``name`` is shown where one points at the line.
     """
 
     x: Values
     y: Values
     style: str
     filled: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def limits(lines: Sequence[Line]) -> tuple[float, float]:
 
 
 def chart(title: str, lines: Sequence[Line], *, note: str = "") -> str:
-    """Lines over the steps as HTML; its numbers can be read by pointing at it, see ``plot.js``.
+    """Lines over the steps as HTML; on the page, its numbers can be read by pointing at it.
 
     Args:
         title: what is drawn.
@@ -127,11 +126,16 @@ def picture(lines: Sequence[Line], axes: Axes, attributes: str, rules: Sequence[
     places = [round(float(place) * HEIGHT, 1) for place in axes.down(np.array(rules))]
     across = "".join(f'<line x1="0" x2="{WIDTH}" y1="{y}" y2="{y}"/>' for y in places)
     areas = "".join(f'<path class="area" d="{_area(line, axes)}"/>' for line in lines if line.filled)
-    paths = "".join(f'<path class="{line.style}" d="{_path(line, axes)}"/>' for line in lines)
+    paths = "".join(f'<path class="{line.style}" d="{_path(line, axes)}"{_named(line)}' for line in lines)
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" {attributes}>'
         f'<g class="rules">{across}</g>{areas}{paths}</svg>'
     )
+
+
+def _named(line: Line) -> str:
+    """The end of a line's element."""
+    return f"><title>{escape(line.name)}</title></path>" if line.name else "/>"
 
 
 def _path(line: Line, axes: Axes) -> str:

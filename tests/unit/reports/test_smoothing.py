@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tincture.server.page.runs import smoothing
+from tincture.reports import smoothing
 
 
 def test_smoothing_takes_from_no_step_to_a_fourth_of_them() -> None:

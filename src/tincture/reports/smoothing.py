@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tincture.server.page.parts.plot import Values
+from tincture.reports.curves import Values
 
 LARGEST_WINDOW = 4
 """The strongest smoothing takes the mean over this part of the steps: a fourth."""

@@ -1,0 +1,1 @@
+"""Reports that stand alone: curves, tables and pictures as HTML in one file."""
