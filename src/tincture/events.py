@@ -146,6 +146,10 @@ class RolledBack(Event):
 RATE_OF = "learn_rate "
 """What the name of a rate among a step's further numbers begins with; the adapter stands behind it."""
 VECTOR_NORM = "vector_norm"
+GRADIENT_NORM, WEIGHT_NORM = "gradient_norm", "weight_norm"
+VECTOR_NORMS = ("vector_norm_mean", "vector_norm_min", "vector_norm_max")
+FURTHER_NUMBERS = (RATE_OF, VECTOR_NORM, GRADIENT_NORM, WEIGHT_NORM, *VECTOR_NORMS)
+"""What the names of a step's further numbers begin with."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +158,10 @@ class StepRecord:
 
     ``effective_rate`` is the rate by an optimizer that finds its own; None where it is ``learning_rate``.
     ``further`` are more numbers by what logs call them, in every step of a run the same: ``learn_rate KIND:NAME`` of
-    each adapter that is trained together with the first, and ``vector_norm``, the longest vector's as a multiple of
-    the mean norm of tokens, where the settings hold norms.
+    each adapter that is trained together with the first; ``vector_norm``, the longest vector's as a multiple of the
+    mean norm of tokens, where the settings hold norms; and, where norms are logged, ``gradient_norm`` before clipping,
+    ``weight_norm`` of all trained weights after the step, and ``vector_norm_mean``, ``_min`` and ``_max`` of vectors
+    that stand for tokens, each followed by `` KIND:NAME`` for an adapter that is trained together with the first.
     """
 
     global_step: int

@@ -17,6 +17,7 @@ from tincture.errors import AlreadyTrainedError, UsageError
 from tincture.kinds.registry import AdapterKind, any_of, kinds
 from tincture.settings.fields import overridden, specs_of
 from tincture.settings.groups.machine import MEMORY_SETTINGS
+from tincture.settings.groups.tracking import TRACKING_SETTINGS
 from tincture.settings.presets import NAMED, find_preset
 from tincture.settings.toml import read_toml
 from tincture.settings.train import FIELDS, TrainSettings
@@ -58,7 +59,7 @@ def register(app: typer.Typer) -> None:
     for kind in kinds():
         command(group, kind.name, extra=common)(_of_kind(kind))
     app.add_typer(group)
-    memory = [flag(FIELDS[name]) for name in ("vram", *MEMORY_SETTINGS, "threads")]
+    memory = [flag(FIELDS[name]) for name in ("vram", *MEMORY_SETTINGS, "threads", *TRACKING_SETTINGS)]
     command(app, "resume", extra=memory)(resume)
     command(app, "preview")(preview)
 
@@ -120,8 +121,8 @@ def resume(
 ) -> None:
     """Go on with a stopped run exactly where it stopped, with all its settings.
 
-    Only what saves memory can be changed, and the number of threads; precision, weight storage and threads change the
-    result a little.
+    Only what saves memory can be changed, the number of threads, and the trackers; precision, weight storage and
+    threads change the result a little.
     """
     run_dir = require_run_folder(typed_path(run_dir) if run_dir else None, session.workspace())
     workspace = session.given_workspace()

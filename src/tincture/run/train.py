@@ -59,6 +59,7 @@ from tincture.run.relocate import relocated
 from tincture.run.result import COMPANIONS, RunResult, Trained
 from tincture.run.timing import Workload, remember_run
 from tincture.settings.groups.machine import MEMORY_SETTINGS
+from tincture.settings.groups.tracking import TRACKING_SETTINGS
 from tincture.settings.train import EARLIER_DEFAULTS, TrainSettings
 from tincture.training import checkpoint
 from tincture.training.checkpoint import Retention
@@ -136,8 +137,9 @@ def resume(
     Args:
         workspace: where model and adapter lie; None takes the run's own. A run whose folder lies in it goes on there,
             should it have begun in another: the whole workspace was moved.
-        memory: of ``settings.MEMORY_SETTINGS``, ``vram`` and ``threads``, those to change from now on. ``vram`` chooses
-            the others anew, except for precision and weight storage, on which the result depends.
+        memory: of ``settings.MEMORY_SETTINGS``, ``vram``, ``threads`` and ``TRACKING_SETTINGS``, those to change from
+            now on. ``vram`` chooses the others anew, except for precision and weight storage, on which the result
+            depends.
         device: where to go on, if not where the run began; another kind of device computes a little differently.
 
     Raises:
@@ -254,11 +256,12 @@ def _remark_arithmetic(settings: TrainSettings, before: Sequence[Any] = ()) -> l
 
 
 def _changed_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
-    wrong = set(memory) - {*MEMORY_SETTINGS, "vram", "threads"}
+    wrong = set(memory) - {*MEMORY_SETTINGS, "vram", "threads", *TRACKING_SETTINGS}
     if wrong:
         raise UsageError(
             f"A run cannot go on with another {', '.join(sorted(wrong))}; what can change is "
-            f"{', '.join(MEMORY_SETTINGS)}, vram and threads. For all else, begin a new run."
+            f"{', '.join(MEMORY_SETTINGS)}, vram and threads, and {', '.join(TRACKING_SETTINGS)}. For all else, begin "
+            "a new run."
         )
     chooses = memory.get("vram", "off") != "off"
     open_again = {"offload": None, "slicing": None, "gradient_checkpointing": None} if chooses else {}

@@ -137,6 +137,7 @@ def make_trainer(
         guidance=guidance(settings, adapter.word),
         prior=prior,
         vector_norms=norms,
+        log_norms=settings.logs_norms,
         guard=Guard(
             settings.on_divergence,
             divergence_limit=settings.divergence_limit,

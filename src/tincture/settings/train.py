@@ -24,6 +24,7 @@ from tincture.settings.groups.output import OutputSettings
 from tincture.settings.groups.pictures import PictureSettings
 from tincture.settings.groups.previews import PreviewSettings
 from tincture.settings.groups.prior import PriorSettings
+from tincture.settings.groups.tracking import TrackingSettings
 from tincture.settings.groups.trained import TrainedSettings
 from tincture.settings.groups.validation import ValidationSettings
 from tincture.settings.model_overrides import ModelOverrides
@@ -42,6 +43,7 @@ GROUPS: tuple[type[CheckedSettings], ...] = (
     GuardSettings,
     MachineSettings,
     OutputSettings,
+    TrackingSettings,
     PreviewSettings,
 )
 """In the order of the help, of run files and of the page."""
@@ -50,6 +52,7 @@ GROUPS: tuple[type[CheckedSettings], ...] = (
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(
     PreviewSettings,
+    TrackingSettings,
     OutputSettings,
     MachineSettings,
     GuardSettings,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tincture.errors import StorageError, UsageError
-from tincture.events import RATE_OF, Event, RolledBack, RunEnded, StepRecord, StepsDone, Validated
+from tincture.events import FURTHER_NUMBERS, RATE_OF, Event, RolledBack, RunEnded, StepRecord, StepsDone, Validated
 from tincture.formats.files import write_text
 
 CSV_COLUMNS = ("step", "epoch", "epoch_step", "loss", "learn_rate")
@@ -100,8 +100,8 @@ class CsvLog(_RowLog):
     """One line per step in the webui's columns: step, epoch, epoch_step, loss (7 digits), learn_rate.
 
     With an optimizer that finds its own rate a column ``effective_rate`` follows, then those of ``further``, unless the
-    log was begun without. Lines beyond ``global_step`` are dropped at the start, and when the run goes back: they
-    belong to steps that are made again.
+    log was begun with others, which then stay empty where they are not known. Lines beyond ``global_step`` are dropped
+    at the start, and when the run goes back: they belong to steps that are made again.
 
     Args:
         further: what the further numbers of each step are called.
@@ -110,8 +110,9 @@ class CsvLog(_RowLog):
     def __init__(self, path: Path, global_step: int, *, finds_rate: bool = False, further: Sequence[str] = ()) -> None:
         usual = EFFECTIVE_COLUMNS if finds_rate else CSV_COLUMNS
         columns = (*usual, *further)
-        begun = (each for each in (CSV_COLUMNS, usual) if rows_until(path, each, global_step))
-        columns = next(begun, columns)
+        # Another resume may have logged more, or less.
+        known = (CSV_COLUMNS, usual, *_own_columns(path, usual), columns)
+        columns = next((each for each in known if rows_until(path, each, global_step)), columns)
         self._further = columns[len(usual) :]
         super().__init__(path, columns, rows_until(path, columns, global_step))
 
@@ -144,6 +145,19 @@ class ValidationLog(_RowLog):
         super().on_event(event)
         if isinstance(event, Validated):
             self.append(",".join(_cells(event)) + "\n")
+
+
+def _own_columns(path: Path, usual: Sequence[str]) -> list[tuple[str, ...]]:
+    """Those that the head of a log names, unless it is spoiled."""
+    try:
+        with path.open("rb") as file:
+            head = file.readline(4096).decode("utf-8", "replace")
+    except OSError:
+        return []
+    columns = tuple(head.rstrip("\r\n").split(","))
+    further = columns[len(usual) :]
+    sound = columns == (*usual, *further) and all(name.startswith(FURTHER_NUMBERS) for name in further)
+    return [columns] if sound and len(set(columns)) == len(columns) else []
 
 
 def _cells(event: Validated) -> list[str]:

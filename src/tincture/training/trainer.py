@@ -41,6 +41,7 @@ from tincture.training.guard import SOUND, Guard, Verdict
 from tincture.training.guidance import Guidance
 from tincture.training.loss import PLAIN, Predict, TrainingLoss
 from tincture.training.metrics import LossWindow
+from tincture.training.norms import LoggedNorms, Norms
 from tincture.training.optimizer import effective_rate
 from tincture.training.step_data import Prior, Share, TrainingData, shares_of_step
 from tincture.training.vector_norms import VectorNorms
@@ -70,13 +71,13 @@ class Clipping:
 
 
 class _Unread(NamedTuple):
-    """A step that was made and not yet told: the rates are of all groups, loss and norm lie on the device."""
+    """A step that was made and not yet told: the rates are of all groups, loss and norms lie on the device."""
 
     global_step: int
     rates: Sequence[float]
     effective_rate: float | None
     loss: Tensor
-    vector_norm: Tensor | None
+    norms: Mapping[str, Tensor]
 
 
 class Trainer:
@@ -95,6 +96,7 @@ class Trainer:
         guidance: predictions are guided away from its negative prompt; None: they are those of the prompts alone.
         prior: pictures that are trained beside those of ``data``, so that the model does not forget them.
         vector_norms: what holds the norms of vectors that stand for tokens; None: nothing does.
+        log_norms: whether norms of gradients and weights are logged of every step; they are read with the losses.
         guard: judges each step before it changes the weights; None: one that stops the run when it diverges.
 
     Attributes:
@@ -125,6 +127,7 @@ class Trainer:
         guidance: Guidance | None = None,
         prior: Prior | None = None,
         vector_norms: VectorNorms | None = None,
+        log_norms: bool = False,
         guard: Guard | None = None,
     ) -> None:
         self.model, self.adapter, self.data, self.conditioning = model, adapter, data, conditioning
@@ -135,6 +138,8 @@ class Trainer:
         self.loss, self.guidance, self.prior, self.vector_norms = loss, guidance, prior, vector_norms
         self.dtype = PRECISIONS[precision]
         self.grad_scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
+        self._logged_norms = LoggedNorms(adapter) if log_norms else None
+        self._gradient_norms: Norms = {}
         self.window = LossWindow(len(data.latents))
         self.guard = guard or Guard()
         self.restore_last_good: Callable[[], None] | None = None
@@ -171,7 +176,7 @@ class Trainer:
                 self.global_step += 1
                 self.adapter.advance()
                 if verdict.kind == "sound":
-                    self._unread.append(_Unread(self.global_step, rates, self._effective_rate, loss, self._longest()))
+                    self._unread.append(_Unread(self.global_step, rates, self._effective_rate, loss, self._norms()))
                 if len(self._unread) >= self.log_every:
                     self.read_losses()
                 self.emit(StepEnd(self.global_step, self.steps))
@@ -222,6 +227,8 @@ class Trainer:
         verdict = self.guard.judge(loss, self.adapter.parameters(), self.grad_scaler.is_enabled())
         if verdict is SOUND:
             self._rest(rates)
+            if self._logged_norms is not None:
+                self._gradient_norms = self._logged_norms.gradients()
             if self.clipping is not None:
                 for member in self.adapter.members():
                     self._clip(member.parameters(), self.clipping)
@@ -380,16 +387,15 @@ class Trainer:
         """
         if not self._unread:
             return
-        norms = [each.vector_norm for each in self._unread if each.vector_norm is not None]
-        values = torch.stack([*(each.loss for each in self._unread), *norms]).tolist()
+        values = [torch.stack([each.loss, *each.norms.values()]) for each in self._unread]
+        numbers = torch.stack(values).tolist()
         read, self._unread = self._unread, []
         records = []
-        losses, lengths = values[: len(read)], values[len(read) :] or [None] * len(read)
-        for each, loss, length in zip(read, losses, lengths, strict=True):
+        for each, (loss, *norms) in zip(read, numbers, strict=True):
             if not math.isfinite(loss):
                 break
             further = {name: each.rates[group] for name, group in self._rates_beside.items()}
-            further |= {} if length is None else {VECTOR_NORM: length}
+            further |= zip(each.norms, norms, strict=True)
             step = each.global_step
             records.append(StepRecord(step, *self._epoch(step), loss, each.rates[0], each.effective_rate, further))
             self.window.append(loss)
@@ -398,20 +404,24 @@ class Trainer:
         if len(records) < len(read):
             global_step, (rate, *_), *_ = read[len(records)]
             raise DivergedError(
-                f"The loss of step {global_step} is {values[len(records)]}: the run has diverged and was stopped; what "
-                f"was saved before is untouched. Lower the learning rate (it was {rate:g}) or clip the gradients "
+                f"The loss of step {global_step} is {numbers[len(records)][0]}: the run has diverged and was stopped; "
+                f"what was saved before is untouched. Lower the learning rate (it was {rate:g}) or clip the gradients "
                 "(--clip-grad-mode norm)."
             )
 
     @property
     def further_numbers(self) -> list[str]:
         """What the further numbers of each step are called."""
-        return [*self._rates_beside, *([] if self.vector_norms is None else [VECTOR_NORM])]
+        held = [] if self.vector_norms is None else [VECTOR_NORM]
+        return [*self._rates_beside, *held, *(self._logged_norms.names() if self._logged_norms else ())]
 
     @torch.no_grad()
-    def _longest(self) -> Tensor | None:
-        """The norm of the longest vector, as a multiple; still on the device."""
-        return None if self.vector_norms is None else self.vector_norms.multiples().max()
+    def _norms(self) -> Norms:
+        """What is logged of the step that was just made beside its loss; still on the device."""
+        held = {} if self.vector_norms is None else {VECTOR_NORM: self.vector_norms.multiples().max()}
+        if self._logged_norms is None:
+            return held
+        return held | self._gradient_norms | self._logged_norms.weights()
 
     def _epoch(self, global_step: int) -> tuple[int, int]:
         done = (global_step - 1) * self.gradient_accumulation_steps

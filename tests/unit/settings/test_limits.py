@@ -187,6 +187,7 @@ STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
         "validation_pictures": 10**4,
         "validation_bands": 1000,
         "early_stopping_patience": 10**7,
+        "log_project": 100,
     },
     PreprocessSettings: {
         **dict.fromkeys(("width", "height", "multicrop_min_dim", "multicrop_max_dim"), 8192),
@@ -217,7 +218,7 @@ STATED: Mapping[type[CheckedSettings], Mapping[str, float]] = {
     Preprocess: {},
 }
 ITEMS: Mapping[type[CheckedSettings], Mapping[str, int]] = {
-    TrainSettings: {"preview_prompts": 64, "companions": 16, "fixed_adapters": 16},
+    TrainSettings: {"preview_prompts": 64, "companions": 16, "fixed_adapters": 16, "log_with": 9},
     DrawingSettings: {"strengths": 100, "checkpoints": 100},
     MergeRequest: {"sources": 20, "layer_structure": 32, "sizes": 32},
 }

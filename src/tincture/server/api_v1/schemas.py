@@ -132,7 +132,7 @@ class Metric(BaseModel):
     further: dict[str, float] = Field(
         {},
         description="More numbers by name: the rates of adapters that are trained together with the first, "
-        "learn_rate KIND:NAME, and vector_norm, the longest vector's as a multiple of that of tokens.",
+        "learn_rate KIND:NAME, vector_norm, the longest vector's as a multiple of that of tokens, and logged norms.",
     )
 
 

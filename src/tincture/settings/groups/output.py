@@ -41,7 +41,6 @@ class OutputSettings(CheckedSettings):
         "Steps between readings of the losses from the device, which a NaN is noticed by; the log has each step.",
         at_least(1),
     )
-    tensorboard: bool = setting(False, GROUP, "Write TensorBoard logs too (needs tincture[tensorboard]).")
 
     @classmethod
     def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
