@@ -21,6 +21,7 @@ from tincture.models.loading.sources import find_source
 from tincture.models.threads import computing_threads
 from tincture.run.averages import remark_average
 from tincture.run.best import BestFile, best_path, check_places
+from tincture.run.checkpointer import Checkpointer
 from tincture.run.components import (
     Components,
     check_steps,
@@ -34,7 +35,6 @@ from tincture.run.defaults import completed
 from tincture.run.duration import VALIDATING
 from tincture.run.folder import (
     RECORD,
-    Checkpointer,
     RunFolder,
     noted_of_each,
     read_record,
