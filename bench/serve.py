@@ -36,6 +36,7 @@ from tincture.server.queue.folder import JobFolder  # noqa: E402
 from tincture.server.queue.jobs import FINISHED, Job, JobState  # noqa: E402
 from tincture.server.queue.store import JobStore  # noqa: E402
 from tincture.server.queue.supervisor import Supervisor  # noqa: E402
+from tincture.server.queue.worker_process import DeviceWorkers  # noqa: E402
 from tincture.settings.train import TrainSettings  # noqa: E402
 from tincture.workspace import Workspace  # noqa: E402
 
@@ -180,7 +181,7 @@ def run_job(workspace: Workspace, model: str, steps: int, state: Path) -> tuple[
     """The events of a training that the queue runs, and how late each of its ``progress`` stands in the queue."""
     store = JobStore(state / "jobs.sqlite3")
     store.add(Job(id="one", kind="train", name=NAME, settings=settings(workspace, model, steps).to_dict()))
-    supervisor = Supervisor(store, state / "jobs", workspace, ["cpu"])
+    supervisor = Supervisor(store, state / "jobs", workspace, DeviceWorkers(workspace.root, ["cpu"]))
     seen: list[tuple[float, int]] = []
     supervisor.start()
     with contextlib.closing(supervisor):

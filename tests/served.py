@@ -14,6 +14,7 @@ from tests import quick_worker
 from tincture.errors import FileFormatError, StorageError, UsageError
 from tincture.server.model_process.client import ModelProcess
 from tincture.server.queue.supervisor import Supervisor
+from tincture.server.queue.worker_process import DeviceWorkers
 from tincture.server.service import Service
 from tincture.settings.server import ServerSettings
 from tincture.workspace import Workspace
@@ -184,9 +185,8 @@ def quick_service(root: Path, *, pace_s: float = 0.0, **settings: Any) -> Servic
     write_pictures(root / "pictures")
     service = Service(workspace, ServerSettings(**{"device": ("cpu",), **settings}))
     command = [sys.executable, quick_worker.__file__, str(pace_s)]
-    service.queue.supervisor = Supervisor(
-        service.queue.store, service.state_dir / "jobs", workspace, ["cpu"], command=command
-    )
+    workers = DeviceWorkers(root, ["cpu"], command=command)
+    service.queue.supervisor = Supervisor(service.queue.store, service.state_dir / "jobs", workspace, workers)
     service.model_work.file_process, service.model_work.drawing_process = (
         cast(ModelProcess, QuickFileProcess(workspace)),
         cast(ModelProcess, QuickProcess()),

@@ -81,6 +81,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "server/queue/rows.py": ("server/queue/test_store.py",),
     "server/queue/sqlite_errors.py": ("server/queue/test_store.py",),
     "server/queue/worker_process.py": ("server/queue/test_supervisor.py", "server/queue/test_worker.py"),
+    "server/queue/workers.py": ("server/queue/test_supervisor.py",),
     "training/conditioning.py": ("training/test_trainer.py",),
 }
 """By file, paths within tests/unit that cover it beside the file's own tests, the quickest first."""

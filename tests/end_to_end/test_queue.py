@@ -24,6 +24,7 @@ from tincture.formats.file_lock import FileLock
 from tincture.server.queue.jobs import Job, JobState, Wanted
 from tincture.server.queue.store import JobStore
 from tincture.server.queue.supervisor import Supervisor
+from tincture.server.queue.worker_process import DeviceWorkers
 from tincture.settings.preprocess import PreprocessSettings
 from tincture.workspace import Workspace
 
@@ -34,10 +35,12 @@ import sys, time
 from pathlib import Path
 from tincture.server.queue.store import JobStore
 from tincture.server.queue.supervisor import Supervisor
+from tincture.server.queue.worker_process import DeviceWorkers
 from tincture.workspace import Workspace
 
 root = Path(sys.argv[1])
-Supervisor(JobStore(root / "state" / "jobs.sqlite3"), root / "state" / "jobs", Workspace(root), ["auto"]).start()
+store, workers = JobStore(root / "state" / "jobs.sqlite3"), DeviceWorkers(root, ["auto"])
+Supervisor(store, root / "state" / "jobs", Workspace(root), workers).start()
 assert "torch" not in sys.modules
 time.sleep(1000)
 """
@@ -67,7 +70,7 @@ def submit(root: Path, settings: dict[str, Any], kind: Any = "train", **values: 
 
 @contextmanager
 def supervised(root: Path, store: JobStore, **options: Any) -> Iterator[Supervisor]:
-    supervisor = Supervisor(store, root / "state" / "jobs", Workspace(root), ["auto"], **options)
+    supervisor = Supervisor(store, root / "state" / "jobs", Workspace(root), DeviceWorkers(root, ["auto"]), **options)
     supervisor.start()
     try:
         yield supervisor
@@ -99,7 +102,7 @@ def undisturbed(root: Path, settings: dict[str, Any]) -> recipe.RunResult:
 def kill_server_in_mid_training(root: Path, store: JobStore, steps: int, *, worker_too: bool) -> Path:
     """Starts a server, kills it when so many steps are done, and returns the run's folder."""
     server = subprocess.Popen([sys.executable, "-c", SERVER, str(root)])
-    lookout = Supervisor(store, root / "state" / "jobs", Workspace(root), [])
+    lookout = Supervisor(store, root / "state" / "jobs", Workspace(root), DeviceWorkers(root, []))
     try:
         wait_for_steps(lookout, steps)
     finally:
@@ -133,7 +136,8 @@ def check_killed_equals_undisturbed(
         seen += random.randint(2, most)
         run_dir = kill_server_in_mid_training(tmp_path / "killed", store, seen, worker_too=worker_too)
         assert store.get("one").state is JobState.RUNNING
-        seen = max(seen, steps_told(Supervisor(store, tmp_path / "killed" / "state" / "jobs", Workspace(tmp_path), [])))
+        jobs, nobody = tmp_path / "killed" / "state" / "jobs", DeviceWorkers(tmp_path, [])
+        seen = max(seen, steps_told(Supervisor(store, jobs, Workspace(tmp_path), nobody)))
     with supervised(tmp_path / "killed", store) as supervisor:
         job = supervisor.wait("one", PATIENCE)
         assert (job.state, job.error, job.attempts) == (JobState.DONE, "", last)

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -18,6 +18,7 @@ from tincture.errors import TinctureError, UsageError
 from tincture.server.errors import ConflictError, ForbiddenPathError, NotFoundError, QueueFullError, TooMuchError
 from tincture.server.model_process.client import ModelProcess
 from tincture.server.queue.jobs import Job, JobState, Wanted
+from tincture.server.queue.worker_process import DeviceWorkers
 from tincture.server.requests.adapters import MOST_NUMBERS
 from tincture.server.service import Service
 from tincture.settings.server import ServerSettings
@@ -475,7 +476,7 @@ def test_children_ask_the_hub_only_where_that_is_allowed(tmp_path: Path) -> None
     for allowed in (False, True):
         service = Service(Workspace(tmp_path), ServerSettings(allow_hub=allowed))
         asking = (
-            service.queue.supervisor.allow_hub,
+            cast(DeviceWorkers, service.queue.supervisor.workers).allow_hub,
             service.model_work.file_process._allow_hub,
             service.model_work.drawing_process._allow_hub,
         )

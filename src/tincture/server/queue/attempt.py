@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tincture.errors import StorageError
@@ -16,7 +14,7 @@ from tincture.server.queue.history import EventRecord
 from tincture.server.queue.jobs import Job, Wanted
 from tincture.server.queue.outcome import Ending
 from tincture.server.queue.store import JobStore
-from tincture.server.queue.worker_process import WorkerProcess
+from tincture.server.queue.workers import Workers
 
 POLL_S = 0.1
 """Seconds between two looks at the worker and at what is wanted of it."""
@@ -29,20 +27,18 @@ logger = logging.getLogger(__name__)
 
 
 class Attempt:
-    """A job that was claimed, in a process of its own.
+    """A job that was claimed, and who does it.
 
     Args:
         store: where it is noted how far the job is.
         job: as it was claimed.
         folder: the job's.
-        where: the folder to work in.
+        workers: who can do it.
         closing: set when the server ends, so that the job shall stop.
         grace_s: seconds that the worker has to save when it is asked to stop.
-        command: the worker's program; None: ours.
-        allow_hub: whether it may ask the Hugging Face hub for models.
 
     Raises:
-        TinctureError: see ``WorkerProcess``.
+        TinctureError: see ``Workers.begin``.
     """
 
     def __init__(
@@ -50,12 +46,10 @@ class Attempt:
         store: JobStore,
         job: Job,
         folder: JobFolder,
-        where: Path,
+        workers: Workers,
         *,
         closing: threading.Event,
         grace_s: float,
-        command: Sequence[str] | None = None,
-        allow_hub: bool = False,
     ) -> None:
         self.store, self.job, self.folder, self.closing, self.grace_s = store, job, folder, closing, grace_s
         self._began = time.monotonic()
@@ -65,7 +59,7 @@ class Attempt:
         self._asked: float | None = None
         self._order = ""
         self._timed_out = self._killed = False
-        self.worker = WorkerProcess(folder, _task(job, where), where, command, allow_hub=allow_hub)
+        self.worker = workers.begin(job, folder)
 
     def run(self) -> Ending:
         """Blocks until the worker has ended."""
@@ -113,6 +107,8 @@ class Attempt:
             if "run_dir" in self._changes:  # on which a later attempt depends
                 self.store.update(self.job.id, run_dir=self._changes["run_dir"])
                 del self._changes["run_dir"]
+            if (place := self.worker.place) and place != self.job.device:
+                self._changes["device"] = place
             if self._changes and (at_once or time.monotonic() - self._noted > NOTE_S):
                 self.store.note(self.job.id, **self._changes)
                 self._changes, self._noted = {}, time.monotonic()
@@ -151,14 +147,3 @@ def _within(record: EventRecord) -> tuple[int, int]:
 
 def _left(record: EventRecord) -> dict[str, Any]:
     return {"eta_s": record["eta_s"]} if "eta_s" in record else {}
-
-
-def _task(job: Job, where: Path) -> dict[str, Any]:
-    return {
-        "kind": job.kind,
-        "settings": job.settings,
-        "root": str(where),
-        "run_dir": job.run_dir,
-        "device": job.device,
-        "attempt": job.attempts,
-    }

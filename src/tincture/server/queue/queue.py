@@ -20,6 +20,7 @@ from tincture.server.queue.folder import JobFolder
 from tincture.server.queue.jobs import FINISHED, JOB_KINDS, Job, JobKind, JobState, Wanted, check_priority
 from tincture.server.queue.store import JobStore
 from tincture.server.queue.supervisor import Supervisor
+from tincture.server.queue.worker_process import DeviceWorkers
 from tincture.server.requests.places import Places
 from tincture.settings.server import ServerSettings
 from tincture.settings.train import TrainSettings
@@ -60,8 +61,7 @@ class JobQueue:
             self.store,
             state_dir / "jobs",
             self._workspace,
-            settings.device,
-            allow_hub=settings.allow_hub,
+            DeviceWorkers(self._workspace.root, settings.device, allow_hub=settings.allow_hub),
             make_room=make_room,
         )
 

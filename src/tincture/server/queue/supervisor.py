@@ -1,6 +1,6 @@
-"""Works on the queue: a thread for every device takes jobs, and each job runs in a process of its own.
+"""Works on the queue: a thread for every line takes jobs, and each job is done by a worker of its own.
 
-Preprocessing that loads no model onto a device has a thread of its own, and so waits behind no training.
+Preprocessing that loads no model onto a device has a line of its own, and so waits behind no training.
 
 claim ──► start a worker ──► follow its events ──► note how it ended
 """
@@ -22,10 +22,10 @@ from tincture.formats.file_lock import FileLock
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.queue.attempt import POLL_S, Attempt
 from tincture.server.queue.folder import JobFolder
-from tincture.server.queue.jobs import FINISHED, Job, JobState, Lane, Wanted
+from tincture.server.queue.jobs import FINISHED, Job, JobState, Wanted
 from tincture.server.queue.outcome import Ending, Outcome, outcome
 from tincture.server.queue.store import JobStore, checked_id
-from tincture.server.queue.worker_process import end_by_force
+from tincture.server.queue.workers import Line, Workers
 from tincture.workspace import Workspace
 
 GRACE_S = 300.0
@@ -36,8 +36,6 @@ AGAIN_S = 2.0
 """Seconds until what failed for the disk's sake is tried again."""
 LEAST_FREE = 64 * 2**20
 """Bytes that the disk must have free for a job to begin: a full one would fail every job of the queue in turn."""
-CPU = "cpu"
-"""Where jobs of the lane of preprocessing run."""
 MOST_FOLDERS = 16
 """Folders of jobs, with what was read of them, that stay in memory."""
 
@@ -45,16 +43,14 @@ logger = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """One thread per device, and one for preprocessing. What goes wrong with a job ends that job alone.
+    """One thread for each line of the workers. What goes wrong with a job ends that job alone.
 
     Args:
         store: the queue.
         folder: where the jobs' folders go.
         workspace: what jobs work in.
-        devices: names of devices, such as ``auto`` or ``cuda:1``; each runs one job at a time.
-        command: the worker's program, to which the job's folder is added; None: ours.
+        workers: who does the jobs.
         grace_s: seconds that a worker has to save when it is asked to stop.
-        allow_hub: whether jobs may ask the Hugging Face hub for models.
         make_room: called before a job begins, so that others give memory back that they do not need.
     """
 
@@ -63,15 +59,12 @@ class Supervisor:
         store: JobStore,
         folder: Path,
         workspace: Workspace,
-        devices: Sequence[str],
+        workers: Workers,
         *,
-        command: Sequence[str] | None = None,
         grace_s: float = GRACE_S,
-        allow_hub: bool = False,
         make_room: Callable[[Job], object] = lambda job: None,
     ) -> None:
-        self.store, self.path, self.workspace, self.devices = store, folder, workspace, tuple(devices)
-        self.command, self.grace_s, self.allow_hub = command, grace_s, allow_hub
+        self.store, self.path, self.workspace, self.workers, self.grace_s = store, folder, workspace, workers, grace_s
         self._make_room = make_room
         self._closing = threading.Event()
         self._full = False
@@ -81,6 +74,7 @@ class Supervisor:
         self._deciding = threading.RLock()
         self._threads: list[threading.Thread] = []
         self._folders: OrderedDict[str, JobFolder] = OrderedDict()
+        self._devices: frozenset[str] = frozenset()
         self._sole = FileLock(folder / "server.lock")
 
     def start(self) -> None:
@@ -88,33 +82,45 @@ class Supervisor:
 
         Raises:
             UsageError: another server works on this queue.
+            TinctureError: there is nobody who could work on it.
         """
         if not self._sole.take():
             raise UsageError(
                 f"Another server works on the queue in {self.path.parent}; end it, or choose another by "
                 "tincture serve --state-dir."
             )
+        try:
+            self.workers.start()
+        except BaseException:
+            self._sole.free()
+            raise
+        lines = self.workers.lines
+        self._devices = frozenset(line.device for line in lines if line.lane == "training")
         self._note_missing_devices()
         left = self.store.list([JobState.RUNNING], limit=10_000)
-        trained = [job for job in left if job.lane == "training"]
-        for number, device in enumerate(self.devices):
-            # Jobs of devices that are gone are the first thread's.
-            own = [job for job in trained if job.device == device or (number == 0 and job.device not in self.devices)]
-            self._begin(device, "training", own)
-        self._begin(CPU, "preprocessing", [job for job in left if job.lane == "preprocessing"])
+        for line in lines:
+            own = [job for job in left if self._line_of(job, lines) == line]
+            self._begin(self._work, line, own, name=f"jobs on {line.device}" if line.lane == "training" else line.lane)
 
-    def _begin(self, device: str, lane: Lane, left: Sequence[Job]) -> None:
-        name = f"jobs on {device}" if lane == "training" else "preprocessing"
-        thread = threading.Thread(target=self._work, args=[device, lane, left], name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+    def _line_of(self, job: Job, lines: Sequence[Line]) -> Line | None:
+        """The line that goes on with a job which was left running; one of a device that is gone is the first line's."""
+        same = [line for line in lines if line.lane == job.lane]
+        return next((line for line in same if line.device == job.device), same[0] if same else None)
+
+    def _begin(self, act: Callable[..., None], *arguments: object, name: str) -> None:
+        thread = threading.Thread(target=act, args=arguments, name=name, daemon=True)
+        with self._deciding:
+            self._threads = [other for other in self._threads if other.is_alive()]
+            thread.start()
+            self._threads.append(thread)
 
     def close(self) -> None:
         """Stops what runs, which is saved and goes on at the next start; blocks until then."""
         self._closing.set()
         self.wake()
-        for thread in self._threads:
-            thread.join()
+        while living := [thread for thread in self._threads if thread.is_alive()]:
+            living[0].join()
+        self.workers.close()
         self._sole.free()
 
     def wake(self) -> None:
@@ -135,7 +141,7 @@ class Supervisor:
         with self._deciding:
             folder = self._folders.pop(job_id, None) or JobFolder(self.path / checked_id(job_id))
             self._folders[job_id] = folder
-            if len(self._folders) > MOST_FOLDERS + len(self.devices):
+            if len(self._folders) > MOST_FOLDERS + len(self._threads):
                 self._folders.popitem(last=False)
             return folder
 
@@ -153,7 +159,7 @@ class Supervisor:
     def _note_missing_devices(self) -> None:
         """A job that must run on a device that this server has not would wait for ever without a word."""
         for job in self.store.list([JobState.QUEUED], limit=10_000):
-            lacking = job.lane == "training" and job.device and job.device not in self.devices
+            lacking = job.lane == "training" and job.device and job.device not in self._devices
             stage = f"waits for {job.device}, which this server was not given by --device" if lacking else ""
             if stage != job.stage:
                 self.store.update(job.id, [JobState.QUEUED], stage=stage)
@@ -161,25 +167,32 @@ class Supervisor:
 
     # --- threads -----------------------------------------------------------------------------------------------------
 
-    def _work(self, device: str, lane: Lane, left: Sequence[Job]) -> None:
+    def _work(self, line: Line, left: Sequence[Job]) -> None:
         for job in left:
-            self._guarded(self._recover, job)
+            self._do(line, self._recover, job)
         while not self._closing.is_set():
             seen = self._changes
             if self._is_full():
                 self._closing.wait(AGAIN_S)
                 continue
             try:
-                claimed = self.store.claim(device, [lane])
+                claimed = self.workers.claim(self.store, line)
             except StorageError:
                 logger.exception("No job could be taken from the queue")
                 self._closing.wait(AGAIN_S)
                 continue
             if claimed is not None:
-                self._guarded(self._run, claimed)
+                self._do(line, self._run, claimed)
                 continue
             with self._changed:
                 self._changed.wait_for(functools.partial(self._has_changed, seen), IDLE_S)
+
+    def _do(self, line: Line, act: Callable[[Job], None], job: Job) -> None:
+        """Does something with a job; where jobs of the line run beside each other, in a thread of its own."""
+        if line.one_at_a_time:
+            self._guarded(act, job)
+        else:
+            self._begin(self._guarded, act, job, name=f"job {job.id}")
 
     def _is_full(self) -> bool:
         """Whether a disk that jobs write to has no room for another one; logged when that begins."""
@@ -213,11 +226,9 @@ class Supervisor:
             self.store,
             job,
             folder,
-            self.workspace.root,
+            self.workers,
             closing=self._closing,
             grace_s=self.grace_s,
-            command=self.command,
-            allow_hub=self.allow_hub,
         )
         self._settle(job, attempt.run())
 
@@ -234,13 +245,13 @@ class Supervisor:
 
     def _wait_for_lock(self, job: Job, folder: JobFolder) -> None:
         """Waits for a worker that has lost its server: it stops and saves by itself, or else is killed."""
-        lock, began = FileLock(folder.lock_file), time.monotonic()
-        if not lock.take():
+        began = time.monotonic()
+        if not self.workers.has_left(folder, overdue=False):
             self.store.note(job.id, stage="waiting for the process before to save and end")
-        while not lock.take() and not self._closing.wait(POLL_S):
-            if time.monotonic() - began > self.grace_s and (process := lock.holder()):
-                end_by_force(process)
-        lock.free()
+        while not self._closing.is_set():
+            if self.workers.has_left(folder, overdue=time.monotonic() - began > self.grace_s):
+                return
+            self._closing.wait(POLL_S)
 
     def _settle(self, job: Job, ending: Ending) -> None:
         """Notes what becomes of a job, as often as it takes; at a full disk, the next start finds out by itself."""

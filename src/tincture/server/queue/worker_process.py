@@ -1,4 +1,4 @@
-"""A worker as the server sees it: a process with a lock, orders on its standard input, and a log."""
+"""Workers that are processes of this machine: each with a lock, orders on its standard input, and a log."""
 
 from __future__ import annotations
 
@@ -18,9 +18,55 @@ from tincture.formats.files import write_text
 from tincture.server.child_environment import child_environment
 from tincture.server.errors import ConflictError
 from tincture.server.queue.folder import JobFolder
+from tincture.server.queue.jobs import Job
+from tincture.server.queue.store import JobStore
+from tincture.server.queue.workers import Line
 
 # -P: a file in the workspace that is called like a module is not taken for it.
 COMMAND = (sys.executable, "-P", "-m", "tincture.server.queue.worker")
+CPU = "cpu"
+"""Where jobs of the lane of preprocessing run."""
+
+
+class DeviceWorkers:
+    """Workers on the devices of this machine, one at a time on each; and one for preprocessing, on the processor.
+
+    Args:
+        where: the folder to work in.
+        devices: names of devices, such as ``auto`` or ``cuda:1``.
+        command: the worker's program, to which the job's folder is added; None: ours.
+        allow_hub: whether jobs may ask the Hugging Face hub for models.
+    """
+
+    def __init__(
+        self, where: Path, devices: Sequence[str], *, command: Sequence[str] | None = None, allow_hub: bool = False
+    ) -> None:
+        self.where, self.devices, self.command, self.allow_hub = where, tuple(devices), command, allow_hub
+
+    @property
+    def lines(self) -> Sequence[Line]:
+        return (*(Line(device, "training") for device in self.devices), Line(CPU, "preprocessing"))
+
+    def start(self) -> None:
+        pass  # they are there
+
+    def claim(self, store: JobStore, line: Line) -> Job | None:
+        return store.claim(line.device, [line.lane])
+
+    def begin(self, job: Job, folder: JobFolder) -> WorkerProcess:
+        return WorkerProcess(folder, task_of(job, self.where), self.where, self.command, allow_hub=self.allow_hub)
+
+    def has_left(self, folder: JobFolder, *, overdue: bool) -> bool:
+        lock = FileLock(folder.lock_file)
+        if lock.take():
+            lock.free()
+            return True
+        if overdue and (process := lock.holder()):
+            end_by_force(process)
+        return False
+
+    def close(self) -> None:
+        pass  # each job's ended with the job
 
 
 class WorkerProcess:
@@ -61,33 +107,45 @@ class WorkerProcess:
         lock.name_holder(self._process.pid)
         lock.leave()  # the worker holds it too, from its birth
 
+    @property
+    def place(self) -> str:
+        return ""  # that of its job
+
     def order(self, text: str) -> None:
-        """Gives the worker an order; one that has ended does not hear it."""
         assert self._process.stdin
         with contextlib.suppress(OSError):
             self._process.stdin.write(text.encode() + b"\n")
             self._process.stdin.flush()
 
     def wait(self, seconds: float) -> int | None:
-        """The exit status; None when it has not ended after so many seconds. Below 0: the signal that ended it."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def kill(self) -> None:
-        """Ends it at once, with the processes that it started."""
         if self._process.poll() is None:
             end_by_force(self._process.pid)
             self._process.kill()
 
     def close(self) -> None:
-        """Ends it if it lives, and forgets it."""
         self.kill()
         self._process.wait()
         assert self._process.stdin
         with contextlib.suppress(OSError):
             self._process.stdin.close()
+
+
+def task_of(job: Job, where: Path) -> dict[str, Any]:
+    """What a worker is to do; see ``worker.Task``."""
+    return {
+        "kind": job.kind,
+        "settings": job.settings,
+        "root": str(where),
+        "run_dir": job.run_dir,
+        "device": job.device,
+        "attempt": job.attempts,
+    }
 
 
 def end_by_force(process: int) -> None:

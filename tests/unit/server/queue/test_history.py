@@ -8,6 +8,7 @@ from typing import Any
 from tincture.server.queue.folder import JobFolder
 from tincture.server.queue.store import JobStore
 from tincture.server.queue.supervisor import MOST_FOLDERS, Supervisor
+from tincture.server.queue.worker_process import DeviceWorkers
 from tincture.workspace import Workspace
 
 
@@ -90,7 +91,9 @@ def test_previews_that_a_run_went_back_from_are_shown_no_more(tmp_path: Path) ->
 
 
 def test_only_the_latest_jobs_are_kept_and_others_are_read_again(tmp_path: Path) -> None:
-    supervisor = Supervisor(JobStore(tmp_path / "jobs.sqlite3"), tmp_path, Workspace(tmp_path), ["auto"])
+    supervisor = Supervisor(
+        JobStore(tmp_path / "jobs.sqlite3"), tmp_path, Workspace(tmp_path), DeviceWorkers(tmp_path, ["auto"])
+    )
     first = supervisor.folder("0")
     for number in range(MOST_FOLDERS + 3):
         tell(tmp_path / str(number), steps(1, 2))

@@ -22,6 +22,7 @@ from tincture.server.queue import supervisor as supervisor_module
 from tincture.server.queue.jobs import Job, JobState, Lane, Wanted
 from tincture.server.queue.store import JobStore
 from tincture.server.queue.supervisor import Supervisor
+from tincture.server.queue.worker_process import DeviceWorkers
 from tincture.workspace import Workspace
 
 PATIENCE = 120
@@ -48,9 +49,8 @@ class Queue:
         )
 
     def supervisor(self, *devices: str, **options: Any) -> Supervisor:
-        made = Supervisor(
-            self.store, self.folder, Workspace(self.root), devices or ("auto",), **{"command": COMMAND, **options}
-        )
+        workers = DeviceWorkers(self.root, devices or ("auto",), command=options.pop("command", COMMAND))
+        made = Supervisor(self.store, self.folder, Workspace(self.root), workers, **options)
         self.supervisors.append(made)
         return made
 
