@@ -210,6 +210,26 @@ class StepsDone(Event):
 
 
 @dataclass(frozen=True)
+class RunMeasured(Event):
+    """What a run takes, as far as it went; the numbers are of this process.
+
+    Attributes:
+        step_s: seconds of a step, of late; None before that is known.
+        pictures_per_s: that are trained in a second of steps, of late, those of regularisation left out; None likewise.
+        memory: bytes: ``process`` (resident), ``process_peak`` (the most that it was since the process began), and on a
+            GPU ``device`` and ``device_peak``, as torch counts what it has given out. What is not known is left out.
+        phases: seconds so far of ``loading``, ``encoding``, ``steps``, ``previews``, ``validation``, ``saving`` and
+            ``other``; together they are the time since the run began to load.
+    """
+
+    global_step: int
+    step_s: float | None
+    pictures_per_s: float | None
+    memory: Mapping[str, int]
+    phases: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Validated(Event):
     """The losses on fixed noise after ``global_step``: of pictures that are not trained, and of some that are.
 

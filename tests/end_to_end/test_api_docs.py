@@ -67,8 +67,8 @@ def test_the_events_that_are_named_are_those_that_are_told(tmp_path: Path) -> No
         told = {event["type"] for event in service.queue.folder(job.id).events()}
     table = TEXT.partition("| Event | |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines() if row.count("|") > 2)))
-    from tincture.server.queue import event_file
+    from tincture.run import event_records
 
-    known = set(re.findall(r"^(\w+) {2,}\w", event_file.__doc__ or "", re.MULTILINE))
+    known = set(re.findall(r"^(\w+) {2,}\w", event_records.__doc__ or "", re.MULTILINE))
     assert told <= known
     assert named == known | {"state", "deleted"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from tincture.events import (
     PreviewReady,
     Progressed,
     RolledBack,
+    RunEnded,
+    RunMeasured,
     RunStarted,
     StepEnd,
     StepRejected,
@@ -27,7 +30,7 @@ from tincture.events import (
     Validated,
 )
 from tincture.run.duration import TimeLeft, in_words
-from tincture.run.lines import Lines, numbers, sentence
+from tincture.run.lines import Lines, measured_words, numbers, sentence
 
 _TRAINING = "training"
 
@@ -72,6 +75,7 @@ class Bar:
     def __init__(self, shown: Progress, time_left: TimeLeft) -> None:
         self.shown, self.time_left = shown, time_left
         self.tasks: dict[str, TaskID] = {}
+        self._measured: RunMeasured | None = None
 
     def on_event(self, event: Event) -> None:
         self.time_left.on_event(event)
@@ -95,6 +99,10 @@ class Bar:
                 self._step(event.global_step, event.steps)
             case StepEnd():
                 self._step(event.global_step, event.steps)
+            case RunMeasured():
+                self._measured = event
+            case RunEnded() if self._measured is not None:
+                _print(self.shown.console, measured_words(dataclasses.asdict(self._measured)))
             case StepsDone():
                 self.shown.update(self.tasks[_TRAINING], numbers=numbers(event))
 

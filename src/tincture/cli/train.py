@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from tincture.cli.event_stream import STANDARD_OUTPUT, event_stream
 from tincture.cli.flags import flag, given, typed_path
 from tincture.cli.interrupt import stop_on_interrupt
 from tincture.cli.runs import require_run_folder
@@ -36,6 +37,12 @@ Preset = Annotated[
     typer.Option(
         help=f"Settings to begin from: {any_of(list(NAMED))}, or training_presets/PRESET.toml in the workspace. "
         "A run file and flags win over it."
+    ),
+]
+Events = Annotated[
+    str,
+    typer.Option(
+        help="Write what happens as lines of JSON, for programs: to the end of a file, or to - for standard output."
     ),
 ]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of the adapter to train, made by create.")]
@@ -71,11 +78,12 @@ def train(
     dry_run: DryRun = False,
     no_timing: NoTiming = False,
     preset: Preset = "",
+    events: Events = "",
     **flags: Any,
 ) -> None:
-    anything = config or dry_run or no_timing or preset or given(flags)
+    anything = config or dry_run or no_timing or preset or events or given(flags)
     if context.invoked_subcommand is None:
-        _train(session, config, dry_run, no_timing, preset, flags) if anything else show_help(context)
+        _train(session, config, dry_run, no_timing, preset, events, flags) if anything else show_help(context)
     elif anything:
         raise UsageError(f"Put the options of train behind {context.invoked_subcommand!r}, not before it.")
 
@@ -104,9 +112,10 @@ def _of_kind(kind: AdapterKind) -> Callable[..., None]:
         dry_run: DryRun = False,
         no_timing: NoTiming = False,
         preset: Preset = "",
+        events: Events = "",
         **flags: Any,
     ) -> None:
-        _train(session, config, dry_run, no_timing, preset, {"kind": kind.name, "name": name, **flags})
+        _train(session, config, dry_run, no_timing, preset, events, {"kind": kind.name, "name": name, **flags})
 
     train_kind.__doc__ = f"Train a {kind.title}."
     return train_kind
@@ -117,6 +126,7 @@ def resume(
     run_dir: Annotated[
         Path | None, typer.Argument(metavar="RUN_DIR", help="Folder of the run, as train showed it.")
     ] = None,
+    events: Events = "",
     **flags: Any,
 ) -> None:
     """Go on with a stopped run exactly where it stopped, with all its settings.
@@ -130,11 +140,12 @@ def resume(
     from tincture.cli.progress import progress
     from tincture.extensions import load_extensions
 
-    with progress() as callback, stop_on_interrupt(session.say) as stop:
+    with event_stream(events) as stream, progress() as callback, stop_on_interrupt(session.say) as stop:
         root = (workspace or session.workspace()).root
-        memory, watchers = given(flags), [callback, load_extensions(root=root).callback()]
+        memory, watchers = given(flags), [callback, *stream.watchers, load_extensions(root=root).callback()]
         result = recipe.resume(run_dir, workspace=workspace, memory=memory, callbacks=watchers, stop=stop)
-    _finish(session, result)
+        stream.end(result.to_dict())
+    finish(session, result, events)
 
 
 def preview(
@@ -156,7 +167,13 @@ def preview(
 
 
 def _train(
-    session: Session, config: Path | None, dry_run: bool, no_timing: bool, preset: str, flags: Mapping[str, Any]
+    session: Session,
+    config: Path | None,
+    dry_run: bool,
+    no_timing: bool,
+    preset: str,
+    events: str,
+    flags: Mapping[str, Any],
 ) -> None:
     if no_timing and not dry_run:
         raise UsageError("--no-timing leaves something out of what --dry-run shows; give both, or neither.")
@@ -168,6 +185,15 @@ def _train(
     asked = overridden(FIELDS, from_file, from_flags)
     begin = _preset_settings(preset, asked, session.workspace()) if preset else {}
     settings = TrainSettings.from_dict(overridden(FIELDS, begin, asked), source=str(config or ""))
+    begin_training(session, settings, dry_run, no_timing, preset, events)
+
+
+def begin_training(
+    session: Session, settings: TrainSettings, dry_run: bool, no_timing: bool, preset: str, events: str
+) -> None:
+    """Shows the plan of a training, or trains and shows the result."""
+    if dry_run and events:
+        raise UsageError("--events says what happens in a run, and --dry-run begins none; give one of them.")
     workspace = session.workspace()
     from tincture import recipe
 
@@ -178,14 +204,19 @@ def _train(
     from tincture.cli.progress import progress
     from tincture.extensions import load_extensions
 
-    with progress() as callback, stop_on_interrupt(session.say) as stop:
-        watchers = [callback, load_extensions(root=workspace.root).callback()]
+    with event_stream(events) as stream, progress() as callback, stop_on_interrupt(session.say) as stop:
+        watchers = [callback, *stream.watchers, load_extensions(root=workspace.root).callback()]
         try:
             result = recipe.train(settings, workspace, callbacks=watchers, stop=stop)
         except AlreadyTrainedError as error:
-            _show_nothing_to_do(session, recipe.find_adapter(settings, workspace), error)
+            shown = _nothing_to_do(recipe.find_adapter(settings, workspace), error)
+            stream.end(shown)
+            if events != STANDARD_OUTPUT:
+                session.show(shown, shown["adapter_path"])
+            session.say(f"nothing to do: {error.sentence}")
             return
-    _finish(session, result)
+        stream.end(result.to_dict())
+    finish(session, result, events)
 
 
 def _preset_settings(preset: str, asked: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
@@ -204,11 +235,10 @@ def _preset_settings(preset: str, asked: Mapping[str, Any], workspace: Workspace
     return found.settings(kind, str(asked.get("model") or default_model(workspace, adapter=adapter).name))
 
 
-def _show_nothing_to_do(session: Session, path: Path, error: AlreadyTrainedError) -> None:
+def _nothing_to_do(path: Path, error: AlreadyTrainedError) -> dict[str, Any]:
+    """How a run ended that did not begin, since the adapter has all its steps."""
     how = {"interrupted": False, "nothing_to_do": True, "ending": error.sentence}
-    shown = {"adapter_path": str(path), "run_dir": None, "global_step": error.step, "loss": None, "seconds": 0.0, **how}
-    session.show(shown, str(path))
-    session.say(f"nothing to do: {error.sentence}")
+    return {"adapter_path": str(path), "run_dir": None, "global_step": error.step, "loss": None, "seconds": 0.0, **how}
 
 
 def _show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any]) -> None:
@@ -254,14 +284,16 @@ def _plan_value(value: Any) -> str:
     return " ".join(str(value).split())
 
 
-def _finish(session: Session, result: RunResult) -> None:
+def finish(session: Session, result: RunResult, events: str = "") -> None:
+    """Shows how a run ended; on standard output, unless that is where its events went."""
     paths = [result.adapter_path, *(other.adapter_path for other in result.companions)]
     made = f"step {result.global_step}, loss {result.loss:.4f}, {result.seconds:.1f} s"
     text = "\n".join([*map(str, paths), made])
     rejected = f"\n{_rejected(result)}" if result.overflows or result.divergences else ""
     found = [path for path in (result.best_path, *(other.best_path for other in result.companions)) if path]
     best = "".join(f"\nbest by validation: {path}" for path in found)
-    session.show(result.to_dict(), f"{text}{rejected}{best}\nrun folder: {result.run_dir}")
+    if events != STANDARD_OUTPUT:
+        session.show(result.to_dict(), f"{text}{rejected}{best}\nrun folder: {result.run_dir}")
     if result.ending:
         session.say(f"ended early: {result.ending}")
     if result.interrupted:

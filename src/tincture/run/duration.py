@@ -17,6 +17,15 @@ from tincture.events import Event, Progressed, RolledBack, RunPrepared, RunStart
 
 ENCODING, PROMPTS = "encoding pictures", "encoding prompts"
 SAVING, VALIDATING, DRAWING = "saving", "validating", "drawing previews"
+PHASES = ("loading", "encoding", "steps", "previews", "validation", "saving", "other")
+_PHASE_OF = {
+    **dict.fromkeys(("loading the model", "reading pictures", "fitting memory", "preparing the model"), "loading"),
+    **dict.fromkeys((ENCODING, PROMPTS), "encoding"),
+    DRAWING: "previews",
+    VALIDATING: "validation",
+    SAVING: "saving",
+}
+"""By stage; all others are ``other``."""
 
 Timing = Literal["measure", "known", "none"]
 """Whether a plan measures how long the run will take, or tells it only where that is known, or leaves it out."""
@@ -136,6 +145,9 @@ class TimeLeft:
         self._begun: dict[str, float] = {}
         self._took: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_LATEST))
         self._estimate: tuple[float, float, float] | None = None
+        self._watches_since, self._loop_since = clock(), math.nan
+        self._spent: dict[str, float] = dict.fromkeys(PHASES, 0.0)
+        self._spent_before = 0.0
 
     def on_event(self, event: Event) -> None:
         match event:
@@ -145,6 +157,7 @@ class TimeLeft:
                 self._agenda = Agenda(self._agenda.settings, event.steps, event.samples)
                 self.step_s = self._estimate = None
                 self._paces.clear()
+                self._loop_since, self._spent_before = self._clock(), sum(self._spent.values())
                 self._start_at(event.global_step)
             case Progressed():
                 self._time(event)
@@ -175,6 +188,15 @@ class TimeLeft:
         took = self._took.get(stage)
         return usual(took) if took else None
 
+    def phases(self) -> dict[str, float]:
+        """Seconds since it began to watch, by ``PHASES``: what is no stage is a step in the loop, and other before."""
+        now, spent = self._clock(), dict(self._spent)
+        if not math.isnan(self._loop_since):
+            beside = sum(spent.values()) - self._spent_before
+            spent["steps"] = max(0.0, now - self._loop_since - beside)
+        spent["other"] += max(0.0, now - self._watches_since - sum(spent.values()))
+        return {phase: round(seconds, 4) for phase, seconds in spent.items()}
+
     def _start_at(self, step: int) -> None:
         self._mark, self._aside = (self._clock(), step), 0.0
 
@@ -187,6 +209,7 @@ class TimeLeft:
             self._took[event.stage].append(seconds)
             if not self._begun:  # else it is a part of another
                 self._aside += seconds
+                self._spent[_PHASE_OF.get(event.stage, "other")] += seconds
 
     def _read(self, step: int) -> None:
         if step > self._mark[1]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from tincture.events import (
     RATE_OF,
@@ -15,6 +16,8 @@ from tincture.events import (
     PreviewReady,
     Progressed,
     RolledBack,
+    RunEnded,
+    RunMeasured,
     RunStarted,
     StepRejected,
     StepsDone,
@@ -62,6 +65,24 @@ def numbers(event: StepsDone) -> str:
     return f"{loss}  rate {event.learning_rate:.3g}{effective}{others}{norm}  epoch {event.epoch}"
 
 
+def measured_words(measured: Mapping[str, object]) -> str:
+    """What ``RunResult.measured`` says, for a person; empty where nothing was measured."""
+    return "; ".join(part for part in _measured_parts(measured) if part)
+
+
+def _measured_parts(measured: Mapping[str, object]) -> Iterator[str]:
+    speed, memory, phases = (measured.get(name) for name in ("pictures_per_s", "memory", "phases"))
+    if isinstance(speed, float):
+        yield f"{speed:.3g} pictures a second"
+    if isinstance(memory, Mapping):
+        peaks = {"process_peak": "", "device_peak": " on the device"}
+        listed = [f"{memory[name] / 2**30:.2f} GiB{where}" for name, where in peaks.items() if name in memory]
+        if listed:
+            yield f"at most {' and '.join(listed)}"
+    if isinstance(phases, Mapping):
+        yield ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in phases.items() if seconds >= 0.05)
+
+
 class Lines:
     """A watcher of a run that writes a line for what happens; of what changes often, one in 15 seconds.
 
@@ -80,11 +101,18 @@ class Lines:
         self._write, self._clock = write, clock
         self._time_left, self._watches = time_left or TimeLeft(clock), time_left is None
         self._written_at = clock()
+        self._measured: RunMeasured | None = None
 
     def on_event(self, event: Event) -> None:
         if self._watches:
             self._time_left.on_event(event)
         match event:
+            case RunMeasured():
+                self._measured = event
+                return
+            case RunEnded() if self._measured is not None:
+                self._write(measured_words(dataclasses.asdict(self._measured)))
+                return
             case Progressed() if event.over or not self._is_due():
                 return
             case StepsDone() if not self._is_due() and event.global_step < event.steps:
@@ -92,6 +120,8 @@ class Lines:
         if text := sentence(event):
             self._written_at = self._clock()
             left = self._time_left.seconds() if isinstance(event, StepsDone | Progressed) else None
+            speed = self._measured.pictures_per_s if isinstance(event, StepsDone) and self._measured else None
+            text += f"  {speed:.3g} pictures/s" if speed else ""
             self._write(f"{text}  {in_words(left)} left" if left and left >= 0.5 else text)
 
     def _is_due(self) -> bool:

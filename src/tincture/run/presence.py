@@ -6,7 +6,9 @@ What is wrong inside of files shows later. Nothing here loads torch.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from tincture.models.loading.default_model import default_model
 from tincture.models.loading.sources import find_source, find_vae
 from tincture.preprocessing.describer_kinds import ROLES, Kind, fault_of, find_describer, kind_of, missing_kind
 from tincture.settings.drawing import DrawingRequest
+from tincture.settings.groups.tracking import TENSORBOARD, TRACKERS
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
@@ -117,9 +120,30 @@ def require_training(settings: TrainSettings, workspace: Workspace) -> None:
             *(functools.partial(_require_source, folder) for folder in folders),
             *(functools.partial(load_template, template, workspace.templates) for template in templates),
             functools.partial(with_describer, settings, workspace),
+            functools.partial(require_trackers, settings.trackers),
             *([functools.partial(MaskFinder, settings.masks)] if settings.masks else []),
         ]
     )
+
+
+def require_trackers(names: Sequence[str]) -> None:
+    """UsageError for a tracker that is not installed; what is installed is not loaded."""
+    for name in names:
+        if name == TENSORBOARD and not _is_installed(TENSORBOARD):
+            raise UsageError(
+                "TensorBoard logs were asked for, but it is not installed: pip install 'tincture[tensorboard]'."
+            )
+        needed = () if name == TENSORBOARD else (TRACKERS[name], "accelerate")
+        absent = [module for module in needed if not _is_installed(module)]
+        if absent:
+            raise UsageError(
+                f"--log-with is {name}, but {' and '.join(absent)} is not installed: pip install {' '.join(absent)}; "
+                "or leave it out."
+            )
+
+
+def _is_installed(module: str) -> bool:
+    return module in sys.modules or importlib.util.find_spec(module) is not None
 
 
 def _require_base(settings: TrainSettings, workspace: Workspace) -> None:

@@ -150,13 +150,17 @@ def provenance(run: Components, member: Adapter, adapter: Adapter) -> dict[str, 
     Args:
         member: of what the run trains, the one whose file it is.
     """
-    settings = run.settings.replace(**run.model.overrides(), **_placeless(run))
-    made = {**software(), "settings": settings.to_dict(), "data_hash": run.dataset.digest()}
+    made = {**software(), "settings": settings_to_pass_on(run), "data_hash": run.dataset.digest()}
     people = {"author": run.settings.author, "license": run.settings.license}
     before = {key: value for key, value in adapter.provenance.items() if key not in (BEST, MEMBER)}
     if len(run.adapter.members()) > 1:
         made[MEMBER] = {"kind": member.kind, "name": member.name}
     return {**before, **{key: text for key, text in people.items() if text}, **made}
+
+
+def settings_to_pass_on(run: Components) -> dict[str, Any]:
+    """The run's settings as files and trackers have them: no places of this machine."""
+    return run.settings.replace(**run.model.overrides(), **_placeless(run)).to_dict()
 
 
 def _placeless(run: Components) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+MEASURED = ("step_s", "pictures_per_s", "memory", "phases")
+"""What a result says of ``events.RunMeasured``."""
 COMPANIONS = "companions"
 """Key of what is said of each further adapter of a run, as of the first."""
 
@@ -33,7 +36,8 @@ class RunResult:
     ``loss`` is the mean over the window, NaN when no step was made; ``ending`` says why a run that was not interrupted
     ended before its last step, and is empty otherwise. ``overflows`` steps were made again since their gradients
     overflowed in float16; ``divergences`` were skipped or gone back from. ``best_path`` is the adapter as it was where
-    validation found it best, None without validation. ``companions`` were trained together with it.
+    validation found it best, None without validation. ``companions`` were trained together with it. ``measured`` has
+    what ``MEASURED`` names.
     """
 
     adapter_path: Path
@@ -47,6 +51,7 @@ class RunResult:
     divergences: int = 0
     best_path: Path | None = None
     companions: tuple[Trained, ...] = ()
+    measured: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it, which has no NaN; what a run has nothing of is left out."""
@@ -63,4 +68,4 @@ class RunResult:
         }
         best = {"best_path": str(self.best_path)} if self.best_path else {}
         others = [other.to_dict() for other in self.companions]
-        return {**shown, **best, **({COMPANIONS: others} if others else {})}
+        return {**shown, **best, **({COMPANIONS: others} if others else {}), **self.measured}

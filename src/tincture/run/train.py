@@ -41,6 +41,7 @@ from tincture.run.folder import (
     write_record,
 )
 from tincture.run.memory.fit import shortage_explained
+from tincture.run.meter import Meter
 from tincture.run.naming import naming_all
 from tincture.run.optimizer_file import load_optimizer, save_optimizer, with_optimizer
 from tincture.run.ownership import (
@@ -52,18 +53,19 @@ from tincture.run.ownership import (
     require_same_fixed,
     run_lock,
 )
-from tincture.run.presence import find_adapters
+from tincture.run.presence import find_adapters, require_trackers
 from tincture.run.previews import Cards, Previewer
-from tincture.run.records import arithmetics, preview_drawing, provenance, write_records
+from tincture.run.records import arithmetics, preview_drawing, provenance, settings_to_pass_on, write_records
 from tincture.run.relocate import relocated
-from tincture.run.result import COMPANIONS, RunResult, Trained
+from tincture.run.result import COMPANIONS, MEASURED, RunResult, Trained
 from tincture.run.timing import Workload, remember_run
+from tincture.run.trackers import open_trackers
 from tincture.settings.groups.machine import MEMORY_SETTINGS
 from tincture.settings.groups.tracking import TRACKING_SETTINGS
 from tincture.settings.train import EARLIER_DEFAULTS, TrainSettings
 from tincture.training import checkpoint
 from tincture.training.checkpoint import Retention
-from tincture.training.metrics import CsvLog, TensorBoardLog, ValidationLog
+from tincture.training.metrics import CsvLog, ValidationLog
 from tincture.training.optimizer import effective_rate
 from tincture.training.validation import Validator
 from tincture.workspace import Workspace, copy_name, path_beside
@@ -156,6 +158,7 @@ def resume(
         record = relocated(began, run_dir, workspace)
         record.pop("ended", None)
         settings = _settings_again(run_dir, record, memory or {}, device)
+        require_trackers(settings.trackers)
         paths = [Path(noted["adapter_path"]) for noted in noted_of_each(record)]
         with contextlib.closing(AdapterLocks(paths)) as locks, computing_threads(settings.threads):
             locks.name_run(run_dir)
@@ -280,6 +283,10 @@ def _run(
 ) -> RunResult:
     settings, trainer, folders = run.settings, run.trainer, folder.of_each(run.settings, paths)
     seconds, saver = _Seconds(), _Saver(run, folders, paths)
+    meter = Meter(
+        run.time_left, settings.batch_size * settings.gradient_accumulation_steps, run.model.device, trainer.emit
+    )
+    trackers = open_trackers(settings, folder, trainer.global_step, settings_to_pass_on(run))
     watchers: list[Callback] = [
         seconds,
         CsvLog(
@@ -289,8 +296,6 @@ def _run(
             further=trainer.further_numbers,
         ),
     ]
-    if settings.tensorboard:
-        watchers.append(TensorBoardLog(folder.tensorboard, trainer.global_step))
     trainer.restore_last_good = lambda: checkpoint.restore_state(trainer, checkpoint.newest_state(folder.states))
     # Before states and the finished adapter are saved: the one holds what was measured, the other comes last.
     best = _validation(run, folders, paths, watchers)
@@ -306,8 +311,11 @@ def _run(
         )
     )
     watchers.append(_previewer(run, folder))
-    watchers += [run.time_left, *callbacks]
-    with shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)):
+    watchers += [run.time_left, meter, *trackers, *callbacks]
+    with contextlib.ExitStack() as ending:
+        for tracker in trackers:
+            ending.callback(tracker.close)
+        ending.enter_context(shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)))
         interrupted = trainer.run(watchers, stop)
     _remember_times(run)
     loss, _ = trainer.window.window()
@@ -321,6 +329,7 @@ def _run(
         divergences=trainer.guard.divergences,
         best_path=first.best_path,
         companions=tuple(others),
+        measured={name: getattr(meter.latest, name) for name in MEASURED} if meter.latest else {},
     )
     _note_end(folder, result)
     return result

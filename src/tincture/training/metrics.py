@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tincture.errors import StorageError, UsageError
-from tincture.events import FURTHER_NUMBERS, RATE_OF, Event, RolledBack, RunEnded, StepRecord, StepsDone, Validated
+from tincture.events import FURTHER_NUMBERS, Event, RolledBack, StepRecord, StepsDone, Validated
 from tincture.formats.files import write_text
+from tincture.training.tracker_log import Shown, TrackerLog
 
 CSV_COLUMNS = ("step", "epoch", "epoch_step", "loss", "learn_rate")
 EFFECTIVE_COLUMNS = (*CSV_COLUMNS, "effective_rate")
@@ -166,13 +167,6 @@ def _cells(event: Validated) -> list[str]:
     return [str(event.global_step), *(f"{loss:.7f}" for loss in losses), best]
 
 
-def _tag(name: str) -> str:
-    """What TensorBoard calls a further number of a step."""
-    return (
-        f"Learn rate/{name.removeprefix(RATE_OF)}" if name.startswith(RATE_OF) else name.replace("_", " ").capitalize()
-    )
-
-
 def rows_until(path: Path, columns: Sequence[str], global_step: int) -> list[dict[str, str]]:
     """The whole lines of a log of such columns up to a step."""
     return [row for row in read_csv(path, columns) if int(row["step"]) <= global_step]
@@ -200,12 +194,21 @@ def _is_whole(row: Mapping[str, str]) -> bool:
     return step.isascii() and step.isdecimal() and all(_NUMBER.fullmatch(cell) for cell in row.values())
 
 
-class TensorBoardLog:
-    """Loss and rate as the webui names them: ``Loss/train`` and ``Learn rate/train``; beside them ``Loss/validation``.
+class TensorBoardLog(TrackerLog):
+    """Writes a run's numbers and previews for TensorBoard, by the names of ``tracker_log``; two are the webui's.
 
     Raises:
         UsageError: TensorBoard is not installed.
     """
+
+    def __init__(self, folder: Path, global_step: int) -> None:
+        super().__init__(_TensorBoard(folder, global_step))
+
+
+class _TensorBoard:
+    """The tracker: files of events in ``folder``."""
+
+    name = "tensorboard"
 
     def __init__(self, folder: Path, global_step: int) -> None:
         try:
@@ -214,28 +217,29 @@ class TensorBoardLog:
             raise UsageError(
                 "TensorBoard logs were asked for, but it is not installed: pip install 'tincture[tensorboard]'."
             ) from error
-        # purge_step makes TensorBoard forget the steps that are made again.
         self._folder, self._writer_class = str(folder), SummaryWriter
+        self._prompts: dict[str, str] = {}
         self._writer: Any = self._open(global_step)
 
     def _open(self, global_step: int) -> Any:
         writer: Any = self._writer_class
+        # purge_step makes TensorBoard forget the steps that are made again.
         return writer(self._folder, purge_step=global_step + 1)
 
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, RolledBack):
-            self._writer.close()
-            self._writer = self._open(event.global_step)
-        if isinstance(event, StepsDone):
-            for record in event.records:
-                self._writer.add_scalar("Loss/train", record.loss, record.global_step)
-                self._writer.add_scalar("Learn rate/train", record.learning_rate, record.global_step)
-                if record.effective_rate is not None:
-                    self._writer.add_scalar("Effective learn rate/train", record.effective_rate, record.global_step)
-                for name, value in record.further.items():
-                    self._writer.add_scalar(_tag(name), value, record.global_step)
-        elif isinstance(event, Validated):
-            self._writer.add_scalar("Loss/validation", event.loss, event.global_step)
-            self._writer.add_scalar("Loss/train on the grid of validation", event.training_loss, event.global_step)
-        elif isinstance(event, RunEnded):
-            self._writer.close()
+    def log(self, global_step: int, source: str, numbers: Mapping[str, float]) -> None:
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, global_step)
+
+    def log_previews(self, global_step: int, pictures: Mapping[str, Shown]) -> None:
+        for name, shown in pictures.items():
+            self._writer.add_image(name, shown.pixels, global_step, dataformats="HWC")
+            if self._prompts.get(name) != shown.prompt:
+                self._prompts[name] = shown.prompt
+                self._writer.add_text(name, shown.prompt, global_step)
+
+    def go_back(self, global_step: int) -> None:
+        self._writer.close()
+        self._writer = self._open(global_step)
+
+    def close(self) -> None:
+        self._writer.close()

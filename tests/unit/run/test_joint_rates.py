@@ -13,9 +13,9 @@ import pytest
 
 from tests.runs import Bench, Recorder, csv_text
 from tincture.events import StepRecord, StepsDone
+from tincture.run.event_records import _steps
 from tincture.run.lines import numbers
 from tincture.server.page.runs.view import charts
-from tincture.server.queue.event_file import _steps
 from tincture.server.queue.history import History
 from tincture.settings.schedule import Schedule
 from tincture.training.metrics import CSV_COLUMNS, CsvLog

@@ -212,7 +212,8 @@ class JobEndpoints:
         """Server-sent events until the job has ended: those behind number `since`, or behind Last-Event-ID.
 
         `state` tells how the job stands: at first, whenever it changed, and as the last event. All others are
-        numbered: model, memory, stage, prepared, started, progress, steps, validated, saved, preview, remark, ended.
+        numbered: model, memory, stage, prepared, started, progress, steps, measured, validated, saved, preview, remark,
+        ended.
         """
         self._streams.check()
         job = await asyncio.to_thread(self._service.queue.job, job_id)

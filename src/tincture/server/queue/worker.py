@@ -143,6 +143,7 @@ def finished(task: Task) -> Fields | None:
     """The result of a run that came to its end before the server could note it; None of one that did not."""
     from tincture.run.best import best_path
     from tincture.run.folder import RunFolder, read_record
+    from tincture.run.result import MEASURED
     from tincture.settings.train import TrainSettings
     from tincture.training.checkpoint import newest_state
 
@@ -161,6 +162,7 @@ def finished(task: Task) -> Fields | None:
         return None
     events = task.folder.events()
     steps = [event for event in events if event["type"] == "steps"]
+    measured = next((event for event in reversed(events) if event["type"] == "measured"), {})
     times = [event.get("time", 0.0) for event in events if event["type"] in ("started", "steps", "saved")]
     return {
         "adapter_path": str(path),
@@ -173,6 +175,7 @@ def finished(task: Task) -> Fields | None:
         **{name: guard.get(name, 0) for name in ("overflows", "divergences")},
         **_best(best if (best := best_path(path)).exists() and settings.validation_every else None),
         **{key: value for key, value in ended.items() if key == "companions"},
+        **{name: measured[name] for name in MEASURED if name in measured},
     }
 
 

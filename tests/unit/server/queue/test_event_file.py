@@ -26,6 +26,7 @@ from tincture.events import (
     StepsDone,
     Validated,
 )
+from tincture.run.event_records import RECORDS
 from tincture.server.queue import event_file
 from tincture.server.queue.event_file import EventFile, Reporter
 from tincture.server.queue.folder import JobFolder
@@ -133,7 +134,7 @@ def test_the_run_never_waits_for_the_disk_and_what_comes_together_is_joined(
     told = folder.events()
     kinds = ["progress", *["steps"] * 4, "progress", "stage", "remark", "remark", "ended"]
     assert [event["type"] for event in told] == kinds
-    assert [len(event["records"]) for event in told[1:5]] == [event_file.RECORDS] * 4
+    assert [len(event["records"]) for event in told[1:5]] == [RECORDS] * 4
     assert [entry["global_step"] for entry in folder.metrics()] == list(range(1, 2001))
     assert (told[5]["global_step"], told[6]["done"]) == (2000, 2000)
 

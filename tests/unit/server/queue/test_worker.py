@@ -88,7 +88,7 @@ def test_a_training_tells_its_course(
     kinds = attempts.kinds()
     # Stages that come close together are one line, and several where the machine is slow.
     assert kinds[0] == "stage" and set(kinds[: kinds.index("model")]) == {"stage"} and kinds[-1] == "ended"
-    assert set(kinds) == {"model", "stage", "prepared", "started", "progress", "steps", "saved", "ended"}
+    assert set(kinds) == {*("model", "stage", "prepared", "started", "progress", "steps", "measured", "saved", "ended")}
     assert attempts.folder.run_dir() == result["run_dir"]
     told = [entry["loss"] for entry in attempts.folder.metrics()]
     assert [f"{loss:.7f}" for loss in told] == [
