@@ -28,6 +28,7 @@ LAYERS = (
     ("tincture.run",),
     ("tincture.recipe",),
     ("tincture.extensions",),
+    ("tincture.sweeps",),
     ("tincture.webui",),
     ("tincture.server.errors", "tincture.server.child_environment"),
     ("tincture.server.requests",),
@@ -49,6 +50,7 @@ EDGE = (
     "tincture.settings",
     "tincture.run",
     "tincture.recipe",
+    "tincture.sweeps",
     "tincture.cli",
     "tincture.preprocessing.describing",
     "tincture.preprocessing.ledger",
@@ -83,6 +85,7 @@ LAZY = (
     "tincture.server.app",
     "tincture.server.page",
     "tincture.server.queue.worker",
+    "tincture.sweeps.trial",
     "tincture.webui",
 )
 # Modules of one name that their folders tell apart: a command and what it runs, a tab and its fellows, two APIs.

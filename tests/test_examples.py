@@ -14,9 +14,13 @@ from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.demo import random_scenes, write_pictures
 from tincture.settings.toml import read_toml
 from tincture.settings.train import TrainSettings
+from tincture.sweeps.points import checked
+from tincture.sweeps.sweep_file import normalized, read_sweep, sweep_name
 from tincture.workspace import Workspace
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))
+FOLDER = Path(__file__).parents[1] / "examples"
+SWEEP = FOLDER / "sweep.toml"
+EXAMPLES = sorted(path for path in FOLDER.glob("*.toml") if path != SWEEP)
 
 
 def test_there_is_an_example_of_each_kind() -> None:
@@ -58,3 +62,12 @@ def test_the_commands_in_its_comments_fit_the_example(path: Path) -> None:
     for kind, name in settings.adapters:
         assert f"#   tincture create {kind} {name} " in text
     assert f"#   tincture train --config examples/{path.name}\n" in text
+
+
+def test_the_example_of_a_sweep_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = normalized(read_sweep(SWEEP), sweep_name(str(SWEEP)))
+    scenes = random_scenes(2, 0, "examples")
+    write_pictures(tmp_path / given["run"]["data"], scenes, [scene.caption() for scene in scenes])
+    _, trials, faults = checked(given, Workspace.open(tmp_path))
+    assert not faults and len(trials) == 9

@@ -22,6 +22,7 @@ COMMANDS = (
     *([], ["demo"], ["create"], ["create", "embedding"], ["create", "hypernetwork"], ["train"], ["train", "embedding"]),
     *(["train", "hypernetwork"], ["resume"], ["generate"], ["inspect"], ["convert"], ["doctor"], ["preprocess"]),
     ["serve"],
+    ["sweep"],
 )
 HELP = f"""
 from tincture.cli import main

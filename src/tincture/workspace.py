@@ -8,6 +8,7 @@
     training_presets/                 settings to begin a training from, NAME.toml
     textual_inversion/DATE/NAME/      logs, copies and previews of runs
     datasets/NAME/                    pictures to train on, as the server keeps them
+    sweeps/NAME/                      sweeps: what they are, how far their runs are, their reports
     prior_pictures/KEY/               pictures that a model drew so that it does not forget them
 
 Nothing here opens a file: this module answers where a file is, or would be.
@@ -117,6 +118,10 @@ class Workspace:
     @property
     def datasets(self) -> Path:
         return self.root / "datasets"
+
+    @property
+    def sweeps(self) -> Path:
+        return self.root / "sweeps"
 
     @property
     def prior_pictures(self) -> Path:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from tincture.cli import convert, create, demo, doctor, generate, inspect, merge, preprocess, serve, train
+from tincture.cli import convert, create, demo, doctor, generate, inspect, merge, preprocess, serve, sweep, train
 from tincture.cli.session import Session, command, new_group, show_help, with_flags
 from tincture.errors import TinctureError
 from tincture.formats.software import VERSION
@@ -40,7 +40,7 @@ def build_app() -> typer.Typer:
         if context.invoked_subcommand is None:
             show_help(context)
 
-    for module in (demo, create, train, generate, preprocess, inspect, convert, merge, serve, doctor):
+    for module in (demo, create, train, sweep, generate, preprocess, inspect, convert, merge, serve, doctor):
         module.register(app)
     return app
 

@@ -31,6 +31,14 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def accelerators() -> list[str]:
+    """Names of all devices of the kind that ``auto`` takes, such as ``cuda:0``; none where that is the CPU."""
+    if not torch.accelerator.is_available():
+        return []
+    kind = resolve_device("auto").type
+    return [f"{kind}:{number}" for number in range(torch.accelerator.device_count())] if kind != "mps" else [kind]
+
+
 def half_precision(device: torch.device) -> str:
     """The half precision that ``device`` computes well in: ``bf16``, or ``fp16`` where that is not its own."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):

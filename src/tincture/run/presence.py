@@ -110,20 +110,27 @@ def require_training(settings: TrainSettings, workspace: Workspace) -> None:
     Raises:
         UsageError, ModelError, DataError: as the training itself.
     """
+    refuse_together([functools.partial(find_adapters, settings, workspace), *_surroundings(settings, workspace)])
+
+
+def require_surroundings(settings: TrainSettings, workspace: Workspace) -> None:
+    """The same for adapters that are made later: all but them must be there."""
+    refuse_together(_surroundings(settings, workspace))
+
+
+def _surroundings(settings: TrainSettings, workspace: Workspace) -> list[Callable[[], object]]:
+    """Checks of model, folders, templates and what describes pictures."""
     folders = (*settings.folders, *settings.validation_folders, *settings.given_prior_folders)
     own = (settings.template, settings.prior_template)
     templates = [template for template in (*own, *(other.template for other in settings.others)) if template]
-    refuse_together(
-        [
-            functools.partial(find_adapters, settings, workspace),
-            functools.partial(_require_base, settings, workspace),
-            *(functools.partial(_require_source, folder) for folder in folders),
-            *(functools.partial(load_template, template, workspace.templates) for template in templates),
-            functools.partial(with_describer, settings, workspace),
-            functools.partial(require_trackers, settings.trackers),
-            *([functools.partial(MaskFinder, settings.masks)] if settings.masks else []),
-        ]
-    )
+    return [
+        functools.partial(_require_base, settings, workspace),
+        *(functools.partial(_require_source, folder) for folder in folders),
+        *(functools.partial(load_template, template, workspace.templates) for template in templates),
+        functools.partial(with_describer, settings, workspace),
+        functools.partial(require_trackers, settings.trackers),
+        *([functools.partial(MaskFinder, settings.masks)] if settings.masks else []),
+    ]
 
 
 def require_trackers(names: Sequence[str]) -> None:

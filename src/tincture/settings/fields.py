@@ -128,14 +128,18 @@ class CheckedSettings:
         Raises:
             UsageError: for unknown, missing and wrong settings, all in one message.
         """
+        cls._refuse(cls.faults_in(values), source)
+        return cls(**_known(specs_of(cls), values))
+
+    @classmethod
+    def faults_in(cls, values: Mapping[str, Any]) -> list[str]:
+        """What `from_dict` would refuse, as words that name the settings; none where it makes settings of them."""
         specs = specs_of(cls)
-        values, faults = _by_names(specs, values)
-        faults += [cls._unknown(name) for name in values if name not in specs]
-        missing = [spec for name, spec in specs.items() if spec.required and name not in values]
+        named, faults = _by_names(specs, values)
+        faults += [cls._unknown(name) for name in named if name not in specs]
+        missing = [spec for name, spec in specs.items() if spec.required and name not in named]
         faults += [f"{spec.name} is missing ({spec.help.rstrip('.')})" for spec in missing]
-        known = {name: _converted(specs[name], value) for name, value in values.items() if name in specs}
-        cls._refuse(faults + cls._faults(known), source)
-        return cls(**known)
+        return faults + cls._faults(_known(specs, values))
 
     @classmethod
     def from_toml(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> Self:
@@ -277,6 +281,12 @@ def as_meant(specs: Mapping[str, FieldSpec], values: Mapping[str, Any]) -> dict[
     named, _ = _by_names(specs, values)
     meanings = {name: spec.meaning for name, spec in specs.items() if spec.meaning}
     return {name: meanings[name](value) if name in meanings else value for name, value in named.items()}
+
+
+def _known(specs: Mapping[str, FieldSpec], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of settings that there are, in the form that each has."""
+    named, _ = _by_names(specs, values)
+    return {name: _converted(specs[name], value) for name, value in named.items() if name in specs}
 
 
 def _by_names(specs: Mapping[str, FieldSpec], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -1,0 +1,1 @@
+"""One run file over many settings: points, the runs of each, and what came of them."""
