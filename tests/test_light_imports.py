@@ -15,7 +15,7 @@ import pytest
 
 from tests.unit.preprocessing.pictures import texture
 
-MODELS = {"torch", "diffusers", "transformers", "onnxruntime", "gradio", "pytorch_optimizer"}
+MODELS = {"torch", "diffusers", "transformers", "onnxruntime", "gradio", "pytorch_optimizer", "ray"}
 PICTURES = MODELS | {"numpy", "PIL", "cv2", "rich", "tincture.preprocessing.pipeline"}
 
 COMMANDS = (
@@ -46,6 +46,21 @@ import tincture
 tincture.preprocess('in', 'out', width=32, height=32, focal_crop=True, validation_share=0.3, workers=1)
 """
 
+SERVER = """
+import tempfile
+import tincture.server.serving, tincture.cli.serve
+from tincture.server.service import Service
+from tincture.settings.server import ServerSettings
+from tincture.workspace import Workspace
+for ray in ('', 'auto'):
+    with tempfile.TemporaryDirectory() as folder:
+        service = Service(Workspace.open(folder), ServerSettings(ray=ray))
+        if not ray:
+            service.start()
+            service.close()
+        service.queue.store.close()
+"""
+
 STEPS: dict[str, tuple[str, set[str]]] = {
     "the package": ("import tincture; assert set(tincture.__all__) <= set(dir(tincture))", PICTURES | {"typer"}),
     "settings": ("import tincture.settings.train", PICTURES | {"typer"}),
@@ -57,7 +72,7 @@ STEPS: dict[str, tuple[str, set[str]]] = {
     "cutting": (CUTTING, MODELS),
     "models of the server": ("import tincture.server.model_process.client", MODELS),
     "requests": ("import tincture.server.requests.places, tincture.server.library.datasets", MODELS),
-    "the server": ("import tincture.server.serving, tincture.cli.serve", MODELS),
+    "the server": (SERVER, MODELS),
     "an optimizer of torch": (ADAMW, {"pytorch_optimizer"}),
 }
 

@@ -76,6 +76,11 @@ MORE: dict[str, tuple[str, ...]] = {
     "formats/pickle_values.py": ("formats/test_pickled_numpy.py", "formats/test_pickle_check.py"),
     "formats/user_cache.py": ("formats/test_hash_cache.py", "formats/test_timings.py"),
     "server/queue/attempt.py": ("server/queue/test_supervisor.py",),
+    **dict.fromkeys(
+        (f"server/queue/cluster/{name}.py" for name in ("connection", "keeper")),
+        ("server/queue/cluster/test_watched.py",),
+    ),
+    "server/queue/cluster/relay.py": ("server/queue/cluster/test_host.py",),
     "server/queue/jobs.py": ("server/queue/test_store.py", "server/queue/test_supervisor.py"),
     "server/queue/queue.py": ("server/test_service.py", "server/test_api_v1.py"),
     "server/queue/rows.py": ("server/queue/test_store.py",),

@@ -1,4 +1,8 @@
-"""A lock that says whether a process lives: the system frees it when its holder ends, however it ends."""
+"""A lock that says whether a process lives: the system frees it when its holder ends, however it ends.
+
+On a folder that several machines share, most systems hold such locks for all of them. ``SharedLock`` is for those which
+do not: its holder gives signs of life, and who finds the lock free waits whether any come from another machine.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,9 @@ import errno
 import importlib
 import json
 import os
+import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +22,11 @@ from tincture.errors import StorageError
 _fcntl = importlib.import_module("fcntl") if os.name == "posix" else None
 _msvcrt = importlib.import_module("msvcrt") if os.name == "nt" else None
 _HELD = frozenset({errno.EAGAIN, errno.EACCES, errno.EDEADLK})
+BEAT_S = 5.0
+"""Seconds between two signs of life of who holds a shared lock."""
+SILENT_S = 30.0
+"""Seconds without one after which a holder on another machine is taken to have ended."""
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _LOCKED_BYTE = 2**30  # far behind what is written: on Windows nobody reads the bytes that another one has locked
 
 
@@ -65,12 +77,14 @@ class FileLock:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, 0)
                 os.lseek(self._file, 0, os.SEEK_SET)
-                os.write(self._file, json.dumps({"process": process, **facts}).encode())
+                os.write(self._file, json.dumps({"process": process, "host": this_host(), **facts}).encode())
 
     def holder(self) -> int | None:
-        """The process that was written down last; None when there is none."""
-        process = self.facts().get("process")
-        return process if isinstance(process, int) and process else None
+        """The process of this machine that was written down last; None when there is none, or it is another's."""
+        facts = self.facts()
+        process = facts.get("process")
+        here = facts.get("host") in (None, this_host())  # it was not written down once
+        return process if here and isinstance(process, int) and process else None
 
     def facts(self) -> dict[str, Any]:
         """What was written down last, the holder's number under ``process``; empty when there is nothing."""
@@ -97,6 +111,65 @@ class FileLock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+class SharedLock(FileLock):
+    """The same on a folder that several machines share, with locks that may hold on one of them only.
+
+    Who holds it writes its name down, has a ``Pulse`` beat for it, and wipes it before it frees it. Who takes it from
+    a holder of another machine that did not wipe it waits until no sign of life has come for ``SILENT_S`` seconds by
+    its own clock, so clocks need not agree. An instance that is asked again and again remembers since when.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._last: tuple[object, float] | None = None
+
+    def take(self) -> bool:
+        if self._file is None and super().take() and self._lives_elsewhere():
+            self.free()
+        return self._file is not None
+
+    def wipe(self) -> None:
+        """Forgets who held it: the next one need not wait."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, 0)
+
+    def _lives_elsewhere(self) -> bool:
+        facts = self.facts()
+        if not facts or facts.get("host") in (None, this_host()):
+            return False
+        assert self._file is not None
+        sign = (os.fstat(self._file).st_mtime_ns, facts)
+        if self._last is None or self._last[0] != sign:
+            self._last = sign, time.monotonic()
+        return time.monotonic() - self._last[1] < SILENT_S
+
+
+class Pulse:
+    """Signs of life of who holds a shared lock: while it is open, the lock's file is touched every ``BEAT_S``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._ended = path, threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
+
+
+def this_host() -> str:
+    """This machine's name, and what tells it from others of that name since it was started."""
+    with contextlib.suppress(OSError):
+        return f"{socket.gethostname()} {_BOOT.read_text(encoding='ascii')[:8]}"
+    return socket.gethostname()
 
 
 def _locked(file: int) -> bool:

@@ -21,7 +21,7 @@ import torch
 
 from tincture.adapters.adapter import Adapter
 from tincture.errors import BusyError, FileFormatError, TinctureError, UsageError
-from tincture.formats.file_lock import FileLock
+from tincture.formats.file_lock import FileLock, this_host
 from tincture.run.averages import belongs_to
 from tincture.run.components import load_adapter
 from tincture.run.folder import RunFolder, noted_of_each, read_record, with_noted, write_record
@@ -97,7 +97,9 @@ def run_lock(run_dir: Path) -> TrainingLock:
 def _by(facts: Mapping[str, Any]) -> str:
     since = f" since {facts['since']}" if facts.get("since") else ""
     run = f" (run folder {facts['run']})" if facts.get("run") else ""
-    return f"by process {facts.get('process', 'of an unknown number')}{since}{run}"
+    host = facts.get("host")
+    where = f" on {host.partition(' ')[0]}" if isinstance(host, str) and host != this_host() else ""
+    return f"by process {facts.get('process', 'of an unknown number')}{where}{since}{run}"
 
 
 # --- what stands there -----------------------------------------------------------------------------------------------

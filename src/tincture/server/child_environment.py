@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-SECRETS = ("TINCTURE_AUTH", "TINCTURE_TOKEN")
+SECRETS = ("TINCTURE_AUTH", "TINCTURE_TOKEN", "RAY_AUTH_TOKEN")
 
 
 def child_environment(*, allow_hub: bool) -> dict[str, str]:

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,7 @@ from fastapi import FastAPI
 
 from tincture.errors import TinctureError, UsageError
 from tincture.extensions import load_extensions
+from tincture.formats.file_systems import network_file_system
 from tincture.models.threads import choose_threads
 from tincture.server.app import build_app, has_page
 from tincture.server.http.protocol import uvicorn_config
@@ -63,6 +65,8 @@ def serve(
         page = has_page()
         if not page:
             report("remark: the page is left out, since Gradio is not installed: pip install 'tincture[ui]'")
+        if remark := _remark_on_queue(service.queue.store.path):
+            report(remark)
         app = build_app(service, page=page)
         server = _Server(uvicorn_config(app, settings), report, service.stopping)
         url = _url(settings.host, listener.getsockname()[1])
@@ -139,6 +143,15 @@ def _allow_open_files() -> None:
         wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
         if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def _remark_on_queue(path: Path) -> str:
+    """What is odd about where the queue's file lies; empty where nothing is."""
+    kind = network_file_system(path)
+    return kind and (
+        f"remark: the queue's file {path} lies on a folder of the network ({kind}), where SQLite may lose it; give "
+        "--database with a file on a disk of this machine"
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 from tincture.settings.checks import Bounds, at_least, cpu_threads, device_name, filled
 from tincture.settings.fields import CheckedSettings, FieldSpec, setting, specs_of
@@ -44,6 +45,18 @@ def _root_path(value: str) -> str | None:
     if value in ("", "/") or ROOT_PATH.fullmatch(value):
         return None
     return f"a path such as /tincture, of letters, digits and .-_~, that does not begin with /{', /'.join(OWN_PATHS)}"
+
+
+def _cluster(value: str) -> str | None:
+    if value in ("", "auto"):
+        return None
+    try:
+        parts = urlsplit(value if "//" in value else f"gcs://{value}")
+        sound = parts.scheme in ("gcs", "ray") and parts.hostname and (parts.port or parts.scheme == "ray")
+    except ValueError:
+        sound = None
+    clean = sound and not (parts.path or parts.query or parts.fragment or parts.username)
+    return None if clean else "auto, HOST:PORT, such as head.lan:6379, or ray://HOST:PORT, such as ray://head.lan:10001"
 
 
 def _devices(value: tuple[str, ...]) -> str | None:
@@ -99,6 +112,14 @@ class ServerSettings(CheckedSettings):
     device: tuple[str, ...] = setting(
         ("auto",), WORK, "Device that jobs run on, one at a time; repeat for several devices.", _devices
     )
+    ray: str = setting(
+        "",
+        WORK,
+        "Jobs run on a Ray cluster: auto (this machine's, or one that is begun for the server), HOST:PORT, or "
+        "ray://HOST:PORT; empty: on this machine's devices.",
+        _cluster,
+        strip=True,
+    )
     threads: int = setting(
         0,
         WORK,
@@ -106,6 +127,13 @@ class ServerSettings(CheckedSettings):
         cpu_threads,
     )
     state_dir: str = setting("", WORK, "Folder for queue, logs and drawn pictures; empty: tincture-server.", path=True)
+    database: str = setting(
+        "",
+        WORK,
+        "File of the queue, on a disk of this machine where the state dir is on a shared one; empty: jobs.sqlite3 in "
+        "the state dir.",
+        path=True,
+    )
     job_timeout: float = setting(0.0, WORK, "Hours after which a job is stopped and saved; 0: none.", at_least(0))
     idle_minutes: float = setting(
         10.0, WORK, "Minutes after which the model that draws pictures leaves the memory.", at_least(0)

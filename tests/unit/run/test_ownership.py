@@ -16,6 +16,7 @@ import pytest
 
 from tests.runs import RANDOM, Bench, OnStep, equal, trained
 from tincture.errors import BusyError, FileFormatError, UsageError
+from tincture.formats.file_lock import FileLock
 from tincture.run.folder import read_record, write_record
 from tincture.run.ownership import adapter_lock
 
@@ -99,6 +100,15 @@ def test_another_process_holds_it_until_it_is_killed(tmp_path: Path) -> None:
                 adapter_lock(name)
         holder.kill()
     adapter_lock(path).close()
+
+
+def test_a_holder_on_another_machine_is_named_with_it(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / ".rex.pt.lock")
+    assert lock.take()
+    lock.name_holder(4711, host="mars 0123abcd")
+    with pytest.raises(BusyError, match="is being trained by process 4711 on mars; wait until"):
+        adapter_lock(tmp_path / "rex.pt")
+    lock.free()
 
 
 # --- what another one put there --------------------------------------------------------------------------------------

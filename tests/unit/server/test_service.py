@@ -17,6 +17,7 @@ from tests.served import quick_service, started, training, until, write
 from tincture.errors import TinctureError, UsageError
 from tincture.server.errors import ConflictError, ForbiddenPathError, NotFoundError, QueueFullError, TooMuchError
 from tincture.server.model_process.client import ModelProcess
+from tincture.server.queue.cluster.cluster_workers import ClusterWorkers
 from tincture.server.queue.jobs import Job, JobState, Wanted
 from tincture.server.queue.worker_process import DeviceWorkers
 from tincture.server.requests.adapters import MOST_NUMBERS
@@ -69,6 +70,8 @@ def test_a_job_waits_with_all_that_it_needs(service: Service, tmp_path: Path) ->
         ({"timeout_s": float("nan")}, UsageError),
         ({"timeout_s": 1e12}, UsageError),
         ({"device": "cuda:9"}, UsageError),
+        ({"gpus": 1}, UsageError),
+        ({"cpus": 1}, UsageError),
         ({"settings": {}}, UsageError),
         ({"kind": "preprocess", "settings": {"source": "pictures", "destination": "x", "overwrite": 1}}, UsageError),
         ({"settings": training(device="cuda:5")["settings"]}, UsageError),
@@ -78,6 +81,59 @@ def test_jobs_that_are_refused(service: Service, arguments: dict[str, Any], erro
     with pytest.raises(error):
         service.queue.submit(**{"kind": "train", "settings": training()["settings"], **arguments})
     assert service.queue.jobs() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"gpus": -1}, "gpus are -1; allowed is 0 to 64"),
+        ({"gpus": 65}, "gpus are 65; allowed is 0 to 64"),
+        ({"cpus": 0}, "cpus are 0; allowed is 1 to 1024"),
+        ({"cpus": 1025}, "cpus are 1025; allowed is 1 to 1024"),
+        ({"device": "cuda:0"}, "ask for gpus and cpus instead"),
+        ({"settings": training(device="cuda:5")["settings"]}, "sees its own GPUs only; give cuda, or leave it out"),
+    ],
+)
+def test_what_a_cluster_cannot_give_is_refused(tmp_path: Path, arguments: dict[str, Any], expected: str) -> None:
+    service = quick_service(tmp_path, ray="head.lan:6379")
+    with pytest.raises(UsageError, match=expected):
+        service.queue.submit(**{"kind": "train", "settings": training()["settings"], **arguments})
+    assert service.queue.jobs() == []
+
+
+def test_a_job_asks_a_cluster_for_its_machine(tmp_path: Path) -> None:
+    service = quick_service(tmp_path, ray="head.lan:6379")
+    job = service.queue.submit("train", training(device="cuda")["settings"], gpus=2, cpus=8)
+    assert (service.queue.job(job.id).gpus, job.cpus, job.device) == (2, 8, "auto")
+    usual = service.queue.submit("train", training()["settings"])
+    assert (usual.gpus, usual.cpus, usual.device) == (None, None, "")
+
+
+def test_jobs_run_on_a_cluster_only_where_that_is_asked(tmp_path: Path) -> None:
+    for ray, kind in (("", DeviceWorkers), ("auto", ClusterWorkers)):
+        service = Service(Workspace(tmp_path), ServerSettings(ray=ray))
+        assert isinstance(service.queue.supervisor.workers, kind)
+        service.queue.store.close()
+
+
+def test_the_queue_s_file_may_lie_on_another_disk(tmp_path: Path) -> None:
+    service = Service(Workspace(tmp_path), ServerSettings(database=str(tmp_path / "own" / "queue.sqlite3")))
+    assert (tmp_path / "own" / "queue.sqlite3").is_file()
+    assert not (service.state_dir / "jobs.sqlite3").exists()
+    service.queue.store.close()
+
+
+@pytest.mark.parametrize("ray", ["", "auto", "head.lan:6379", "10.0.0.7:6379", "ray://head.lan:10001", "ray://head"])
+def test_addresses_of_clusters(ray: str) -> None:
+    assert ServerSettings(ray=ray).ray == ray
+
+
+@pytest.mark.parametrize(
+    "ray", ["head", "http://head:1", "head:x", "head:99999", "ray://", "head:1/x", "ray://a:1?b", "ray://me@a:1", ":1"]
+)
+def test_what_is_no_address_of_a_cluster_is_refused(ray: str) -> None:
+    with pytest.raises(UsageError, match=r"auto, HOST:PORT, such as head\.lan:6379, or ray://HOST:PORT"):
+        ServerSettings(ray=ray)
 
 
 @pytest.mark.parametrize("priority", [1000, -1000])

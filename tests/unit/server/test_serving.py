@@ -4,10 +4,12 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import uvicorn
 
+from tincture.server import serving
 from tincture.server.serving import _hang_up_heard, _Server
 
 
@@ -47,3 +49,12 @@ def test_nohup_is_respected(server: _Server) -> None:
         assert not server.should_exit
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_queue_on_a_folder_of_the_network_is_remarked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(serving, "network_file_system", lambda path: "")
+    assert serving._remark_on_queue(tmp_path / "jobs.sqlite3") == ""
+    monkeypatch.setattr(serving, "network_file_system", lambda path: "nfs4")
+    remark = serving._remark_on_queue(tmp_path / "jobs.sqlite3")
+    assert f"{tmp_path / 'jobs.sqlite3'} lies on a folder of the network (nfs4)" in remark
+    assert "give --database" in remark

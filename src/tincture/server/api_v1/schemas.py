@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from tincture.kinds.registry import AdapterKind, kind_names
 from tincture.run.duration import Timing
 from tincture.server.api_v1.request_models import BaseRequest, limits_of, option_field, with_fields
-from tincture.server.queue.jobs import HIGHEST_PRIORITY, JobKind, JobState, Lane, Wanted
+from tincture.server.queue.jobs import HIGHEST_PRIORITY, MOST_CPUS, MOST_GPUS, JobKind, JobState, Lane, Wanted
 from tincture.settings.conversion import CONVERSION_FIELDS, INSPECTION_FIELDS
 from tincture.settings.drawing import REQUEST_FIELDS
 from tincture.settings.fields import FieldSpec
@@ -51,6 +51,19 @@ class JobRequest(Request):
         description="Seconds of running after which it is stopped, saved and failed; not given: the server's.",
     )
     device: str = Field("", max_length=40, description="One of the server's devices; empty: any.")
+    gpus: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_GPUS,
+        description="GPUs of one machine that it has for itself, where jobs run on a cluster; not given: one, if there "
+        "are any that it may use.",
+    )
+    cpus: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_CPUS,
+        description="Processors of that machine, which are its CPU threads; not given: one for each GPU, at least one.",
+    )
 
 
 class JobMove(Request):
@@ -74,7 +87,9 @@ class JobAnswer(BaseModel):
     state: JobState
     priority: int
     position: float = Field(description="Among jobs of one priority, the lowest is next.")
-    device: str = Field(description="What it runs, ran or must run on; empty: any.")
+    device: str = Field(description="What it runs, ran or must run on; empty: any. On a cluster, the machine.")
+    gpus: int | None = Field(description="What it asked for of one machine of a cluster.")
+    cpus: int | None = Field(description="The same of its processors.")
     timeout_s: float | None
     source: str = Field(description="Who submitted it: api, page or webui.")
     wanted: Wanted | None = Field(description="What it was asked to become while it runs.")

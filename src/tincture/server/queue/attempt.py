@@ -77,6 +77,7 @@ class Attempt:
             killed=self._killed,
             closing=self.closing.is_set(),
             log=tuple(self.folder.last_lines()),
+            loss=self.worker.loss,
         )
 
     def _direct(self) -> None:

@@ -4,6 +4,11 @@ job.json      what to do, written by the supervisor for every attempt
 events.jsonl  what happened, a line each, written by the worker alone
 log.txt       what the worker printed, for people
 lock          held by the worker as long as it lives; has its process number
+
+Of a job that a cluster does there are also:
+
+relay.json    where it is done, and how its worker ended there; the lock is that of the server's own process for it
+node-lock     held by the worker, on whatever machine of the cluster
 """
 
 from __future__ import annotations
@@ -52,6 +57,14 @@ class JobFolder:
     @property
     def lock_file(self) -> Path:
         return self.path / "lock"
+
+    @property
+    def node_lock_file(self) -> Path:
+        return self.path / "node-lock"
+
+    @property
+    def relay_file(self) -> Path:
+        return self.path / "relay.json"
 
     def events(self, since: int = 0) -> list[EventRecord]:
         """The events with a number ``n`` above ``since``, oldest first; see ``worker`` for what there are."""

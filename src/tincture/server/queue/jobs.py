@@ -24,6 +24,7 @@ JOB_KINDS: tuple[JobKind, ...] = ("train", "preprocess")
 Lane = Literal["training", "preprocessing"]
 LANES: tuple[Lane, ...] = ("training", "preprocessing")
 HIGHEST_PRIORITY = 1000
+MOST_GPUS, MOST_CPUS = 64, 1024
 
 
 class JobState(StrEnum):
@@ -60,7 +61,9 @@ class Job:
         state: where it stands.
         priority: the higher, the sooner; jobs of the same priority go by ``position``.
         position: the lower, the sooner.
-        device: what it runs, ran or must run on; empty: any of the server's.
+        device: what it runs, ran or must run on; empty: any of the server's. On a cluster, the machine's name.
+        gpus, cpus: what it has for itself of the cluster's machine that does it; None: the usual, see
+            ``cluster.needs``. Where there is no cluster, both are None.
         timeout_s: seconds of running after which it is stopped, saved and failed; None: never.
         source: who submitted it: ``api``, ``page`` or ``webui``.
         wanted: what it was asked to become while it ran.
@@ -89,6 +92,8 @@ class Job:
     priority: int = 0
     position: float = 0.0
     device: str = ""
+    gpus: int | None = None
+    cpus: int | None = None
     timeout_s: float | None = None
     source: str = "api"
     wanted: Wanted | None = None
@@ -154,6 +159,14 @@ def check_priority(priority: int) -> None:
     """UsageError unless a job may have it."""
     if abs(priority) > HIGHEST_PRIORITY:
         raise UsageError(f"The priority is {priority}; allowed is -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}.")
+
+
+def check_machine(gpus: int | None, cpus: int | None) -> None:
+    """UsageError unless a job may ask for so many GPUs and processors of one machine."""
+    if gpus is not None and not 0 <= gpus <= MOST_GPUS:
+        raise UsageError(f"The job's gpus are {gpus}; allowed is 0 to {MOST_GPUS}.")
+    if cpus is not None and not 1 <= cpus <= MOST_CPUS:
+        raise UsageError(f"The job's cpus are {cpus}; allowed is 1 to {MOST_CPUS}.")
 
 
 def lane_of(kind: str, settings: Mapping[str, Any]) -> Lane:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tincture.server.queue.history import EventRecord
 from tincture.server.queue.jobs import Job, JobState, Wanted
+from tincture.server.queue.workers import Loss
 
 _ENDED = {Wanted.PAUSED: JobState.PAUSED, Wanted.CANCELLED: JobState.CANCELLED}
 
@@ -24,6 +25,7 @@ class Ending:
         killed: it was asked to stop and did not within the time of grace, so that it was killed.
         closing: the server ends, or died, and the job is to go on later.
         log: the last lines that it printed.
+        loss: why it is gone for no fault of the job's, which then goes on by itself.
     """
 
     record: EventRecord | None
@@ -32,6 +34,7 @@ class Ending:
     killed: bool = False
     closing: bool = False
     log: tuple[str, ...] = ()
+    loss: Loss | None = None
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,20 @@ def outcome(job: Job, ending: Ending) -> Outcome:
         return _done(job, record["result"])
     if record.get("state") == "failed":
         return _failed(record["error"], record["error_type"])
-    if job.wanted in _ENDED and (record or ending.killed or ending.closing or job.wanted is Wanted.CANCELLED):
+    stopped = bool(record or ending.killed or ending.closing or ending.loss)
+    if job.wanted in _ENDED and (stopped or job.wanted is Wanted.CANCELLED):
         return Outcome(_ended(_ENDED[job.wanted], error=_killed_note(ending)))
     if ending.timed_out:
         return _failed(_too_long(job, ending), "TimeoutError")
     if job.wanted is Wanted.INTERRUPTED and record.get("result"):
         return _done(job, record["result"])
+    if ending.loss and not ending.loss.often:
+        return Outcome({"stage": ending.loss.sentence, "eta_s": None}, again=True)
     if ending.closing or (record and job.wanted is None):
         # A worker that stopped without being asked got a signal to do so, as the server perhaps gets one right now.
         return Outcome({"stage": "", "eta_s": None}, again=True)
+    if ending.loss:
+        return _failed(f"{ending.loss.sentence} Retry it to go on from what it saved.", "WorkerLost")
     if ending.killed:
         return _failed(f"It was asked to stop, but {_killed_note(ending)}", "TimeoutError")
     return _failed(_crash(ending), "WorkerCrash")

@@ -16,11 +16,23 @@ from typing import Any
 from tincture.errors import UsageError, shortened
 from tincture.run.preview_request import request_preview
 from tincture.server.errors import ConflictError, NotFoundError, QueueFullError
+from tincture.server.queue.cluster.cluster_workers import ANY, ClusterWorkers
+from tincture.server.queue.cluster.watched import WatchedCluster
 from tincture.server.queue.folder import JobFolder
-from tincture.server.queue.jobs import FINISHED, JOB_KINDS, Job, JobKind, JobState, Wanted, check_priority
+from tincture.server.queue.jobs import (
+    FINISHED,
+    JOB_KINDS,
+    Job,
+    JobKind,
+    JobState,
+    Wanted,
+    check_machine,
+    check_priority,
+)
 from tincture.server.queue.store import JobStore
 from tincture.server.queue.supervisor import Supervisor
 from tincture.server.queue.worker_process import DeviceWorkers
+from tincture.server.queue.workers import Workers
 from tincture.server.requests.places import Places
 from tincture.settings.server import ServerSettings
 from tincture.settings.train import TrainSettings
@@ -56,12 +68,12 @@ class JobQueue:
     ) -> None:
         self._places, self._workspace, self._settings = places, places.workspace, settings
         self._default_model = default_model
-        self.store = JobStore(state_dir / "jobs.sqlite3")
+        self.store = JobStore(Path(settings.database) if settings.database else state_dir / "jobs.sqlite3")
         self.supervisor = Supervisor(
             self.store,
             state_dir / "jobs",
             self._workspace,
-            DeviceWorkers(self._workspace.root, settings.device, allow_hub=settings.allow_hub),
+            _workers(self._workspace.root, settings),
             make_room=make_room,
         )
 
@@ -73,6 +85,8 @@ class JobQueue:
         priority: int = 0,
         timeout_s: float | None = None,
         device: str = "",
+        gpus: int | None = None,
+        cpus: int | None = None,
         source: str = "api",
     ) -> Job:
         """Puts a job at the end of the queue, behind those of the same priority.
@@ -84,6 +98,8 @@ class JobQueue:
             priority: -1000 to 1000; the higher, the sooner.
             timeout_s: seconds of running after which it is stopped, saved and failed; None: the server's.
             device: one of the server's; empty: that of the settings, or any, if they have none.
+            gpus, cpus: what it shall have for itself of one machine of the cluster; None: a GPU if there are any that
+                it may use, and a processor for each; 0 to 64 and 1 to 1024.
             source: who asks: ``api``, ``page`` or ``webui``.
 
         Raises:
@@ -94,6 +110,7 @@ class JobQueue:
         """
         checked, name, device = self.checked(kind, settings, device)
         check_priority(priority)
+        self._check_machine(gpus, cpus)
         if timeout_s is not None and not 0 < timeout_s <= LONGEST_TIMEOUT_S:
             raise UsageError(
                 f"The timeout is {timeout_s} s; allowed is more than 0 and at most {LONGEST_TIMEOUT_S:,} s."
@@ -108,6 +125,8 @@ class JobQueue:
             # Also when the clock was set back, behind those that wait.
             position=max(time.time(), self.store.last_position() + 1e-6),
             device=device,
+            gpus=gpus,
+            cpus=cpus,
             timeout_s=timeout_s if timeout_s is not None else (self._settings.job_timeout * 3600 or None),
             source=source,
             created_at=time.time(),
@@ -216,9 +235,19 @@ class JobQueue:
 
     def _device(self, asked: str, setting: str) -> str:
         """Where a job must run; empty: anywhere. On a server that was given no device by name, the setting decides."""
-        known = self._settings.device
+        known = (ANY,) if self._settings.ray else self._settings.device
+        if asked and self._settings.ray:
+            raise UsageError(
+                f"The job's device is {asked!r}, but this server's jobs run on a cluster, which chooses; ask for gpus "
+                "and cpus instead."
+            )
         if asked and asked not in known:
             raise UsageError(f"This server has no device {asked!r}; it has {', '.join(known)}.")
+        if self._settings.ray and ":" in setting:
+            raise UsageError(
+                f"The setting device is {setting!r}, but on a cluster a job sees its own GPUs only; give "
+                f"{setting.partition(':')[0]}, or leave it out."
+            )
         if setting == AUTO:
             return asked
         named = setting if setting in known else AUTO
@@ -229,6 +258,15 @@ class JobQueue:
         if asked not in ("", named):
             raise UsageError(f"The job's device is {asked!r}, but its setting device is {setting!r}; leave one out.")
         return named
+
+    def _check_machine(self, gpus: int | None, cpus: int | None) -> None:
+        check_machine(gpus, cpus)
+        if not self._settings.ray and (gpus is not None or cpus is not None):
+            raise UsageError(
+                f"The job asks for gpus or cpus, but this server's jobs run on its own devices "
+                f"({', '.join(self._settings.device)}), one at a time on each; leave them out, or start the server "
+                "with --ray."
+            )
 
     def _require_adapters(self, training: TrainSettings) -> None:
         """UsageError naming every adapter to train that is not there."""
@@ -270,6 +308,13 @@ class JobQueue:
         job = self.store.update(job_id, states, state=JobState.QUEUED, wanted=None, error="", error_type="", result={})
         self.supervisor.wake()
         return job
+
+
+def _workers(where: Path, settings: ServerSettings) -> Workers:
+    """On a cluster, if there is to be one, else on this machine."""
+    if settings.ray:
+        return ClusterWorkers(where, WatchedCluster(settings.ray), allow_hub=settings.allow_hub)
+    return DeviceWorkers(where, settings.device, allow_hub=settings.allow_hub)
 
 
 def _new_id() -> str:

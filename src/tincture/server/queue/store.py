@@ -58,6 +58,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TRIGGER nothing_is_held AFTER DELETE ON jobs BEGIN DELETE FROM held WHERE job = OLD.id; END",
     ),
     ("ALTER TABLE jobs ADD COLUMN preview TEXT NOT NULL DEFAULT ''",),
+    ("ALTER TABLE jobs ADD COLUMN gpus INTEGER", "ALTER TABLE jobs ADD COLUMN cpus INTEGER"),
 )
 _TURN = "front DESC, priority DESC, position, id"
 _ORDER = f"""
@@ -84,15 +85,15 @@ _WAITS = f"""COALESCE((
 _NOTE_WAITS = f"""
     UPDATE jobs AS next SET stage = {_WAITS}
     WHERE state = 'queued' AND (stage = '' OR stage LIKE '{_HELD_FOR}%') AND stage <> {_WAITS}"""
+_NEXT = f"""
+    FROM jobs AS next WHERE state = 'queued'
+        AND (instr(:lanes, 'training') = 0 OR asked_device IN ('', :device))
+        AND instr(:lanes, lane(kind, settings)) AND NOT EXISTS (SELECT 1 {_HOLDERS})
+        AND NOT EXISTS (SELECT 1 {_MAKERS}) AND :only IN ('', id) ORDER BY {_TURN} LIMIT :limit"""
 _CLAIM = f"""
     UPDATE jobs SET state = 'running', device = :device, attempts = attempts + 1, started_at = :now, ended_at = NULL,
         stage = '', front = 0
-    WHERE id = (
-        SELECT id FROM jobs AS next WHERE state = 'queued'
-            AND (instr(:lanes, 'training') = 0 OR asked_device IN ('', :device))
-            AND instr(:lanes, lane(kind, settings)) AND NOT EXISTS (SELECT 1 {_HOLDERS})
-            AND NOT EXISTS (SELECT 1 {_MAKERS}) ORDER BY {_TURN} LIMIT 1
-    ) RETURNING *"""
+    WHERE id = (SELECT id {_NEXT}) RETURNING *"""
 
 
 class JobStore:
@@ -181,21 +182,28 @@ class JobStore:
         with self._lock, self._explained():
             return self._durable.total_changes + self._quick.total_changes
 
-    def claim(self, device: str, lanes: Sequence[Lane] = LANES) -> Job | None:
+    def claim(self, device: str, lanes: Sequence[Lane] = LANES, *, only: str = "") -> Job | None:
         """Takes the waiting job whose turn it is on ``device``, which then counts as running; None when none waits.
 
-        Only jobs of ``lanes`` count; for those of preprocessing alone any device does, since they load no model.
+        Only jobs of ``lanes`` count; for those of preprocessing alone any device does, since they load no model. With
+        ``only``, no other job than this one counts.
 
         No two callers get the same job. A job waits while another one that holds the same (see ``Job.holds``) runs, or
         is paused with a run that it can go on with, or waits to go on with one while this job would begin a new one;
         and while an earlier preprocessing that has not ended makes the pictures that it reads.
         """
         with self._lock:
-            while claimed := self._write(_CLAIM, {"device": device, "lanes": " ".join(lanes), "now": time.time()}):
+            asked = {"device": device, "lanes": " ".join(lanes), "only": only, "limit": 1, "now": time.time()}
+            while claimed := self._write(_CLAIM, asked):
                 if not is_damaged(claimed[0]):
                     return self._changed(claimed[0])
                 self._mend(claimed[0])
             return None
+
+    def turns(self, device: str, lanes: Sequence[Lane], limit: int) -> builtins.list[Job]:
+        """The jobs that ``claim`` would give one after another, if each were claimed; the first ``limit`` of them."""
+        asked = {"device": device, "lanes": " ".join(lanes), "only": "", "limit": limit}
+        return [job_of(row) for row in self._read(f"SELECT * {_NEXT}", asked) if not is_damaged(row)]
 
     def holding(self, *held: str) -> builtins.list[Job]:
         """Running, waiting and paused jobs that hold one of these (see ``Job.holds``), in the order of ``list``."""
@@ -338,7 +346,7 @@ class JobStore:
             raise _refused(job, WAITING)
         return self._read("SELECT * FROM jobs WHERE id = ?", [job_id])[0]
 
-    def _read(self, query: str, values: Sequence[Any] = ()) -> Sequence[sqlite3.Row]:
+    def _read(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> Sequence[sqlite3.Row]:
         with self._lock, self._explained():
             return self._durable.execute(query, values).fetchall()
 

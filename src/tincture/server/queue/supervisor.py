@@ -8,6 +8,7 @@ claim ──► start a worker ──► follow its events ──► note how it
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import shutil
@@ -265,7 +266,7 @@ class Supervisor:
                         return
                 # Stopped by a signal: perhaps the server gets one as well, and shall not begin anew before.
                 self._closing.wait(AGAIN_S)
-                ending = Ending(ending.record, closing=True)
+                ending = dataclasses.replace(ending, closing=True)
             except (ConflictError, NotFoundError):
                 logger.exception("The job %s is not running any more", job.id)
                 return

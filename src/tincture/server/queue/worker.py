@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tincture.errors import AlreadyTrainedError, DataError, FileFormatError, TinctureError, UsageError, in_names
 from tincture.events import Callback, Event, RunStarted
 from tincture.extensions import load_extensions
+from tincture.formats.file_lock import Pulse
 from tincture.server.queue.event_file import Reporter
 from tincture.server.queue.folder import JobFolder
 from tincture.workspace import Workspace
@@ -78,7 +79,10 @@ class Control:
 
 
 class Task:
-    """What ``job.json`` says: ``kind``, ``settings``, ``root``, ``device``, ``run_dir``, ``attempt``."""
+    """What ``job.json`` says: ``kind``, ``settings``, ``root``, ``device``, ``run_dir``, ``attempt``.
+
+    With ``shared``, the job is done on a machine of a cluster, and others watch for signs of life.
+    """
 
     def __init__(self, folder: JobFolder) -> None:
         given = json.loads(folder.task.read_text(encoding="utf-8"))
@@ -89,6 +93,7 @@ class Task:
         self.device: str = "" if given["device"] == _ANY_DEVICE else given["device"]
         self.run_dir = Path(given["run_dir"]) if given["run_dir"] else None
         self.attempt: int = given["attempt"]
+        self.shared: bool = given.get("shared", False)
 
 
 def train(task: Task, callbacks: Sequence[Callback], control: Control) -> tuple[bool, Fields]:
@@ -237,7 +242,8 @@ def run(folder: JobFolder, control: Control) -> int:
     with contextlib.suppress(OSError):
         print(f"--- attempt {task.attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
     reporter = Reporter(folder)
-    with _remarks(reporter):
+    pulse = contextlib.closing(Pulse(folder.node_lock_file)) if task.shared else contextlib.nullcontext()
+    with pulse, _remarks(reporter):
         ended = perform(task, reporter, control)
     reporter.end({**ended, "attempt": task.attempt})
     return {"done": 0, "stopped": STOPPED}.get(ended["state"], 1)

@@ -20,7 +20,7 @@ from tincture.server.errors import ConflictError
 from tincture.server.queue.folder import JobFolder
 from tincture.server.queue.jobs import Job
 from tincture.server.queue.store import JobStore
-from tincture.server.queue.workers import Line
+from tincture.server.queue.workers import Line, Loss
 
 # -P: a file in the workspace that is called like a module is not taken for it.
 COMMAND = (sys.executable, "-P", "-m", "tincture.server.queue.worker")
@@ -54,7 +54,8 @@ class DeviceWorkers:
         return store.claim(line.device, [line.lane])
 
     def begin(self, job: Job, folder: JobFolder) -> WorkerProcess:
-        return WorkerProcess(folder, task_of(job, self.where), self.where, self.command, allow_hub=self.allow_hub)
+        environment = child_environment(allow_hub=self.allow_hub)
+        return WorkerProcess(folder, task_of(job, self.where), self.where, self.command, environment=environment)
 
     def has_left(self, folder: JobFolder, *, overdue: bool) -> bool:
         lock = FileLock(folder.lock_file)
@@ -77,7 +78,9 @@ class WorkerProcess:
         task: what to do; see ``worker.Task``.
         where: the folder that it works in.
         command: the program, to which the job's folder is added; None: ours.
-        allow_hub: whether it may ask the Hugging Face hub for models.
+        environment: its variables.
+        lock: what it shall hold; None: the job's lock.
+        files: further files that it shall have open.
 
     Raises:
         ConflictError: another worker works on it still.
@@ -92,20 +95,26 @@ class WorkerProcess:
         where: Path,
         command: Sequence[str] | None = None,
         *,
-        allow_hub: bool = False,
+        environment: Mapping[str, str],
+        lock: FileLock | None = None,
+        files: Sequence[int] = (),
     ) -> None:
-        lock = FileLock(folder.lock_file)
+        lock = lock or FileLock(folder.lock_file)
         if not lock.take():
             raise ConflictError(f"A process that began with this job before ({lock.holder()}) has not ended yet.")
         try:
             write_text(folder.task, json.dumps(task, ensure_ascii=False, indent=2) + "\n")
-            whole, environment = [*(command or COMMAND), str(folder.path)], child_environment(allow_hub=allow_hub)
-            self._process = _started(whole, folder.log_file, where, lock.files, environment)
+            whole = [*(command or COMMAND), str(folder.path)]
+            self._process = _started(whole, folder.log_file, where, [*lock.files, *files], environment)
         except BaseException:
             lock.free()
             raise
         lock.name_holder(self._process.pid)
         lock.leave()  # the worker holds it too, from its birth
+
+    @property
+    def loss(self) -> Loss | None:
+        return None  # it is of this machine, as its server is
 
     @property
     def place(self) -> str:

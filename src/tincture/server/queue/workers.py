@@ -24,8 +24,24 @@ class Line(NamedTuple):
     one_at_a_time: bool = True
 
 
+class Loss(NamedTuple):
+    """That a worker is gone for no fault of its job.
+
+    Attributes:
+        sentence: what was lost.
+        often: whether that happened to the job again and again, so that it shall not be begun anew by itself.
+    """
+
+    sentence: str
+    often: bool = False
+
+
 class Worker(Protocol):
     """Who does one job, from its start to its end."""
+
+    @property
+    def loss(self) -> Loss | None:
+        """Why one that has ended did not do so by itself; None where it did, or its process was ended."""
 
     @property
     def place(self) -> str:

@@ -7,12 +7,14 @@ import pytest
 from tincture.server.queue.attempt import changes_by
 from tincture.server.queue.jobs import Job, JobState, Wanted
 from tincture.server.queue.outcome import Ending, outcome
+from tincture.server.queue.workers import Loss
 
 DONE = {"state": "done", "result": {"global_step": 9, "loss": 0.5}}
 FAILED = {"state": "failed", "error": "No.", "error_type": "DataError"}
 STOPPED = {"state": "stopped", "result": {"global_step": 4}}
 EARLY: dict[str, Any] = {"state": "stopped", "result": {}}
 AGAIN = "again"
+LOSS, OFTEN = Loss("The node mars was lost."), Loss("The node mars was lost.", often=True)
 
 
 def job(**values: Any) -> Job:
@@ -51,6 +53,17 @@ def job(**values: Any) -> Job:
         (Wanted.PAUSED, Ending(None, closing=True), "paused"),
         (Wanted.CANCELLED, Ending(None, closing=True), "cancelled"),
         (Wanted.INTERRUPTED, Ending(EARLY, 130, closing=True), AGAIN),
+        # Its node was lost.
+        (None, Ending(None, 75, loss=LOSS), AGAIN),
+        (None, Ending(None, 75, loss=OFTEN), "failed"),
+        (None, Ending(None, 75, loss=OFTEN, closing=True), AGAIN),
+        (None, Ending(STOPPED, 75, loss=LOSS), AGAIN),
+        (None, Ending(DONE, 75, loss=LOSS), "done"),
+        (None, Ending(None, 75, loss=LOSS, timed_out=True), "failed"),
+        (Wanted.PAUSED, Ending(None, 75, loss=LOSS), "paused"),
+        (Wanted.PAUSED, Ending(None, 75, loss=OFTEN), "paused"),
+        (Wanted.CANCELLED, Ending(None, 75, loss=LOSS), "cancelled"),
+        (Wanted.INTERRUPTED, Ending(None, 75, loss=LOSS), AGAIN),
         # By itself.
         (None, Ending(STOPPED, 130), AGAIN),
         (None, Ending(None, -9), "failed"),

@@ -118,6 +118,20 @@ def test_claims_go_by_priority_then_position(store: JobStore) -> None:
     assert first.started_at is not None
 
 
+def test_turns_are_those_that_claims_would_give_and_one_may_be_claimed_before_its_turn(store: JobStore) -> None:
+    for job_id, priority, position in (("a", 0, 2.0), ("b", 5, 9.0), ("c", 0, 1.0)):
+        store.add(job(job_id, priority=priority, position=position))
+    store.add(job("elsewhere", device="cuda:1", priority=9))
+    assert [each.id for each in store.turns("cpu", ["training"], 9)] == ["b", "c", "a"]
+    assert [each.id for each in store.turns("cpu", ["training"], 2)] == ["b", "c"]
+    assert store.turns("cpu", ["preprocessing"], 9) == []
+    claimed = store.claim("cpu", ["training"], only="c")
+    assert claimed and claimed.id == "c"
+    assert store.claim("cpu", ["training"], only="c") is None
+    assert store.claim("cpu", ["training"], only="elsewhere") is None
+    assert [each.id for each in store.turns("cpu", ["training"], 9)] == ["b", "a"]
+
+
 def test_a_device_takes_its_own_jobs_and_those_of_any(store: JobStore) -> None:
     store.add(job("other", device="cuda:1", position=1.0))
     store.add(job("any", position=2.0))
@@ -221,7 +235,8 @@ def test_a_queue_of_the_first_version_learns_what_its_jobs_hold(store: JobStore,
         connection.execute("DROP TRIGGER nothing_is_held")
         connection.execute("DROP TABLE held")
         connection.execute("ALTER TABLE jobs DROP COLUMN holds")
-        connection.execute("ALTER TABLE jobs DROP COLUMN preview")
+        for column in ("preview", "gpus", "cpus"):
+            connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         connection.execute("PRAGMA user_version = 1")
     again = JobStore(path)
     again.add(trains("second"))
@@ -488,7 +503,8 @@ def test_a_queue_of_the_first_version_with_a_damaged_row_is_opened(store: JobSto
         connection.execute("DROP TRIGGER nothing_is_held")
         connection.execute("DROP TABLE held")
         connection.execute("ALTER TABLE jobs DROP COLUMN holds")
-        connection.execute("ALTER TABLE jobs DROP COLUMN preview")
+        for column in ("preview", "gpus", "cpus"):
+            connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         connection.execute("PRAGMA user_version = 1")
         connection.execute("UPDATE jobs SET settings = 'nonsense' WHERE id = 'spoilt'")
     again = JobStore(path)

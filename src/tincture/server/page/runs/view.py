@@ -294,4 +294,5 @@ def _job_rows(job: Job) -> Iterator[tuple[str, str]]:
     yield "begun how often", str(job.attempts) if job.attempts > 1 else ""
     yield "priority", str(job.priority)
     yield "time limit", in_words(job.timeout_s)
+    yield "GPUs and CPUs asked for", ", ".join(f"{n} {of}" for n, of in ((job.gpus, "GPUs"), (job.cpus, "CPUs")) if n)
     yield "run folder", job.run_dir or ""

@@ -124,6 +124,7 @@ class TrainInputs:
             "priority": int(values["priority"] or 0),
             "timeout_s": None if hours is None else 3600.0 * hours,
             "device": values.get("device") or "",
+            **{name: _whole(values[name]) for name in ("gpus", "cpus") if name in values},
         }
 
     def shown(self, settings: Mapping[str, Any], kind: str, places: Places) -> dict[Component, Any]:
@@ -321,7 +322,10 @@ def _turn(service: Service) -> dict[str, Component]:
             elem_id="tr-hours",
         ),
     }
-    if len(service.settings.device) > 1:
+    if service.settings.ray:
+        made |= {"gpus": _of_one_machine("GPUs", "one, if there are any", "tr-gpus")}
+        made |= {"cpus": _of_one_machine("CPUs", "one for each GPU", "tr-cpus")}
+    elif len(service.settings.device) > 1:
         made["device"] = gr.Dropdown(
             choices=[("Any", ""), *((device, device) for device in service.settings.device)],
             value="",
@@ -330,6 +334,15 @@ def _turn(service: Service) -> dict[str, Component]:
             elem_id="tr-device",
         )
     return made
+
+
+def _of_one_machine(what: str, usual: str, elem_id: str) -> Component:
+    info = f"{what} of one machine of the cluster that it has for itself. Empty: {usual}."
+    return number(None, label=what, info=info, precision=0, elem_id=elem_id)
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
 
 
 def _kinds_and_models() -> list[tuple[str, str]]:
