@@ -54,7 +54,9 @@ def number(value: float | None, **options: Any) -> gr.Number:
     """A number that may be left empty: Gradio does not tell the browser of None, which then begins with 0."""
     made = gr.Number(value, **options)
     if value is None and Context.root_block is not None:
-        Context.root_block.load(lambda: None, None, made, show_progress="hidden", api_visibility="private")
+        Context.root_block.load(
+            lambda: None, None, made, show_progress="hidden", show_progress_on=[], api_visibility="private"
+        )
     return made
 
 

@@ -3,7 +3,6 @@
 (() => {
   const TEXTS = "textarea, input:is([type=number], [type=range], [type=text], :not([type])):not([role])";
   const CHOSEN = "input[role=combobox]"; // a list whose entries may be typed
-  const readers = [];
   const touched = new Map(); // when a person last changed an input, by its id
   const pressed = new Map(); // when a button of a form was last pressed, by the form
   const unseen = new Map(); // values of inputs that were not drawn yet, of whose change the server hears
@@ -11,6 +10,7 @@
   let fresh = null; // what the page begins with, as JSON by id
   let begun = null; // the same, and what was submitted since
   let restored = new Map(), writing = [], waiting = null, planned = null;
+  const stale = new Set(); // forms of which something may have changed since they were stored
 
   const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   const formOf = (id) => id.split("-")[0];
@@ -19,7 +19,7 @@
     for (let one = element.closest?.("[id]"); one; one = one.parentElement?.closest("[id]")) if (ids.includes(one.id)) return one.id;
     return null;
   };
-  const read = () => new Promise((resolve) => { readers.push(resolve); press("drafts-read"); });
+  const read = (some = ids) => window.valuesOf(some);
 
   const stored = () => {
     try {
@@ -37,19 +37,32 @@
     }
   };
   const save = (values) => {
-    const differs = ([id, value]) => value !== begun.get(id);
-    store(Object.fromEntries([...values].filter(differs).map(([id, value]) => [id, JSON.parse(value)])));
+    const typed = stored();
+    for (const id of ids) {
+      if (!values.has(id)) continue;
+      if (values.get(id) === begun.get(id)) delete typed[id];
+      else typed[id] = JSON.parse(values.get(id));
+    }
+    store(typed);
   };
-  const saveSoon = (ms) => {
+  const saveStale = async () => {
+    if (!begun || !stale.size) return;
+    const some = ids.filter((id) => stale.has(formOf(id)));
+    stale.clear();
+    save(await read(some));
+  };
+  const saveSoon = (changed, ms) => {
+    for (const id of changed) if (ids.includes(id)) stale.add(formOf(id));
     clearTimeout(planned);
-    planned = setTimeout(async () => { if (begun) save(await read()); }, ms);
+    planned = setTimeout(saveStale, ms);
   };
 
   // A text is stored with each letter: the page may be gone before anything else could be asked.
   const note = (event) => {
-    if (!event.isTrusted || !ids.length) return;
-    const field = event.target, id = field.closest && idOf(field);
+    const field = event.target, id = ids.length && field.closest && idOf(field);
     if (!id) return;
+    saveSoon([id], 50);
+    if (!event.isTrusted) return;
     touched.set(id, performance.now());
     if (!begun || event.type !== "input") return;
     const isNumber = ["number", "range"].includes(field.type);
@@ -58,9 +71,9 @@
     }
   };
   for (const name of ["input", "change", "click", "keyup"]) {
-    window.addEventListener(name, (event) => { note(event); saveSoon(50); }, true);
+    window.addEventListener(name, note, true);
   }
-  document.addEventListener("answered", () => saveSoon(50));
+  document.addEventListener("answered", ({ detail }) => saveSoon(detail, 50));
 
   const presses = (event) => {
     if (event.type === "keydown" && event.key !== "Enter") return;
@@ -76,7 +89,7 @@
     press("drafts-write");
     for (const [id, value] of values) if (heard.has(id) && !document.getElementById(id)) unseen.set(id, value);
     document.dispatchEvent(new Event("form-filled"));
-    saveSoon(300);
+    saveSoon(values.keys(), 300);
   };
   // An input that is drawn with its value tells nobody of it: it changes once more, from what the page begins with.
   const drawn = async () => {
@@ -127,7 +140,7 @@
     heard = new Set(config.heard);
     typable = new Set(config.typable);
     key = `tincture-form-${config.workspace}`;
-    do await pause(200); while (!document.getElementById("drafts-read") || window.answersFor(new Set(ids)));
+    do await pause(200); while (!document.getElementById("drafts-write") || window.answersFor(new Set(ids)));
     fresh = await read();
     if (Object.keys(stored()).length) {
       const answer = new Promise((resolve) => { waiting = resolve; });
@@ -136,17 +149,16 @@
     }
     begun = new Map(fresh);
     for (const id of touched.keys()) begun.delete(id); // typed before it was known what stands there otherwise
-    saveSoon(300);
+    saveSoon([...touched.keys(), ...Object.keys(stored())], 300);
   };
 
   // A form was submitted: what it says is not brought back any more, but what was typed since is.
   const submitted = async (forms, isDone) => {
     if (!isDone || !begun) return;
     const [first] = forms, until = pressed.get(first) ?? Infinity;
-    const now = await read();
-    for (const id of ids) {
-      if (forms.includes(formOf(id)) && (touched.get(id) ?? 0) <= until) begun.set(id, now.get(id));
-    }
+    const submitted = ids.filter((id) => forms.includes(formOf(id)));
+    const now = await read(submitted);
+    for (const id of submitted) if ((touched.get(id) ?? 0) <= until) begun.set(id, now.get(id));
     hide();
     save(now);
   };
@@ -157,7 +169,6 @@
     isReady: () => begun !== null,
     stored: () => JSON.stringify(stored()),
     checked: (answer) => waiting?.(answer),
-    read: (values) => readers.shift()(new Map(ids.map((id, place) => [id, JSON.stringify(values[place] ?? null)]))),
     written: () => writing,
   };
 })();

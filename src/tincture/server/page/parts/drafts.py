@@ -19,7 +19,7 @@ from tincture.errors import shortened
 from tincture.kinds.registry import kind_names
 from tincture.server.page.parts import choices
 from tincture.server.page.parts.components import script
-from tincture.server.page.parts.requests import PRIVATE, STEP, hidden
+from tincture.server.page.parts.requests import PRIVATE, STEP, form_of, hidden
 
 if TYPE_CHECKING:
     from gradio.events import Dependency
@@ -54,10 +54,7 @@ def keep_drafts(page: gr.Blocks, service: Service) -> None:
     inputs = {str(block.elem_id): block for block in page.blocks.values() if _is_typed(block)}
     stored, answer = hidden(), hidden()
     fields = list(inputs.values())
-    reader, writer, check = (
-        gr.Button(visible="hidden", elem_id=f"drafts-{name}") for name in ("read", "write", "check")
-    )
-    reader.click(None, fields, None, js="(...values) => { window.drafts.read(values); return []; }", **PRIVATE)
+    writer, check = (gr.Button(visible="hidden", elem_id=f"drafts-{name}") for name in ("write", "check"))
     writer.click(None, None, fields, js="() => window.drafts.written()", **PRIVATE)
     checked = check.click(
         lambda text: checked_values(text, inputs, service), stored, answer, js="() => [window.drafts.stored()]", **STEP
@@ -103,7 +100,7 @@ def _is_typed(block: object) -> bool:
     if not isinstance(block, FormComponent) or not block.elem_id or block.elem_id in ELSEWHERE:
         return False
     secret = getattr(block, "type", "") == "password"
-    return block.elem_id.split("-")[0] in FORMS and block.visible != "hidden" and not secret
+    return form_of(block.elem_id) in FORMS and block.visible != "hidden" and not secret
 
 
 def _lists(service: Service) -> Mapping[str, Callable[[], Sequence[Any]]]:

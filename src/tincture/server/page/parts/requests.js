@@ -6,7 +6,8 @@
   const commands = new Set(); // ids of those that are neither refreshed in what is hidden nor asked again
   const typing = new Set(); // ids of those that need only the last of several values
   const hidden = new Set(); // ids of inputs that nobody sees
-  let inputs = []; // ids of the inputs that answers may write into
+  const readers = new Map(); // the inputs of each form, and who waits for their values, by the button that reads them
+  let inputs = []; // ids of all of them
   const elements = new Map(); // their ids in the document
   const acts = new Map(); // how often a person did something in them
   const active = new Set(); // requests, from being triggered until their answer stands in the page
@@ -23,20 +24,23 @@
 
   // What Gradio would drop ("once") or put off ("always_last") while it is under way comes here, to be put in its order.
   const prepare = (config) => {
-    const button = config.components.find((one) => one.props.elem_id === "page-values")?.id;
+    const buttons = new Map(); // of the readers, by id
     for (const one of config.components) {
+      if (one.props.elem_id?.startsWith("page-values-")) buttons.set(one.id, one.props.elem_id);
       if (one.props.visible === "hidden") hidden.add(one.id);
       elements.set(one.id, one.props.elem_id ?? `component-${one.id}`);
     }
     for (const one of config.dependencies) {
       dependencies.set(one.id, one);
-      if (one.targets.some(([id]) => id === button)) inputs = one.inputs;
+      const button = buttons.get(one.targets[0]?.[0]);
+      if (button) readers.set(button, { inputs: one.inputs, waiting: [] });
       const clock = one.targets.some(([, event]) => event === "tick" || event === "load");
       if (one.trigger_mode === "once" && clock) continue;
       if (one.trigger_mode === "always_last") typing.add(one.id);
       if (one.trigger_mode === "once" && (one.trigger_after ?? null) === null) commands.add(one.id);
       one.trigger_mode = "multiple";
     }
+    inputs = [...readers.values()].flatMap((one) => one.inputs);
   };
   let configuration = window.gradio_config;
   if (configuration) prepare(configuration);
@@ -46,14 +50,24 @@
   });
 
   // --- what stands in the inputs now, as JSON by id ---
-  const readers = [];
   // For what comes by itself after an answer, and shall not come between a person and what was asked for since.
   window.commandsUnderWay = () => [...active].some((one) => commands.has(one.dependency.id) && !one.answered);
-  window.pageValues = (values) => readers.shift()(new Map(inputs.map((id, place) => [id, text(values[place])])));
-  const current = async () => {
+  window.pageValues = (name, values) => readers.get(name).waiting.shift()(values);
+  const read = async ([name, reader]) => {
     let button = null;
-    while (!(button = document.getElementById("page-values"))) await pause(10); // the page is not drawn yet
-    return new Promise((resolve) => { readers.push(resolve); button.click(); });
+    while (!(button = document.getElementById(name))) await pause(10); // the page is not drawn yet
+    const values = await new Promise((resolve) => { reader.waiting.push(resolve); button.click(); });
+    return reader.inputs.map((id, place) => [id, text(values[place])]);
+  };
+  // Of the forms that these are in.
+  const current = async (ids) => {
+    const wanted = [...readers].filter(([, reader]) => reader.inputs.some((id) => ids.includes(id)));
+    return new Map((await Promise.all(wanted.map(read))).flat());
+  };
+  // The same by the inputs' ids in the document.
+  window.valuesOf = async (names) => {
+    const found = await current(inputs.filter((id) => names.includes(elements.get(id))));
+    return new Map([...found].map(([id, value]) => [elements.get(id), value]));
   };
 
   const act = (event) => {
@@ -88,8 +102,7 @@
 
   const remember = async (request) => {
     const { inputs: read, outputs } = request.dependency;
-    if (![...read, ...outputs].some((id) => inputs.includes(id))) return;
-    request.before = await current();
+    request.before = await current([...read, ...outputs]);
     read.forEach((id, place) => {
       const value = request.body.data[place];
       if (inputs.includes(id) && typeof value !== "object") request.before.set(id, text(value));
@@ -167,7 +180,7 @@
     const applied = new Map();
     const places = outputs.map((id, place) => [id, place]).filter(([id, place]) => inputs.includes(id) && hasValue(data[place]));
     const touched = (id) => acts.get(id) !== request.acts.get(id);
-    const now = places.some(([id]) => touched(id)) ? await current() : new Map();
+    const now = await current(places.some(([id]) => touched(id)) ? [...read, ...outputs] : []);
     for (const [id, place] of places) {
       const isFree = !touched(id) || now.get(id) === request.before.get(id);
       if (isFree && window.typing.mayWrite(document.getElementById(elements.get(id)), valueOf(data[place]))) {
@@ -222,8 +235,9 @@
     request.answered = true;
     for (let tries = 0; tries < 20; tries++) {
       await pause(tries && 10);
-      const now = applied.size ? await current() : applied;
-      if (tries && [...applied].every(([id, value]) => now.get(id) === value)) break;
+      if (!tries) continue;
+      const now = await current([...applied.keys()]);
+      if ([...applied].every(([id, value]) => now.get(id) === value)) break;
     }
     arriving.delete(request);
     retype(request);
@@ -237,7 +251,8 @@
       }
     }
     request.finish();
-    if (applied.size) document.dispatchEvent(new Event("answered"));
+    const detail = [...applied.keys()].map((id) => elements.get(id));
+    if (applied.size) document.dispatchEvent(new CustomEvent("answered", { detail }));
   };
 
   // What the page is to get in place of a message of the server's.

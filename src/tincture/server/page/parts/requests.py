@@ -34,11 +34,17 @@ SCRIPT = "".join(f"<script>{script(__file__, name)}</script>" for name in ("typi
 """For the page's head: it must be there before Gradio's own code."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 """For every event: programs have the HTTP API; the page's own requests are no part of it."""
+SILENT: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
+"""Beside ``COMMAND``, where an answer comes at once.
+
+Though nothing shows it, Gradio writes into all outputs of whatever was asked before that an event begins, and that it
+ends; hence it is given none.
+"""
 COMMAND: dict[str, Any] = {**PRIVATE, "trigger_mode": "once"}
-STEP: dict[str, Any] = {**PRIVATE, "trigger_mode": "multiple", "show_progress": "hidden"}
-TYPED: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last", "show_progress": "hidden"}
-SILENT: dict[str, Any] = {"show_progress": "hidden"}
-"""Beside ``COMMAND``, where an answer comes at once."""
+STEP: dict[str, Any] = {**PRIVATE, "trigger_mode": "multiple", **SILENT}
+TYPED: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last", **SILENT}
+READER = "page-values-"
+"""What the ids of the buttons begin with by which ``requests.js`` reads the inputs."""
 
 
 def hidden(value: str = "") -> gr.Textbox:
@@ -47,9 +53,19 @@ def hidden(value: str = "") -> gr.Textbox:
 
 
 def watch_inputs(page: gr.Blocks) -> None:
-    """Lets the browser's part read the inputs that answers may write into; within ``page``, once all else is there."""
-    answers = [event for event in page.fns.values() if event.fn is not None]  # others write what the browser says
-    written = {block._id: block for event in answers for block in event.outputs}
-    inputs = [block for _, block in sorted(written.items()) if isinstance(block, FormComponent | gr.File | gr.Image)]
-    button = gr.Button(visible="hidden", elem_id="page-values")
-    button.click(None, inputs, None, js="(...values) => { window.pageValues(values); return []; }", **PRIVATE)
+    """Lets the browser's part read the page's inputs; within ``page``, once all else is there.
+
+    It reads those of one form at a time: Gradio seeks each of them through the whole page.
+    """
+    forms: dict[str, list[Any]] = {}
+    for _, block in sorted(page.blocks.items()):
+        if isinstance(block, FormComponent | gr.File | gr.Image):
+            forms.setdefault(f"{READER}{form_of(block.elem_id or '')}", []).append(block)
+    for name, inputs in forms.items():
+        pass_on = f"(...values) => {{ window.pageValues({name!r}, values); return []; }}"
+        gr.Button(visible="hidden", elem_id=name).click(None, inputs, None, js=pass_on, **PRIVATE)
+
+
+def form_of(elem_id: str) -> str:
+    """What the ids of a form's inputs begin with."""
+    return elem_id.split("-")[0]
