@@ -70,9 +70,9 @@
       store({ ...stored(), [id]: !isNumber ? field.value : field.value === "" ? null : Number(field.value) });
     }
   };
-  for (const name of ["input", "change", "click", "keyup"]) {
-    window.addEventListener(name, note, true);
-  }
+  // A list takes what is chosen when the button goes down, and its entries are gone when it goes up.
+  for (const name of ["input", "change", "mousedown", "click", "keyup"]) window.addEventListener(name, note, true);
+  window.addEventListener("focusout", ({ target }) => saveSoon([idOf(target)], 50), true);
   document.addEventListener("answered", ({ detail }) => saveSoon(detail, 50));
 
   const presses = (event) => {

@@ -7,7 +7,7 @@
   const typing = new Set(); // ids of those that need only the last of several values
   const hidden = new Set(); // ids of inputs that nobody sees
   const readers = new Map(); // the inputs of each form, and who waits for their values, by the button that reads them
-  let inputs = []; // ids of all of them
+  let inputs = []; // ids of those that answers may write into
   const elements = new Map(); // their ids in the document
   const acts = new Map(); // how often a person did something in them
   const active = new Set(); // requests, from being triggered until their answer stands in the page
@@ -17,6 +17,7 @@
   let repeated = 0, twins = 0;
 
   const pause = (ms = 0) => new Promise((resolve) => setTimeout(resolve, ms));
+  const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
   const text = (value) => JSON.stringify(value ?? null);
   const isUpdate = (value) => value?.__type__ === "update";
   const hasValue = (value) => !isUpdate(value) || "value" in value;
@@ -40,7 +41,8 @@
       if (one.trigger_mode === "once" && (one.trigger_after ?? null) === null) commands.add(one.id);
       one.trigger_mode = "multiple";
     }
-    inputs = [...readers.values()].flatMap((one) => one.inputs);
+    const written = new Set(config.dependencies.flatMap((one) => (one.backend_fn ? one.outputs : [])));
+    inputs = [...readers.values()].flatMap((one) => one.inputs).filter((id) => written.has(id));
   };
   let configuration = window.gradio_config;
   if (configuration) prepare(configuration);
@@ -53,21 +55,25 @@
   // For what comes by itself after an answer, and shall not come between a person and what was asked for since.
   window.commandsUnderWay = () => [...active].some((one) => commands.has(one.dependency.id) && !one.answered);
   window.pageValues = (name, values) => readers.get(name).waiting.shift()(values);
-  const read = async ([name, reader]) => {
+  const readForm = async ([name, reader]) => {
     let button = null;
     while (!(button = document.getElementById(name))) await pause(10); // the page is not drawn yet
     const values = await new Promise((resolve) => { reader.waiting.push(resolve); button.click(); });
     return reader.inputs.map((id, place) => [id, text(values[place])]);
   };
-  // Of the forms that these are in.
-  const current = async (ids) => {
-    const wanted = [...readers].filter(([, reader]) => reader.inputs.some((id) => ids.includes(id)));
-    return new Map((await Promise.all(wanted.map(read))).flat());
+  const readForms = async (isWanted) => {
+    const wanted = [...readers].filter(([, reader]) => reader.inputs.some(isWanted));
+    return (await Promise.all(wanted.map(readForm))).flat();
   };
-  // The same by the inputs' ids in the document.
+  // Of those among these ids that answers may write into, and of others of the same forms.
+  const current = async (ids) => {
+    const found = await readForms((id) => inputs.includes(id) && ids.includes(id));
+    return new Map(found.filter(([id]) => inputs.includes(id)));
+  };
+  // Of any inputs, by their ids in the document.
   window.valuesOf = async (names) => {
-    const found = await current(inputs.filter((id) => names.includes(elements.get(id))));
-    return new Map([...found].map(([id, value]) => [elements.get(id), value]));
+    const found = await readForms((id) => names.includes(elements.get(id)));
+    return new Map(found.map(([id, value]) => [elements.get(id), value]));
   };
 
   const act = (event) => {
@@ -233,9 +239,10 @@
   // The answer was given to the page; who waited for it goes on once it stands there.
   const settle = async (request, applied) => {
     request.answered = true;
+    // An input that the answer makes visible is drawn first, and gets what was written into it two frames later.
+    await Promise.race([frame().then(frame), pause(200)]); // there are none while another tab of the browser is seen
     for (let tries = 0; tries < 20; tries++) {
-      await pause(tries && 10);
-      if (!tries) continue;
+      await pause(tries ? 10 : 50);
       const now = await current([...applied.keys()]);
       if ([...applied].every(([id, value]) => now.get(id) === value)) break;
     }
