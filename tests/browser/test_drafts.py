@@ -49,6 +49,7 @@ def fill_everything(page: Any) -> None:
     tab(page, "Try it")
     page.locator("#try-seed input").press("Control+a")
     page.locator("#try-seed input").press_sequentially("12345")
+    page.wait_for_function("location.hash === '#try-it'")  # the tab that a reload opens
 
 
 def test_what_was_typed_on_every_tab_is_there_again(page: Any, served: Served) -> None:

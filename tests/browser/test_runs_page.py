@@ -239,6 +239,7 @@ def test_the_settings_of_a_run_can_be_used_again(served: Served, page: Any) -> N
     until(lambda: served.service.queue.job(job.id).state is JobState.DONE)
     tab(page, "Runs")
     page.locator(f'[data-job="{job.id}"]').click()
+    page.locator("#run").get_by_role("button", name="Train further", exact=True).wait_for()
     press(page, "Use settings")
     page.locator("#tr-message").get_by_text(f"These are the settings of cat, job {job.id}").wait_for()
     page.locator("#tr-steps input").wait_for()  # its tab was opened

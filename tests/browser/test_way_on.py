@@ -113,6 +113,21 @@ def test_what_a_run_made_is_tried_trained_further_and_fetched(chromium: Any, ser
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
 
 
+def test_a_button_is_what_it_was_when_it_was_pressed(served: Served, page: Any) -> None:
+    """An answer that came just before turns it into another one; Gradio keeps the element."""
+    job = finished(served, steps=6)
+    open_run(page, job)
+    page.locator("#run-ways").get_by_role("button", name="Try it").wait_for()
+    button = page.locator("#run-ways").get_by_role("button", name="Use settings")
+    button.hover()
+    page.mouse.down()
+    button.evaluate("(button) => Object.assign(button.dataset, { way: 'try', tab: 'try-it', carried: 'another' })")
+    page.mouse.up()
+    page.locator("#tr-message").get_by_text(f"These are the settings of cat, job {job.id}").wait_for()
+    page.wait_for_function("location.hash === '#train'")
+    page.wait_for_function("document.querySelector('#run-ways button[data-carried=another]')?.dataset.way === 'try'")
+
+
 def test_the_prompt_to_try_names_all_that_was_trained_together(served: Served, page: Any) -> None:
     folder = served.root / "models" / "hypernetworks"
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from gradio.components import Component
 from tincture.formats.software import VERSION
 from tincture.server.library.storage import served_folders
 from tincture.server.page.files import tab as files
+from tincture.server.page.parts.components import leave_empty
 from tincture.server.page.parts.drafts import LINE, keep_drafts
 from tincture.server.page.parts.drafts import SCRIPT as DRAFTS_SCRIPT
 from tincture.server.page.parts.requests import SCRIPT, watch_inputs
@@ -68,6 +69,7 @@ def build(service: Service) -> gr.Blocks:
         training.connect(_by_id(page))
         tabs.select(None, js=KEEP_TAB)
         page.load(None, js=OPEN_TAB)
+        leave_empty(page)
         keep_drafts(page, service)
         watch_inputs(page)
     page.state_session_capacity = MOST_VISITS

@@ -39,9 +39,11 @@ def presets(service: Service) -> list[tuple[str, str]]:
     return [*built_in, *((name, name) for name in service.presets.own())]
 
 
-def trainings(service: Service) -> list[tuple[str, str]]:
-    """Latest trainings, those that run first, as what people see of them and the job's id."""
+def trainings(service: Service, chosen: str = "") -> list[tuple[str, str]]:
+    """Latest trainings, those that run first, and the ``chosen`` one, as what people see of them and the job's id."""
     jobs = [job for job in service.queue.jobs(limit=MOST_RUNS) if job.kind == "train"]
+    if chosen and all(job.id != chosen for job in jobs):
+        jobs.append(service.queue.job(chosen))
     return [(f"{job.name}, {job.state}, job {job.id}", job.id) for job in jobs]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 from gradio.components.slider import Slider
-from gradio.context import Context
 
 SEND_CLICKS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
@@ -50,14 +49,13 @@ def script(beside: str, name: str) -> str:
     return Path(beside).with_name(name).read_text(encoding="utf-8")
 
 
-def number(value: float | None, **options: Any) -> gr.Number:
-    """A number that may be left empty: Gradio does not tell the browser of None, which then begins with 0."""
-    made = gr.Number(value, **options)
-    if value is None and Context.root_block is not None:
-        Context.root_block.load(
-            lambda: None, None, made, show_progress="hidden", show_progress_on=[], api_visibility="private"
-        )
-    return made
+def leave_empty(page: gr.Blocks) -> None:
+    """Empties numbers that have no value: the browser, which Gradio does not tell of None, begins with 0.
+
+    Within ``page``, once all its inputs are there.
+    """
+    empty = [block for block in page.blocks.values() if isinstance(block, gr.Number) and block.value is None]
+    page.load(None, None, empty, js=f"() => Array({len(empty)}).fill(null)", api_visibility="private")
 
 
 def _as_it_came(self: Slider, payload: float | None) -> float | None:

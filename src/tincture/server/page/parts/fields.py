@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from tincture.errors import UsageError
-from tincture.server.page.parts.components import TypedSlider, number
+from tincture.server.page.parts.components import TypedSlider
 from tincture.settings.fields import FieldSpec
 
 # what has capitals, or is clearer in other words than the setting's own name
@@ -205,7 +205,7 @@ def _input(spec: FieldSpec, given: dict[str, Any]) -> Component:
     if spec.type in (int, float) and {"minimum", "maximum"} <= given.keys():
         return TypedSlider(value=value, **given)
     if spec.type in (int, float):
-        return number(value, **({"precision": 0} if spec.type is int else {"step": 0.01}), **given)
+        return gr.Number(value, **({"precision": 0} if spec.type is int else {"step": 0.01}), **given)
     return gr.Textbox(value=value or "", **given)
 
 

@@ -99,6 +99,24 @@
   for (const name of ["pointerdown", "keydown"]) window.addEventListener(name, press, true);
   for (const name of ["pointerup", "pointercancel", "keyup", "blur"]) window.addEventListener(name, let_go, true);
 
+  // --- what came just before stands in the page only now: a button that it turned into another is still the first ---
+  let meant = null;
+  window.addEventListener("pointerdown", ({ target }) => {
+    const button = target.closest?.("button");
+    meant = button && { button, data: { ...button.dataset } };
+  }, true);
+  const dress = (button, data) => {
+    for (const name of Object.keys(button.dataset)) if (!(name in data)) delete button.dataset[name];
+    Object.assign(button.dataset, data);
+  };
+  window.addEventListener("click", (event) => {
+    const { button, data } = meant ?? {}, now = { ...button?.dataset };
+    meant = null;
+    if (!event.isTrusted || !button?.contains(event.target) || text(now) === text(data)) return;
+    dress(button, data);
+    setTimeout(() => { if (text({ ...button.dataset }) === text(data)) dress(button, now); });
+  }, true);
+
   // --- requests, each after those whose answers it reads or writes over ---
   const follows = (one, other) =>
     other.dependency.outputs.some((id) => one.dependency.inputs.includes(id) || one.dependency.outputs.includes(id));

@@ -8,7 +8,8 @@ to it that
 - an answer never changes an input that was changed since its request; where the request read that input, the whole
   answer is dropped and the request is made again with what stands there now;
 - a command that is given again while it is under way counts once if it is the same one, else it waits its turn;
-- no answer comes while a button is held down, since it might redraw the button.
+- no answer comes while a button is held down, since it might redraw the button; one that came just before, and stands
+  in the page only then, does not make it another button.
 
 ``typing.js`` sees to it that Gradio, which writes an answer some time after it came, writes nothing over what was typed
 by then, nor over a number that is not finished: an empty box, "-", "0.". ``feedback.js`` marks the button that was

@@ -14,7 +14,7 @@ from gradio.components import Component
 from tincture.errors import UsageError
 from tincture.kinds.registry import AdapterKind, find_kind, kind_names, kinds
 from tincture.server.page.parts import choices
-from tincture.server.page.parts.components import number, panel
+from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.fields import Form
 from tincture.server.page.parts.requests import TYPED
 from tincture.server.page.train.labels import OPTIONS
@@ -243,7 +243,7 @@ class _Schedules:
 
     def __init__(self, form: Form) -> None:
         self._form = form
-        self.inputs: list[tuple[Any, Component, str]] = []
+        self.inputs: list[tuple[Any, Any, str]] = []
 
     def draw(self, name: str) -> None:
         """Below the input of the setting ``name``, which was just added; nothing if that is no schedule."""
@@ -251,16 +251,21 @@ class _Schedules:
             self.inputs.append((self._form.inputs[name], panel(elem_id=f"tr-{name}-schedule"), ""))
 
     def draw_as_typed(self) -> None:
-        """Draws them once the page is loaded, and anew with each change."""
+        """Draws them as the page begins, and anew with each change."""
         steps: Any = self._form.inputs["steps"]
-        for typed, drawing, usual in self.inputs:
+        texts, drawings, usual = zip(*self.inputs, strict=True)
+        for typed, drawing, fallback in self.inputs:
 
-            def plot(text: str | None, count: Any, usual: str = usual) -> str:
-                return draw_schedule(text or "", count, usual)
+            def plot(text: str | None, count: Any, fallback: str = fallback) -> str:
+                return draw_schedule(text or "", count, fallback)
 
-            gr.on(
-                [typed.change, steps.change, gr.context.Context.root_block.load], plot, [typed, steps], drawing, **TYPED
-            )
+            drawing.value = plot(typed.value, steps.value)
+            typed.change(plot, [typed, steps], drawing, **TYPED)
+
+        def plot_all(count: Any, *typed: str | None) -> list[str]:
+            return [draw_schedule(text or "", count, fallback) for text, fallback in zip(typed, usual, strict=True)]
+
+        steps.change(plot_all, [steps, *texts], drawings, **TYPED)
 
 
 def _previews(form: Form) -> Component:
@@ -308,14 +313,14 @@ def _more_data() -> Component:
 def _turn(service: Service) -> dict[str, Component]:
     usual = f"{service.settings.job_timeout:g}" if service.settings.job_timeout else "none"
     made: dict[str, Component] = {
-        "priority": number(
+        "priority": gr.Number(
             0,
             label="Priority",
             info="From -1000 to 1000; the higher, the sooner. Trainings of one priority run in their order.",
             precision=0,
             elem_id="tr-priority",
         ),
-        "hours": number(
+        "hours": gr.Number(
             None,
             label="Time limit in hours",
             info=f"What runs longer is stopped, saved, and counts as failed. Empty: {usual}.",

@@ -198,7 +198,8 @@ class TrainTab:
         except TinctureError as error:
             gr.Warning(escape(error))
             return {self.message: gr.skip()}
-        return {**filled, self.beginning.preset: None, self.beginning.run: job_id, self.message: done(sentence)}
+        listed = gr.Dropdown(choices=choices.trainings(self.service, job_id), value=job_id)
+        return {**filled, self.beginning.preset: None, self.beginning.run: listed, self.message: done(sentence)}
 
     def _fill_by_file(self, event: gr.EventData) -> dict[Any, Any]:
         """The form with the settings that a file was trained with."""

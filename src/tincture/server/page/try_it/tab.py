@@ -15,7 +15,7 @@ from tincture.errors import TinctureError
 from tincture.kinds.registry import PLACEHOLDER, find_kind, kind_names, word_of
 from tincture.models.samplers import SAMPLERS
 from tincture.server.page.parts import choices
-from tincture.server.page.parts.components import SEND_CLICKS, number, panel
+from tincture.server.page.parts.components import SEND_CLICKS, panel
 from tincture.server.page.parts.fields import Form, labels_of, range_of
 from tincture.server.page.parts.markup import escape, muted
 from tincture.server.page.parts.messages import failed
@@ -124,7 +124,7 @@ class _Tab:
         steps = {**limits("steps"), "maximum": REACH_OF_STEPS}
         self.steps = gr.Slider(value=20, step=1, label="Sampling steps", elem_id="try-steps", **steps)
         with gr.Row():
-            self.guidance_scale = number(
+            self.guidance_scale = gr.Number(
                 None,
                 label="CFG Scale",
                 info="Empty: the model's own.",
