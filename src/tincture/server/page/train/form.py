@@ -343,7 +343,7 @@ def _turn(service: Service) -> dict[str, Component]:
 
 def _of_one_machine(what: str, usual: str, elem_id: str) -> Component:
     info = f"{what} of one machine of the cluster that it has for itself. Empty: {usual}."
-    return number(None, label=what, info=info, precision=0, elem_id=elem_id)
+    return gr.Number(None, label=what, info=info, precision=0, elem_id=elem_id)
 
 
 def _whole(value: float | None) -> int | None:
