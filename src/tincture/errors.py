@@ -10,7 +10,8 @@
     └── TrainingError             a run that cannot start or go on
         ├── BusyError             another process trains the adapter, or goes on with the run
         ├── DivergedError         loss or weights became NaN or infinite
-        └── OutOfMemoryError      the device's memory does not hold the run
+        ├── OutOfMemoryError      the device's memory does not hold the run
+        └── LostProcessError      of the processes that compute a run together, one failed or is gone
 
 Every message is a sentence that says what was given, what is allowed and what to do. It names settings as the command
 line does, ``--batch-size``. Only the command line shows it so: for all others, ``str`` of an error has `batch_size`.
@@ -84,6 +85,17 @@ class DivergedError(TrainingError):
 
 class OutOfMemoryError(TrainingError):
     """The device's memory does not hold the run."""
+
+
+class LostProcessError(TrainingError):
+    """Of the processes that compute a run together, one failed, or is gone.
+
+    ``silent`` are the ranks of those that are gone without having said why.
+    """
+
+    def __init__(self, sentence: str, silent: tuple[int, ...] = ()) -> None:
+        super().__init__(sentence)
+        self.silent = silent
 
 
 def in_names(text: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tincture.events import Callback
+from tincture.processes.launch import find_launch
 from tincture.run import presence
 from tincture.run.presence import find_adapter
 from tincture.run.preview_request import request_preview
@@ -65,7 +66,10 @@ def train(
     stop: threading.Event | None = None,
 ) -> RunResult:
     """Trains an adapter that exists in the workspace; see ``tincture.run.train.train``."""
-    presence.require_training(settings, workspace)
+    if (
+        find_launch(asked=settings.processes) is None
+    ):  # else what is wrong is found where the other processes learn of it
+        presence.require_training(settings, workspace)
     from tincture.run import train as training
 
     return training.train(settings, workspace, callbacks, stop)
@@ -81,7 +85,8 @@ def resume(
     stop: threading.Event | None = None,
 ) -> RunResult:
     """Goes on with the run in ``run_dir`` exactly where its newest state stands; see ``tincture.run.train.resume``."""
-    presence.require_run(Path(run_dir))
+    if find_launch(asked=(memory or {}).get("processes", "")) is None:
+        presence.require_run(Path(run_dir))
     from tincture.run import train as training
 
     return training.resume(run_dir, workspace=workspace, memory=memory, device=device, callbacks=callbacks, stop=stop)

@@ -51,9 +51,10 @@ class CrossAttentionRecord:
         The mean over heads and layers, and the sum over the tokens.
 
         Args:
-            tokens: (B, tokens), true for those that count.
+            tokens: (B, tokens), true for those that count; those of a longer prompt beside these do not.
         """
-        count = tokens.to(torch.float32)[:, None, None]
+        seen = next(iter(self._keys.values())).shape[1]
+        count = torch.nn.functional.pad(tokens.to(torch.float32), (0, seen - tokens.shape[1]))[:, None, None]
         found = []
         with torch.autocast(count.device.type, enabled=False):
             for attention, query in self._queries.items():

@@ -15,10 +15,13 @@ from typer.exceptions import TyperException
 
 from tincture.cli import convert, create, demo, doctor, generate, inspect, merge, preprocess, serve, sweep, train
 from tincture.cli.session import Session, command, new_group, show_help, with_flags
-from tincture.errors import TinctureError
+from tincture.errors import LostProcessError, TinctureError, UsageError
 from tincture.formats.software import VERSION
+from tincture.processes.launch import find_launch
 
 INTERRUPTED = 130
+COMPUTED_TOGETHER = ("train", "resume")
+"""Commands whose work the processes of a launcher share out; of the others, each would do the whole."""
 
 
 def build_app() -> typer.Typer:
@@ -39,10 +42,27 @@ def build_app() -> typer.Typer:
             raise typer.Exit()
         if context.invoked_subcommand is None:
             show_help(context)
+        else:
+            _join_launch(session, context.invoked_subcommand)
 
     for module in (demo, create, train, sweep, generate, preprocess, inspect, convert, merge, serve, doctor):
         module.register(app)
     return app
+
+
+def _join_launch(session: Session, name: str) -> None:
+    """Lets one of several processes of a launcher speak for all; UsageError for what each would do by itself."""
+    computes = name in COMPUTED_TOGETHER
+    launch = find_launch(asked="" if computes else "1")
+    if launch is None:
+        return
+    session.silent = launch.rank > 0
+    if not computes:
+        raise UsageError(
+            f"{launch.by} says that a launcher started {launch.world_size} processes, and each would do the whole of "
+            f"tincture {name}; start that once, without the launcher. Those that compute together are "
+            f"{' and '.join(f'tincture {each}' for each in COMPUTED_TOGETHER)}."
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,6 +104,8 @@ def _report(error: Exception, session: Session) -> int:
         session.say(f"error: {error.format_message()}{likely} See {command_path} --help.")
         return error.exit_code
     if isinstance(error, TinctureError):
+        # Where the one that speaks for all is gone without a word, another one says so.
+        session.silent = session.silent and not (isinstance(error, LostProcessError) and 0 in error.silent)
         session.say(f"error: {with_flags(error.sentence)}")
         return error.exit_code
     hint = "" if session.debug else " (run with --debug for the traceback)"

@@ -36,8 +36,14 @@ _TRAINING = "training"
 
 
 @contextmanager
-def progress(console: Console | None = None) -> Iterator[Callback]:
-    """Give a watcher of the run: what it shows ends with the context. No run ends since nothing can be shown."""
+def progress(console: Console | None = None, *, silent: bool = False) -> Iterator[Callback]:
+    """Give a watcher of the run: what it shows ends with the context. No run ends since nothing can be shown.
+
+    A `silent` one shows nothing at all.
+    """
+    if silent:
+        yield _Unharmed(Lines(lambda text: None))
+        return
     console = console or Console(file=sys.stderr)
     if not console.is_terminal:
         yield _Unharmed(Lines(functools.partial(_print, console)))

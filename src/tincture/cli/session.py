@@ -25,11 +25,15 @@ Parameters = Sequence[inspect.Parameter]
 
 @dataclass
 class Session:
-    """One call of the program. Options may stand before or behind the command's name; the later one wins."""
+    """One call of the program. Options may stand before or behind the command's name; the later one wins.
+
+    ``silent`` is that of a process which computes with others of a launcher: one of them says what there is to say.
+    """
 
     root: Path | None = None
     debug: bool = False
     json: bool = False
+    silent: bool = False
 
     def update(self, root: Path | None, debug: bool, json: bool) -> None:
         self.root = root or self.root
@@ -46,12 +50,14 @@ class Session:
 
     def show(self, result: Mapping[str, Any] | Sequence[Mapping[str, Any]], text: str) -> None:
         """Write a result to stdout: for a program when --json was given, else for a person."""
-        print(json.dumps(result, indent=2, default=str, ensure_ascii=False) if self.json else text)
+        if not self.silent:
+            print(json.dumps(result, indent=2, default=str, ensure_ascii=False) if self.json else text)
 
     def say(self, text: str) -> None:
         """Write a remark to stderr, where it does not mix with results; a terminal that was closed goes without."""
         with contextlib.suppress(OSError):
-            print(text, file=sys.stderr)
+            if not self.silent:
+                print(text, file=sys.stderr)
 
 
 def with_flags(sentence: str) -> str:

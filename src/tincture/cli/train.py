@@ -66,7 +66,7 @@ def register(app: typer.Typer) -> None:
     for kind in kinds():
         command(group, kind.name, extra=common)(_of_kind(kind))
     app.add_typer(group)
-    memory = [flag(FIELDS[name]) for name in ("vram", *MEMORY_SETTINGS, "threads", *TRACKING_SETTINGS)]
+    memory = [flag(FIELDS[name]) for name in ("vram", *MEMORY_SETTINGS, "threads", "processes", *TRACKING_SETTINGS)]
     command(app, "resume", extra=memory)(resume)
     command(app, "preview")(preview)
 
@@ -131,8 +131,8 @@ def resume(
 ) -> None:
     """Go on with a stopped run exactly where it stopped, with all its settings.
 
-    Only what saves memory can be changed, the number of threads, and the trackers; precision, weight storage and
-    threads change the result a little.
+    Only what saves memory can be changed, the number of threads and of processes, and the trackers; precision, weight
+    storage, threads and processes change the result a little.
     """
     run_dir = require_run_folder(typed_path(run_dir) if run_dir else None, session.workspace())
     workspace = session.given_workspace()
@@ -140,7 +140,11 @@ def resume(
     from tincture.cli.progress import progress
     from tincture.extensions import load_extensions
 
-    with event_stream(events) as stream, progress() as callback, stop_on_interrupt(session.say) as stop:
+    with (
+        event_stream(events) as stream,
+        progress(silent=session.silent) as callback,
+        stop_on_interrupt(session.say) as stop,
+    ):
         root = (workspace or session.workspace()).root
         memory, watchers = given(flags), [callback, *stream.watchers, load_extensions(root=root).callback()]
         result = recipe.resume(run_dir, workspace=workspace, memory=memory, callbacks=watchers, stop=stop)
@@ -197,6 +201,8 @@ def begin_training(
     workspace = session.workspace()
     from tincture import recipe
 
+    if dry_run and session.silent:
+        return  # one of the processes of a launcher shows it
     if dry_run:
         plan = recipe.plan(settings, workspace, timing="none" if no_timing else "measure")
         _show_plan(session, settings, {"preset": preset, **plan} if preset else plan)
@@ -204,7 +210,11 @@ def begin_training(
     from tincture.cli.progress import progress
     from tincture.extensions import load_extensions
 
-    with event_stream(events) as stream, progress() as callback, stop_on_interrupt(session.say) as stop:
+    with (
+        event_stream(events) as stream,
+        progress(silent=session.silent) as callback,
+        stop_on_interrupt(session.say) as stop,
+    ):
         watchers = [callback, *stream.watchers, load_extensions(root=workspace.root).callback()]
         try:
             result = recipe.train(settings, workspace, callbacks=watchers, stop=stop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -13,8 +13,11 @@ from tincture import randomness
 from tincture.data.dataset import PictureDataset
 from tincture.data.latent_files import LatentFiles, Moments
 from tincture.errors import UsageError
+from tincture.processes.ranks import ALONE, Processes
 
 _PIXELS_AT_ONCE = 2**19
+_PER_ROUND = 16
+"""Pictures that each of several processes encodes before they hand each other what they have."""
 SAMPLING_METHODS = ("once", "deterministic", "random")
 
 
@@ -45,6 +48,7 @@ class LatentCache:
         seed: int = 0,
         on_progress: Callable[[int, int], None] | None = None,
         files: LatentFiles | None = None,
+        processes: Processes = ALONE,
     ) -> LatentCache:
         """Encodes each picture of `dataset` once; pixels that it kept for this are released.
 
@@ -54,21 +58,19 @@ class LatentCache:
             seed: Of the latents that the sampling method "once" draws.
             on_progress: Is told how many pictures are done, and how many there are.
             files: Holds latents of earlier runs, which are not encoded again, and keeps the others.
+            processes: Share the pictures out, and hand each other what came of them.
         """
-        encoded = {} if files is None else _stored(files, dataset, model.device)
-        if encoded and on_progress:
-            on_progress(len(encoded), len(dataset))
-        missing = [index for index in range(len(dataset)) if index not in encoded]
-        for indices in _batches_of_one_size(dataset, missing, batch_size, model.device.type):
-            pixels = torch.stack([dataset.pixels(index) for index in indices])
-            with torch.no_grad():
-                mean, std = model.encode_pictures(pixels.to(model.device))
-            encoded.update(zip(indices, zip(mean.float(), std.float(), strict=True), strict=True))
-            if files is not None:
-                for index in indices:
-                    files.write(dataset[index], *encoded[index])
-            if on_progress:
+        encoded: dict[int, Moments] = {}
+
+        def advance(made: Mapping[int, Moments]) -> None:
+            encoded.update(made)
+            if made and on_progress:
                 on_progress(len(encoded), len(dataset))
+
+        for indices in _rounds(len(dataset), processes.world_size):
+            made = _encoded(model, dataset, processes.share(indices), batch_size, files)
+            for part in made if processes.world_size == 1 else _exchanged(processes, made, model.device):
+                advance(part)
         dataset.release_pixels()
         means, stds = zip(*(encoded[index] for index in range(len(dataset))), strict=True)
         return cls(means, stds, seed)
@@ -111,9 +113,43 @@ class LatentCache:
         return self._once[index]
 
 
-def _stored(files: LatentFiles, dataset: PictureDataset, device: torch.device) -> dict[int, Moments]:
-    stored = {index: files.read(sample) for index, sample in enumerate(dataset)}
-    return {index: (latents[0].to(device), latents[1].to(device)) for index, latents in stored.items() if latents}
+def _rounds(count: int, world_size: int) -> list[range]:
+    """Pictures in the order in which processes encode them, each round of them before anything is handed over."""
+    at_once = count if world_size == 1 else _PER_ROUND * world_size
+    return [range(first, min(first + at_once, count)) for first in range(0, count, at_once)]
+
+
+def _encoded(
+    model: PictureEncoder,
+    dataset: PictureDataset,
+    indices: Sequence[int],
+    batch_size: int | None,
+    files: LatentFiles | None,
+) -> Iterator[dict[int, Moments]]:
+    """Mean and deviation of the pictures on the model's device: first of those that are known, then batch by batch."""
+    device = model.device
+    stored = {} if files is None else {index: files.read(dataset[index]) for index in indices}
+    known = {index: (latents[0].to(device), latents[1].to(device)) for index, latents in stored.items() if latents}
+    yield known
+    missing = [index for index in indices if index not in known]
+    for batch in _batches_of_one_size(dataset, missing, batch_size, device.type):
+        pixels = torch.stack([dataset.pixels(index) for index in batch])
+        with torch.no_grad():
+            mean, std = model.encode_pictures(pixels.to(device))
+        made = dict(zip(batch, zip(mean.float(), std.float(), strict=True), strict=True))
+        if files is not None:
+            for index in batch:
+                files.write(dataset[index], *made[index])
+        yield made
+
+
+def _exchanged(
+    processes: Processes, made: Iterable[Mapping[int, Moments]], device: torch.device
+) -> Iterator[dict[int, Moments]]:
+    """What all processes made, by way of the CPU."""
+    own = {index: (mean.cpu(), std.cpu()) for part in made for index, (mean, std) in part.items()}
+    for found in processes.gathered(own):
+        yield {index: (mean.to(device), std.to(device)) for index, (mean, std) in found.items()}
 
 
 def pictures_at_once(width: int, height: int, device_type: str) -> int:

@@ -23,6 +23,8 @@ ALL = Retention(0)
 class Checkpointer:
     """Saves adapter copies and training states every ``every`` steps (0: only at the end), and the adapter at the end.
 
+    Of several processes the main one saves.
+
     Args:
         folders: the run's, as each of its adapters sees it.
         save_copies: writes a copy of each adapter; gives the paths of all files.
@@ -49,6 +51,9 @@ class Checkpointer:
     def on_event(self, event: Event) -> None:
         copies = isinstance(event, StepEnd) and self.every and event.global_step % self.every == 0
         if copies or isinstance(event, RunStarted | RolledBack | RunEnded):
+            if not self.trainer.processes.is_main:
+                self._check()  # what ends one of the processes ends all of them at the same step
+                return
             with Stage(self.trainer.emit, SAVING):
                 self._save_at(event)
 

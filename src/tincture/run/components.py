@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,15 @@ from tincture.adapters.joint import joined
 from tincture.adapters.with_fixed import Fixed, WithFixed
 from tincture.data.dataset import PictureDataset
 from tincture.data.decoded import PIXEL_MEMORY
-from tincture.data.latent_files import LatentFiles
 from tincture.errors import AlreadyTrainedError, DataError, ModelError, UsageError
-from tincture.events import Callback, Emit, MemoryFitted, ModelLoaded, Stage, emitter
+from tincture.events import Callback, MemoryFitted, ModelLoaded, Stage, emitter
 from tincture.kinds.registry import find_kind
 from tincture.models.devices import PRECISIONS, half_precision, resolve_device
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.load import load_model
 from tincture.models.placement import DENOISER, TEXT_ENCODERS
 from tincture.models.samplers import SAMPLERS
+from tincture.processes.ranks import ALONE, Processes
 from tincture.run.averages import averaged
 from tincture.run.data import (
     Encoded,
@@ -41,6 +41,7 @@ from tincture.run.data import (
     training_data,
 )
 from tincture.run.descriptions import describe_missing, descriptions_in, find_undescribed, needless_remarks
+from tincture.run.digests import all_digests, pictures_digests
 from tincture.run.duration import TimeLeft
 from tincture.run.grids import make_grid, measured, validation_prompts
 from tincture.run.losses import check_norms, negative_prompts, vector_norms
@@ -51,6 +52,7 @@ from tincture.run.presence import find_fixed
 from tincture.run.prior_drawing import prior_drawing, with_drawn
 from tincture.run.prior_pictures import PriorPictures, check_drawn, check_prior, load_prior, make_prior, prior_lines
 from tincture.run.split import Sides, count_listed, load_sides
+from tincture.run.together import require_same_files
 from tincture.run.trainer import known_prompts, make_optimizer, make_trainer
 from tincture.settings.train import TrainSettings
 from tincture.training.trainer import Trainer
@@ -100,6 +102,7 @@ def prepare(
     record: Mapping[str, Any] | None = None,
     *,
     model_reason: str = "",
+    processes: Processes = ALONE,
 ) -> Components:
     """Everything that a run is made of, checked before the slow parts begin.
 
@@ -107,6 +110,7 @@ def prepare(
         lines: of the prompt template.
         record: of the run that goes on; model and data must be those it began with.
         model_reason: why the model is the one it is, where nobody named it.
+        processes: compute the run together; all of them call this.
     """
     make_optimizer(settings, adapter)  # refuses what cannot be used before anything heavy is loaded
     own_lines = prior_lines(settings, workspace) if record is None else record.get("prior_lines", [])
@@ -116,7 +120,7 @@ def prepare(
     if record is None:
         if undescribed := find_undescribed(settings, lines, own_lines):
             check_without_model(settings, count_listed(settings))
-        described = describe_missing(settings, undescribed, emit)
+        described = processes.from_main(lambda: describe_missing(settings, undescribed, emit))
     else:
         described = descriptions_in(record)
     with Stage(emit, "loading the model"):
@@ -126,7 +130,7 @@ def prepare(
     drawing = prior_drawing(settings, model, workspace)
     if drawing is not None:
         check_drawn(settings, drawing, own_lines, model, adapter)
-        drawing.draw(model, device, emit)
+        processes.from_main(functools.partial(drawing.draw, model, device, emit))
         settings = with_drawn(settings, drawing)
     files = open_latents(settings, model, device)
     with Stage(emit, "reading pictures"):
@@ -134,6 +138,8 @@ def prepare(
         sides = load_sides(settings, model, files, **reading)
         prior = load_prior(settings, model, own_lines, files, **reading)
     dataset = sides.training
+    if processes.world_size > 1:
+        require_same_files(processes, all_digests(model, adapter, sides, prior, [*lines, *own_lines]))
     if record is not None:
         _check_unchanged(settings, model, sides, prior, record)
     check(settings, model, adapter, lines, dataset)
@@ -145,7 +151,7 @@ def prepare(
         warnings.warn(remark, stacklevel=2)
     estimator = MemoryEstimator(model, adapter, dataset, lines, device.type, sides.validation, prior)
     with Stage(emit, "fitting memory") if settings.open_memory_settings() else contextlib.nullcontext():
-        settings, fitted = fit_memory(settings, estimator, device)
+        settings, fitted = processes.from_main(functools.partial(fit_memory, settings, estimator, device))
     if fitted is not None:
         emit(fitted)
     with shortage_explained(settings, device, lambda: estimator):
@@ -158,13 +164,13 @@ def prepare(
         further += prior.prompts(adapter.word) if prior else []
         known = known_prompts(settings, model, adapter, dataset, lines, further)
         model.placement.keep = frozenset({DENOISER} if known else {DENOISER, TEXT_ENCODERS})
-        encoded = encode(settings, model, dataset, emit, files)
-        grids = _grids(settings, model, adapter, sides, encoded, lines, emit, files)
+        encode_all = functools.partial(encode, settings, model, emit=emit, files=files, processes=processes)
+        encoded = encode_all(dataset)
+        grids = _grids(settings, adapter, sides, encoded, lines, encode_all)
         loss = auxiliary_loss(settings, model, adapter, dataset)
         beside = None
         if prior is not None:
-            encoded_beside = encode(settings, model, prior.dataset, emit, files, masked=False)
-            beside = make_prior(settings, adapter.word, prior, encoded_beside)
+            beside = make_prior(settings, adapter.word, prior, encode_all(prior.dataset, masked=False))
         adapter = averaged(settings, adapter, optimizer)
     for remark in files.remarks() if files else ():
         warnings.warn(remark, stacklevel=2)
@@ -178,27 +184,25 @@ def prepare(
         auxiliary_loss=loss,
         prior=beside,
         norms=vector_norms(settings, adapter, model.text.token_norms),
+        processes=processes,
     )
     return Components(settings, model, adapter, sides, lines, trainer, grids, prior, described, estimator, time_left)
 
 
 def _grids(
     settings: TrainSettings,
-    model: DiffusionModel,
     adapter: Adapter,
     sides: Sides,
     trained: Encoded,
     lines: list[str],
-    emit: Emit,
-    files: LatentFiles | None,
+    encode_all: Callable[[PictureDataset], Encoded],
 ) -> tuple[Grid, Grid] | None:
     if sides.validation is None:
         return None
     samples = [sides.validation[index] for index in measured(settings, sides.validation)]
     chosen = sides.validation.part(samples)
-    encoded = encode(settings, model, chosen, emit, files)
     return (
-        make_grid(settings, adapter.word, chosen, encoded, lines),
+        make_grid(settings, adapter.word, chosen, encode_all(chosen), lines),
         make_grid(settings, adapter.word, sides.training, trained, lines),
     )
 
@@ -299,12 +303,7 @@ def _check_unchanged(
     prior: PriorPictures | None,
     record: Mapping[str, Any],
 ) -> None:
-    now = {
-        "data_hash": sides.training.digest(),
-        "validation_hash": sides.validation.digest() if sides.validation else "",
-        "prior_hash": prior.dataset.digest() if prior else "",
-    }
-    if any(digest != record.get(name, "") for name, digest in now.items()):
+    if any(digest != record.get(name, "") for name, digest in pictures_digests(sides, prior).items()):
         folders = (*settings.folders, *settings.validation_folders, *settings.prior_folders)
         raise DataError(
             f"The pictures, captions or masks in {', '.join(folders)} have changed since the run began; put them back "

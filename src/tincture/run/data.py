@@ -27,6 +27,7 @@ from tincture.events import Emit, Stage
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.placement import VAE
+from tincture.processes.ranks import ALONE, Processes
 from tincture.run.duration import ENCODING, USUAL_PREVIEWS
 from tincture.settings.train import TrainSettings
 from tincture.training.step_data import PromptDraw, TrainingData
@@ -139,6 +140,7 @@ def encode(
     files: LatentFiles | None = None,
     *,
     masked: bool = True,
+    processes: Processes = ALONE,
 ) -> Encoded:
     """Every picture encoded.
 
@@ -146,12 +148,18 @@ def encode(
         emit: is told how far it is.
         files: hold latents of earlier runs, and keep these.
         masked: whether masks weigh the loss, if the settings want it.
+        processes: share the pictures out.
     """
     if files is not None and model.slicing and not files.encoder.endswith(_IN_SLICES):
         files.encoder += _IN_SLICES
     with model.placement.acting(VAE, alone=True), Stage(emit, ENCODING, len(dataset)) as stage:
         latents = LatentCache.encode(
-            model, dataset, seed=settings.seed, on_progress=lambda done, _: stage.advance(done), files=files
+            model,
+            dataset,
+            seed=settings.seed,
+            on_progress=lambda done, _: stage.advance(done),
+            files=files,
+            processes=processes,
         )
     return Encoded(
         latents,

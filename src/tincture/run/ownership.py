@@ -8,7 +8,6 @@ digest, so that what another run or program put there is never overwritten.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 import warnings
@@ -17,13 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tincture.adapters.adapter import Adapter
 from tincture.errors import BusyError, FileFormatError, TinctureError, UsageError
 from tincture.formats.file_lock import FileLock, this_host
 from tincture.run.averages import belongs_to
 from tincture.run.components import load_adapter
+from tincture.run.digests import adapter_digest
 from tincture.run.folder import RunFolder, noted_of_each, read_record, with_noted, write_record
 from tincture.run.presence import RUN_LOCK
 from tincture.workspace import copy_name, path_beside
@@ -103,16 +101,6 @@ def _by(facts: Mapping[str, Any]) -> str:
 
 
 # --- what stands there -----------------------------------------------------------------------------------------------
-
-
-def adapter_digest(adapter: Adapter) -> str:
-    """SHA-256 (hexadecimal) of what an adapter's file tells it learned: its steps and its tensors, in any format."""
-    total = hashlib.sha256(str(adapter.step).encode())
-    for name, tensor in sorted(adapter.published().state_dict().items()):
-        total.update(f" {name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        flat = tensor.detach().cpu().flatten().contiguous()
-        total.update(flat.view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
-    return total.hexdigest()
 
 
 def fixed_digests(adapter: Adapter) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Previewer:
     """Draws previews every ``every`` steps, after the last step, even of a run that ends early, and before the first.
 
     It also draws after a step during which ``request_preview`` was called for ``run_dir``; with an ``every`` of 0, only
-    then.
+    then. Of several processes each draws some of the pictures, and the main one writes them.
 
     Args:
         trainer: whose adapter is shown, with the weights to publish, and who emits that a preview is ready.
@@ -61,6 +61,7 @@ class Previewer:
         cards: Sequence[Cards] = (),
     ) -> None:
         self.trainer, self.model, self.adapter = trainer, trainer.model, trainer.adapter
+        self.processes = trainer.processes
         self.prompts, self.drawing, self.seed = tuple(prompts), complete(drawing, trainer.model), seed
         self.run_dir, self.folder, self.every, self.cards = run_dir, folder, every, cards
         self._rows: dict[int, list[NDArray[np.uint8]]] | None = None
@@ -70,23 +71,29 @@ class Previewer:
             if self.every:
                 self._catch_up(event)
         elif isinstance(event, StepEnd):
-            asked = take_request(self.run_dir)  # also where they are due, so that they are drawn once
+            # Also where they are due, so that they are drawn once.
+            asked = self.processes.any(self.processes.is_main and take_request(self.run_dir))
             if self._due(event):
                 self.draw(event.global_step)
             elif asked:
                 self._draw_as_asked(event.global_step)
-        elif isinstance(event, RolledBack):
+        elif isinstance(event, RolledBack) and self.processes.is_main:
             self._forget_after(event.global_step)
 
     def _catch_up(self, event: RunStarted) -> None:
         """Draws the first preview of a run. One that goes on makes here only what a kill kept it from making: the
         sheet's rows stay those of the run that was never stopped."""
+        if self.processes.from_main(lambda: self._lacks(event)):
+            self.draw(event.global_step)
+
+    def _lacks(self, event: RunStarted) -> bool:
+        """Whether the pictures of this step are still to be drawn; their sheet and card come right here."""
         due, at = self._due(event), event.global_step
         if not self._is_drawn(at) or (due and at not in self._earlier_rows()):
-            if due or not any(map(self._is_drawn, self._steps_on_disk())):
-                self.draw(at)
-        elif due:
+            return due or not any(map(self._is_drawn, self._steps_on_disk()))
+        if due:
             self._write_sheet_and_card(at)  # the pictures come before them
+        return False
 
     def _forget_after(self, global_step: int) -> None:
         """Previews of steps that the run went back from show what it is no more."""
@@ -116,23 +123,50 @@ class Previewer:
 
     def draw(self, global_step: int) -> None:
         """Draws, writes and tells of the previews at ``global_step``, within the trainer's run."""
-        seeds, at_once = [self.seed] * len(self.prompts), 1 if self.model.slicing else MAX_AT_ONCE
         with self.trainer.publishing(), Stage(self.trainer.emit, DRAWING, len(self.prompts)) as stage:
-            pictures = generate(
-                self.model,
-                self.prompts,
-                self.drawing,
-                seeds=seeds,
-                batch_size=at_once,
-                on_step=lambda step, steps: stage.advance(step=step, steps=steps),
-                on_pictures=stage.advance,
-            ).numpy()
+            pictures = self._drawn(stage)
+        if not self.processes.is_main:
+            return
         paths = self._paths(global_step)
         for path, prompt, picture in zip(paths, self.prompts, pictures, strict=True):
             save_png(picture, path, self._text(prompt, {}))
-        self._rows = {**self._earlier_rows(global_step), global_step: list(pictures)}
+        self._rows = {**self._earlier_rows(global_step), global_step: pictures}
         self._write_sheet_and_card(global_step)
         self.trainer.emit(PreviewReady(global_step, paths, self.prompts))
+
+    def _drawn(self, stage: Stage) -> list[NDArray[np.uint8]]:
+        """A picture of each prompt, of which this process draws some.
+
+        Raises:
+            torch.OutOfMemoryError: one of the processes had not enough memory.
+        """
+        if self.processes.world_size == 1:
+            return list(self._pictures(self.prompts, stage))
+        own: dict[int, NDArray[np.uint8]] | None = {}
+        numbers = self.processes.share(range(len(self.prompts)))
+        try:
+            if numbers:
+                made = self._pictures([self.prompts[number] for number in numbers], stage)
+                own = dict(zip(numbers, made, strict=True))
+        except torch.OutOfMemoryError:
+            own = None
+        found: dict[int, NDArray[np.uint8]] = {}
+        for part in self.processes.gathered(own):
+            if part is None:
+                raise torch.OutOfMemoryError("A process had not enough memory for previews.")
+            found |= part
+        return [found[number] for number in range(len(self.prompts))]
+
+    def _pictures(self, prompts: Sequence[str], stage: Stage) -> NDArray[np.uint8]:
+        return generate(
+            self.model,
+            prompts,
+            self.drawing,
+            seeds=[self.seed] * len(prompts),
+            batch_size=1 if self.model.slicing else MAX_AT_ONCE,
+            on_step=lambda step, steps: stage.advance(step=step, steps=steps),
+            on_pictures=stage.advance,
+        ).numpy()
 
     @property
     def _sheet(self) -> Path:

@@ -18,13 +18,16 @@ from tincture.models.sampling import complete
 from tincture.preprocessing.describer_kinds import shown
 from tincture.run.components import Components
 from tincture.run.descriptions import DESCRIBED
+from tincture.run.digests import adapter_digest, pictures_digests
 from tincture.run.folder import RunFolder, write_json, write_record
-from tincture.run.ownership import adapter_digest, fixed_digests
+from tincture.run.ownership import fixed_digests
 from tincture.run.result import COMPANIONS
 from tincture.settings.drawing import Drawing
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
+PROCESSES = "processes"
+"""In a run's record: how many processes computed it, at the start or since it went on last."""
 BEST = "best"
 """What the file of a run's best adapter by validation has in its provenance, and no other."""
 
@@ -62,14 +65,13 @@ def write_records(run: Components, folders: Sequence[RunFolder], paths: Sequence
         **fixed_digests(run.adapter),
         "model_name": run.model.name,
         "model_hash": run.model.hash,
-        "data_hash": run.dataset.digest(),
-        "validation_hash": run.sides.validation.digest() if run.sides.validation else "",
-        "prior_hash": run.prior.dataset.digest() if run.prior else "",
+        **pictures_digests(run.sides, run.prior),
         # The lines themselves: a template that is edited later does not change this run.
         "template_lines": run.lines,
         "prior_lines": run.prior.lines if run.prior else [],
         **({DESCRIBED: dict(run.described)} if run.described else {}),
         "arithmetic": [Arithmetic.current(run.model.device.type).to_dict()],
+        PROCESSES: run.trainer.processes.world_size,
         **software(),
     }
     now = datetime.datetime.now()
@@ -184,6 +186,7 @@ def _placeless(run: Components) -> dict[str, Any]:
         "template": Path(settings.template).name,
         "cache_dir": "",
         "log_dir": "",
+        "processes": "",  # how it was computed, not what
     }
 
 

@@ -63,6 +63,7 @@ class Workload:
         lines: of the prompt template.
         device: where it is to run.
         predictions: that a validation makes; 0 for a run without.
+        processes: that compute it together.
     """
 
     settings: TrainSettings
@@ -72,6 +73,7 @@ class Workload:
     lines: list[str]
     device: torch.device
     predictions: int = 0
+    processes: int = 1
 
     @functools.cached_property
     def size(self) -> tuple[int, int]:
@@ -113,6 +115,7 @@ class Workload:
             "where": {**Arithmetic.current(self.device.type).to_dict(), "name": _device_name(self.device)},
             "model": {"family": model.family.name, **{part: _numbers(part, model) for part in model.placement.parts}},
             **{name: settings[name] for name in _OF_THE_MODEL},
+            **({"processes": self.processes} if self.processes > 1 else {}),
         }
         if what == PICTURE:
             return {**shared, "size": list(self.size)}
@@ -157,7 +160,8 @@ class RunTimes:
         """Seconds of a step, a preview with all pictures, encoding a picture, or a validation; None when not known."""
         facts = self.work.facts(what)
         known = remembered_seconds(facts)
-        if known is not None or self.timing != "measure":
+        # What this process alone would measure says nothing of several.
+        if known is not None or self.timing != "measure" or self.work.processes > 1:
             return known
         measure = {STEP: self._step, PREVIEW: self._preview, PICTURE: self._picture, VALIDATION: self._validation}[what]
         if self._model is None:

@@ -15,6 +15,7 @@ from tincture.data.latents import LatentCache
 from tincture.errors import UsageError
 from tincture.events import Progressed
 from tincture.models.diffusion_model import DiffusionModel
+from tincture.processes.ranks import ALONE, Processes
 from tincture.run.data import possible_prompts
 from tincture.run.duration import PROMPTS
 from tincture.run.losses import guidance, negative_prompts, training_loss, vector_norms
@@ -96,6 +97,7 @@ def make_trainer(
     auxiliary_loss: AuxiliaryLoss | None = None,
     prior: Prior | None = None,
     norms: VectorNorms | None = None,
+    processes: Processes = ALONE,
 ) -> Trainer:
     """The trainer of a run that begins at the adapter's step.
 
@@ -104,6 +106,7 @@ def make_trainer(
         auxiliary_loss: is added to the denoising loss.
         prior: is trained in each step too.
         norms: holds the norms of vectors that stand for tokens.
+        processes: share every step out.
     """
     learning_rate = Schedule.parse(settings.learning_rate, settings.steps)
     rates = [group.learning_rate or learning_rate for group in parameter_groups(settings, adapter)]
@@ -145,6 +148,7 @@ def make_trainer(
             spike_threshold=settings.spike_threshold,
             overflow_limit=settings.overflow_limit,
         ),
+        processes=processes,
     )
     trainer.conditioning.on_progress = lambda done, total: trainer.emit(Progressed(PROMPTS, done, total))
     return trainer

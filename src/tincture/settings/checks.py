@@ -109,6 +109,12 @@ def gigabytes(value: str) -> str | None:
     return None if known else "off, auto or gigabytes, such as 8 or 5.5"
 
 
+def process_count(value: str) -> str | None:
+    """How many processes: auto or a number; empty: one, or what a launcher says."""
+    known = value in ("", "auto") or re.fullmatch(r"[1-9][0-9]?", value)
+    return None if known else "auto, or a whole number from 1 to 99"
+
+
 def device_name(value: str) -> str | None:
     """A device by torch's name, or auto."""
     known = re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", value)

@@ -44,16 +44,24 @@ class Conditioning:
         self._known = list(known)
         self._encoded: OrderedDict[str, Conditions] = OrderedDict()
 
-    def __call__(self, prompts: Sequence[str]) -> Conditions:
-        """What the denoiser is told of B prompts, which become equally long as the model has it."""
+    def __call__(self, prompts: Sequence[str], beside: Sequence[str] = ()) -> Conditions:
+        """What the denoiser is told of B prompts, which become equally long as the model has it.
+
+        Args:
+            beside: prompts that another process has of the same micro-batch, which count for the length.
+        """
         distinct = list(dict.fromkeys(prompts))
         if self.trains_text:
             rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
-            return self._encode(distinct)[rows.to(self.model.device, non_blocking=True)]
+            at_least = max(self.model.text.lengths(beside)) if beside else 0
+            return self._encode(distinct, at_least)[rows.to(self.model.device, non_blocking=True)]
         if self._known:
             self._encode_known()
-        encodings = {prompt: self._keep(prompt) for prompt in distinct}
-        conditions = self.model.text.join([encodings[prompt] for prompt in prompts], lambda: self._keep(""))
+        joined = [*prompts, *self._longest(beside)]
+        encodings = {prompt: self._keep(prompt) for prompt in dict.fromkeys(joined)}
+        conditions = self.model.text.join([encodings[prompt] for prompt in joined], lambda: self._keep(""))
+        if beside:
+            conditions = conditions[: len(prompts)]
         while len(self._encoded) > self.capacity:
             self._encoded.popitem(last=False)
         return conditions
@@ -74,6 +82,11 @@ class Conditioning:
         self._encoded.move_to_end(prompt)
         return self._encoded[prompt]
 
-    def _encode(self, prompts: list[str]) -> Conditions:
+    def _longest(self, prompts: Sequence[str]) -> list[str]:
+        """One of the longest of them, if there are any."""
+        lengths = self.model.text.lengths(prompts) if prompts else []
+        return [prompts[lengths.index(max(lengths))]] if lengths else []
+
+    def _encode(self, prompts: list[str], at_least: int = 0) -> Conditions:
         self.encoded += len(prompts)
-        return self.model.encode_prompts(prompts, clip_skip=self.clip_skip)
+        return self.model.encode_prompts(prompts, clip_skip=self.clip_skip, at_least=at_least)

@@ -35,6 +35,7 @@ from tincture.events import (
 )
 from tincture.models.devices import PRECISIONS
 from tincture.models.diffusion_model import DiffusionModel
+from tincture.processes.ranks import ALONE, Processes
 from tincture.settings.schedule import Schedule
 from tincture.training.conditioning import Conditioning
 from tincture.training.guard import SOUND, Guard, Verdict
@@ -43,6 +44,7 @@ from tincture.training.loss import PLAIN, Predict, TrainingLoss
 from tincture.training.metrics import LossWindow
 from tincture.training.norms import LoggedNorms, Norms
 from tincture.training.optimizer import effective_rate
+from tincture.training.part_dropout import dropout_of_part
 from tincture.training.step_data import Prior, Share, TrainingData, shares_of_step
 from tincture.training.vector_norms import VectorNorms
 
@@ -98,6 +100,7 @@ class Trainer:
         vector_norms: what holds the norms of vectors that stand for tokens; None: nothing does.
         log_norms: whether norms of gradients and weights are logged of every step; they are read with the losses.
         guard: judges each step before it changes the weights; None: one that stops the run when it diverges.
+        processes: each computes a share of every step; what comes after the sum of the gradients, each does alike.
 
     Attributes:
         restore_last_good: puts the newest saved state back, for a guard that rolls back; None: there is none.
@@ -129,7 +132,9 @@ class Trainer:
         vector_norms: VectorNorms | None = None,
         log_norms: bool = False,
         guard: Guard | None = None,
+        processes: Processes = ALONE,
     ) -> None:
+        self.processes = processes
         self.model, self.adapter, self.data, self.conditioning = model, adapter, data, conditioning
         self.optimizer, self.clipping = optimizer, clipping
         self.group_rates = [*group_rates] or [learning_rate] * len(optimizer.param_groups)
@@ -164,7 +169,7 @@ class Trainer:
             self.emit(
                 RunStarted(self.global_step, self.steps, len(self.data.latents), self.data.plan.micro_batches_per_epoch)
             )
-            while self.global_step < self.steps and not self.ending and not stop.is_set():
+            while self.global_step < self.steps and not self.ending and not self.processes.any(stop.is_set()):
                 rates = self.rates()
                 rate = rates[0]
                 loss, verdict = self.make_step(*rates)
@@ -306,23 +311,33 @@ class Trainer:
 
     def _accumulate_gradients(self) -> Tensor:
         """Adds up the gradients of one step's micro-batches; returns the step's mean loss, still on the device."""
-        losses = []
-        for share in shares_of_step(self.data, self.prior, self.global_step, self.gradient_accumulation_steps):
-            loss = self._micro_batch_loss(share) * share.weight
-            if loss.requires_grad:  # a prompt without an embedding's name teaches it nothing
-                self.grad_scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+        losses: list[Tensor] = []
+        accumulation = self.gradient_accumulation_steps
+        for share in shares_of_step(self.data, self.prior, self.global_step, accumulation, self.processes):
+            # Gradient checkpointing draws once more in the backward pass.
+            with dropout_of_part(share):
+                self._add(losses, self._micro_batch_loss(share) * share.weight)
         of_norms = None if self.vector_norms is None else self.vector_norms.loss(self.global_step)
-        if of_norms is not None:
-            self.grad_scaler.scale(of_norms).backward()  # type: ignore[no-untyped-call]
-            losses.append(of_norms.detach())
-        return torch.stack(losses).sum()
+        if of_norms is not None and self.processes.is_main:
+            self._add(losses, of_norms)
+        if not losses:
+            self._add(losses, torch.zeros((), device=self.model.device))
+        return self.processes.sum_gradients(self.adapter.parameters(), torch.stack(losses).sum())
+
+    def _add(self, losses: list[Tensor], loss: Tensor) -> None:
+        """Adds the gradients of a part of a step's loss to those that are there."""
+        scaled = self.grad_scaler.scale(loss)
+        if loss.requires_grad:  # a prompt without an embedding's name teaches it nothing
+            scaled.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
 
     def _micro_batch_loss(self, share: Share) -> Tensor:
         device, seed, step = self.model.device, self.seed, self.global_step
-        data, indices, first_slot, _ = share
+        data, indices, first_slot, _, part_of = share
         slots = range(first_slot, first_slot + len(indices))
-        torch.manual_seed(randomness.torch_seed(seed, "network dropout", step, first_slot))
+        torch.manual_seed(
+            randomness.torch_seed(seed, "network dropout", step, part_of.first_slot if part_of else first_slot)
+        )
         shape = data.latents.shape(indices[0])
 
         def fresh(position: int) -> Tensor:
@@ -340,7 +355,7 @@ class Trainer:
         watching = contextlib.nullcontext() if auxiliary is None else auxiliary.watching()
         with self.autocast(), watching:
             errors = self.loss.errors(
-                self.predictor(prompts, time_ids, step),
+                self.predictor(prompts, time_ids, step, self._prompts_beside(share)),
                 self.model.noise_process,
                 latents,
                 noise.to(device, non_blocking=True),
@@ -352,10 +367,23 @@ class Trainer:
         loss = errors.mean()
         return loss if auxiliary is None else loss + auxiliary.value(indices, prompts)
 
-    def predictor(self, prompts: Sequence[str], time_ids: Tensor | None, global_step: int) -> Predict:
-        """The model's predictions for B prompts, guided as in the step ``global_step``; for use within ``autocast``."""
+    def _prompts_beside(self, share: Share) -> list[str]:
+        """All prompts of the micro-batch where this process computes a part of it."""
+        if share.part_of is None:
+            return []
+        indices, first_slot = share.part_of
+        return [share.data.prompt(index, self.global_step, slot) for slot, index in enumerate(indices, first_slot)]
+
+    def predictor(
+        self, prompts: Sequence[str], time_ids: Tensor | None, global_step: int, beside: Sequence[str] = ()
+    ) -> Predict:
+        """The model's predictions for B prompts, guided as in the step ``global_step``; for use within ``autocast``.
+
+        Args:
+            beside: see ``Conditioning``.
+        """
         negative = [] if self.guidance is None else [self.guidance.negative_prompt] * len(prompts)
-        conditions = self.conditioning([*prompts, *negative])
+        conditions = self.conditioning([*prompts, *negative], beside)
 
         def predict_for(rows: slice) -> Predict:
             own = conditions[rows]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tincture import randomness
 from tincture.events import Event, RunStarted, Stage, StepEnd, Validated
+from tincture.processes.ranks import ALONE, Processes
 from tincture.training.loss import PLAIN
 from tincture.training.metrics import mean_and_error
 from tincture.training.trainer import Trainer
@@ -71,25 +72,40 @@ class Grid:
         return len(self.examples) * self.bands
 
     @torch.no_grad()
-    def losses(self, trainer: Trainer, on_progress: Callable[[int], None] = lambda done: None) -> list[list[float]]:
+    def losses(
+        self,
+        trainer: Trainer,
+        on_progress: Callable[[int], None] = lambda done: None,
+        processes: Processes = ALONE,
+    ) -> list[list[float]]:
         """For each example the loss in each band, with what acts on the trainer's model now.
 
         Args:
             on_progress: is told how many predictions are made.
+            processes: share the predictions out; all get all losses.
         """
         found = [[math.nan] * self.bands for _ in self.examples]
-        batches, errors = list(self._batches()), []
-        for batch in batches:
+        errors: list[Tensor] = []
+        # Each process makes whole batches, so that the losses are the same bit for bit, however many there are.
+        own = processes.share(list(self._batches()))
+        for batch in own:
             errors.append(self._errors(batch, trainer))
-            on_progress(sum(map(len, errors)))
-        values = torch.cat(errors).tolist()
-        for cell, value in zip((cell for batch in batches for cell in batch), values, strict=True):
-            found[cell.example][cell.band] = value
+            on_progress(min(sum(map(len, errors)) * processes.world_size, self.predictions))
+        values = torch.cat(errors).tolist() if errors else []
+        cells = [cell for batch in own for cell in batch]
+        for measured in processes.gathered(list(zip(cells, values, strict=True))):
+            for cell, value in measured:
+                found[cell.example][cell.band] = value
         return found
 
-    def loss(self, trainer: Trainer, on_progress: Callable[[int], None] = lambda done: None) -> tuple[float, float]:
+    def loss(
+        self,
+        trainer: Trainer,
+        on_progress: Callable[[int], None] = lambda done: None,
+        processes: Processes = ALONE,
+    ) -> tuple[float, float]:
         """The mean over all, with its standard error over the pictures; NaN where one of them is not finite."""
-        means = [math.fsum(row) / len(row) for row in self.losses(trainer, on_progress)]
+        means = [math.fsum(row) / len(row) for row in self.losses(trainer, on_progress, processes)]
         return mean_and_error(means) if all(map(math.isfinite, means)) else (math.nan, math.nan)
 
     def _batches(self) -> Iterator[list[Cell]]:
@@ -182,8 +198,8 @@ class Validator:
         trainer, first = self.trainer, self.held_out.predictions
         progress = Stage(trainer.emit, self.stage, first + self.trained.predictions)
         with trainer.publishing() as published, progress as stage:
-            held_out = self.held_out.loss(trainer, stage.advance)
-            trained = self.trained.loss(trainer, lambda done: stage.advance(first + done))
+            held_out = self.held_out.loss(trainer, stage.advance, trainer.processes)
+            trained = self.trained.loss(trainer, lambda done: stage.advance(first + done), trainer.processes)
             self._note(at.global_step, at.steps, *held_out, *trained)
             if self.measured[-1].is_best:
                 tensors = published.state_dict()

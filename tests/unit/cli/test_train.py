@@ -123,6 +123,7 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "early_stopping_patience": (["2"], 2),
     "device": (["cuda:1"], "cuda:1"),
     "threads": (["3"], 3),
+    "processes": (["1"], "1"),
     "vram": (["6.5"], "6.5"),
     "offload": ([], True),
     "slicing": ([], True),

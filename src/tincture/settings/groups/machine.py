@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tincture.settings.checks import cpu_threads, device_name, gigabytes
+from tincture.settings.checks import cpu_threads, device_name, gigabytes, process_count
 from tincture.settings.fields import CheckedSettings, setting
 
 GROUP = "Precision and device"
@@ -21,6 +21,8 @@ MEMORY_SETTINGS: Mapping[str, Any] = types.MappingProxyType(
     }
 )
 """Settings that decide on how much memory a run needs, with what they usually are; those that cost least come first."""
+COMPUTING_SETTINGS = ("vram", "threads", "processes")
+"""Settings beside these that say how a run is computed, and which one that goes on may have otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,14 @@ class MachineSettings(CheckedSettings):
         GROUP,
         "CPU threads to compute with; 0: as many as there are cores to use, or what OMP_NUM_THREADS says.",
         cpu_threads,
+    )
+    processes: str = setting(
+        "",
+        GROUP,
+        "Processes that compute each step together, each some of its pictures; auto: one for each GPU; empty: one, or "
+        "as many as a launcher (torchrun, accelerate launch, srun) starts.",
+        process_count,
+        number=True,
     )
     vram: str = setting(
         "",
@@ -62,3 +72,17 @@ class MachineSettings(CheckedSettings):
     weight_storage: Literal["auto", "same", "float8"] = setting(
         "auto", GROUP, "Keep the U-Net's weights in 8 bits each; auto: same (as they compute), unless --vram chooses."
     )
+
+    @classmethod
+    def faults_between(cls, values: Mapping[str, Any], faulty: Collection[str]) -> list[str]:
+        processes = values.get("processes", "")
+        pictures = values.get("batch_size", 1) * values.get("gradient_accumulation_steps", 1)
+        if {"processes", "batch_size", "gradient_accumulation_steps"} & set(faulty) or not processes.isdecimal():
+            return []
+        if int(processes) <= pictures:
+            return []
+        return [
+            f"processes is {processes}, but a step has {pictures} picture{'s' if pictures > 1 else ''} "
+            "(batch_size times gradient_accumulation_steps), and each process needs one; give fewer processes, or a "
+            "larger batch"
+        ]
