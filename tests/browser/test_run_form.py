@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import Served, choose, sub_tab, tab
-from tests.served import training
+from tests.served import training, write
 from tincture.settings.train import TrainSettings
 
 TYPED = "input, textarea"
@@ -124,6 +124,35 @@ def test_what_is_as_in_the_preset_follows_the_kind(page: Any) -> None:
     holds(page, "tr-caption_drop_out", "0.15")
     holds(page, "tr-template", "")  # the kind's own
     assert page.locator("#tr-steps input").input_value() == "77"  # it was typed
+
+
+def test_a_rate_that_nobody_typed_is_the_usual_one_of_the_optimizer(page: Any) -> None:
+    sub_tab(page, "New run")
+    usual = page.locator("#tr-embedding-rate textarea").input_value()
+    page.locator("#tr-optimization button").first.click()
+    choose(page, "tr-optimizer", "Prodigy")
+    holds(page, "tr-embedding-rate", "1")
+    choose(page, "tr-optimizer", "AdamW")
+    holds(page, "tr-embedding-rate", usual)
+    page.locator("#tr-embedding-rate textarea").fill("0.0123")
+    choose(page, "tr-optimizer", "Prodigy")
+    page.wait_for_function("!window.answersFor()")
+    holds(page, "tr-embedding-rate", "0.0123")
+
+
+def test_what_is_trained_together_has_its_fields_too(page: Any, served: Served) -> None:
+    write(served.service.workspace.adapter_path("hypernetwork", "ink"))
+    sub_tab(page, "New run")
+    page.locator("#tr-kind").get_by_text("Hypernetwork").click()
+    page.locator("#tr-loss-and-noise button").first.click()
+    page.locator("#tr-norm_limit").wait_for(state="detached")
+    page.locator("#tr-what-is-trained button").first.click()
+    page.locator("#tr-companions textarea").fill("embedding:cat:0.01")
+    page.locator("#tr-norm_limit").wait_for()
+    page.locator("#tr-hypernetwork-rate").wait_for()
+    assert not page.locator("#tr-embedding-rate").is_visible()  # a companion's rate stands behind its name
+    page.locator("#tr-companions textarea").fill("")
+    page.locator("#tr-norm_limit").wait_for(state="detached")
 
 
 def test_a_form_is_saved_taken_again_and_deleted(page: Any, served: Served) -> None:

@@ -113,6 +113,11 @@ def usual_rate(optimizer: str, with_adamw: str) -> str:
     return ", ".join(segment.strip() for segment in scaled)
 
 
+def usual_rates(with_adamw: str) -> set[str]:
+    """The usual rates of all optimizers, where that of AdamW is ``with_adamw``."""
+    return {usual_rate(name, with_adamw) for name in (*LIBRARY, *_OF_TORCH, *_ABSOLUTE, USUAL)}
+
+
 def _scaled(segment: str, factor: float) -> str:
     """A segment of a schedule with its values multiplied."""
     values, colon, end = segment.partition(":")

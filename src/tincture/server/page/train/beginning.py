@@ -109,6 +109,9 @@ class Beginning:
         read_too = {*own, inputs.kind, model, self.preset}
         followed = gr.on([inputs.kind.change, model.change], self._follow, read_too, own, **STEP)
         followed.then(None, None, None, js=FILLED, **PRIVATE)
+        # whenever a person chooses one; what fills the form brings a rate of its own
+        optimizer, rates = inputs.form.inputs["optimizer"], list(inputs.rates.values())
+        optimizer.input(self._follow_optimizer, {optimizer, model, self.preset, *rates}, rates, **STEP)
         pressed = [self.save.click, self.name.submit, self.export.click, self.delete.click, self.really.click]
         gr.on(pressed, None, None, self.message, js=SENT, **PRIVATE)
         saved = [self.preset, self.name, self.message]
@@ -203,6 +206,12 @@ class Beginning:
         kind, model = given[self._inputs.kind], given[self._model_input]
         inputs = self._inputs
         return updates(inputs.of_another(NAMED[given[self.preset]], given, kind, model), inputs.form.inputs.values())
+
+    def _follow_optimizer(self, given: Given) -> dict[Any, Any]:
+        """A rate that nobody changed is the usual one of the optimizer that was chosen."""
+        inputs, preset = self._inputs, NAMED.get(given[self.preset])
+        changed = inputs.of_optimizer(preset, given, given[self._model_input])
+        return updates(changed, inputs.rates.values())
 
     def _take_file(self, given: Given) -> dict[Any, Any]:
         path, kind = Path(given[self.take_file]), given[self._inputs.kind]

@@ -19,6 +19,7 @@ from tincture.server.page.parts.fields import Form
 from tincture.server.page.parts.requests import TYPED
 from tincture.server.page.train.labels import OPTIONS
 from tincture.server.page.train.schedule_plot import draw_schedule
+from tincture.settings.optimizers import USUAL, usual_rate, usual_rates
 from tincture.settings.presets import PRESETS, SMALL_MODEL, Preset, find_preset
 from tincture.settings.train import FIELDS
 
@@ -39,13 +40,13 @@ class TrainInputs:
 
     Attributes:
         kind: which kind is trained.
-        of_kind: what is seen only where a kind is trained, by that kind.
+        of_kind: by kind, what is seen only where it is trained itself, and what is wherever it is trained with others.
         groups: the accordions, by the names of the groups.
     """
 
     form: Form
     kind: gr.Radio
-    of_kind: Mapping[str, Sequence[Block]]
+    of_kind: Mapping[str, tuple[Sequence[Block], Sequence[Block]]]
     groups: Mapping[str, gr.Accordion]
     names: Mapping[str, Component]
     rates: Mapping[str, Component]
@@ -65,9 +66,8 @@ class TrainInputs:
         folders = [*([typed] if isinstance(typed, str) else typed), *_lines(given[self.more_data])]
         rate = str(given[self.rates[kind]] or "").strip()
         data = folders if len(folders) != 1 else folders[0]
-        card = find_kind(kind).has_card and values["preview_with_embedding"] and bool(values["preview_every"])
-        values["preview_with_embedding"] = card  # the webui's users leave it ticked, whatever they train
-        values |= {name: FIELDS[name].default for name in find_kind(kind).not_for_it}  # they are not seen
+        values |= {name: FIELDS[name].default for name in _unseen(kind, values["companions"])}
+        values["preview_with_embedding"] &= bool(values["preview_every"])  # the webui's users leave it ticked
         name = given[self.names[kind]] or ""
         return {**values, "kind": kind, "name": name, "data": data, "learning_rate": rate, "model": model}
 
@@ -84,10 +84,9 @@ class TrainInputs:
         """What the inputs show of a built-in preset: its values, and the usual ones of what only others change."""
         values = preset.settings(kind, model)
         shown = self.form.shown(values)
-        rate = str(values.get("learning_rate") or find_kind(kind).learning_rate)
         return {
             **{self.form.inputs[each]: shown[self.form.inputs[each]] for each in _of_presets()},
-            self.rates[kind]: rate,
+            self.rates[kind]: _base_rate(preset, kind, model),
         }
 
     def of_another(self, preset: Preset, given: Mapping[Component, Any], kind: str, model: str) -> dict[Any, Any]:
@@ -97,6 +96,15 @@ class TrainInputs:
             component: value
             for component, value in self.of_preset(preset, kind, model).items()
             if given[component] in [shown[component] for shown in variants if component in shown]
+        }
+
+    def of_optimizer(self, preset: Preset | None, given: Mapping[Component, Any], model: str) -> dict[Any, Any]:
+        """The rates that the chosen optimizer usually has, for those that are as usual with another."""
+        optimizer = str(given[self.form.inputs["optimizer"]] or USUAL)
+        return {
+            component: usual_rate(optimizer, _base_rate(preset, kind, model))
+            for kind, component in self.rates.items()
+            if str(given[component] or "").strip() in _untouched_rates(kind)
         }
 
     def missing(self, given: Mapping[Component, Any]) -> str:
@@ -209,32 +217,30 @@ def _of(
     names: Mapping[str, Component],
     rates: Mapping[str, Component],
     drawings: Mapping[str, Component],
-) -> list[Block]:
-    """What is seen where this kind is trained, and not for every other kind."""
+) -> tuple[list[Block], list[Block]]:
+    """What is seen where this kind is trained itself, and what is wherever it is, be it together with another."""
     shared = [
         form.inputs[name]
         for name in sorted({name for each in kinds() for name in each.not_for_it})
         if name not in kind.not_for_it
     ]
-    return [names[kind.name], rates[kind.name], drawings[kind.name], *shared]
+    return [names[kind.name], rates[kind.name], drawings[kind.name]], shared
 
 
 def _rates(model: str) -> tuple[dict[str, Component], dict[str, Component]]:
     rates: dict[str, Component] = {}
     drawings: dict[str, Component] = {}
     for kind in kinds():
-        begin, first = find_preset(BEGIN).settings(kind.name, model), kind.name == kind_names()[0]
-        rate = str(begin.get("learning_rate", kind.learning_rate))
+        first = kind.name == kind_names()[0]
         rates[kind.name] = gr.Textbox(
-            value=rate,
+            value=_base_rate(find_preset(BEGIN), kind.name, model),
             label=f"{kind.name.capitalize()} Learning rate",
             info="One rate, or a schedule: 0.005:100, 1e-3:1000, 1e-5 is 0.005 until step 100, 1e-3 until step 1000, "
             "then 1e-5.",
             elem_id=f"tr-{kind.name}-rate",
             visible=first,
         )
-        drawn = draw_schedule(rate, begin.get("steps", FIELDS["steps"].default))
-        drawings[kind.name] = panel(drawn, elem_id=f"tr-{kind.name}-schedule", visible=first)
+        drawings[kind.name] = panel(elem_id=f"tr-{kind.name}-schedule", visible=first)
     return rates, drawings
 
 
@@ -348,6 +354,24 @@ def _of_one_machine(what: str, usual: str, elem_id: str) -> Component:
 
 def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
+
+
+def _unseen(kind: str, companions: Sequence[str]) -> set[str]:
+    """Settings that concern nothing of what is trained."""
+    trained = {kind, *(text.partition(":")[0].strip() for text in companions)}
+    return set.intersection(*(set(find_kind(each).not_for_it) for each in trained & set(kind_names())))
+
+
+def _base_rate(preset: Preset | None, kind: str, model: str) -> str:
+    """The rate with AdamW."""
+    usual = find_kind(kind).learning_rate
+    return usual if preset is None else str(preset.settings(kind, model).get("learning_rate") or usual)
+
+
+def _untouched_rates(kind: str) -> set[str]:
+    """All that a rate's input may show that nobody typed."""
+    bases = {_base_rate(preset, kind, model) for preset in (None, *PRESETS) for model in (SMALL_MODEL, "")}
+    return {"", *(rate for base in bases for rate in usual_rates(base))}
 
 
 def _kinds_and_models() -> list[tuple[str, str]]:

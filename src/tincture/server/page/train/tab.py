@@ -45,7 +45,11 @@ FROM_TRY: Mapping[str, str] = {
 }
 
 
-SHOW_KIND = """(kind) => KINDS.map((names) => ({ __type__: "update", visible: names.includes(kind) }))"""
+SHOW_KIND = """(kind, companions) => {
+  const together = [kind, ...String(companions ?? "").split("\\n").map((line) => line.split(":")[0].trim())];
+  const seen = (kinds) => (names) => ({ __type__: "update", visible: names.some((name) => kinds.includes(name)) });
+  return [...OWN.map(seen([kind])), ...SHARED.map(seen(together))];
+}"""
 
 
 class TrainTab:
@@ -169,12 +173,16 @@ class TrainTab:
 
     def _show_kind(self) -> None:
         """Only what concerns the kind that is chosen is seen, at once, in the browser."""
-        seen: dict[Any, list[str]] = {}
-        for kind, blocks in self.inputs.of_kind.items():
-            for block in (*blocks, self.starts[kind]):
-                seen.setdefault(block, []).append(kind)
-        script = SHOW_KIND.replace("KINDS", json.dumps(list(seen.values())))
-        self.inputs.kind.change(None, self.inputs.kind, list(seen), js=script, **PRIVATE)
+        own: dict[Any, list[str]] = {}
+        shared: dict[Any, list[str]] = {}
+        for kind, (blocks, also) in self.inputs.of_kind.items():
+            own |= {block: [kind] for block in (*blocks, self.starts[kind])}
+            for block in also:
+                shared.setdefault(block, []).append(kind)
+        script = SHOW_KIND.replace("OWN", json.dumps(list(own.values())))
+        script = script.replace("SHARED", json.dumps(list(shared.values())))
+        chosen = [self.inputs.kind, self.inputs.form.inputs["companions"]]
+        gr.on([one.change for one in chosen], None, chosen, [*own, *shared], js=script, **PRIVATE)
 
     def _lead_here(self, ways: Ways) -> None:
         """Buttons elsewhere bring a data set, or the settings of a run, into the form."""
