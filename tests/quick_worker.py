@@ -29,16 +29,18 @@ def main(pace_s: float, folder: Path) -> int:
     threading.Thread(target=_listen, args=[stop], daemon=True).start()
     events = EventFile(folder / "events.jsonl")
     own = Path(task["root"]) / "textual_inversion" / "2026-11-21" / folder.name  # where previews are given out from
-    run_dir = Path(task["run_dir"] or own)
+    trial = _run_of_sweep(task)
+    run_dir = trial / "run" if trial else Path(task["run_dir"] or own)
     (run_dir / "images").mkdir(parents=True, exist_ok=True)
     done = int((run_dir / "state.txt").read_text()) if (run_dir / "state.txt").exists() else 0
     steps = settings.get("steps", 3)
+    until = json.loads((trial / "task.json").read_text())["until"] if trial else None
     print("nothing is trained here", flush=True)
     if settings.get("author") == "dies":
         os._exit(9)
     about = {"global_step": done, "steps": steps, "samples": 4, "micro_batches_per_epoch": 4}
     _tell(events, {"type": "prepared", "run_dir": str(run_dir)}, {"type": "started", **about})
-    while done < steps and not stop.is_set():
+    while done < (until or steps) and not stop.is_set():
         done += 1
         (run_dir / "state.txt").write_text(str(done))
         record = [done, (done - 1) // 4, (done - 1) % 4, 1 / done, 0.005]
@@ -59,8 +61,26 @@ def main(pace_s: float, folder: Path) -> int:
         path.write_bytes(f"trained {done} steps".encode())
         ended["result"]["adapter_path"] = str(path)
         _tell(events, {"type": "saved", "global_step": done, "path": str(path)})
+    if trial:
+        _note_in_sweep(trial, settings, done, until, steps)
     _tell(events, {"type": "ended", "attempt": task["attempt"], **ended})
     return {"done": 0, "stopped": 130}.get(ended["state"], 1)
+
+
+def _run_of_sweep(task: dict[str, Any]) -> Path | None:
+    """The folder of the run of a sweep that the job is."""
+    name, _, run = task.get("sweep", "").partition("/")
+    return Path(task["root"]) / "sweeps" / name / "trials" / run if name else None
+
+
+def _note_in_sweep(trial: Path, settings: dict[str, Any], done: int, until: int | None, steps: int) -> None:
+    """What a run of a sweep leaves in its folder; its loss is its rate."""
+    with (trial / "jobs").open("a") as file:
+        file.write(f"{done}\n")
+    (trial / "progress.json").write_text(json.dumps({"global_step": done, "steps": steps}))
+    if settings.get("author") != "fails" and done >= (until or steps):
+        shown = {"global_step": done, "train_loss": float(settings["learning_rate"]), "interrupted": done < steps}
+        (trial / f"result-{until if until and done < steps else 'end'}.json").write_text(json.dumps(shown))
 
 
 def _ended(settings: dict[str, Any], run_dir: Path, done: int, stopped: bool) -> dict[str, Any]:

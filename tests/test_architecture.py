@@ -34,6 +34,7 @@ LAYERS = (
     ("tincture.server.errors", "tincture.server.child_environment"),
     ("tincture.server.requests",),
     ("tincture.server.library", "tincture.server.queue"),
+    ("tincture.server.sweeps",),
     ("tincture.server.model_process",),
     ("tincture.server.service",),
     ("tincture.server.http",),

@@ -33,7 +33,7 @@ RUN_LOCK = ".lock"
 
 def find_adapter(settings: TrainSettings, workspace: Workspace) -> Path:
     """The file of the adapter to train; UsageError says how to create one."""
-    return _find_adapter(settings.kind, settings.name, workspace)
+    return find_named(settings.kind, settings.name, workspace)
 
 
 def find_adapters(settings: TrainSettings, workspace: Workspace) -> list[Path]:
@@ -54,7 +54,7 @@ def _find_all(adapters: Sequence[tuple[str, str]], workspace: Workspace) -> list
     paths, faults = [], []
     for kind, name in adapters:
         try:
-            paths.append(_find_adapter(kind, name, workspace))
+            paths.append(find_named(kind, name, workspace))
         except UsageError as error:
             faults.append(error.sentence)
     if faults:
@@ -62,7 +62,8 @@ def _find_all(adapters: Sequence[tuple[str, str]], workspace: Workspace) -> list
     return paths
 
 
-def _find_adapter(kind: str, name: str, workspace: Workspace) -> Path:
+def find_named(kind: str, name: str, workspace: Workspace) -> Path:
+    """The file of the adapter called ``name``; UsageError says how to create one."""
     try:
         return workspace.find_adapter(kind, name)
     except UsageError as error:

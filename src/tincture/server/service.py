@@ -29,6 +29,7 @@ from tincture.server.model_process.work import ModelWork
 from tincture.server.queue.jobs import Job
 from tincture.server.queue.queue import JobQueue
 from tincture.server.requests.places import Places
+from tincture.server.sweeps.managed import RUNS_ON_A_CLUSTER, Sweeps
 from tincture.settings.server import ServerSettings
 from tincture.workspace import Workspace
 
@@ -42,6 +43,7 @@ class Service:
 
     Attributes:
         queue: jobs.
+        sweeps: one training over many settings, whose runs are jobs.
         model_work: what takes a model besides jobs: plans, new adapters, pictures, files in other formats.
         workspace: where models and adapters lie, and what relative paths in requests start from.
         settings: of the server.
@@ -63,6 +65,8 @@ class Service:
         self.datasets = Datasets(self.places, settings.max_upload_mb * 2**20, settings.max_upload_files)
         self.presets = Presets(self.places)
         self.queue = JobQueue(self.places, settings, self.state_dir, self._make_room, self.default_model)
+        at_once = RUNS_ON_A_CLUSTER if settings.ray else len(settings.device)
+        self.sweeps = Sweeps(self.queue, self.places, at_once, self.default_model)
         pictures = self.state_dir / storage.PICTURES
         self.model_work = ModelWork(self.places, settings, pictures, self.queue, self.default_model)
         self.submit, self.jobs = self.queue.submit, self.queue.jobs
@@ -76,12 +80,14 @@ class Service:
     def start(self) -> None:
         """Begins to work on the queue; jobs that a power cut left running go on where they stopped."""
         self.queue.supervisor.start()
+        self.sweeps.start()
         storage.clear_uploads(self.state_dir)  # after that: there is no other server
         storage.sweep_half_written(self.workspace, self.state_dir)
 
     def close(self) -> None:
         """Stops running jobs, which save and will go on at the next start, and ends all processes; blocks for that."""
         self.stopping.set()
+        self.sweeps.close()
         self.queue.supervisor.close()
         self.model_work.close()
 

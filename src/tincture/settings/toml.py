@@ -31,9 +31,20 @@ def read_toml(path: str | Path, name: str = "") -> dict[str, Any]:
     if len(content) > LARGEST:
         raise UsageError(f"{named} is larger than {LARGEST // 2**20} MiB, so that it is none; give a TOML file.")
     try:
-        return tomllib.loads(_one_line_end(content.decode("utf-8-sig")))
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{named} is not UTF-8 text; save it as UTF-8.") from None
+    return parse_toml(text, named)
+
+
+def parse_toml(text: str, named: str) -> dict[str, Any]:
+    """The top-level table of a text; UsageError where it is no TOML.
+
+    Args:
+        named: what a sentence calls the text, at its start.
+    """
+    try:
+        return tomllib.loads(_one_line_end(text))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{named} is not valid TOML: {error}.") from None
     except (ValueError, RecursionError):  # a number of thousands of digits, a list in lists without end

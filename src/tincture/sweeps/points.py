@@ -31,8 +31,10 @@ from tincture.sweeps.ranges import Point
 from tincture.sweeps.sweep_file import CREATE, MOST_RUNS, Fields, faults_of_form
 from tincture.workspace import Workspace
 
-_FIXED = ("kind", "name")
+_FIXED = ("kind", "name", "companions", "with")
 """What is the same for all runs of a sweep, or each run's own."""
+Place = Callable[[Mapping[str, Any]], TrainSettings]
+"""Makes settings of what is given, with paths as they are from here, and refuses places that are not allowed."""
 _PROMPTS = ("preview_prompts", "preview_negative_prompt", "negative_prompt")
 """Texts in which an adapter may stand by its name."""
 _MOST_NAMED = 5
@@ -141,7 +143,9 @@ def settings_of(source: Mapping[str, Any], point: Point, name: str, seed: int | 
 
 def adapters_of(source: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Kind and name of what the run file names to be trained, its own first."""
-    return TrainSettings.from_dict(source["run"]).adapters
+    given = as_meant(FIELDS, source["run"])
+    others = sound_companions({"companions": companion_texts(given.get("companions", ()))})
+    return [(str(given.get("kind")), str(given.get("name", ""))), *((other.kind, other.name) for other in others)]
 
 
 def _companion_name(name: str, other: Companion) -> str:
@@ -162,18 +166,24 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 
-def checked(given: Mapping[str, Any], workspace: Workspace) -> tuple[Fields, list[Trial], list[str]]:
+def checked(
+    given: Mapping[str, Any], workspace: Workspace, place: Place = TrainSettings.from_dict, cwd: Path | None = None
+) -> tuple[Fields, list[Trial], list[str]]:
     """A sweep that names its base model, its runs, and everything that is wrong with it; with a fault, no runs.
 
     Args:
         given: as ``normalized`` gives it.
+        place: see ``Place``.
+        cwd: where relative paths start; None: the current folder.
     """
     source, faults = dict(given), faults_of_form(given)
-    faults += _faults_of_keys(source) if isinstance(source.get("run"), Mapping) else ()
+    of_keys = list(_faults_of_keys(source)) if isinstance(source.get("run"), Mapping) else []
     if not faults and (count := count_of(source)) > MOST_RUNS:
         faults = [f"it has {count:,} runs, but at most {MOST_RUNS:,} are allowed; leave some values or seeds out"]
     if faults:
-        return source, [], faults
+        return source, [], [*of_keys, *faults]
+    if of_keys:  # what is wrong with the values of all others is named with them
+        return source, [], [*of_keys, *_faults_of_others(source)]
     try:
         source = _with_model(source, workspace)
         points = expanded(source)
@@ -183,23 +193,36 @@ def checked(given: Mapping[str, Any], workspace: Workspace) -> tuple[Fields, lis
     trials = trials_of(source, of_ends)
     if faults := _faults_of_runs(trials):
         return source, [], faults
-    measured = all(_is_validated(trial.train_settings()) for trial in trials)
+    measured = all(_is_validated(trial.train_settings(), cwd or Path()) for trial in trials)
     source = {"metric": "validation_loss" if measured else "train_loss", **source}
     if source["metric"] == "validation_loss" and not measured:
         faults.append(
             "metric is validation_loss, but nothing is measured: give pictures for it by validation_data or "
             "validation_share, and a validation_every above 0"
         )
-    faults += [*_faults_between(source, trials), *_missing(source, trials, workspace)]
+    faults += [*_faults_between(source, trials), *_missing(source, trials, workspace, place)]
     return source, [] if faults else trials_of(source, points), faults
 
 
-def _is_validated(settings: TrainSettings) -> bool:
+def _faults_of_others(source: Fields) -> list[str]:
+    """What is wrong with the values of a sweep some of whose keys are none, those left out."""
+    known = {key for key in varied(source) if key in _known_keys() and key not in _FIXED}
+
+    def known_ones(table: Mapping[str, Any]) -> Fields:
+        return {key: value for key, value in table.items() if key in known}
+
+    points = [known_ones(point) for point in source.get("points", [])]
+    ends = list(drawing.corners(known_ones(_ranges(source)))) or [{}]
+    grid = [{key: value} for key, values in known_ones(source.get("grid", {})).items() for value in values]
+    return _faults_of_runs(trials_of({**source, "create": {}}, [*points, *ends, *grid]))
+
+
+def _is_validated(settings: TrainSettings, cwd: Path) -> bool:
     """Whether a run measures the loss on pictures that are not trained."""
     given = settings.validation_folders or settings.validation_share
     return bool(
         settings.validation_every
-        and (given or any(sides_of(Source.parse(folder).folder) for folder in settings.folders))
+        and (given or any(sides_of(cwd / Source.parse(folder).folder) for folder in settings.folders))
     )
 
 
@@ -211,7 +234,7 @@ def _faults_of_keys(source: Mapping[str, Any]) -> Iterator[str]:
             if options and key.removeprefix(CREATE) not in options:
                 yield f"there is no option {key!r}; known are {', '.join(CREATE + name for name in options)}"
         elif key in _FIXED:
-            yield f"{key} cannot vary; each run has an adapter of its own, all of one kind"
+            yield f"{key} cannot vary; each run has adapters of its own, all of the same kinds"
         elif key not in _known_keys():
             yield TrainSettings.faults_in({key: 0})[0]
     yield from (
@@ -330,23 +353,28 @@ def _option_fault(option: Option, value: Any) -> str:
     return ""
 
 
-def _missing(source: Mapping[str, Any], trials: Sequence[Trial], workspace: Workspace) -> list[str]:
+def _missing(source: Mapping[str, Any], trials: Sequence[Trial], workspace: Workspace, place: Place) -> Iterator[str]:
     """What runs name that is not there, and names of theirs that are taken."""
     checks: list[Callable[[], object]] = []
-    seen = set()
+    if not made_anew(source):
+        checks += [functools.partial(presence.find_named, kind, name, workspace) for kind, name in adapters_of(source)]
+    seen: dict[str, TrainSettings] = {}
     for trial in trials:
         settings = trial.train_settings()
         checks += [functools.partial(_refuse_taken, kind, name, workspace) for kind, name in settings.adapters]
-        needed = settings.replace(name="any", companions=(), fixed_adapters=())
-        what = (needed.model, needed.vae, needed.folders, needed.validation_folders, needed.template, needed.masks)
-        if str(what) not in seen:
-            seen.add(str(what))
-            checks.append(functools.partial(presence.require_surroundings, needed, workspace))
-    own = TrainSettings.from_dict(source["run"])
-    checks.insert(0, functools.partial(presence.find_fixed, own, workspace))
-    if not made_anew(source):
-        checks.insert(0, functools.partial(presence.find_adapters, own, workspace))
-    return list(_failed(checks))
+        paths = [getattr(settings, name) for name, spec in FIELDS.items() if spec.path]
+        seen.setdefault(str((paths, settings.model, settings.caption_missing, settings.fixed)), settings)
+    checks += [functools.partial(_require_surroundings, settings, workspace, place) for settings in seen.values()]
+    yield from _failed(checks)
+
+
+def _require_surroundings(settings: TrainSettings, workspace: Workspace, place: Place) -> None:
+    placed = place(settings.to_dict())
+    checks: list[Callable[[], object]] = [
+        functools.partial(presence.require_surroundings, placed, workspace),
+        functools.partial(presence.find_fixed, placed, workspace),
+    ]
+    presence.refuse_together(checks)
 
 
 def _failed(checks: Iterable[Callable[[], object]]) -> Iterator[str]:

@@ -79,20 +79,21 @@ def _better_part(sweep: SweepFolder, trials: Sequence[Trial], rung: int | None) 
     return [trial for trial in trials if trial.point in best]
 
 
-def rows_of(sweep: SweepFolder, running: Iterable[str] | None = None) -> list[Row]:
+def rows_of(sweep: SweepFolder, running: Iterable[str] | None = None, *, live: bool | None = None) -> list[Row]:
     """All runs in order.
 
     Args:
-        running: names of those at which something works; None: whoever has begun and not ended may be one of them, as
-            long as something works at the sweep.
+        running: names of those at which something works; None: those that are further than their latest result may be.
+        live: whether something works at the sweep; None: it is found out.
     """
     trials, found = sweep.trials(), []
-    live = sweep.is_held() if running is None else True
+    live = (sweep.is_held() if running is None else True) if live is None else live
     ended = _stopped(sweep, trials)
     for trial in trials:
         folder = sweep.trial(trial.name)
         result, progress, error = folder.latest() or {}, folder.progress(), folder.failure()
-        begun = bool(progress) and live if running is None else trial.name in running
+        begun = bool(progress) and live and int(progress.get("global_step") or 0) > int(result.get("global_step") or -1)
+        begun = begun if running is None else trial.name in running
         state = FAILED if error else DONE if result and folder.result(None) else ""
         state = state or (STOPPED if trial.name in ended else RUNNING if begun else WAITING)
         found.append(Row(trial, state, result, progress, error))

@@ -24,12 +24,14 @@ from typing import Any
 from tincture.errors import BusyError, FileFormatError, UsageError
 from tincture.formats.file_lock import FileLock
 from tincture.formats.files import write_text
-from tincture.sweeps.points import Trial, adapters_of, checked, made_anew, trials_of
+from tincture.settings.train import TrainSettings
+from tincture.sweeps.points import Place, Trial, adapters_of, checked, made_anew, trials_of
 from tincture.sweeps.sweep_file import Fields, normalized, refuse
 from tincture.workspace import Workspace, clean_name
 
 RECORD = "sweep.json"
 END = "end"
+_ASKING_S = 0.5
 _NOT_READ = "is damaged; delete the folder, or put back an earlier copy of it"
 
 
@@ -150,7 +152,11 @@ class SweepFolder:
     def held(self) -> Iterator[None]:
         """While something works at it; BusyError where another process does."""
         lock = FileLock(self.path / "lock")
-        if not lock.take():
+        end = time.monotonic() + _ASKING_S
+        while not lock.take():
+            if time.monotonic() < end:
+                time.sleep(0.02)  # somebody may only be asking whether it is held
+                continue
             raise BusyError(
                 f"The sweep {self.name!r} goes on in another process ({lock.holder()}); wait, or stop that."
             )
@@ -168,13 +174,23 @@ class SweepFolder:
         return not taken
 
 
-def make_sweep(given: Mapping[str, Any], workspace: Workspace, name: str = "", source: str = "") -> SweepFolder:
+def make_sweep(
+    given: Mapping[str, Any],
+    workspace: Workspace,
+    name: str = "",
+    source: str = "",
+    *,
+    place: Place = TrainSettings.from_dict,
+    cwd: Path | None = None,
+) -> SweepFolder:
     """Makes the folder of a sweep, or opens it where it was made by the same file.
 
     Args:
         given: what its file says, see ``sweep_file``.
         name: where the file has none.
         source: what the file is called, for messages.
+        place: see ``points.Place``.
+        cwd: where relative paths start; None: the current folder.
 
     Raises:
         UsageError: something in it is not allowed, all in one message; or there is another sweep of this name.
@@ -183,7 +199,7 @@ def make_sweep(given: Mapping[str, Any], workspace: Workspace, name: str = "", s
     path = workspace.sweeps / clean_name(wanted["name"])
     if (path / RECORD).exists():
         return _same(SweepFolder(path), _plain(wanted))
-    complete, trials, faults = checked(wanted, workspace)
+    complete, trials, faults = checked(wanted, workspace, place, cwd)
     refuse(faults, source)
     shutil.rmtree(path, ignore_errors=True)  # of one that was killed while it was made
     for number, (kind, adapter) in enumerate([] if made_anew(complete) else adapters_of(complete)):
@@ -191,7 +207,7 @@ def make_sweep(given: Mapping[str, Any], workspace: Workspace, name: str = "", s
     record = {
         "given": wanted,
         "source": complete,
-        "cwd": os.getcwd(),
+        "cwd": str(cwd or Path.cwd()),
         "root": str(workspace.root),
         "created_at": time.time(),
         "trials": [vars(trial) for trial in trials],

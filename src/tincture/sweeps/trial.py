@@ -46,8 +46,13 @@ NOTE_S = 0.5
 VALIDATION = "validation_loss.csv"
 
 
-def perform(folder: TrialFolder, callbacks: Sequence[Callback], stop: threading.Event) -> Fields | None:
+def perform(
+    folder: TrialFolder, callbacks: Sequence[Callback], stop: threading.Event, device: str = ""
+) -> Fields | None:
     """Brings a run to the step that is asked of it; returns what came of it, None where it was stopped before.
+
+    Args:
+        device: where, if neither the settings nor what is asked of it say so.
 
     Raises:
         TinctureError: as a training; it is not noted here.
@@ -63,7 +68,7 @@ def perform(folder: TrialFolder, callbacks: Sequence[Callback], stop: threading.
         own = threading.Event()
         watcher = _Watcher(folder, until, own, stop)
         with _passed_on(stop, own):
-            result = _train(sweep, trial, run_dir, task.get("device", ""), [*callbacks, watcher], own)
+            result = _train(sweep, trial, run_dir, task.get("device") or device, [*callbacks, watcher], own)
         run_dir = result.run_dir
         watcher.note(seconds=watcher.before + result.seconds)
         if not _is_there(run_dir, until):

@@ -194,6 +194,13 @@ def test_all_that_is_wrong_is_named_together_and_once(bench: Bench) -> None:
     assert "tincture create" in raised.value.sentence
 
 
+def test_a_key_that_is_none_hides_nothing_else(bench: Bench) -> None:
+    with pytest.raises(UsageError) as raised:
+        made(bench, grid={"lerning_rate": [1], "batch_size": [0, 1]}, seeds=[0, 1])
+    text = str(raised.value)
+    assert "no setting 'lerning_rate'" in text and text.count("batch_size is 0") == 1
+
+
 def test_a_key_that_is_none_is_refused(bench: Bench) -> None:
     with pytest.raises(UsageError, match="no key 'halvin'; the nearest is halving"):
         make_sweep({**given(bench, grid=RATES), "halvin": {}}, bench.workspace, "try")

@@ -12,6 +12,7 @@ from tincture.server.api_v1.datasets import DatasetEndpoints
 from tincture.server.api_v1.files import FileEndpoints
 from tincture.server.api_v1.jobs import JobEndpoints
 from tincture.server.api_v1.pictures import PictureEndpoints
+from tincture.server.api_v1.sweeps import SweepEndpoints
 from tincture.server.api_v1.training_presets import PresetEndpoints
 from tincture.server.http.errors import COMMON, documented
 from tincture.server.service import Service
@@ -29,6 +30,7 @@ def router(service: Service) -> APIRouter:
         FileEndpoints,
         CatalogueEndpoints,
         PresetEndpoints,
+        SweepEndpoints,
     ):
         whole.include_router(group(service).router())
     return whole

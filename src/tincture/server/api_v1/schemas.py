@@ -116,6 +116,7 @@ class JobAnswer(BaseModel):
     ending: str = Field(description="Of a job that is done without all its steps: why, a sentence; else empty.")
     error: str = Field(description="Of a job that failed: a sentence.")
     error_type: str = Field(description="Of a job that failed: the name of the error's class.")
+    sweep: str = Field(description="Of a run of a sweep: NAME/RUN; else empty.")
 
 
 class JobList(BaseModel):

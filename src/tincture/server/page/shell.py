@@ -20,6 +20,7 @@ from tincture.server.page.parts.way_on import SCRIPT as WAYS_SCRIPT
 from tincture.server.page.parts.way_on import Ways
 from tincture.server.page.runs import tab as runs
 from tincture.server.page.settings import tab as settings_tab
+from tincture.server.page.sweeps.part import SweepPart
 from tincture.server.page.train.tab import TrainTab
 from tincture.server.page.try_it import tab as try_it
 
@@ -61,12 +62,14 @@ def build(service: Service) -> gr.Blocks:
                 training = TrainTab(service, added, ways)
             with gr.Tab("Runs", id="runs", elem_id="tab-runs"):
                 runs.build(service, ways)
+                sweeps = SweepPart(service)
             with gr.Tab("Try it", id="try-it", elem_id="tab-try-it"):
                 try_it.build(service, ways)
             for label, name, fill in TABS:
                 with gr.Tab(label, id=name, elem_id=f"tab-{name}"):
                     fill(service)
         training.connect(_by_id(page))
+        sweeps.connect({*training.inputs.components, training.model}, training.typed)
         tabs.select(None, js=KEEP_TAB)
         page.load(None, js=OPEN_TAB)
         leave_empty(page)

@@ -82,6 +82,8 @@ class Job:
         preview: the first picture of the latest preview; empty while there is none.
         error: of a job that failed: a sentence.
         error_type: the name of the exception's class.
+        sweep: ``NAME/RUN`` of a sweep, whose run it does up to the step that is asked for in the run's folder; empty
+            for every other job.
     """
 
     id: str
@@ -112,6 +114,7 @@ class Job:
     preview: str = ""
     error: str = ""
     error_type: str = ""
+    sweep: str = ""
 
     @property
     def holds(self) -> tuple[str, ...]:

@@ -115,12 +115,44 @@ class JobQueue:
             raise UsageError(
                 f"The timeout is {timeout_s} s; allowed is more than 0 and at most {LONGEST_TIMEOUT_S:,} s."
             )
+        return self._add(
+            kind, checked, name, device, priority=priority, timeout_s=timeout_s, gpus=gpus, cpus=cpus, source=source
+        )
+
+    def submit_run_of_sweep(self, sweep: str, settings: Mapping[str, Any], source: str = "api") -> Job:
+        """Puts a run of a sweep at the end of the queue, up to the step that is asked for in its folder.
+
+        Args:
+            sweep: NAME/RUN.
+            settings: of the run, whose adapter is made when it begins.
+
+        Raises:
+            UsageError, ForbiddenPathError, QueueFullError: as ``submit``.
+        """
+        training = self._places.train_settings(settings, self._to_come)
+        device = self._device("", training.device)
+        return self._add("train", training.to_dict(), training.name, device, source=source, sweep=sweep)
+
+    def _add(
+        self,
+        kind: JobKind,
+        settings: dict[str, Any],
+        name: str,
+        device: str,
+        *,
+        priority: int = 0,
+        timeout_s: float | None = None,
+        gpus: int | None = None,
+        cpus: int | None = None,
+        source: str,
+        sweep: str = "",
+    ) -> Job:
         self._refuse_full()
         job = Job(
             id=_new_id(),
             kind=kind,
             name=name,
-            settings=checked,
+            settings=settings,
             priority=priority,
             # Also when the clock was set back, behind those that wait.
             position=max(time.time(), self.store.last_position() + 1e-6),
@@ -130,6 +162,7 @@ class JobQueue:
             timeout_s=timeout_s if timeout_s is not None else (self._settings.job_timeout * 3600 or None),
             source=source,
             created_at=time.time(),
+            sweep=sweep,
         )
         self.store.add(job)
         self.supervisor.wake()

@@ -59,6 +59,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     ("ALTER TABLE jobs ADD COLUMN preview TEXT NOT NULL DEFAULT ''",),
     ("ALTER TABLE jobs ADD COLUMN gpus INTEGER", "ALTER TABLE jobs ADD COLUMN cpus INTEGER"),
+    ("ALTER TABLE jobs ADD COLUMN sweep TEXT NOT NULL DEFAULT ''",),
 )
 _TURN = "front DESC, priority DESC, position, id"
 _ORDER = f"""

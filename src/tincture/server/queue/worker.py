@@ -79,7 +79,7 @@ class Control:
 
 
 class Task:
-    """What ``job.json`` says: ``kind``, ``settings``, ``root``, ``device``, ``run_dir``, ``attempt``.
+    """What ``job.json`` says: ``kind``, ``settings``, ``root``, ``device``, ``run_dir``, ``attempt``, ``sweep``.
 
     With ``shared``, the job is done on a machine of a cluster, and others watch for signs of life.
     """
@@ -94,10 +94,13 @@ class Task:
         self.run_dir = Path(given["run_dir"]) if given["run_dir"] else None
         self.attempt: int = given["attempt"]
         self.shared: bool = given.get("shared", False)
+        self.sweep: str = given.get("sweep", "")
 
 
 def train(task: Task, callbacks: Sequence[Callback], control: Control) -> tuple[bool, Fields]:
     """Trains, or goes on with the run that the job began; returns whether it was stopped, and its result."""
+    if task.sweep:
+        return run_of_sweep(task, callbacks, control)
     if task.run_dir and (result := finished(task)):
         return False, result
     from tincture import recipe
@@ -116,6 +119,19 @@ def train(task: Task, callbacks: Sequence[Callback], control: Control) -> tuple[
         return _trained(recipe.train(settings, task.workspace, watchers, control.stop))
     except AlreadyTrainedError as error:
         return False, _nothing_to_do(recipe.find_adapter(settings, task.workspace), error)
+
+
+def run_of_sweep(task: Task, callbacks: Sequence[Callback], control: Control) -> tuple[bool, Fields]:
+    """Brings a run of a sweep to the step that is asked of it, or goes on to it; as ``train``."""
+    from tincture.sweeps.sweep_folder import find_sweep
+    from tincture.sweeps.trial import perform
+
+    sweep, _, name = task.sweep.partition("/")
+    found = perform(find_sweep(task.workspace, sweep).trial(name), [*callbacks, control], control.stop, task.device)
+    if found is None:
+        return True, {}
+    result = ("adapter_path", "run_dir", "global_step", "interrupted", "ending", "seconds")
+    return False, {**{key: found[key] for key in result}, "loss": found["train_loss"]}
 
 
 def preprocess(task: Task, callbacks: Sequence[Callback], control: Control) -> tuple[bool, Fields]:

@@ -154,6 +154,7 @@ def task_of(job: Job, where: Path) -> dict[str, Any]:
         "run_dir": job.run_dir,
         "device": job.device,
         "attempt": job.attempts,
+        "sweep": job.sweep,
     }
 
 

@@ -235,7 +235,7 @@ def test_a_queue_of_the_first_version_learns_what_its_jobs_hold(store: JobStore,
         connection.execute("DROP TRIGGER nothing_is_held")
         connection.execute("DROP TABLE held")
         connection.execute("ALTER TABLE jobs DROP COLUMN holds")
-        for column in ("preview", "gpus", "cpus"):
+        for column in ("preview", "gpus", "cpus", "sweep"):
             connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         connection.execute("PRAGMA user_version = 1")
     again = JobStore(path)
@@ -503,7 +503,7 @@ def test_a_queue_of_the_first_version_with_a_damaged_row_is_opened(store: JobSto
         connection.execute("DROP TRIGGER nothing_is_held")
         connection.execute("DROP TABLE held")
         connection.execute("ALTER TABLE jobs DROP COLUMN holds")
-        for column in ("preview", "gpus", "cpus"):
+        for column in ("preview", "gpus", "cpus", "sweep"):
             connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         connection.execute("PRAGMA user_version = 1")
         connection.execute("UPDATE jobs SET settings = 'nonsense' WHERE id = 'spoilt'")

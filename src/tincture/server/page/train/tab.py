@@ -130,7 +130,7 @@ class TrainTab:
             return values
 
         def typed(given: Mapping[Component, Any]) -> dict[str, Any]:
-            return complete(self.inputs.typed(given, given[self.inputs.kind], given[self.model]), given)
+            return complete(self.typed(given), given)
 
         def settings(given: Mapping[Component, Any], kind: str = "") -> dict[str, Any]:
             kind = kind or given[self.inputs.kind]
@@ -165,6 +165,10 @@ class TrainTab:
             )
             forget_when_done(started, self.message, "tr", "base")
             follow_by_itself(started, "run", self.submitted)
+
+    def typed(self, given: Mapping[Component, Any]) -> dict[str, Any]:
+        """Fields of ``TrainSettings``, as they stand in the form; see ``TrainInputs.typed``."""
+        return self.inputs.typed(given, given[self.inputs.kind], given[self.model])
 
     def _labels(self, kind: str) -> dict[str, str]:
         """By setting, what the inputs are called that are seen where this kind is trained."""

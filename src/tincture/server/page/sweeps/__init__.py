@@ -1,0 +1,1 @@
+"""The part of the Runs tab that makes and shows sweeps."""

@@ -1,0 +1,1 @@
+"""Sweeps in the server: the queue does their runs."""
