@@ -13,7 +13,20 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from tincture.cli import convert, create, demo, doctor, generate, inspect, merge, preprocess, serve, sweep, train
+from tincture.cli import (
+    convert,
+    create,
+    demo,
+    doctor,
+    generate,
+    inspect,
+    looking_back,
+    merge,
+    preprocess,
+    serve,
+    sweep,
+    train,
+)
 from tincture.cli.session import Session, command, new_group, show_help, with_flags
 from tincture.errors import LostProcessError, TinctureError, UsageError
 from tincture.formats.software import VERSION
@@ -45,7 +58,8 @@ def build_app() -> typer.Typer:
         else:
             _join_launch(session, context.invoked_subcommand)
 
-    for module in (demo, create, train, sweep, generate, preprocess, inspect, convert, merge, serve, doctor):
+    teaching, files = (demo, create, train, sweep, looking_back), (generate, preprocess, inspect, convert, merge)
+    for module in (*teaching, *files, serve, doctor):
         module.register(app)
     return app
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from tincture.errors import TinctureError, UsageError
+from tincture.run.folder import RECORD
+from tincture.run.past.past_run import run_folders, state_steps
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
-RECORD = "run.json"
 MOST_NAMED = 5
-_DEEPEST = 3
-"""Folders of runs lie two below the logs, and these in the workspace."""
 
 
 def require_run_folder(given: Path | None, workspace: Workspace) -> Path:
@@ -34,7 +32,7 @@ def require_run_folder(given: Path | None, workspace: Workspace) -> Path:
         raise UsageError(
             f"The run folder {str(given)!r} is not a folder; give the one that train showed. {_newest(workspace)}"
         )
-    if inner := list(_runs_in(given)):
+    if inner := list(run_folders(given)):
         named = ", ".join(str(run.relative_to(given)) for run in inner[:MOST_NAMED])
         more = f" and {len(inner) - MOST_NAMED} more" if len(inner) > MOST_NAMED else ""
         raise UsageError(
@@ -44,7 +42,7 @@ def require_run_folder(given: Path | None, workspace: Workspace) -> Path:
 
 
 def _newest(workspace: Workspace) -> str:
-    found = next((run for run in _runs_in(workspace.logs) if _can_go_on(run)), None)
+    found = next((run for run in run_folders(workspace.logs) if _can_go_on(run)), None)
     if found is None:
         return f"There is none in {workspace.logs} that could go on."
     return f"The newest that can go on: {_command(found)}."
@@ -54,21 +52,9 @@ def _command(run: Path) -> str:
     return f"tincture resume {str(run)!r}"
 
 
-def _runs_in(folder: Path) -> Iterator[Path]:
-    """Runs inside a folder, those that were written to last first."""
-    records = [record for depth in range(1, _DEEPEST + 1) for record in folder.glob("*/" * depth + RECORD)]
-    yield from (record.parent for record in sorted(records, key=_written_at, reverse=True))
-
-
-def _written_at(record: Path) -> float:
-    states = [state.stat().st_mtime for state in record.parent.glob("state/step-*.pt")]
-    return max([record.stat().st_mtime, *states])
-
-
 def _can_go_on(run: Path) -> bool:
     try:
         settings = TrainSettings.from_dict(json.loads((run / RECORD).read_text(encoding="utf-8"))["settings"])
     except (OSError, ValueError, KeyError, TypeError, TinctureError):
         return False
-    steps = [state.stem.removeprefix("step-") for state in run.glob("state/step-*.pt")]
-    return max((int(step) for step in steps if step.isdigit()), default=0) < settings.last_step
+    return max(state_steps(run), default=0) < settings.last_step

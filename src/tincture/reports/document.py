@@ -77,7 +77,7 @@ def sheet(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> 
 def legend(names: Sequence[str]) -> str:
     """Which line is which, by the colours that ``line_style`` gives; with the colours themselves, as CSS."""
     rules = "".join(
-        f".chart path.run-{number}{{stroke:{_colour(number)}}}.key.run-{number}{{background:{_colour(number)}}}"
+        f".chart path.run-{number}{{stroke:{colour(number)}}}.key.run-{number}{{background:{colour(number)}}}"
         for number in range(len(names))
     )
     keys = "".join(
@@ -91,7 +91,8 @@ def line_style(number: int) -> str:
     return f"run-{number}"
 
 
-def _colour(number: int) -> str:
+def colour(number: int) -> str:
+    """The colour of the line of that number, as CSS has it; one for dark and light grounds."""
     return f"hsl({number * _GOLDEN % 360:.0f} 65% {(45, 58, 36)[number // 8 % 3]}%)"
 
 

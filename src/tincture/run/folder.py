@@ -32,6 +32,9 @@ from tincture.settings.train import TrainSettings
 from tincture.workspace import ADAPTER_SUFFIX
 
 RECORD = "run.json"
+RUN_LOCK = ".lock"
+"""In the folder of a run: held by the process that works at it."""
+VALIDATION_LOG = "validation_loss.csv"
 _CHECKSUM = "checksum"
 _RECORDED = {"settings", "root", "adapter_path", "model_hash", "data_hash", "template_lines"}
 
@@ -99,7 +102,7 @@ class RunFolder:
 
     @property
     def validation_csv(self) -> Path:
-        return self.path / "validation_loss.csv"
+        return self.path / VALIDATION_LOG
 
     @property
     def tensorboard(self) -> Path:

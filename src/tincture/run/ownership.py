@@ -22,8 +22,7 @@ from tincture.formats.file_lock import FileLock, this_host
 from tincture.run.averages import belongs_to
 from tincture.run.components import load_adapter
 from tincture.run.digests import adapter_digest
-from tincture.run.folder import RunFolder, noted_of_each, read_record, with_noted, write_record
-from tincture.run.presence import RUN_LOCK
+from tincture.run.folder import RUN_LOCK, RunFolder, noted_of_each, read_record, with_noted, write_record
 from tincture.workspace import copy_name, path_beside
 
 FIXED = "fixed_adapter_digests"

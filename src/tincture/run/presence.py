@@ -22,13 +22,11 @@ from tincture.formats.files import first_bytes
 from tincture.models.loading.default_model import default_model
 from tincture.models.loading.sources import find_source, find_vae
 from tincture.preprocessing.describer_kinds import ROLES, Kind, fault_of, find_describer, kind_of, missing_kind
+from tincture.run.folder import RUN_LOCK
 from tincture.settings.drawing import DrawingRequest
 from tincture.settings.groups.tracking import TENSORBOARD, TRACKERS
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
-
-RUN_LOCK = ".lock"
-"""In the folder of a run: held by the process that works at it."""
 
 
 def find_adapter(settings: TrainSettings, workspace: Workspace) -> Path:

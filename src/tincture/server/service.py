@@ -20,10 +20,10 @@ from tincture.formats.software import VERSION
 from tincture.kinds.registry import kind_names
 from tincture.models.loading.default_model import default_model
 from tincture.preprocessing.describer_kinds import find_describers, missing_describer
+from tincture.run.past.origin import RunOrigin, run_origin, settings_again
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.library import storage
 from tincture.server.library.datasets import Datasets
-from tincture.server.library.run_origin import RunOrigin, run_origin, settings_again
 from tincture.server.library.saved_presets import Presets
 from tincture.server.model_process.work import ModelWork
 from tincture.server.queue.jobs import Job

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tincture.server.library.run_origin import RunOrigin
+from tincture.run.past.origin import RunOrigin
 from tincture.server.page.parts.markup import escape, facts, muted, plain, served_url, size, when
 from tincture.server.page.parts.way_on import download, path_to_copy, way, ways
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import itertools
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +12,13 @@ from typing import Any
 from tincture.data.captions import template_names
 from tincture.data.listing import Source
 from tincture.errors import UsageError
-from tincture.kinds.registry import find_kind, kind_names
+from tincture.run.past.past_run import LAST_STEPS, PastRun, read_loosely, run_folders
 from tincture.settings.run_file import checked_part
 from tincture.settings.train import FIELDS
 from tincture.workspace import Workspace
 
-LAST_STEPS = 100
-"""So many at most are the loss's mean taken over."""
 MOST_FOLDERS = 1000
 """Of runs, the latest, are looked through."""
-_RECORD = "run.json"
 _SAME = ("kind", "name", "steps", "learning_rate", "batch_size", "seed")
 """Settings in which a file and its run agree, besides the pictures; those that name places do not."""
 _FOLDERS = ("data", "validation_data", "prior_data")
@@ -72,9 +67,9 @@ def run_origin(workspace: Workspace, found: Mapping[str, Any]) -> RunOrigin | No
     step = found.get("step")
     wanted = _Wanted(str(provenance.get("data_hash")), settings, step if isinstance(step, int) else 0)
     for folder in _folders(workspace, Path(found["path"])):
-        record = _record(folder)
+        record = read_loosely(folder)
         if record and record.get("data_hash") == wanted.data_hash and _agree(record["settings"], settings):
-            return _origin(folder, record["settings"], wanted)
+            return _origin(folder, record, wanted)
     return None
 
 
@@ -128,59 +123,19 @@ def _is_name(folder: Path) -> bool:
 def _folders(workspace: Workspace, path: Path) -> Iterator[Path]:
     """Folders of runs: first the one that the file lies in, then the latest."""
     yield path.parent.parent
-    try:
-        folders = [record.parent for record in workspace.logs.glob(f"*/*/{_RECORD}")]
-    except OSError:
-        return
-    yield from sorted(folders, key=_written, reverse=True)[:MOST_FOLDERS]
-
-
-def _written(folder: Path) -> float:
-    try:
-        return (folder / _RECORD).stat().st_mtime
-    except OSError:
-        return 0.0  # it was deleted
-
-
-def _record(folder: Path) -> dict[str, Any] | None:
-    try:
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("settings"), dict) else None
+    yield from itertools.islice(run_folders(workspace.logs), MOST_FOLDERS)
 
 
 def _agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(name) == other.get(name) for name in _SAME)
 
 
-def _origin(folder: Path, settings: Mapping[str, Any], wanted: _Wanted) -> RunOrigin:
-    losses = _losses(folder, settings, wanted.step)
-    step, previews = _previews(folder / "images", wanted.step)
+def _origin(folder: Path, record: Mapping[str, Any], wanted: _Wanted) -> RunOrigin:
+    run = PastRun(folder, str(folder), record)
+    logged = run.losses()
+    until = [loss for step, loss in zip(logged["step"], logged["loss"], strict=True) if step <= wanted.step]
+    losses = [loss for loss in until if math.isfinite(loss)][-LAST_STEPS:]
+    latest = max((made for made in run.previews if made <= wanted.step), default=None)
     mean = sum(losses) / len(losses) if losses else None
-    return RunOrigin(folder, settings, mean, len(losses), previews, step)
-
-
-def _losses(folder: Path, settings: Mapping[str, Any], step: int) -> list[float]:
-    """Of the last steps up to ``step``; those that are not finite are left out."""
-    if settings["kind"] not in kind_names():
-        return []
-    losses: list[float] = []
-    try:
-        with (folder / find_kind(settings["kind"]).losses).open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                if int(row["step"]) <= step and math.isfinite(loss := float(row["loss"])):
-                    losses.append(loss)
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
-        return []
-    return losses[-LAST_STEPS:]
-
-
-def _previews(folder: Path, step: int) -> tuple[int | None, tuple[Path, ...]]:
-    """The latest pictures NAME-STEP-NUMBER.png up to ``step``, by number, and their step."""
-    by_step: dict[int, list[tuple[int, Path]]] = {}
-    for path in folder.glob("*.png") if folder.is_dir() else ():
-        if named := re.fullmatch(r".*-(\d{1,15})-(\d{1,6})", path.stem, re.ASCII | re.DOTALL):
-            by_step.setdefault(int(named[1]), []).append((int(named[2]), path))
-    latest = max((made for made in by_step if made <= step), default=None)
-    return latest, () if latest is None else tuple(path for _, path in sorted(by_step[latest]))
+    previews = () if latest is None else tuple(run.previews[latest])
+    return RunOrigin(folder, run.settings, mean, len(losses), previews, latest)

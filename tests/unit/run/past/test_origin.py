@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tincture.errors import UsageError
-from tincture.server.library.run_origin import run_origin, settings_again
+from tincture.run.past.origin import run_origin, settings_again
 from tincture.workspace import Workspace
 
 SETTINGS: dict[str, Any] = {
