@@ -28,7 +28,7 @@ from tincture.settings.fields import as_meant, overridden
 from tincture.settings.train import FIELDS, TrainSettings
 from tincture.sweeps import ranges as drawing
 from tincture.sweeps.ranges import Point
-from tincture.sweeps.sweep_file import CREATE, MOST_RUNS, Fields, faults_of_form
+from tincture.sweeps.sweep_file import CREATE, MOST_RUNS, Fields, faults_of_form, points_of, table_of
 from tincture.workspace import Workspace
 
 _FIXED = ("kind", "name", "companions", "with")
@@ -77,8 +77,7 @@ def made_anew(source: Mapping[str, Any]) -> bool:
 
 def varied(source: Mapping[str, Any]) -> list[str]:
     """Keys that vary, in the order in which they are given."""
-    points = source.get("points", [])
-    keys = [*source.get("grid", {}), *(key for point in points for key in point), *_ranges(source)]
+    keys = [*table_of(source, "grid"), *(key for point in points_of(source) for key in point), *_ranges(source)]
     return list(dict.fromkeys(keys))
 
 
@@ -89,7 +88,7 @@ def learns(source: Mapping[str, Any]) -> bool:
 
 def options_of(source: Mapping[str, Any]) -> dict[str, Option]:
     """What can be chosen when an adapter of the sweep's kind is made, by name; empty for no such kind."""
-    kind = source.get("run", {}).get("kind")
+    kind = table_of(source, "run").get("kind")
     return {option.name: option for option in find_kind(kind).options} if kind in kind_names() else {}
 
 
@@ -239,14 +238,18 @@ def _faults_of_keys(source: Mapping[str, Any]) -> Iterator[str]:
             yield TrainSettings.faults_in({key: 0})[0]
     yield from (
         f"there is no option {name!r} in [create]; known are {', '.join(options)}"
-        for name in source.get("create", {})
+        for name in table_of(source, "create")
         if options and name not in options
     )
-    listed = [*dict.fromkeys(key for point in source.get("points", []) if isinstance(point, Mapping) for key in point)]
-    twice = set(source.get("grid", {})) & {*listed, *_ranges(source)}
+    listed = [*dict.fromkeys(key for point in points_of(source) for key in point)]
+    twice = set(table_of(source, "grid")) & {*listed, *_ranges(source)}
     yield from (
         f"{key} stands in [grid] and in {'[[points]]' if key in listed else '[random.ranges]'}" for key in sorted(twice)
     )
+    for key, given in _ranges(source).items():
+        if isinstance(given, Mapping) and drawing.is_whole(key, given, options):
+            broken = [given[end] for end in ("low", "high", "step") if isinstance(given.get(end), float)]
+            yield from (f"[random.ranges] {key} has {end:g}, but must have whole numbers" for end in broken if end % 1)
     if source.get("seeds") and "seed" in varied(source):
         yield "seed varies and seeds are given; leave one out"
 
@@ -406,6 +409,4 @@ def _with_model(source: Fields, workspace: Workspace) -> Fields:
 
 
 def _ranges(source: Mapping[str, Any]) -> Mapping[str, Any]:
-    random = source.get("random")
-    found = random.get("ranges") if isinstance(random, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+    return table_of(table_of(source, "random"), "ranges")

@@ -19,6 +19,7 @@ from tincture.sweeps.sweep_file import CREATE
 Point = dict[str, Any]
 _DIGITS = 4
 """Of a number that is drawn from a range: more say nothing, and fill the tables."""
+_SEEDS = 2**32  # that Optuna takes
 _PATIENCE = 20
 """Times that points are drawn which were drawn before, until it is taken that there are no others."""
 
@@ -30,7 +31,7 @@ def draw(ranges: Mapping[str, Any], trials: int, seed: int, options: Mapping[str
         UsageError: Optuna is not installed.
     """
     optuna = _optuna()
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed % _SEEDS))
     points: list[Point] = []
     asked, again = _distributions(optuna, ranges, options), 0
     while len(points) < trials and again < _PATIENCE * trials:
@@ -56,7 +57,7 @@ def ask(
     optuna = _optuna()
     asked = _distributions(optuna, ranges, options)
     study = optuna.create_study(
-        sampler=optuna.samplers.TPESampler(seed=(seed + len(drawn)) % 2**32),
+        sampler=optuna.samplers.TPESampler(seed=(seed + len(drawn)) % _SEEDS),
         direction="maximize" if more_is_better else "minimize",
     )
     for point, value in zip(drawn, values, strict=True):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -85,6 +84,18 @@ def normalized(given: Mapping[str, Any], name: str = "") -> Fields:
     return found
 
 
+def table_of(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A table of a sweep; empty where there is none, or something else in its place."""
+    found = source.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def points_of(source: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The tables of its list of points, as far as there are any."""
+    found = source.get("points")
+    return [point for point in found if isinstance(point, Mapping)] if isinstance(found, list) else []
+
+
 def flat(values: Mapping[str, Any]) -> Fields:
     """Keys of settings and, as ``create.NAME``, those of a table ``create``."""
     options = values.get("create")
@@ -130,7 +141,7 @@ def _faults_of_values(source: Mapping[str, Any]) -> Iterator[str]:
         yield f"seeds is {shortened(seeds)}, but must be a list of whole numbers, at least 0"
     elif len(set(seeds)) < len(seeds):
         yield f"seeds is {shortened(seeds)}, which has one of them twice"
-    if (metric := source.get("metric")) is not None and metric not in METRICS:
+    if (metric := source.get("metric")) is not None and metric not in tuple(METRICS):
         yield f"metric is {shortened(metric)}, but must be one of {', '.join(METRICS)}"
     yield from _faults_of_grid(source.get("grid", {}))
     yield from _faults_of_points(source.get("points", []))
@@ -233,6 +244,7 @@ def refuse(faults: Sequence[str], source: str) -> None:
 
 
 _SHOWN = 20
+_LARGEST = 2**53  # up to which numbers of both kinds are exact
 
 
 def _unknown(where: str, key: str, known: Sequence[str]) -> str:
@@ -250,4 +262,4 @@ def _whole(value: Any, least: int) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST

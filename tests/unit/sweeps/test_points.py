@@ -12,7 +12,8 @@ from tests.runs import Bench, make_bench
 from tests.unit.sweeps.sweeping import given, made
 from tincture.errors import UsageError
 from tincture.models.stable_diffusion import StableDiffusion
-from tincture.sweeps.sweep_file import MOST_RUNS, read_sweep, sweep_name
+from tincture.sweeps.points import checked
+from tincture.sweeps.sweep_file import KEYS, MOST_RUNS, normalized, read_sweep, sweep_name
 from tincture.sweeps.sweep_folder import make_sweep
 from tincture.workspace import parse_copy_name
 
@@ -131,6 +132,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"random": {"trials": 2, "ranges": {"caption_drop_out": {"low": 0, "high": 0.5, "log": True}}}},
         "must begin above 0",
     ),
+    "parts of a step": (
+        {"random": {"trials": 2, "ranges": {"batch_size": {"low": 1.5, "high": 4}}}},
+        "[random.ranges] batch_size has 1.5, but must have whole numbers",
+    ),
+    "a number without end": (
+        {"random": {"trials": 2, "ranges": {"steps": {"low": 4, "high": 10**400}}}},
+        "must be numbers",
+    ),
     "no choices": ({"random": {"trials": 2, "ranges": {"template": {"choices": []}}}}, "list of one value or more"),
     "a sampler": ({"random": {**DRAWN, "sampler": "luck"}}, "must be random or tpe"),
     "learning and halving": (
@@ -204,6 +213,20 @@ def test_a_key_that_is_none_hides_nothing_else(bench: Bench) -> None:
 def test_a_key_that_is_none_is_refused(bench: Bench) -> None:
     with pytest.raises(UsageError, match="no key 'halvin'; the nearest is halving"):
         make_sweep({**given(bench, grid=RATES), "halvin": {}}, bench.workspace, "try")
+
+
+ODD: tuple[Any, ...] = (None, True, 7, 1.5, "text", [], [7], [[]], {}, {"a": 7}, {"a": {"b": []}})
+
+
+@pytest.mark.parametrize("key", [*KEYS, "zzz"])
+def test_whatever_stands_for_a_part_is_refused_in_a_sentence_or_taken(untouched: Bench, key: str) -> None:
+    for odd in ODD:
+        _, trials, faults = checked(normalized({**given(untouched, grid=RATES), key: odd}, "odd"), untouched.workspace)
+        assert bool(trials) != bool(faults), odd
+
+
+def test_any_seed_can_be_given(bench: Bench) -> None:
+    assert len(made(bench, random={**DRAWN, "seed": 2**60}).trials()) == 3
 
 
 def test_a_name_that_is_taken_is_refused(bench: Bench) -> None:
