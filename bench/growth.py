@@ -156,11 +156,13 @@ def sweep(size: int, root: Path) -> Numbers:
     """A sweep of that many points, all of them done, each with a log of 1,000 steps and no previews."""
     workspace, numbers = make_workspace(root / "workspace", 4), Numbers()
     rates = [f"{0.001 * (1 + number):g}" for number in range(size)]
-    run = {"kind": "embedding", "model": "picto", "data": str(workspace.root / "data"), "steps": 1000}
+    run = {"kind": "embedding", "name": NAME, "model": "picto", "data": str(workspace.root / "data"), "steps": 1000}
     made = timed(
         numbers,
         "check_s",
-        lambda: make_sweep({"run": run, "create": {}, "grid": {"learning_rate": rates}}, workspace, "growth"),
+        lambda: make_sweep(
+            {"run": run, "create": {"num_vectors": 1}, "grid": {"learning_rate": rates}}, workspace, "growth"
+        ),
     )
     for number, trial in enumerate(made.trials()):
         run_dir = root / "runs" / trial.name
