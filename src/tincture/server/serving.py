@@ -24,6 +24,7 @@ from tincture.formats.file_systems import network_file_system
 from tincture.models.threads import choose_threads
 from tincture.server.app import build_app, has_page
 from tincture.server.http.protocol import uvicorn_config
+from tincture.server.queue.cluster.watched import require_cluster
 from tincture.server.service import Service
 from tincture.settings.server import ServerSettings
 from tincture.workspace import Workspace
@@ -55,9 +56,11 @@ def serve(
         The exit code: 130 after SIGINT, 0 after SIGTERM or SIGHUP.
 
     Raises:
-        UsageError: the address is taken, or is none of this machine's.
+        UsageError: the address is taken, or is none of this machine's; or the cluster cannot be connected with.
         StorageError: the queue cannot be opened.
     """
+    if settings.ray:
+        require_cluster(settings.ray)  # before anything is written
     _allow_open_files()
     choose_threads(settings.threads, shares=len(settings.device) + 1)  # a job on each device, and what draws
     with _listen(settings.host, settings.port) as listener:

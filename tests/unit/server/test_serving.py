@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from tincture.errors import UsageError
 from tincture.server import serving
 from tincture.server.serving import _hang_up_heard, _Server
+from tincture.settings.server import ServerSettings
+from tincture.workspace import Workspace
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +61,9 @@ def test_a_queue_on_a_folder_of_the_network_is_remarked(monkeypatch: pytest.Monk
     remark = serving._remark_on_queue(tmp_path / "jobs.sqlite3")
     assert f"{tmp_path / 'jobs.sqlite3'} lies on a folder of the network (nfs4)" in remark
     assert "give --database" in remark
+
+
+def test_a_cluster_that_cannot_be_reached_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'127\.0\.0\.1:1' cannot be reached"):
+        serving.serve(Workspace(tmp_path), ServerSettings(ray="127.0.0.1:1", port=0), pytest.fail)
+    assert list(tmp_path.iterdir()) == []

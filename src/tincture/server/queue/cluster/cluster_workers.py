@@ -123,6 +123,7 @@ class ClusterWorkers:
                 if not lock.take():
                     if overdue and (process := lock.holder()):
                         end_by_force(process)
+                    self.placed(folder.path.name)  # others need not wait for this one's place meanwhile
                     return False
         self._node_locks.pop(folder.path, None)
         return True

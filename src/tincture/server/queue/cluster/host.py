@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tincture.errors import TinctureError
 from tincture.formats.file_lock import SharedLock
@@ -22,6 +22,13 @@ LEAVE_S = 60.0
 _POLL_S = 0.2
 
 
+class Refusal(NamedTuple):
+    """Why a worker cannot be started; ``again``: that passes by itself."""
+
+    sentence: str
+    again: bool = False
+
+
 class Host:
     """Ray makes one for each job, on the machine that it has chosen, with the job's GPUs to be seen alone."""
 
@@ -33,8 +40,8 @@ class Host:
         """The machine's name, and Tincture's version on it."""
         return {"node": socket.gethostname(), "version": VERSION}
 
-    def begin(self, folder: str, task: dict[str, Any], witness: str) -> str:
-        """Starts the worker; returns why it cannot be, empty when it was.
+    def begin(self, folder: str, task: dict[str, Any], witness: str) -> Refusal | None:
+        """Starts the worker; returns why it cannot be, None when it was.
 
         Args:
             folder: the job's.
@@ -43,7 +50,7 @@ class Host:
         """
         place = JobFolder(Path(folder))
         if not (_sees(place, task) and Path(witness).is_file()):
-            return (
+            return Refusal(
                 f"The node {socket.gethostname()} does not see the server's files in {folder} and {task['root']}; all "
                 "nodes need the workspace, and the folder of --state-dir, at the same path on a folder that they share."
             )
@@ -51,16 +58,17 @@ class Host:
         end = time.monotonic() + LEAVE_S
         while not lock.take():
             if time.monotonic() > end:
-                return "A worker that began with this job before has not ended yet on another node."
+                held_on = str(lock.facts().get("host", "another one")).partition(" ")[0]
+                return Refusal(f"The job's worker of before has not ended yet on its node, {held_on}.", again=True)
             time.sleep(_POLL_S)
         try:
             root, command = Path(task["root"]), task.get("command")
             self._worker = WorkerProcess(place, task, root, command, environment=_environment(task), lock=lock)
         except TinctureError as error:
             lock.free()
-            return error.sentence
+            return Refusal(error.sentence)
         self._lock = SharedLock(place.node_lock_file)
-        return ""
+        return None
 
     def order(self, text: str) -> None:
         """Passes an order on."""

@@ -106,13 +106,13 @@ class Relay:
 
         try:
             with _witness(Path(self.task["root"])) as witness:
-                fault = ray.get(host.begin.remote(str(self.folder.path), self.task, str(witness)))
+                refusal = ray.get(host.begin.remote(str(self.folder.path), self.task, str(witness)))
         except ray.exceptions.RayError as error:
             raise self._lost(error) from None
         except OSError as error:
             raise self._failed(f"{self.task['root']} could not be written: {error.strerror or error}.") from None
-        if fault:
-            raise self._failed(fault)
+        if refusal:
+            raise self._not_done("no_room", refusal.sentence) if refusal.again else self._failed(refusal.sentence)
         return host
 
     def _follow(self, host: Any) -> int:

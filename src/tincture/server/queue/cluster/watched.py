@@ -73,9 +73,7 @@ class WatchedCluster:
         Raises:
             UsageError: ray is not installed, or the cluster cannot be connected with.
         """
-        if importlib.util.find_spec("ray") is None:
-            raise UsageError(INSTALL)
-        require_answer(self._asked)
+        require_cluster(self._asked)
         self._begin()
         with self._changed:
             self._changed.wait_for(lambda: self._nodes is not None or self._error, CONNECT_S)
@@ -156,6 +154,13 @@ class WatchedCluster:
                         self._error = self._error or explained(self._asked, _REFUSED)
                         self._changed.notify_all()
                     process.kill()
+
+
+def require_cluster(address: str) -> None:
+    """UsageError where ray is not installed or nothing listens at the address; takes a few seconds at most."""
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError(INSTALL)
+    require_answer(address)
 
 
 def _environment() -> dict[str, str]:

@@ -167,6 +167,9 @@ def test_a_worker_that_lost_its_server_is_waited_for_on_whatever_machine(queue: 
     supervisor = queue.cluster(node(1))
     queue.until(lambda: "waiting" in queue.store.get("one").stage)
     assert (queue.store.get("one").state, queue.began()) == (JobState.RUNNING, [])
+    queue.add("two")
+    supervisor.wake()
+    assert supervisor.wait("two", PATIENCE).state is JobState.DONE  # which nobody keeps from its place
     lock.free()
     job = supervisor.wait("one", PATIENCE)
     assert (job.state, job.attempts, job.run_dir) == (JobState.DONE, 2, "run")
@@ -184,3 +187,16 @@ def test_preprocessing_waits_behind_no_training_for_room(queue: ClusterQueue) ->
     supervisor = queue.cluster(node(4, free=(1, 0)))
     assert supervisor.wait("crop", PATIENCE).state is JobState.DONE
     assert queue.store.get("train").state is JobState.QUEUED
+
+
+def test_a_job_that_waits_for_its_worker_of_before_keeps_no_place(queue: ClusterQueue) -> None:
+    """As when its node cannot be reached, and still works at it."""
+    lock = SharedLock(queue.folder / "one" / "node-lock")
+    assert lock.take()
+    queue.add("one")
+    queue.add("two", position=2.0)
+    supervisor = queue.cluster(node(2))
+    assert supervisor.wait("two", PATIENCE).state is JobState.DONE
+    assert (queue.store.get("one").state, [job_id for job_id, _ in queue.began()]) == (JobState.RUNNING, ["two"])
+    lock.free()
+    assert supervisor.wait("one", PATIENCE).state is JobState.DONE

@@ -12,7 +12,7 @@ from tests.unit.server.fake_worker import COMMAND
 from tincture.formats.file_lock import FileLock, SharedLock
 from tincture.server.queue.cluster import host as host_module
 from tincture.server.queue.cluster import relay as relay_module
-from tincture.server.queue.cluster.host import Host
+from tincture.server.queue.cluster.host import Host, Refusal
 from tincture.server.queue.cluster.relay import Relay
 from tincture.server.queue.folder import JobFolder
 
@@ -32,14 +32,14 @@ def folder(tmp_path: Path) -> JobFolder:
     return made
 
 
-def begin(host: Host, folder: JobFolder, **changes: Any) -> str:
+def begin(host: Host, folder: JobFolder, **changes: Any) -> Refusal | None:
     what = {**json.loads(folder.task.read_text()), **changes}
     return host.begin(str(folder.path), what, str(folder.task))
 
 
 def test_a_worker_is_begun_steered_and_waited_for(folder: JobFolder) -> None:
     host = Host()
-    assert begin(host, folder) == ""
+    assert begin(host, folder) is None
     assert host.wait(0.01) is None
     assert not SharedLock(folder.node_lock_file).take()  # the worker holds it
     host.order("finish")
@@ -69,7 +69,10 @@ def test_a_node_that_does_not_see_the_server_s_files_says_so(folder: JobFolder, 
     if case == "another-folder":
         folder.task.write_text(json.dumps({**expected, "attempt": 7}))
     witness = folder.path / "gone" if case == "no-workspace" else folder.path
-    fault = Host().begin(str(folder.path), expected, str(witness / "job.json"))
+    refusal = Host().begin(str(folder.path), expected, str(witness / "job.json"))
+    assert refusal
+    fault, again = refusal
+    assert not again
     assert fault.startswith(f"The node {socket.gethostname()} does not see the server's files in {folder.path}")
     assert "at the same path on a folder that they share" in fault
     assert not folder.node_lock_file.exists()
@@ -80,17 +83,20 @@ def test_two_workers_do_not_work_on_one_job(folder: JobFolder, monkeypatch: pyte
     monkeypatch.setattr(host_module, "LEAVE_S", 0.1)
     lock = SharedLock(folder.node_lock_file)
     assert lock.take()
-    assert "has not ended yet" in begin(Host(), folder)
+    lock.name_holder(4711, host="mars 0123abcd")
+    assert begin(Host(), folder) == ("The job's worker of before has not ended yet on its node, mars.", True)
+    lock.wipe()
     lock.free()
     host = Host()
-    assert begin(host, folder) == ""
+    assert begin(host, folder) is None
     host.kill()
     host.wait(30)
 
 
 def test_a_worker_that_cannot_be_started_frees_the_job(folder: JobFolder) -> None:
     folder.task.write_text(json.dumps({**json.loads(folder.task.read_text()), "command": ["/nowhere"]}))
-    assert "could not be started" in begin(Host(), folder)
+    refusal = begin(Host(), folder)
+    assert refusal and "could not be started" in refusal.sentence
     assert FileLock(folder.node_lock_file).take()
 
 
