@@ -89,8 +89,8 @@ def explained(address: str, reason: str) -> str:
         )
     if "raylet" in text or ("node" in text.lower() and "ray start" in text):
         return (
-            f"{what} does not have this machine among its nodes; run ray start --address={address} here, or give "
-            "--ray ray://HOST:10001."
+            f"{what} does not have this machine among its nodes; run ray start with that address here, or give --ray "
+            "ray://HOST:10001."
         )
     return f"{what} did not take the connection: {text[:400].rstrip('.') or 'it says nothing'}."
 

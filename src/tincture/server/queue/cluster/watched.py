@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ END_S = 30.0
 AGAIN_S = 5.0
 """Seconds after which a cluster that was lost is connected with again."""
 _REFUSED = "InvalidAuthToken"
+_FATAL = re.compile(r"\[[^]]* [CF] [^]]*\] (?:\S+\.cc:\d+: )?(.+)")
 
 logger = logging.getLogger(__name__)
 
@@ -102,21 +104,26 @@ class WatchedCluster:
             self._process = subprocess.Popen([*self._command, self._asked], env=environment, **own)
         except OSError as error:
             raise TinctureError(f"The process that asks the cluster could not be started ({error}).") from error
-        for act, stream in ((self._listen, self._process.stdout), (self._read_faults, self._process.stderr)):
-            threading.Thread(target=act, args=[self._process, stream], name="cluster", daemon=True).start()
+        threading.Thread(target=self._listen, args=[self._process], name="cluster", daemon=True).start()
 
-    def _listen(self, process: subprocess.Popen[bytes], stream: IO[bytes]) -> None:
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
         """Takes over what the process tells; when it ends, and should not, another one is begun."""
+        assert process.stdout and process.stderr
+        faults: list[str] = []
+        arguments = (process, process.stderr, faults)
+        reading = threading.Thread(target=self._read_faults, args=arguments, name="faults of the cluster", daemon=True)
+        reading.start()
         known = False
-        with stream:
-            for line in stream:
+        with process.stdout:
+            for line in process.stdout:
                 known = self._take(line) or known
         process.wait()
+        reading.join()
         assert process.stdin
         process.stdin.close()
         with self._changed:
             self._address, self._nodes = "", () if known else None
-            self._error = self._error or explained(self._asked, "its process ended without a word")
+            self._error = self._error or explained(self._asked, (faults or ["its process ended without a word"])[-1])
             self._changed.notify_all()
         if known and not self._closing.is_set():
             logger.error("The Ray cluster is lost, and is connected with again: %s", self._error)
@@ -145,10 +152,12 @@ class WatchedCluster:
             self._changed.notify_all()
         return "nodes" in fact
 
-    def _read_faults(self, process: subprocess.Popen[bytes], stream: IO[bytes]) -> None:
-        """Ray tells of a wrong token only here, and tries it again for a while."""
+    def _read_faults(self, process: subprocess.Popen[bytes], stream: IO[bytes], faults: list[str]) -> None:
+        """Ray tells only here why it ends its process, and of a wrong token, which it tries again for a while."""
         with stream:
             for line in stream:
+                if found := _FATAL.match(line.decode(errors="replace")):
+                    faults.append(found[1])
                 if _REFUSED.encode() in line and not self._address:
                     with self._changed:
                         self._error = self._error or explained(self._asked, _REFUSED)

@@ -132,6 +132,12 @@ def test_a_job_that_loses_its_nodes_again_and_again_fails(queue: ClusterQueue) -
     assert supervisor.wait("two", PATIENCE).state is JobState.DONE
 
 
+def test_a_job_whose_relay_is_ended_by_ray_goes_on_by_itself(queue: ClusterQueue) -> None:
+    queue.add("one", settings={"aborts": True})
+    job = queue.cluster(node(1)).wait("one", PATIENCE)
+    assert (job.state, job.attempts, job.error) == (JobState.DONE, 2, "")
+
+
 def test_a_job_that_finds_no_room_after_all_waits_again_however_often(queue: ClusterQueue) -> None:
     times = MOST_LOSSES + 2
     queue.add("one", settings={"relay": {"no_room": "There was no room after all."}, "times": times})

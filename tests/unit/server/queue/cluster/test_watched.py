@@ -20,6 +20,12 @@ print("a library says something")
 print('{{"address": "mars:6379", "auth_mode": "token"}}', flush=True)
 print('{NODES}', flush=True)
 """
+ABORTS = """
+import os
+os.write(2, b"[2026-11-30 13:01:55,179 C 7 7] raylet_ipc_client.cc:85: Failed to connect to socket at address:/raylet")
+os.write(2, b" *** StackTrace Information ***")
+os.abort()
+"""
 UNTIL_LEFT = "sys.stdin.read(); open(sys.argv[1], 'w')"
 Watch = Callable[[str], WatchedCluster]
 
@@ -71,13 +77,14 @@ def test_secrets_of_the_server_are_not_its_process_s_but_the_cluster_s_token_is(
     [
         ('print(\'{"error": "The Ray cluster is on Mars."}\')', "The Ray cluster is on Mars."),
         ("raise SystemExit", "its process ended without a word"),
+        (ABORTS, "does not have this machine among its nodes; run ray start with that address here, or give"),
         (
             "import sys, time; print('Unauthenticated: InvalidAuthToken', file=sys.stderr, flush=True); time.sleep(99)",
             "does not take this machine's token; put the cluster's own into ~/.ray/auth_token",
         ),
         ("import time; time.sleep(99)", "it was silent for 0.5 s"),
     ],
-    ids=["error", "mute", "token", "silent"],
+    ids=["error", "mute", "aborted", "token", "silent"],
 )
 def test_what_cannot_be_connected_with_is_refused_in_one_sentence(
     watch: Watch, no_answer_needed: None, monkeypatch: pytest.MonkeyPatch, program: str, expected: str
@@ -125,7 +132,7 @@ def test_an_address_at_which_nothing_listens_is_refused_at_once(address: str) ->
     [
         ("Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n", "has another version of Ray or Python"),
         ("Authentication failed: token is missing", "does not take this machine's token"),
-        ("No raylet found on this host", "does not have this machine among its nodes; run ray start"),
+        ("No raylet found on this host", "does not have this machine among its nodes; run ray start with"),
         ("Failed to connect\nto it", "did not take the connection: Failed to connect to it."),
         ("", "it says nothing."),
     ],
