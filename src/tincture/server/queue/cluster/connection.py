@@ -92,6 +92,8 @@ def explained(address: str, reason: str) -> str:
             f"{what} does not have this machine among its nodes; run ray start with that address here, or give --ray "
             "ray://HOST:10001."
         )
+    if "Traceback" in text:
+        text = text.rpartition("Error: ")[2]  # of its own process for this one
     return f"{what} did not take the connection: {text[:400].rstrip('.') or 'it says nothing'}."
 
 

@@ -135,6 +135,10 @@ def test_an_address_at_which_nothing_listens_is_refused_at_once(address: str) ->
         ("No raylet found on this host", "does not have this machine among its nodes; run ray start with"),
         ("Failed to connect\nto it", "did not take the connection: Failed to connect to it."),
         ("", "it says nothing."),
+        (
+            "No start: Traceback (most recent call last):\n x\nRuntimeError: Starting it failed. See a log.",
+            "connection: Starting it failed. See a log.",
+        ),
     ],
 )
 def test_what_ray_says_becomes_a_sentence(reason: str, expected: str) -> None:
