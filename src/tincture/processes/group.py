@@ -30,6 +30,8 @@ MEETING_S = 300
 """Seconds within which all processes must have begun."""
 LEAVING_S = 10.0
 """Seconds for which the process at which all meet waits for the others to have read why one failed."""
+_ANSWER_S = 30
+"""Seconds after which the process at which all meet has not answered."""
 _REPORTED_S = 1.5
 """Seconds after which a lost process has not reported why; one that can does so before it is lost."""
 _DISTRIBUTED: Any = torch.distributed  # not all that it documents is declared
@@ -102,8 +104,7 @@ class Group(Processes):
             with contextlib.suppress(Exception):  # the store may be gone
                 self.store.set(f"left/{self.rank}", "")
                 if self.is_main:
-                    others = [f"left/{rank}" for rank in range(1, self.world_size)]
-                    self.store.wait(others, _seconds(_REPORTED_S if self._has_lost else LEAVING_S))
+                    self._await("left", _REPORTED_S if self._has_lost else LEAVING_S)
 
     @contextlib.contextmanager
     def joined(self, device: str) -> Iterator[None]:
@@ -134,11 +135,26 @@ class Group(Processes):
     def _await_all(self) -> None:
         """Waits until all are at this point, so that what is wrong with one of them is known by then."""
         self.store.set(f"here/{self.rank}", "")
-        deadline = time.monotonic() + MEETING_S
-        while not self.store.check([f"here/{rank}" for rank in range(self.world_size)]):
-            if (failure := self._failure()) or time.monotonic() > deadline:
-                raise LostProcessError(failure or f"Not all of the {self.world_size} processes began.")
+        failure = self._await("here", MEETING_S, self._failure)
+        if failure or not self._all("here"):
+            late = [rank for rank in range(self.world_size) if not self.store.check([f"here/{rank}"])]
+            raise LostProcessError(
+                failure
+                or f"Of {self.world_size} processes, that of rank {', '.join(map(str, late))} did not begin "
+                f"within {MEETING_S} seconds."
+            )
+
+    def _await(self, mark: str, seconds: float, failure: Callable[[], str] = lambda: "") -> str:
+        """Waits until all have set a mark, or so long, or until there is a ``failure``, which it gives."""
+        deadline = time.monotonic() + seconds
+        while not self._all(mark) and time.monotonic() < deadline:
+            if found := failure():
+                return found
             time.sleep(0.02)
+        return ""
+
+    def _all(self, mark: str) -> bool:
+        return bool(self.store.check([f"{mark}/{rank}" for rank in range(self.world_size)]))
 
     def _begin(self, on_cpu: bool) -> None:
         limit = _seconds(timeout_s())
@@ -249,7 +265,9 @@ def meet(launch: Launch) -> Any:
 
 def meeting(store: Any, rank: int) -> Any:
     """What processes keep in ``store`` for their next run: those of one launch may make several, one after another."""
-    return _DISTRIBUTED.PrefixStore(f"tincture/{store.add(f'tincture/meetings/{rank}', 1)}", store)
+    found = _DISTRIBUTED.PrefixStore(f"tincture/{store.add(f'tincture/meetings/{rank}', 1)}", store)
+    found.set_timeout(_seconds(_ANSWER_S))
+    return found
 
 
 @functools.cache  # that of rank 0 holds it for the others for as long as it lives

@@ -33,6 +33,7 @@ from tincture.run.prior_drawing import PriorDrawing, prior_drawing, with_drawn
 from tincture.run.prior_pictures import check_drawn, check_prior, load_prior, prior_lines, prior_plan
 from tincture.run.split import Sides, load_sides
 from tincture.run.timing import RunTimes, Workload, planned_duration
+from tincture.run.together import planned_processes
 from tincture.run.trainer import make_optimizer
 from tincture.settings.schedule import Schedule
 from tincture.settings.train import FIELDS, TrainSettings
@@ -57,7 +58,7 @@ def plan(
     Raises:
         OutOfMemoryError: the run does not fit into what ``vram`` says.
     """
-    paths = find_adapters(settings, workspace)
+    paths, processes = find_adapters(settings, workspace), planned_processes(settings)
     adapter = load_members(settings, workspace, paths)
     given, (named, why) = settings, with_optimizer(settings, adapter, paths)
     complete = completed(named, workspace)
@@ -120,6 +121,7 @@ def plan(
         **({"fixed_adapters": [str(one) for one in settings.fixed]} if settings.fixed else {}),
         "memory_mib": _mib(estimator.estimate(settings)),
         "device": _device(device),
+        **({"processes": processes} if processes > 1 else {}),
         **_validation(settings, sides, adapter, paths),
         **({"averages": averages} if (averages := _averages(settings, adapter, paths)) else {}),
         "optimizer": "; ".join(_optimizer(settings, given, optimizer, why)),
@@ -130,7 +132,7 @@ def plan(
     }
     validation = found.get("validation", {"predictions": 0, "measurements": 1, "measured_pictures": 0})
     predictions = validation["predictions"] // validation["measurements"]
-    work = Workload(settings, model, adapter, dataset, lines, device, predictions)
+    work = Workload(settings, model, adapter, dataset, lines, device, predictions, processes)
     watch()
     times = RunTimes(work, timing, lambda: _prepared(work, workspace), watch)
     to_encode = sum(files is None or files.read(sample) is None for each in read for sample in each)

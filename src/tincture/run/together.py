@@ -67,12 +67,10 @@ def together(find_settings: Callable[[], TrainSettings], order: Order) -> Iterat
                 yield settings, group
         return
     settings = find_settings()
-    count = _automatic(settings) if settings.processes == "auto" else int(settings.processes or 1)
+    count = own_processes(settings)
     if count == 1:
         yield settings, ALONE
         return
-    _refuse_idle(settings, count)
-    _require_devices(count, settings.device)
     with _with_helpers(count, settings.device, order) as processes:
         yield settings, processes
 
@@ -130,6 +128,25 @@ def watchers(processes: Processes, callbacks: Sequence[Callback]) -> Sequence[Ca
 
 
 # --- how many --------------------------------------------------------------------------------------------------------
+
+
+def planned_processes(settings: TrainSettings) -> int:
+    """How many processes would make the run; UsageError as from ``together``."""
+    launch = find_launch(asked=settings.processes)
+    if launch is None:
+        return own_processes(settings)
+    _refuse_another_count(settings, launch)
+    _refuse_idle(settings, launch.world_size)
+    return launch.world_size
+
+
+def own_processes(settings: TrainSettings) -> int:
+    """How many make a run without a launcher, this one among them; UsageError where there cannot be so many."""
+    count = _automatic(settings) if settings.processes == "auto" else int(settings.processes or 1)
+    if count > 1:
+        _refuse_idle(settings, count)
+        _require_devices(count, settings.device)
+    return count
 
 
 def _refuse_another_count(settings: TrainSettings, launch: Launch) -> None:

@@ -265,6 +265,7 @@ class Plan(BaseModel):
     trained_numbers: int
     memory_mib: dict[str, float] = Field(description="peak, then the most of each phase and of each part.")
     device: PlannedDevice | None = None
+    processes: int | None = Field(None, description="That compute it together, where there are several.")
     chosen_for_memory: dict[str, Any] | None = Field(None, description="Settings that vram chose.")
     duration: PlannedDuration | None = None
 
