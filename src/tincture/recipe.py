@@ -51,12 +51,14 @@ def plan(
     workspace: Workspace,
     timing: Timing = "measure",
     watch: Callable[[], object] = lambda: None,
+    *,
+    digests: bool = False,
 ) -> dict[str, Any]:
     """What ``train`` would do, with nothing written; see ``tincture.run.plan.plan``."""
     presence.require_training(settings, workspace)
     from tincture.run import plan as planning
 
-    return planning.plan(settings, workspace, timing, watch)
+    return planning.plan(settings, workspace, timing, watch, digests=digests)
 
 
 def train(

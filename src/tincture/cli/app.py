@@ -23,6 +23,7 @@ from tincture.cli import (
     looking_back,
     merge,
     preprocess,
+    rerun,
     serve,
     sweep,
     train,
@@ -58,7 +59,7 @@ def build_app() -> typer.Typer:
         else:
             _join_launch(session, context.invoked_subcommand)
 
-    teaching, files = (demo, create, train, sweep, looking_back), (generate, preprocess, inspect, convert, merge)
+    teaching, files = (demo, create, train, sweep, looking_back, rerun), (generate, preprocess, inspect, convert, merge)
     for module in (*teaching, *files, serve, doctor):
         module.register(app)
     return app

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from tincture.cli.interrupt import stop_on_interrupt
 from tincture.cli.runs import require_run_folder
 from tincture.cli.session import Session, command, new_group, show_help, with_flags
 from tincture.errors import AlreadyTrainedError, UsageError
+from tincture.events import Callback
 from tincture.kinds.registry import AdapterKind, any_of, kinds
 from tincture.settings.fields import overridden, specs_of
 from tincture.settings.groups.machine import MEMORY_SETTINGS
@@ -193,9 +194,15 @@ def _train(
 
 
 def begin_training(
-    session: Session, settings: TrainSettings, dry_run: bool, no_timing: bool, preset: str, events: str
+    session: Session,
+    settings: TrainSettings,
+    dry_run: bool,
+    no_timing: bool,
+    preset: str,
+    events: str,
+    further: Sequence[Callback] = (),
 ) -> None:
-    """Shows the plan of a training, or trains and shows the result."""
+    """Shows the plan of a training, or trains, watched by ``further`` too, and shows the result."""
     if dry_run and events:
         raise UsageError("--events says what happens in a run, and --dry-run begins none; give one of them.")
     workspace = session.workspace()
@@ -205,7 +212,7 @@ def begin_training(
         return  # one of the processes of a launcher shows it
     if dry_run:
         plan = recipe.plan(settings, workspace, timing="none" if no_timing else "measure")
-        _show_plan(session, settings, {"preset": preset, **plan} if preset else plan)
+        show_plan(session, settings, {"preset": preset, **plan} if preset else plan)
         return
     from tincture.cli.progress import progress
     from tincture.extensions import load_extensions
@@ -215,7 +222,7 @@ def begin_training(
         progress(silent=session.silent) as callback,
         stop_on_interrupt(session.say) as stop,
     ):
-        watchers = [callback, *stream.watchers, load_extensions(root=workspace.root).callback()]
+        watchers = [callback, *stream.watchers, *further, load_extensions(root=workspace.root).callback()]
         try:
             result = recipe.train(settings, workspace, callbacks=watchers, stop=stop)
         except AlreadyTrainedError as error:
@@ -251,7 +258,7 @@ def _nothing_to_do(path: Path, error: AlreadyTrainedError) -> dict[str, Any]:
     return {"adapter_path": str(path), "run_dir": None, "global_step": error.step, "loss": None, "seconds": 0.0, **how}
 
 
-def _show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any]) -> None:
+def show_plan(session: Session, settings: TrainSettings, plan: Mapping[str, Any]) -> None:
     """As text: a run file that can be used as it is, with the plan as comments."""
     resolved = settings.resolved().replace(**plan.get("settings", {}))
     shown = {"settings": resolved.to_dict(), **plan}

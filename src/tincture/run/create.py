@@ -15,6 +15,7 @@ from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.default_model import remember_model
 from tincture.models.loading.load import load_model
 from tincture.models.loading.sources import find_source
+from tincture.run.past.again import CREATED
 from tincture.run.presence import refuse_existing
 from tincture.run.records import software
 from tincture.workspace import Workspace
@@ -39,7 +40,8 @@ def create(
     if made.suffix != path.suffix:
         path = path.with_suffix(made.suffix)
         refuse_existing(path, overwrite)
-    made.save(path, provenance=software())
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    made.save(path, provenance={**software(), CREATED: {"kind": kind, **plain}})
     return path
 
 

@@ -23,14 +23,17 @@ from tincture.run.components import check, check_steps, fit_memory, load_base, l
 from tincture.run.data import load_template, open_latents, picture_remarks
 from tincture.run.defaults import completed
 from tincture.run.descriptions import caption_remarks, find_undescribed, needless_remarks
+from tincture.run.digests import pictures_digests
 from tincture.run.duration import Timing
 from tincture.run.grids import validation_plan
 from tincture.run.losses import loss_words
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
 from tincture.run.optimizer_file import with_optimizer
+from tincture.run.past.changes import facts_of_record
 from tincture.run.presence import find_adapters
 from tincture.run.prior_drawing import PriorDrawing, prior_drawing, with_drawn
 from tincture.run.prior_pictures import check_drawn, check_prior, load_prior, prior_lines, prior_plan
+from tincture.run.records import libraries, software
 from tincture.run.split import Sides, load_sides
 from tincture.run.timing import RunTimes, Workload, planned_duration
 from tincture.run.together import planned_processes
@@ -45,6 +48,8 @@ def plan(
     workspace: Workspace,
     timing: Timing = "measure",
     watch: Callable[[], object] = lambda: None,
+    *,
+    digests: bool = False,
 ) -> dict[str, Any]:
     """What ``train`` would do, with nothing written: settings, pictures, sizes, epochs, trained numbers, memory, time.
 
@@ -54,6 +59,7 @@ def plan(
         timing: ``measure``: how long the run will take is measured, where that is not known from earlier plans and
             runs; ``known``: it is told where it is known; ``none``: it is left out.
         watch: called again and again on the way; what it raises ends the plan.
+        digests: what tells whether a later training is the same is there too, as ``facts``; all pictures are read.
 
     Raises:
         OutOfMemoryError: the run does not fit into what ``vram`` says.
@@ -88,7 +94,11 @@ def plan(
     watch()
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     remaining = max(0, settings.last_step - adapter.step)
+    made: dict[str, Any] = {"model_hash": model.hash, "template_lines": lines, "libraries": libraries(), **software()}
+    made["arithmetic"] = [Arithmetic.current(device.type).to_dict()]
+    facts = {**made, "pictures": dataset.pictures(), **pictures_digests(sides, prior)} if digests else {}
     found: dict[str, Any] = {
+        **({"facts": facts_of_record(facts)} if digests else {}),
         "settings": settings.to_dict(),
         "model": {
             "name": model.name,

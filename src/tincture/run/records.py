@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from tincture.run.descriptions import DESCRIBED
 from tincture.run.digests import adapter_digest, pictures_digests
 from tincture.run.folder import RunFolder, write_json, write_record
 from tincture.run.ownership import fixed_digests
+from tincture.run.past.again import CONTINUED
+from tincture.run.past.changes import template_hash
 from tincture.run.result import COMPANIONS
 from tincture.settings.drawing import Drawing
 from tincture.settings.train import TrainSettings
@@ -72,6 +75,8 @@ def write_records(run: Components, folders: Sequence[RunFolder], paths: Sequence
         **({DESCRIBED: dict(run.described)} if run.described else {}),
         "arithmetic": [Arithmetic.current(run.model.device.type).to_dict()],
         PROCESSES: run.trainer.processes.world_size,
+        "pictures": run.dataset.pictures(),
+        "libraries": libraries(),
         **software(),
     }
     now = datetime.datetime.now()
@@ -146,13 +151,26 @@ def software() -> dict[str, str]:
     return {"software": f"tincture {VERSION}"}
 
 
+def libraries() -> dict[str, str]:
+    """Versions of what results depend on most."""
+    return {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")}
+
+
 def provenance(run: Components, member: Adapter, adapter: Adapter) -> dict[str, Any]:
     """What the file of ``adapter`` says of how it was made, with what it said before the run of author and so on.
 
     Args:
         member: of what the run trains, the one whose file it is.
     """
-    made = {**software(), "settings": settings_to_pass_on(run), "data_hash": run.dataset.digest()}
+    made = {
+        **software(),
+        "libraries": libraries(),
+        "settings": settings_to_pass_on(run),
+        "data_hash": run.dataset.digest(),
+        "pictures": run.dataset.pictures(),
+        "template_hash": template_hash(run.lines),
+        **({CONTINUED: True} if "settings" in adapter.provenance else {}),
+    }
     people = {"author": run.settings.author, "license": run.settings.license}
     before = {key: value for key, value in adapter.provenance.items() if key not in (BEST, MEMBER)}
     if len(run.adapter.members()) > 1:
