@@ -61,6 +61,11 @@ def open_runs(page: Any, served: Served) -> None:
     page.locator(f'[data-job="{first.id}"]').click()
     page.locator("#previews .shot").nth(1).wait_for()
     page.locator("#charts path").first.wait_for()
+    run = {"kind": "embedding", "name": "cat", "data": "pictures", "steps": 2, "model": "picto"}
+    served.service.sweeps.create({"name": "rates", "run": run, "grid": {"learning_rate": ["0.3", "0.1"]}})
+    until(lambda: served.service.sweeps.shown("rates")["state"] == "done")
+    page.evaluate(OPEN_ALL)
+    page.locator("#sweep-table tr.best").wait_for()
 
 
 def draw_a_picture(page: Any, served: Served) -> None:
