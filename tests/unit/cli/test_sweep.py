@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.runs import Bench
-from tests.unit.sweeps.sweeping import Pretended
+from tests.unit.sweeps.sweeping import Pretended, made
 from tincture.cli import main
+from tincture.cli.sweep import devices
 from tincture.settings.toml import toml_lines
 from tincture.sweeps import executor
 
@@ -107,3 +108,27 @@ def test_what_is_wrong_is_a_sentence(
     assert main(["sweep", *words]) == 2
     err = capsys.readouterr().err
     assert sentence in err and "Traceback" not in err and not Path("sweeps").exists()
+
+
+@pytest.mark.parametrize(
+    ("found", "device", "jobs", "places"),
+    [
+        ([], "auto", None, [""]),
+        ([], "auto", 3, ["", "", ""]),
+        (["cuda:0"], "auto", None, [""]),
+        (["cuda:0", "cuda:1"], "auto", None, ["cuda:0", "cuda:1"]),
+        (["cuda:0", "cuda:1"], "auto", 3, ["cuda:0", "cuda:1", "cuda:0"]),
+        (["cuda:0", "cuda:1"], "cuda:1", None, [""]),
+    ],
+    ids=["cpu", "cpu-jobs", "one-gpu", "gpus", "gpus-jobs", "named"],
+)
+def test_each_gpu_is_a_place_for_a_run(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    found: list[str],
+    device: str,
+    jobs: int | None,
+    places: list[str],
+) -> None:
+    monkeypatch.setattr("tincture.models.devices.accelerators", lambda: found)
+    assert devices(made(bench, grid={"batch_size": [1, 2]}, device=device), jobs) == places
