@@ -81,7 +81,8 @@ class Control:
 class Task:
     """What ``job.json`` says: ``kind``, ``settings``, ``root``, ``device``, ``run_dir``, ``attempt``, ``sweep``.
 
-    With ``shared``, the job is done on a machine of a cluster, and others watch for signs of life.
+    With ``shared``, the job is done on a machine of a cluster, and others watch for signs of life; ``gpus`` are those
+    that it has there.
     """
 
     def __init__(self, folder: JobFolder) -> None:
@@ -94,6 +95,8 @@ class Task:
         self.run_dir = Path(given["run_dir"]) if given["run_dir"] else None
         self.attempt: int = given["attempt"]
         self.shared: bool = given.get("shared", False)
+        several = given.get("gpus", 0) > 1 and not self.settings.get("processes")
+        self.processes: Fields = {"processes": "auto"} if several else {}
         self.sweep: str = given.get("sweep", "")
 
 
@@ -114,7 +117,8 @@ def train(task: Task, callbacks: Sequence[Callback], control: Control) -> tuple[
             # Pictures that changed, say: what has learned nothing yet may begin anew.
             if _steps_saved(task):
                 raise
-    settings = TrainSettings.from_dict({**task.settings, **({"device": task.device} if task.device else {})})
+    device = {"device": task.device} if task.device else {}
+    settings = TrainSettings.from_dict({**task.settings, **device, **task.processes})
     try:
         return _trained(recipe.train(settings, task.workspace, watchers, control.stop))
     except AlreadyTrainedError as error:

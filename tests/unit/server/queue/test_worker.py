@@ -240,6 +240,16 @@ def test_the_servers_device_counts(attempts: Attempts) -> None:
     assert "cuda:99" in ended["error"]
 
 
+@pytest.mark.parametrize(("gpus", "asked", "processes"), [(2, "", "auto"), (1, "", ""), (2, "1", "1")])
+def test_several_gpus_of_a_cluster_are_used_by_a_process_each(
+    attempts: Attempts, gpus: int, asked: str, processes: str
+) -> None:
+    settings = {**attempts.task["settings"], "processes": asked, "steps": 1}
+    _, ended = attempts.make(settings=settings, gpus=gpus)
+    assert ended["state"] == "done"
+    assert read_record(Path(attempts.task["run_dir"]))["settings"]["processes"] == processes
+
+
 def test_preprocessing_is_stopped_and_gone_on_with(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

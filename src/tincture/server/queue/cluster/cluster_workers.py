@@ -139,9 +139,9 @@ class ClusterWorker:
         self._noted: dict[str, Any] = {}
         with contextlib.suppress(FileNotFoundError):
             folder.relay_file.unlink()
-        node = {"cpus": needs.cpus, "gpus": needs.gpus, "allow_hub": workers.allow_hub, "shared": True}
+        node = {"cpus": needs.cpus, "gpus": needs.gpus, "threads": needs.threads, "shared": True}
         command = {"command": list(workers.command)} if workers.command else {}
-        task = {**task_of(job, workers.where), **node, **command}
+        task = {**task_of(job, workers.where), **node, **command, "allow_hub": workers.allow_hub}
         self._relay = WorkerProcess(
             folder,
             task,

@@ -99,7 +99,7 @@ def _sees(place: JobFolder, task: dict[str, Any]) -> bool:
 
 
 def _environment(task: dict[str, Any]) -> dict[str, str]:
-    """As many CPU threads as the job has processors, on whatever machine: its last bits depend on that."""
+    """As many CPU threads as the job has processors for, on whatever machine: its last bits depend on that."""
     inherited = child_environment(allow_hub=task["allow_hub"])
     inherited.pop(CHOSEN, None)
-    return {**inherited, VARIABLE: str(task["cpus"])}
+    return {**inherited, VARIABLE: str(task["threads"])}

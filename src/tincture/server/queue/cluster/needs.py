@@ -11,10 +11,16 @@ from tincture.server.queue.jobs import Job
 
 @dataclass(frozen=True)
 class Needs:
-    """Processors and GPUs of one machine that a job has for itself."""
+    """Processors and GPUs of one machine that a job has for itself, and by how many processes it computes."""
 
     cpus: int
     gpus: int
+    processes: int = 1
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each of its processes."""
+        return max(1, self.cpus // self.processes)
 
     def __str__(self) -> str:
         gpus = f"{self.gpus} GPU{'s' * (self.gpus > 1)} and " if self.gpus else ""
@@ -46,11 +52,18 @@ class Node:
 
 
 def needs_of(job: Job, nodes: Sequence[Node]) -> Needs:
-    """What a job takes: what it asks for, else one GPU if a node has any and it may use it, and a CPU for each GPU."""
+    """What a job takes: what it asks for, else a GPU for each process if a node has any and it may use it.
+
+    A training that has several GPUs and does not say by how many processes it computes does so by one for each. Where
+    nothing is said of processors, each process has one.
+    """
+    asked = str(job.settings.get("processes") or "")
     there = any(node.total.get("GPU", 0) >= 1 for node in nodes)
-    usual = int(there and job.lane == "training" and job.settings.get("device") != "cpu")
-    gpus = usual if job.gpus is None else job.gpus
-    return Needs(max(1, gpus) if job.cpus is None else job.cpus, gpus)
+    may = there and job.lane == "training" and job.settings.get("device") != "cpu"
+    named = int(asked) if asked.isdecimal() else 1
+    gpus = named * may if job.gpus is None else job.gpus
+    processes = named if asked.isdecimal() else max(1, gpus)
+    return Needs(max(1, gpus, processes) if job.cpus is None else job.cpus, gpus, processes)
 
 
 def what_it_waits_for(needs: Needs, nodes: Sequence[Node]) -> str:

@@ -18,7 +18,7 @@ from tincture.server.queue.folder import JobFolder
 
 
 def task(tmp_path: Path, act: str) -> dict[str, Any]:
-    node = {"cpus": 3, "gpus": 0, "allow_hub": False, "shared": True, "command": list(COMMAND)}
+    node = {"cpus": 6, "gpus": 0, "threads": 3, "allow_hub": False, "shared": True, "command": list(COMMAND)}
     job = {"kind": "train", "settings": {"act": act}, "root": str(tmp_path), "run_dir": None, "attempt": 1}
     return {**job, "device": "auto", **node}
 

@@ -24,17 +24,30 @@ def node(cpus: float, gpus: float = 0, *, free: tuple[float, float] | None = Non
         ({}, [node(4)], Needs(1, 0)),
         ({}, [node(4), node(8, 2)], Needs(1, 1)),
         ({"gpus": 0}, [node(8, 2)], Needs(1, 0)),
-        ({"gpus": 2}, [node(8, 2)], Needs(2, 2)),
-        ({"gpus": 2, "cpus": 1}, [node(8, 2)], Needs(1, 2)),
+        ({"gpus": 2}, [node(8, 2)], Needs(2, 2, 2)),
+        ({"gpus": 2, "cpus": 1}, [node(8, 2)], Needs(1, 2, 2)),
         ({"cpus": 6}, [node(8, 2)], Needs(6, 1)),
         ({"settings": {"device": "cpu"}}, [node(8, 2)], Needs(1, 0)),
         ({"kind": "preprocess"}, [node(8, 2)], Needs(1, 0)),
         ({"kind": "preprocess", "settings": {"captioner": "blip"}}, [node(8, 2)], Needs(1, 1)),
         ({}, [], Needs(1, 0)),
+        ({"gpus": 2, "settings": {"processes": ""}}, [node(8, 2)], Needs(2, 2, 2)),
+        ({"settings": {"processes": "3"}}, [node(8, 4)], Needs(3, 3, 3)),
+        ({"settings": {"processes": "3"}}, [node(8)], Needs(3, 0, 3)),
+        ({"settings": {"processes": "3"}, "cpus": 6, "gpus": 1}, [node(8, 2)], Needs(6, 1, 3)),
+        ({"settings": {"processes": "auto"}}, [node(8, 2)], Needs(1, 1)),
+        ({"settings": {"processes": "auto"}, "gpus": 4}, [node(8, 2)], Needs(4, 4, 4)),
     ],
 )
 def test_what_a_job_takes(values: dict[str, Any], nodes: Sequence[Node], expected: Needs) -> None:
     assert needs_of(job(**values), nodes) == expected
+
+
+@pytest.mark.parametrize(
+    ("needs", "threads"), [(Needs(1, 0), 1), (Needs(6, 0), 6), (Needs(6, 3, 3), 2), (Needs(1, 4, 4), 1)]
+)
+def test_threads_of_each_process(needs: Needs, threads: int) -> None:
+    assert needs.threads == threads
 
 
 @pytest.mark.parametrize(
