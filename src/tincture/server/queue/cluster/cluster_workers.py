@@ -134,7 +134,6 @@ class ClusterWorker:
 
     def __init__(self, workers: ClusterWorkers, job: Job, folder: JobFolder, needs: Needs) -> None:
         self._workers, self._job, self._folder = workers, job, folder
-        self._died = False
         self._kill_by: float | None = None
         self._noted: dict[str, Any] = {}
         with contextlib.suppress(FileNotFoundError):
@@ -159,8 +158,9 @@ class ClusterWorker:
     def loss(self) -> Loss | None:
         """Losses that are not its node's, but want of room on it, count for nothing."""
         sentence = self._noted.get("lost")
-        if self._died and self._kill_by is None and not {"status", "no_room"} & self._noted.keys():
-            sentence = sentence or "The server's process that has the job done on the cluster was ended."
+        if self._kill_by is None and not {"status", "no_room", "ended"} & self._noted.keys():
+            # Ray ends the processes that speak with a cluster when that is lost, by whatever status.
+            sentence = sentence or "The process that has the job done on the cluster was ended, as when that is lost."
         if sentence:
             return self._workers.lost(self._job.id, sentence)
         return Loss(self._noted["no_room"]) if "no_room" in self._noted else None
@@ -175,7 +175,6 @@ class ClusterWorker:
                 self._noted = json.loads(self._folder.relay_file.read_bytes())
         if self.place or status is not None:
             self._workers.placed(self._job.id)
-        self._died = status is not None and status < 0
         if status is None and self._kill_by is not None and time.monotonic() > self._kill_by:
             self._relay.kill()
         return self._noted.get("status", status) if status is not None else None

@@ -6,6 +6,7 @@ through the job's folder. Ray begins nothing anew by itself. ``relay.json`` says
 
 node      the machine's name, once the job has one
 status    the worker's exit status; not there when it is not known
+ended     that the job has no worker, and how it ended stands among its events
 lost      why the worker is gone for no fault of the job's
 no_room   why it could not begin, for no fault of the job's
 """
@@ -174,6 +175,7 @@ class Relay:
 
     def _end(self, record: dict[str, Any]) -> None:
         """Reports the end of a job that has no worker, or waits for it in vain."""
+        self._note(ended=True)
         lock = SharedLock(self.folder.node_lock_file)
         end = time.monotonic() + LEAVE_S
         while not lock.take() and time.monotonic() < end:

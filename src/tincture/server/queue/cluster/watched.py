@@ -26,7 +26,7 @@ END_S = 30.0
 AGAIN_S = 5.0
 """Seconds after which a cluster that was lost is connected with again."""
 _REFUSED = "InvalidAuthToken"
-_FATAL = re.compile(r"\[[^]]* [CF] [^]]*\] (?:\S+\.cc:\d+: )?(.+)")
+_FATAL = re.compile(r"\[[^]]* [CEF] [^]]*\] (?:\S+\.cc:\d+: )?(.+)")
 
 logger = logging.getLogger(__name__)
 

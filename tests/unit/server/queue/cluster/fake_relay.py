@@ -1,8 +1,8 @@
 """Stands in for the relay of a job, which it does by itself: ``python -I -S fake_relay.py ADDRESS JOB_FOLDER``.
 
 Of the job's settings, ``relay`` says what it notes before, and at the end when ``lost`` or ``no_room`` is among it: it
-begins with nothing then. ``times`` says how often that is so. With ``aborts`` it dies the first time. Orders
-come as to a worker.
+begins with nothing then. ``times`` says how often that is so. With ``dies``, a status, it ends so the first time.
+Orders come as to a worker.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def main(folder: Path) -> None:
     (folder / "relay.json").write_text(json.dumps(notes))
     if bad or "status" in notes:
         sys.exit(75)
-    if settings.get("aborts") and not began:
-        os.abort()
+    if settings.get("dies") and not began:
+        os._exit(settings["dies"]) if settings["dies"] > 0 else os.kill(os.getpid(), -settings["dies"])
     sys.argv = ["", str(folder)]
     runpy.run_path(str(Path(__file__).parents[2] / "fake_worker.py"), run_name="__main__")
 

@@ -132,8 +132,9 @@ def test_a_job_that_loses_its_nodes_again_and_again_fails(queue: ClusterQueue) -
     assert supervisor.wait("two", PATIENCE).state is JobState.DONE
 
 
-def test_a_job_whose_relay_is_ended_by_ray_goes_on_by_itself(queue: ClusterQueue) -> None:
-    queue.add("one", settings={"aborts": True})
+@pytest.mark.parametrize("status", [-6, -9, 1, 75])
+def test_a_job_whose_relay_is_ended_by_ray_goes_on_by_itself(queue: ClusterQueue, status: int) -> None:
+    queue.add("one", settings={"dies": status})
     job = queue.cluster(node(1)).wait("one", PATIENCE)
     assert (job.state, job.attempts, job.error) == (JobState.DONE, 2, "")
 

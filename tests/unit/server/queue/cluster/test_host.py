@@ -125,6 +125,7 @@ def test_a_relay_reports_a_failure_behind_what_the_worker_said(folder: JobFolder
     folder.event_file.write_text('{"n": 1, "time": 0.0, "type": "remark", "text": "odd"}\n{"n": 2, "ti')
     relay = Relay(folder)
     assert relay._failed("No Tincture there.").status == 1
+    assert json.loads(folder.relay_file.read_text()) == {"ended": True}
     assert [(event["n"], event["type"]) for event in folder.events()] == [(1, "remark"), (2, "ended")]
     ended = folder.ended(1)
     assert ended
