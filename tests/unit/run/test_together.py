@@ -26,12 +26,13 @@ from tincture.run.result import RunResult
 from tincture.training.trainer import Trainer
 
 KINDS = ("embedding", "hypernetwork")
-LONG = ", ".join(f"word{number}" for number in range(60))  # two chunks of tokens: prompts beside it are filled up
+LONG = ", ".join(f"word{number}" for number in range(20))  # several chunks of tokens: prompts beside it are filled up
 ALL: dict[str, Any] = {
     **{name: value for name, value in RANDOM.items() if name not in ("batch_size", "gradient_accumulation_steps")},
     "width": 32,
     "height": 32,
     "steps": 3,
+    "seed": 1,  # the long prompt comes with three others, of which two lie in another process
     "learning_rate": "",
     "batch_size": 4,
     "ema": "0.9",
@@ -40,7 +41,7 @@ ALL: dict[str, Any] = {
     "preview_steps": 1,
     # Some gradients are zero but for rounding, such as that of what is added to all keys alike, which attention does
     # not feel. AdamW would enlarge such noise to whole steps.
-    "optimizer_args": "eps=1e-4",
+    "optimizer_args": "eps=1e-2",
 }
 
 
