@@ -29,11 +29,11 @@ from tincture.run.grids import validation_plan
 from tincture.run.losses import loss_words
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
 from tincture.run.optimizer_file import with_optimizer
-from tincture.run.past.changes import facts_of_record
+from tincture.run.past.changes import facts_of_record, libraries
 from tincture.run.presence import find_adapters
 from tincture.run.prior_drawing import PriorDrawing, prior_drawing, with_drawn
 from tincture.run.prior_pictures import check_drawn, check_prior, load_prior, prior_lines, prior_plan
-from tincture.run.records import libraries, software
+from tincture.run.records import software
 from tincture.run.split import Sides, load_sides
 from tincture.run.timing import RunTimes, Workload, planned_duration
 from tincture.run.together import planned_processes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from tincture.run.digests import adapter_digest, pictures_digests
 from tincture.run.folder import RunFolder, write_json, write_record
 from tincture.run.ownership import fixed_digests
 from tincture.run.past.again import CONTINUED
-from tincture.run.past.changes import template_hash
+from tincture.run.past.changes import libraries, template_hash
 from tincture.run.result import COMPANIONS
 from tincture.settings.drawing import Drawing
 from tincture.settings.train import TrainSettings
@@ -149,11 +148,6 @@ def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) 
 def software() -> dict[str, str]:
     """What made a file, as provenance says it."""
     return {"software": f"tincture {VERSION}"}
-
-
-def libraries() -> dict[str, str]:
-    """Versions of what results depend on most."""
-    return {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")}
 
 
 def provenance(run: Components, member: Adapter, adapter: Adapter) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tincture.formats.software import VERSION
 from tincture.kinds.registry import kind_names
 from tincture.models.loading.default_model import default_model
 from tincture.preprocessing.describer_kinds import find_describers, missing_describer
+from tincture.run.past.changes import changes, facts_here, facts_of_file
 from tincture.run.past.origin import RunOrigin, run_origin, settings_again
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.library import storage
@@ -208,6 +209,15 @@ class Service:
     def settings_again(self, found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The settings with which a file was trained, see ``run_origin.settings_again``."""
         return settings_again(self.workspace, found)
+
+    def changes_since(self, found: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+        """What is not as it was when a file was trained, in sentences; pictures are looked at by the training itself.
+
+        Args:
+            found: what ``ModelWork.inspect`` says of the file.
+            settings: those of ``settings_again``.
+        """
+        return changes(facts_of_file(found), facts_here(settings, self.workspace))
 
     def usage(self) -> dict[str, int]:
         """Bytes in the server's own folder: ``pictures``, ``jobs``, ``other``; and ``free`` on its disk."""

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from tincture.data.captions import load_template
+from tincture.errors import TinctureError
+from tincture.formats.software import VERSION
+from tincture.models.loading.sources import find_source, short_hash
+from tincture.workspace import Workspace
 
 _PICTURES = {"data_hash": "pictures", "validation_hash": "validation pictures", "prior_hash": "regularisation pictures"}
 Facts = Mapping[str, Any]
@@ -35,6 +43,27 @@ def facts_of_file(found: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("pictures", "template_hash", "software", "libraries", *_PICTURES)
     hashed = {"model_hash": found["model_hash"]} if found.get("model_hash") else {}
     return {**hashed, **{key: made[key] for key in keys if key in made}}
+
+
+def facts_here(settings: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
+    """Those of a training with such settings that begins now, as far as no picture has to be read for it.
+
+    What is not there is left out; a model's hash is worked out once and remembered.
+    """
+    found: dict[str, Any] = {"software": f"tincture {VERSION}", "libraries": libraries()}
+    with contextlib.suppress(TinctureError):
+        if settings.get("template"):
+            found["template_hash"] = template_hash(load_template(str(settings["template"]), workspace.templates))
+    with contextlib.suppress(TinctureError):
+        path = find_source(str(settings.get("model") or ""), workspace).path
+        if path is not None:
+            found["model_hash"] = short_hash(path)
+    return found
+
+
+def libraries() -> dict[str, str]:
+    """Versions of what results depend on most."""
+    return {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")}
 
 
 def changes(then: Facts, now: Facts) -> list[str]:

@@ -11,6 +11,7 @@ from tincture.server.api_v1.dataset_pictures import DatasetPictureEndpoints
 from tincture.server.api_v1.datasets import DatasetEndpoints
 from tincture.server.api_v1.files import FileEndpoints
 from tincture.server.api_v1.jobs import JobEndpoints
+from tincture.server.api_v1.past_runs import PastRunEndpoints
 from tincture.server.api_v1.pictures import PictureEndpoints
 from tincture.server.api_v1.sweeps import SweepEndpoints
 from tincture.server.api_v1.training_presets import PresetEndpoints
@@ -31,6 +32,7 @@ def router(service: Service) -> APIRouter:
         CatalogueEndpoints,
         PresetEndpoints,
         SweepEndpoints,
+        PastRunEndpoints,
     ):
         whole.include_router(group(service).router())
     return whole

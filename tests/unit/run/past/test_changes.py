@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tincture.run.past.changes import changes, facts_of_file, facts_of_record
+from tincture.run.past.changes import changes, facts_here, facts_of_file, facts_of_record
+from tincture.workspace import Workspace
 
 RECORD: dict[str, Any] = {
     "model_hash": "0123456789",
@@ -52,3 +55,18 @@ def test_a_file_says_the_same_as_its_run() -> None:
     made["template_hash"] = facts_of_record(RECORD)["template_hash"]
     facts = facts_of_file({"model_hash": "0123456789", "provenance": made})
     assert facts == {key: value for key, value in facts_of_record(RECORD).items() if key != "arithmetic"}
+
+
+def test_what_counts_here_is_found_without_a_picture(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.templates.mkdir()
+    (workspace.templates / "mine.txt").write_text("a [name]\n[filewords]\n")
+    workspace.models.mkdir(parents=True)
+    (workspace.models / "base.safetensors").write_bytes(b"weights")
+    found = facts_here({"template": "mine", "model": "base"}, workspace)
+    assert found["template_hash"] == facts_of_record(RECORD)["template_hash"]
+    assert found["model_hash"] == hashlib.sha256(b"weights").hexdigest()[:10]
+    assert found["software"].startswith("tincture ") and found["libraries"].keys() >= {"torch", "diffusers"}
+    assert facts_here({"template": "gone", "model": "gone"}, workspace).keys() == {"software", "libraries"}
+    said = changes(facts_of_file({"model_hash": "0" * 10, "provenance": {"software": "tincture 0.0.1"}}), found)
+    assert [sentence.split(" ")[0] for sentence in said] == ["The", "It"]

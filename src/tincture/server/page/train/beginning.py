@@ -161,6 +161,8 @@ class Beginning:
             labels = self._inputs.form.labels
             listed = ", ".join(f"“{labels.get(each, each)}”" for each in absent)
             sentence += f" Not in this workspace is what these name: {listed}; choose again."
+        if since := self.service.changes_since(found, settings):
+            sentence += f" Since it was trained: {' '.join(since)}"
         step = found.get("step")
         if settings["name"] == name and isinstance(step, int) and step >= settings.get("steps", step + 1):
             sentence += f" {name} has these {step:,} steps: train another adapter, or raise the steps to go on."
