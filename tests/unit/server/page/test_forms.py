@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 
+from tests.served import quick_service
 from tincture.adapters.hypernetwork_module import WEIGHT_INITS, activation_names
 from tincture.errors import UsageError
 from tincture.server.page.parts.fields import Form, help_of, label_of
 from tincture.server.page.train import create, preprocess
+from tincture.server.page.train import form as train_form
 from tincture.server.page.train import tab as train
 from tincture.server.page.train.labels import OPTIONS
 from tincture.settings.preprocess import PREPROCESS_FIELDS, PreprocessSettings
@@ -155,3 +160,32 @@ def test_a_slider_that_is_being_typed_in_comes_as_it_stands(typed: float | None)
     assert slider.preprocess(typed) == typed
     if typed is None:  # its handle stands where it stood
         assert form.read({slider: typed}) == {"tag_drop_out": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({"device": ("cuda:0",)}, {"priority", "hours"}),
+        ({"device": ("cuda:0", "cuda:1")}, {"priority", "hours", "device"}),
+        ({"device": ("cuda:0", "cuda:1"), "ray": "auto"}, {"priority", "hours", "gpus", "cpus"}),
+    ],
+    ids=["one-device", "two-devices", "a-cluster"],
+)
+def test_a_training_is_asked_where_it_shall_run_as_far_as_there_is_a_choice(
+    tmp_path: Path, settings: dict[str, Any], asked: set[str]
+) -> None:
+    service = quick_service(tmp_path, **settings)
+
+    async def build() -> train_form.TrainInputs:  # Gradio wants a loop
+        with gr.Blocks():
+            return train_form.build(service)
+
+    inputs = asyncio.run(build())
+    assert inputs.turn.keys() == asked
+    given = {component: None for component in inputs.turn.values()}
+    place = inputs.place(given)
+    assert place == {"priority": 0, "timeout_s": None, "device": "", **dict.fromkeys(asked & {"gpus", "cpus"})}
+    service.queue.store.close()
+    if "gpus" in asked:
+        given |= {inputs.turn["gpus"]: 0.0, inputs.turn["cpus"]: 4.0}
+        assert (inputs.place(given)["gpus"], inputs.place(given)["cpus"]) == (0, 4)
