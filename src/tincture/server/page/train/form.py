@@ -335,7 +335,7 @@ def _turn(service: Service) -> dict[str, Component]:
     }
     if service.settings.ray:
         made |= {"gpus": _of_one_machine("GPUs", "one, if there are any", "tr-gpus")}
-        made |= {"cpus": _of_one_machine("CPUs", "one for each GPU", "tr-cpus")}
+        made |= {"cpus": _of_one_machine("CPUs", "one for each GPU, at least one", "tr-cpus")}
     elif len(service.settings.device) > 1:
         made["device"] = gr.Dropdown(
             choices=[("Any", ""), *((device, device) for device in service.settings.device)],
