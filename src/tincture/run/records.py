@@ -156,14 +156,16 @@ def provenance(run: Components, member: Adapter, adapter: Adapter) -> dict[str, 
     Args:
         member: of what the run trains, the one whose file it is.
     """
+    settings = settings_to_pass_on(run)
     made = {
         **software(),
         "libraries": libraries(),
-        "settings": settings_to_pass_on(run),
+        "settings": settings,
         "data_hash": run.dataset.digest(),
         "pictures": run.dataset.pictures(),
         "template_hash": template_hash(run.lines),
-        **({CONTINUED: True} if "settings" in adapter.provenance else {}),
+        # A run whose start was damaged begins from a copy of its own.
+        **({CONTINUED: True} if adapter.provenance.get("settings", settings) != settings else {}),
     }
     people = {"author": run.settings.author, "license": run.settings.license}
     before = {key: value for key, value in adapter.provenance.items() if key not in (BEST, MEMBER)}
