@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -53,7 +54,7 @@ class Group(Processes):
         self.rank, self.world_size = launch.rank, launch.world_size
         # Values and flags go by way of the CPU, so that nothing waits for an accelerator.
         self._values: Any = None
-        self._has_lost = False
+        self._has_lost = self._is_cut_off = False
 
     def threads(self, asked: int) -> int:
         from_user = asked or given_threads()
@@ -101,10 +102,11 @@ class Group(Processes):
             self._report(error)
             raise
         finally:
-            with contextlib.suppress(Exception):  # the store may be gone
-                self.store.set(f"left/{self.rank}", "")
-                if self.is_main:
-                    self._await("left", _REPORTED_S if self._has_lost else LEAVING_S)
+            if not self._is_cut_off:
+                with contextlib.suppress(Exception):  # the store may be gone
+                    self.store.set(f"left/{self.rank}", "")
+                    if self.is_main:
+                        self._await("left", _REPORTED_S if self._has_lost else LEAVING_S)
 
     @contextlib.contextmanager
     def joined(self, device: str) -> Iterator[None]:
@@ -197,19 +199,35 @@ class Group(Processes):
             self.store.set(f"failed/{self.rank}", json.dumps(note))
 
     def _loss(self, error: Exception) -> LostProcessError:
-        """Which process is lost, and why, as far as anybody knows."""
-        self._has_lost = True
+        """Which process is lost, and why, as far as anybody knows.
+
+        The machine of rank 0, which knows, may be out of reach, so that it is not waited for without end.
+        """
+        self._has_lost, found = True, list[LostProcessError]()
+        asking = threading.Thread(target=lambda: found.append(self._found_loss(error)), daemon=True)
+        asking.start()
+        asking.join(LEAVING_S)
+        self._is_cut_off = not found
+        return found[0] if found else self._gone((0,))
+
+    def _gone(self, ranks: tuple[int, ...]) -> LostProcessError:
+        shown = ", ".join(map(str, ranks))
+        return LostProcessError(
+            f"Of {self.world_size} processes, that of rank {shown} is gone; it may have been killed, or its machine is "
+            "out of reach. The run was stopped.",
+            ranks,
+        )
+
+    def _found_loss(self, error: Exception) -> LostProcessError:
         self._mark_alive()
         deadline = time.monotonic() + _REPORTED_S
         while time.monotonic() < deadline:
             if failure := self._failure():
                 return LostProcessError(f"{failure} The run was stopped.")
             time.sleep(0.1)
-        missing = self._silent()
-        ranks = ", ".join(map(str, missing))
-        who = f"Of {self.world_size} processes, that of rank {ranks} is gone" if missing else _words(error).rstrip(".")
-        sentence = f"{who}; it may have been killed, or its machine is out of reach. The run was stopped."
-        return LostProcessError(sentence, missing)
+        if missing := self._silent():
+            return self._gone(missing)
+        return LostProcessError(f"{_words(error)} The run was stopped.")
 
     def _mark_alive(self) -> None:
         with contextlib.suppress(Exception):

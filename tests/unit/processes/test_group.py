@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from tests.ranks import Ended, on_ranks
 from tincture.errors import LostProcessError, UsageError
 from tincture.processes import group
 from tincture.processes.group import Group, device_count, meet, timeout_s
-from tincture.processes.launch import find_launch
+from tincture.processes.launch import Launch, find_launch
 
 
 def joined(act: Any) -> Any:
@@ -135,3 +137,20 @@ def test_a_device_is_one_of_a_kind_for_each() -> None:
     assert device_count("cpu") == 0
     with pytest.raises(UsageError, match="give `device` cuda, and each process"):
         device_count("cuda:1")
+
+
+def test_a_machine_out_of_reach_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the process of rank 0 knows of the others cannot be asked where it is that which is gone."""
+    monkeypatch.setattr(group, "LEAVING_S", 0.1)
+    answered = threading.Event()
+    silent = SimpleNamespace(set=lambda *_: answered.wait(60), check=lambda *_: answered.wait(60))
+
+    def fail() -> None:
+        raise RuntimeError("timed out")
+
+    cut_off = Group(Launch(1, 2, 0, 1, "10.0.0.7", 1234, "WORLD_SIZE"), silent)
+    with pytest.raises(LostProcessError) as lost, cut_off.telling():
+        cut_off._exchange(fail)
+    assert lost.value.silent == (0,)
+    assert "that of rank 0 is gone" in lost.value.sentence
+    answered.set()
