@@ -5,7 +5,8 @@ python bench/page_speed.py --loads 2  to see that it works
 
 Each load is a browser of its own, with nothing in its cache. Per load: the first paint with something in it (the
 browser's ``first-contentful-paint``); when the first field of New run shows what is typed into it; and for every tab
-the time from the press of its button to the end of the second frame after it. Whatever else runs on the machine counts:
+the time from the press of its button to the end of the second frame after it, and for a button in each, from its press
+to the frame in which it looks busy. Whatever else runs on the machine counts:
 see ``load_before``.
 """
 
@@ -39,7 +40,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 PATIENCE_MS = 120_000
 # the bounds that the page is held to, in milliseconds, on an idle machine with 2 cores
-BOUNDS = {"first paint": 1500.0, "interactive": 3000.0, "tab": 100.0}
+BOUNDS = {"first paint": 1500.0, "interactive": 3000.0, "tab": 100.0, "button": 100.0}
 
 # In the page from its beginning: when a letter that is typed by the page itself into New run's steps stays there.
 WATCH = """() => {
@@ -67,6 +68,25 @@ SWITCH = """(tab) => new Promise((resolve) => {
   tab.click();
   requestAnimationFrame(() => requestAnimationFrame(() => resolve(performance.now() - began)));
 })"""
+# places within the page and the button there whose request is refused or reads only: from its press to looking busy
+PRESSED = {
+    ("train", "create-embedding"): "ce-create",
+    ("train", "train"): "tr-start-embedding",
+    ("train", "preprocess"): "pp-start",
+    ("try-it", ""): "try-draw",
+    ("settings", ""): "settings-examine",
+}
+SHOWN = """(id) => {
+  const button = document.getElementById(id);
+  window.shown = new Promise((resolve) => {
+    let began = null;
+    button.addEventListener("pointerdown", () => { began = performance.now(); }, { capture: true, once: true });
+    new MutationObserver((_, observer) => {
+      observer.disconnect();
+      requestAnimationFrame(() => resolve(performance.now() - began));
+    }).observe(button, { attributes: true, attributeFilter: ["aria-busy"] });
+  });
+}"""
 WEIGHT = """() => ({
   elements: document.querySelectorAll("*").length,
   components: window.gradio_config.components.length,
@@ -116,6 +136,7 @@ def load(browser: Browser, url: str) -> tuple[dict[str, Any], dict[str, Any]]:
         page.locator("#train-tabs [role=tab][data-tab-id=train]").click()
     interactive = float(page.evaluate("window.interactive"))
     taken = {"first paint": float(page.evaluate(PAINTED)), "interactive": interactive, "tabs": switch_all(page)}
+    taken["buttons"] = press_all(page)
     return taken, page.evaluate(WEIGHT)
 
 
@@ -130,7 +151,23 @@ def switch_all(page: Page) -> dict[str, list[float]]:
                 continue
             name = str(tab.get_attribute("data-tab-id"))
             found.setdefault(name, []).append(float(tab.evaluate(SWITCH)))
-            page.wait_for_timeout(300)  # what it asks of the server is no part of the next one
+            page.wait_for_timeout(1500)  # what it asks of the server is no part of the next one
+    return found
+
+
+def press_all(page: Page) -> dict[str, float]:
+    """Milliseconds by button until it looks busy."""
+    found = {}
+    for (tab, inner), button in PRESSED.items():
+        for within, name in (("tabs", tab), ("train-tabs", inner)):
+            if name:
+                page.locator(f"#{within} [role=tab][data-tab-id={name}]").first.click()
+        page.wait_for_timeout(1000)
+        page.locator(f"#{button}").scroll_into_view_if_needed()
+        page.evaluate(SHOWN, button)
+        page.locator(f"#{button}").click()
+        found[button] = float(page.evaluate("window.shown"))
+        page.wait_for_function("document.querySelectorAll('button[aria-busy=true]').length === 0")
     return found
 
 
@@ -149,6 +186,7 @@ def measure(root: Path, loads: int) -> dict[str, Any]:
         "loads": loads,
         **{name: spread([one[name] for one in rounds]) for name in ("first paint", "interactive")},
         "tabs": tabs,
+        "buttons": {name: spread([one["buttons"][name] for one in rounds]) for name in rounds[0]["buttons"]},
         "weight": weight,
         "all_rounds": rounds,
     }
@@ -158,6 +196,7 @@ def tables(results: dict[str, Any]) -> str:
     """As Markdown: median (least to greatest), and the bound that it is held to."""
     rows = {name: (results[name], BOUNDS[name]) for name in ("first paint", "interactive")}
     rows |= {f"tab {name}": (found, BOUNDS["tab"]) for name, found in results["tabs"].items()}
+    rows |= {f"button {name}": (found, BOUNDS["button"]) for name, found in results["buttons"].items()}
     weight = results["weight"]
     lines = [
         f"{results['date']}, commit {str(results['commit'])[:10]}{' with changes' if results['changed'] else ''}, "
