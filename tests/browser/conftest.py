@@ -94,6 +94,7 @@ def opened(browser: Any, url: str, size: tuple[int, int] = DESKTOP, **options: A
     width, height = size
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     context.set_default_timeout(PATIENCE_MS)
+    context.add_init_script(GRADIO_ENDS_NOTHING)
     page, watched = context.new_page(), Watched(url)
     watched.watch(page)
     page.goto(url)
@@ -146,7 +147,6 @@ def reload(page: Any, *, at_once: bool = False) -> None:
     if not at_once:
         page.wait_for_function("!window.answersFor()")
         page.wait_for_timeout(500)
-    page.evaluate(GRADIO_ENDS_NOTHING)
     page.reload()
     page.locator("#tabs").wait_for()
 

@@ -16,7 +16,7 @@ def typed_in(page: Any, elem_id: str) -> Any:
 
 def begun(page: Any) -> None:
     """Wait until the page knows what it begins with: from then on what is typed is stored as it is typed."""
-    page.wait_for_function("window.drafts.isReady()")
+    page.wait_for_function("window.drafts?.isReady()")
 
 
 def line(page: Any) -> Any:

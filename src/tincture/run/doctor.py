@@ -31,6 +31,8 @@ OPTIONAL_PARTS = {
     "heic": "pillow_heif",
     "server": "fastapi",
     "ui": "gradio",
+    "sweep": "optuna",
+    "cluster": "ray",
 }
 """For each extra of the package for users, the module that it brings."""
 PICTO_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")

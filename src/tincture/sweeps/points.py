@@ -359,8 +359,10 @@ def _option_fault(option: Option, value: Any) -> str:
 def _missing(source: Mapping[str, Any], trials: Sequence[Trial], workspace: Workspace, place: Place) -> Iterator[str]:
     """What runs name that is not there, and names of theirs that are taken."""
     checks: list[Callable[[], object]] = []
-    if not made_anew(source):
-        checks += [functools.partial(presence.find_named, kind, name, workspace) for kind, name in adapters_of(source)]
+    named = [] if made_anew(source) else adapters_of(source)
+    if any(not name for _, name in named):
+        yield "run names no adapter; give it a name, or let each run make its own by a table [create]"
+    checks += [functools.partial(presence.find_named, kind, name, workspace) for kind, name in named if name]
     seen: dict[str, TrainSettings] = {}
     for trial in trials:
         settings = trial.train_settings()

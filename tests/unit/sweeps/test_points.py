@@ -260,3 +260,11 @@ def test_a_run_file_is_found_beside_the_sweeps(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"absent\.toml"):
         (tmp_path / "s.toml").write_text('run = "absent.toml"\n')
         read_sweep(tmp_path / "s.toml")
+
+
+def test_a_run_file_without_a_name_makes_its_adapters_or_is_refused(bench: Bench) -> None:
+    nameless = {key: value for key, value in given(bench)["run"].items() if key != "name"}
+    with pytest.raises(UsageError, match=r"run names no adapter; give it a name, or .* \[create\]"):
+        make_sweep({"run": nameless, "grid": RATES}, bench.workspace, "nameless")
+    sweep = make_sweep({"run": nameless, "grid": RATES, "create": {}}, bench.workspace, "nameless")
+    assert [trial.name for trial in sweep.trials()] == ["nameless-p01", "nameless-p02"]

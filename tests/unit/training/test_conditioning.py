@@ -30,8 +30,8 @@ def test_an_encoding_depends_on_its_prompt_alone(
     """A batched product may differ in its last bits from a single one; here it differs for all to see."""
     encode = shared_model.encode_prompts
 
-    def varying(prompts: Sequence[str], clip_skip: int = 1) -> Conditions:
-        return Conditions(encode(prompts, clip_skip).hidden_states + len(prompts))
+    def varying(prompts: Sequence[str], clip_skip: int = 1, at_least: int = 1) -> Conditions:
+        return Conditions(encode(prompts, clip_skip, at_least=at_least).hidden_states + len(prompts))
 
     monkeypatch.setattr(shared_model, "encode_prompts", varying)
     together = Conditioning(shared_model, trains_text=False)(["red", "blue"]).hidden_states

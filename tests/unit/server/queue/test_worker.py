@@ -378,7 +378,7 @@ def test_a_run_that_was_killed_behind_its_adapter_is_not_taken_for_ended(
 
     attempts.task["settings"]["save_optimizer_state"] = True
     with monkeypatch.context() as patched:
-        patched.setattr("tincture.run.train.save_optimizer", die)
+        patched.setattr("tincture.run.loop.save_optimizer", die)
         assert attempts.make()[1]["state"] == "failed"
     _, ended = attempts.make()
     assert (ended["state"], ended["result"]["global_step"]) == ("done", 6)

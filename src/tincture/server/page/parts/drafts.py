@@ -30,12 +30,12 @@ SCRIPT = f"<script>{script(__file__, 'drafts.js')}</script>"
 """For the page's head, behind that of ``requests``."""
 LINE = '<p id="restored" class="quiet" role="status" hidden></p>'
 """Where it is said that something was brought back."""
-FORMS = ("base", "tr", "pp", "ce", "ch", "c", "try", "ds", "file", "merge")
+FORMS = ("base", "tr", "pp", "ce", "ch", "c", "try", "ds", "file", "merge", "sweep")
 """What the ids of inputs begin with that are brought back."""
 ELSEWHERE = (
     # what is looked at, what is saved by itself, and what belongs to something that is chosen first
     *("ds-folder", "ds-missing", "ds-caption", "tr-as-in-run"),
-    *("ch-modules", "try-run", "try-copies", "file-search", "file-format", "file-name"),
+    *("ch-modules", "try-run", "try-copies", "file-search", "file-format", "file-name", "sweep-chosen"),
 )
 BEGIN = "() => { window.drafts.begin(CONFIG); return []; }"
 SUBMITTED = """(message) => {

@@ -41,6 +41,9 @@
       if (one.trigger_mode === "once" && (one.trigger_after ?? null) === null) commands.add(one.id);
       one.trigger_mode = "multiple";
     }
+    const asks = (one) => one.backend_fn && (one.trigger_after ?? null) === null;
+    const clicked = config.dependencies.filter(asks).flatMap((one) => one.targets.filter(([, event]) => event === "click"));
+    window.feedback.setAsking(new Set(clicked.map(([id]) => elements.get(id))));
     const written = new Set(config.dependencies.flatMap((one) => (one.backend_fn ? one.outputs : [])));
     inputs = [...readers.values()].flatMap((one) => one.inputs).filter((id) => written.has(id));
   };
@@ -54,11 +57,18 @@
   // --- what stands in the inputs now, as JSON by id ---
   // For what comes by itself after an answer, and shall not come between a person and what was asked for since.
   window.commandsUnderWay = () => [...active].some((one) => commands.has(one.dependency.id) && !one.answered);
-  window.pageValues = (name, values) => readers.get(name).waiting.shift()(values);
+  window.pageValues = (name, values) => readers.get(name).waiting.shift()?.(values);
   const readForm = async ([name, reader]) => {
-    let button = null;
-    while (!(button = document.getElementById(name))) await pause(10); // the page is not drawn yet
-    const values = await new Promise((resolve) => { reader.waiting.push(resolve); button.click(); });
+    while (!document.getElementById(name)) await pause(10); // the page is not drawn yet
+    const values = await new Promise((resolve) => {
+      const ask = () => {
+        if (!reader.waiting.includes(resolve)) return;
+        document.getElementById(name)?.click();
+        setTimeout(ask, 1000); // Gradio hears no click while it still puts the page together
+      };
+      reader.waiting.push(resolve);
+      ask();
+    });
     return reader.inputs.map((id, place) => [id, text(values[place])]);
   };
   const readForms = async (isWanted) => {

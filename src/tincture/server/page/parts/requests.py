@@ -44,6 +44,10 @@ ends; hence it is given none.
 COMMAND: dict[str, Any] = {**PRIVATE, "trigger_mode": "once"}
 STEP: dict[str, Any] = {**PRIVATE, "trigger_mode": "multiple", **SILENT}
 TYPED: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last", **SILENT}
+IS_OPEN = """() => ({
+  __type__: "update",
+  active: document.querySelector("#TABS [role=tab][aria-selected=true]")?.dataset.tabId === "TAB",
+})"""
 READER = "page-values-"
 """What the ids of the buttons begin with by which ``requests.js`` reads the inputs."""
 
@@ -51,6 +55,13 @@ READER = "page-values-"
 def hidden(value: str = "") -> gr.Textbox:
     """An input that nobody sees, for what the page has to remember of its last answer."""
     return gr.Textbox(value, visible="hidden", show_label=False, container=False)
+
+
+def tick_where_seen(timer: gr.Timer, inside: object) -> None:
+    """Lets the timer tick as long as the tab ``inside`` is open, if it is one: nobody sees what changes in another."""
+    if isinstance(inside, gr.Tab) and isinstance(inside.parent, gr.Tabs):
+        script = IS_OPEN.replace("TABS", str(inside.parent.elem_id)).replace("TAB", str(inside.id))
+        inside.parent.select(None, None, timer, js=script, **PRIVATE)
 
 
 def watch_inputs(page: gr.Blocks) -> None:

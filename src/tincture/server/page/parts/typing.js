@@ -56,12 +56,16 @@
     return passed.get(field)?.get(textOf(value)) < (strokes.get(field) ?? 0);
   };
 
+  // "1e" reads as nothing, and as nothing it would be written back.
+  const isUnreadable = (field) => hasFocus(field) && isNumber(field) && field.validity.badInput;
+
   for (const { prototype } of [HTMLInputElement, HTMLTextAreaElement]) {
     const { get, set, ...rest } = Object.getOwnPropertyDescriptor(prototype, "value");
     Object.defineProperty(prototype, "value", {
       ...rest,
       get,
       set(value) {
+        if (textOf(value) === "" && isUnreadable(this)) return;
         if (!isLate(this, value)) return set.call(this, value);
         if (Number(value) !== this.valueAsNumber) setTimeout(sound, 0, this); // Gradio is to have what stands there
       },

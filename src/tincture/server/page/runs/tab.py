@@ -14,7 +14,7 @@ from gradio.context import Context
 from tincture.errors import TinctureError
 from tincture.server.page.parts.components import panel, script
 from tincture.server.page.parts.markup import escape
-from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED, hidden
+from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, TYPED, hidden, tick_where_seen
 from tincture.server.page.parts.way_on import Ways, carried
 from tincture.server.page.runs import comparison
 from tincture.server.page.runs.answer import WHICH, Request, answer
@@ -109,16 +109,12 @@ def build(service: Service, ways: Ways) -> None:
             gr.Warning(escape(error))
         return refresh(*given)
 
-    def wind(event: gr.SelectData) -> gr.Timer:
-        return gr.Timer(active=isinstance(inside, gr.Tab) and event.value == inside.label)
-
     page, inside = Context.root_block, Context.block
     assert page is not None
     # One event for both: a page that was loaded again is filled at once.
     gr.on([page.load, tab.timer.tick], refresh, inputs, tab.outputs, **{**COMMAND, **shared})
-    if isinstance(inside, gr.Tab) and isinstance(inside.parent, gr.Tabs):
-        # Nobody sees what changes in a tab that is not open.
-        inside.parent.select(wind, None, tab.timer, **{**STEP, **shared})
+    tick_where_seen(tab.timer, inside)
+    if isinstance(inside, gr.Tab):
         inside.select(refresh, inputs, tab.outputs, **{**STEP, **shared})
     gr.on(
         [tab.which.change, tab.search.change, tab.smoothing.input], refresh, inputs, tab.outputs, **{**TYPED, **shared}

@@ -13,7 +13,7 @@ from tincture.errors import TinctureError
 from tincture.server.page.parts.components import panel
 from tincture.server.page.parts.fields import label_of
 from tincture.server.page.parts.messages import at_once, done, failed
-from tincture.server.page.parts.requests import COMMAND, SILENT, STEP
+from tincture.server.page.parts.requests import COMMAND, SILENT, STEP, tick_where_seen
 from tincture.server.page.sweeps import view
 from tincture.server.page.sweeps.text import values_of, with_table, with_values
 from tincture.server.page.train.labels import TRAIN_LABELS
@@ -80,10 +80,9 @@ class SweepPart:
             inputs: of the form of a training.
             typed: its settings, by what stands in them.
         """
-        service, page, inside = self._service, Context.root_block, self._inside
+        service, page = self._service, Context.root_block
         assert page is not None
-        if isinstance(inside, gr.Tab) and isinstance(inside.parent, gr.Tabs):  # nobody sees it in another tab
-            inside.parent.select(self._wind, None, self.timer, **{**STEP, **SILENT})
+        tick_where_seen(self.timer, self._inside)
         at_once(self.begin.click, self.message, "Checking all runs …")
         self.begin.click(self._begin, [self.name, self.text], [self.message, self.chosen, self.table], **COMMAND)
         self.take.click(
@@ -95,9 +94,6 @@ class SweepPart:
         self.chosen.input(self._shown, self.chosen, self.table, **STEP)
         for button, act in ((self.stop, service.sweeps.stop), (self.resume, service.sweeps.resume)):
             button.click(lambda name, act=act: self._act(name, act), self.chosen, [self.done, self.table], **COMMAND)
-
-    def _wind(self, event: gr.SelectData) -> gr.Timer:
-        return gr.Timer(active=isinstance(self._inside, gr.Tab) and event.value == self._inside.label)
 
     def _begin(self, name: str, text: str) -> tuple[Any, Any, Any]:
         try:
