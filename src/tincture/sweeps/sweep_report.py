@@ -20,6 +20,7 @@ from tincture.reports.document import document, legend, line_style, picture_data
 from tincture.reports.smoothing import smooth, spread, window
 from tincture.reports.words import escape, plain
 from tincture.run.duration import in_words
+from tincture.run.past.past_run import previews_in
 from tincture.sweeps.points import varied
 from tincture.sweeps.standings import FAILED, Row, best_of, cells_of, columns_of, rows_of
 from tincture.sweeps.sweep_folder import SweepFolder
@@ -188,15 +189,8 @@ def _prompts(rows: Sequence[Row]) -> list[str]:
 
 def latest_previews(run_dir: Path) -> tuple[int, list[Path]] | None:
     """The step that a run drew previews at last, and the pictures in the order of their prompts."""
-    by_step: dict[int, dict[int, Path]] = {}
-    for path in (run_dir / "images").glob("*.png") if run_dir.name else ():
-        *_, step, number = ["", "", *path.stem.rsplit("-", 2)]
-        if step.isdigit() and number.isdigit():
-            by_step.setdefault(int(step), {})[int(number)] = path
-    if not by_step:
-        return None
-    latest = max(by_step)
-    return latest, [path for _, path in sorted(by_step[latest].items())]
+    found = previews_in(run_dir / "images") if run_dir.name else {}
+    return max(found.items()) if found else None
 
 
 def _csv_cell(value: Any) -> str:

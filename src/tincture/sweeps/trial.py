@@ -8,11 +8,9 @@ and it stops after its step, saved.
 from __future__ import annotations
 
 import contextlib
-import csv
 import faulthandler
 import functools
 import glob
-import json
 import math
 import os
 import shutil
@@ -30,8 +28,8 @@ from tincture import recipe
 from tincture.errors import FileFormatError, TinctureError, UsageError
 from tincture.events import Callback, Event, Progressed, RunPrepared, RunStarted, StepEnd, StepsDone
 from tincture.extensions import load_extensions
-from tincture.kinds.registry import find_kind
 from tincture.run.lines import Lines
+from tincture.run.past.past_run import losses_in, read_loosely, read_run, validations_in
 from tincture.run.preview_request import request_preview
 from tincture.settings.train import TrainSettings
 from tincture.sweeps.points import Trial, made_anew
@@ -43,7 +41,6 @@ STOPPED = 130
 TRAIN_WINDOW = 100
 """Steps whose mean loss counts as the training loss: the latest, at most so many."""
 NOTE_S = 0.5
-VALIDATION = "validation_loss.csv"
 
 
 def perform(
@@ -73,7 +70,7 @@ def perform(
         watcher.note(seconds=watcher.before + result.seconds)
         if not _is_there(run_dir, until):
             return None
-    found = _outcome(run_dir, folder)
+    found = _outcome(run_dir, settings.kind, folder)
     found |= _judged(sweep, settings, found)
     folder.note_result(until if found["interrupted"] else None, found)
     return found
@@ -84,21 +81,21 @@ def find_run(settings: TrainSettings, workspace: Workspace) -> Path | None:
     logs = Path(settings.log_dir).resolve() if settings.log_dir else workspace.logs
     records = logs.glob(f"*/{glob.escape(settings.name)}*/run.json")
     for record in sorted(records, key=lambda path: path.stat().st_mtime, reverse=True):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            of = json.loads(record.read_text(encoding="utf-8"))["settings"]
-            if (of["kind"], of["name"]) == (settings.kind, settings.name):
-                return record.parent
+        run = read_run(record.parent)
+        if run and (run.kind, run.name) == (settings.kind, settings.name):
+            return record.parent
     return None
 
 
 def read_losses(run_dir: Path, kind: str) -> list[tuple[int, float]]:
-    """Step and loss of each line of a run's log."""
-    return _numbers(run_dir / find_kind(kind).losses, "loss")
+    """Step and loss of each line of a run's log; a loss that is not finite is left out."""
+    found = losses_in(run_dir, kind)
+    return _finite(found["step"], found["loss"])
 
 
 def read_validation(run_dir: Path) -> list[tuple[int, float]]:
-    """Step and loss of each measurement on pictures that are not trained."""
-    return _numbers(run_dir / VALIDATION, "validation_loss")
+    """The same of each measurement on pictures that are not trained."""
+    return _finite(*validations_in(run_dir))
 
 
 def _train(
@@ -206,17 +203,13 @@ def _is_there(run_dir: Path, until: int | None) -> bool:
 
 
 def _ended(run_dir: Path) -> Fields:
-    try:
-        found = json.loads((run_dir / "run.json").read_text(encoding="utf-8")).get("ended")
-    except (OSError, ValueError, AttributeError):
-        return {}
+    found = (read_loosely(run_dir) or {}).get("ended")
     return found if isinstance(found, dict) else {}
 
 
-def _outcome(run_dir: Path, folder: TrialFolder) -> Fields:
+def _outcome(run_dir: Path, kind: str, folder: TrialFolder) -> Fields:
     """What a run that has ended says of itself, by its files alone."""
-    record = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
-    ended, kind = record["ended"], record["settings"]["kind"]
+    ended = _ended(run_dir)
     losses = [loss for _, loss in read_losses(run_dir, kind)][-TRAIN_WINDOW:]
     measured = read_validation(run_dir)
     others = [each["adapter_path"] for each in ended.get("companions", ())]
@@ -243,15 +236,8 @@ def _judged(sweep: SweepFolder, settings: TrainSettings, found: Mapping[str, Any
     return dict(judge(asked, settings, [Path(path) for path in found["adapter_paths"]], sweep.workspace))
 
 
-def _numbers(path: Path, column: str) -> list[tuple[int, float]]:
-    found = []
-    with contextlib.suppress(OSError), path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            with contextlib.suppress(KeyError, TypeError, ValueError):
-                step, value = int(row["step"]), float(row[column])
-                if math.isfinite(value):
-                    found.append((step, value))
-    return found
+def _finite(steps: Sequence[float], losses: Sequence[float]) -> list[tuple[int, float]]:
+    return [(int(step), loss) for step, loss in zip(steps, losses, strict=True) if math.isfinite(loss)]
 
 
 # --- the program -----------------------------------------------------------------------------------------------------

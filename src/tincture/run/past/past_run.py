@@ -129,26 +129,20 @@ class PastRun:
 
     def losses(self) -> dict[str, array[float]]:
         """``step``, ``loss`` and ``learn_rate`` of every step that its log has, in order; empty without a log."""
-        names = ("step", "loss", "learn_rate")
-        return dict(zip(names, _columns(_read(self._log), (0, 3, 4)), strict=True))
+        return losses_in(self.folder, self.kind)
 
     def validations(self) -> tuple[array[float], array[float]]:
         """Steps and losses of what was measured on pictures that are not trained."""
-        steps, losses = _columns(_read(self.folder / VALIDATION_LOG), (0, 1))
-        return steps, losses
+        return validations_in(self.folder)
 
     @functools.cached_property
     def previews(self) -> dict[int, list[Path]]:
         """By step, ascending: pictures NAME-STEP-NUMBER.png in the order of their prompts."""
         return previews_in(self.folder / "images")
 
-    @property
-    def _log(self) -> Path:
-        return self.folder / (find_kind(self.kind).losses if self.kind in kind_names() else "loss.csv")
-
     @functools.cached_property
     def _sampled(self) -> tuple[array[float], array[float]]:
-        steps, losses = _columns(_sample(self._log), (0, 3))
+        steps, losses = _columns(_sample(_log(self.folder, self.kind)), (0, 3))
         return steps, losses
 
 
@@ -202,6 +196,18 @@ def state_steps(folder: Path) -> list[int]:
     return [int(step) for step in names if step.isdigit()]
 
 
+def losses_in(folder: Path, kind: str) -> dict[str, array[float]]:
+    """See ``PastRun.losses``."""
+    names = ("step", "loss", "learn_rate")
+    return dict(zip(names, _columns(_read(_log(folder, kind)), (0, 3, 4)), strict=True))
+
+
+def validations_in(folder: Path) -> tuple[array[float], array[float]]:
+    """See ``PastRun.validations``."""
+    steps, losses = _columns(_read(folder / VALIDATION_LOG), (0, 1))
+    return steps, losses
+
+
 def previews_in(images: Path) -> dict[int, list[Path]]:
     """See ``PastRun.previews``."""
     by_step: dict[int, list[tuple[int, Path]]] = {}
@@ -239,6 +245,10 @@ def summary(run: PastRun, points: int = 0) -> dict[str, Any]:
         "written_at": run.written_at,
         **({"curve": run.curve(points)} if points else {}),
     }
+
+
+def _log(folder: Path, kind: str) -> Path:
+    return folder / (find_kind(kind).losses if kind in kind_names() else "loss.csv")
 
 
 def _read(log: Path) -> Iterable[bytes]:

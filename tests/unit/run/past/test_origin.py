@@ -6,20 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.past_runs import SETTINGS
 from tincture.errors import UsageError
 from tincture.run.past.origin import run_origin, settings_again
 from tincture.workspace import Workspace
-
-SETTINGS: dict[str, Any] = {
-    "kind": "embedding",
-    "name": "rex",
-    "data": "dogs",
-    "model": "picto",
-    "steps": 4,
-    "learning_rate": "0.005",
-    "batch_size": 2,
-    "seed": 0,
-}
 
 
 def found(path: Path, step: int = 4, **settings: Any) -> dict[str, Any]:
