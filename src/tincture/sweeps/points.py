@@ -35,6 +35,8 @@ _FIXED = ("kind", "name", "companions", "with")
 """What is the same for all runs of a sweep, or each run's own."""
 Place = Callable[[Mapping[str, Any]], TrainSettings]
 """Makes settings of what is given, with paths as they are from here, and refuses places that are not allowed."""
+ModelOf = Callable[[Path | None], str]
+"""The base model that counts where none is named, by the file of the adapter, if there is one."""
 _PROMPTS = ("preview_prompts", "preview_negative_prompt", "negative_prompt")
 """Texts in which an adapter may stand by its name."""
 _MOST_NAMED = 5
@@ -166,7 +168,11 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def checked(
-    given: Mapping[str, Any], workspace: Workspace, place: Place = TrainSettings.from_dict, cwd: Path | None = None
+    given: Mapping[str, Any],
+    workspace: Workspace,
+    place: Place = TrainSettings.from_dict,
+    cwd: Path | None = None,
+    model_of: ModelOf | None = None,
 ) -> tuple[Fields, list[Trial], list[str]]:
     """A sweep that names its base model, its runs, and everything that is wrong with it; with a fault, no runs.
 
@@ -174,6 +180,7 @@ def checked(
         given: as ``normalized`` gives it.
         place: see ``Place``.
         cwd: where relative paths start; None: the current folder.
+        model_of: see ``ModelOf``; None: as at the command line.
     """
     source, faults = dict(given), faults_of_form(given)
     of_keys = list(_faults_of_keys(source)) if isinstance(source.get("run"), Mapping) else []
@@ -184,7 +191,9 @@ def checked(
     if of_keys:  # what is wrong with the values of all others is named with them
         return source, [], [*of_keys, *_faults_of_others(source)]
     try:
-        source = _with_model(source, workspace)
+        source = _with_model(
+            source, workspace, model_of or (lambda adapter: str(default_model(workspace, adapter=adapter)))
+        )
         points = expanded(source)
     except TinctureError as error:
         return source, [], [error.sentence]
@@ -398,7 +407,7 @@ def _refuse_taken(kind: str, name: str, workspace: Workspace) -> None:
         raise UsageError(f"There is {find_kind(kind).one} {name!r} already; give the sweep another --name")
 
 
-def _with_model(source: Fields, workspace: Workspace) -> Fields:
+def _with_model(source: Fields, workspace: Workspace, model_of: ModelOf) -> Fields:
     """A sweep whose run file names its base model, be it the one that counts where none is named; UsageError."""
     run = source["run"]
     if run.get("model") or "model" in varied(source):
@@ -407,7 +416,7 @@ def _with_model(source: Fields, workspace: Workspace) -> Fields:
     if not made_anew(source):
         with contextlib.suppress(UsageError):  # one that is not there is named among all such
             adapter = workspace.find_adapter(str(run.get("kind")), str(run.get("name")))
-    return {**source, "run": {**run, "model": str(default_model(workspace, adapter=adapter))}}
+    return {**source, "run": {**run, "model": model_of(adapter)}}
 
 
 def _ranges(source: Mapping[str, Any]) -> Mapping[str, Any]:

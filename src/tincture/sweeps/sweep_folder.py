@@ -25,7 +25,7 @@ from tincture.errors import BusyError, FileFormatError, UsageError
 from tincture.formats.file_lock import FileLock
 from tincture.formats.files import write_text
 from tincture.settings.train import TrainSettings
-from tincture.sweeps.points import Place, Trial, adapters_of, checked, made_anew, trials_of
+from tincture.sweeps.points import ModelOf, Place, Trial, adapters_of, checked, made_anew, trials_of
 from tincture.sweeps.sweep_file import Fields, normalized, refuse
 from tincture.workspace import Workspace, clean_name
 
@@ -182,6 +182,7 @@ def make_sweep(
     *,
     place: Place = TrainSettings.from_dict,
     cwd: Path | None = None,
+    model_of: ModelOf | None = None,
 ) -> SweepFolder:
     """Makes the folder of a sweep, or opens it where it was made by the same file.
 
@@ -191,6 +192,7 @@ def make_sweep(
         source: what the file is called, for messages.
         place: see ``points.Place``.
         cwd: where relative paths start; None: the current folder.
+        model_of: see ``points.ModelOf``; None: as at the command line.
 
     Raises:
         UsageError: something in it is not allowed, all in one message; or there is another sweep of this name.
@@ -199,7 +201,7 @@ def make_sweep(
     path = workspace.sweeps / clean_name(wanted["name"])
     if (path / RECORD).exists():
         return _same(SweepFolder(path), _plain(wanted))
-    complete, trials, faults = checked(wanted, workspace, place, cwd)
+    complete, trials, faults = checked(wanted, workspace, place, cwd, model_of)
     refuse(faults, source)
     shutil.rmtree(path, ignore_errors=True)  # of one that was killed while it was made
     for number, (kind, adapter) in enumerate([] if made_anew(complete) else adapters_of(complete)):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tincture.errors import BusyError, FileFormatError, TinctureError, UsageError
@@ -15,6 +14,7 @@ from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.queue.queue import JobQueue
 from tincture.server.requests.places import Places
 from tincture.server.sweeps.queued import QueuedRuns
+from tincture.sweeps.points import ModelOf
 from tincture.sweeps.search import Search
 from tincture.sweeps.standings import Row, rows_of
 from tincture.sweeps.sweep_folder import RECORD, SweepFolder, find_sweep, list_sweeps, make_sweep
@@ -48,9 +48,7 @@ class Sweeps:
         default_model: gives the model of a sweep that names none, by the file of its adapter.
     """
 
-    def __init__(
-        self, queue: JobQueue, places: Places, devices: int, default_model: Callable[[Path | None], str]
-    ) -> None:
+    def __init__(self, queue: JobQueue, places: Places, devices: int, default_model: ModelOf) -> None:
         self._queue, self._places, self._devices, self._default_model = queue, places, devices, default_model
         self._workspace = places.workspace
         self._closing, self._lock = threading.Event(), threading.Lock()
@@ -82,11 +80,12 @@ class Sweeps:
             raise ConflictError(f"There is a sweep {name!r} already; go on with it, or give this one another `name`.")
         self._refuse_many()
         sweep = make_sweep(
-            self._with_model(given),
+            given,
             self._workspace,
             name,
             place=self._places.train_settings,
             cwd=self._workspace.root,
+            model_of=self._default_model,
         )
         self._begin(sweep, source)
         return self.shown(name)
@@ -198,19 +197,6 @@ class Sweeps:
     def _error(self, sweep: SweepFolder) -> str:
         work = self._works.get(sweep.name)
         return work.error if work else ""
-
-    def _with_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """With the base model that counts here where none is named."""
-        run = given.get("run")
-        if not isinstance(run, Mapping) or run.get("model"):
-            return dict(given)
-        adapter: Path | None = None
-        if "create" not in given:
-            try:
-                adapter = self._workspace.find_adapter(str(run.get("kind")), str(run.get("name")))
-            except UsageError:
-                return dict(given)  # it is named among all that is not there
-        return {**given, "run": {**run, "model": self._default_model(adapter)}}
 
     def _refuse_many(self) -> None:
         if sum(work.thread.is_alive() for work in self._works.values()) >= MOST_AT_ONCE:
