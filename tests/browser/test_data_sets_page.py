@@ -240,6 +240,7 @@ def test_duplicates_stand_side_by_side_and_sizes_are_drawn(page: Any, striped: P
     for side in ("width", "height"):
         page.locator(f"#ds-sizes-{side}").fill("128")
     page.locator("#ds-sizes-buckets").check()
+    page.locator("#ds-sizes").dispatch_event("toggle")  # browsers report it late
     page.locator("#ds-sizes-show").click()
     sizes.get_by_text("2 pictures would be enlarged").wait_for()
     assert sum(int(bar.inner_text().split("\n")[-1].split()[0]) for bar in page.locator(".ds-bar").all()) == 6

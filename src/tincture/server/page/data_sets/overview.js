@@ -67,7 +67,10 @@ const fromTraining = () => {
   Object.assign(find("ds-sizes-height"), { value: height });
   find("ds-sizes-buckets").checked = document.querySelector("#tr-buckets input")?.checked ?? false;
 };
-find("ds-sizes").addEventListener("toggle", () => { if (find("ds-sizes").open && !find("ds-bars").children.length) fromTraining(); });
+// The browser reports an opened section late, at times after the first letter in it: what was entered stays.
+let sizesEntered = false;
+find("ds-sizes").addEventListener("input", () => { sizesEntered = true; });
+find("ds-sizes").addEventListener("toggle", () => { if (find("ds-sizes").open && !sizesEntered && !find("ds-bars").children.length) fromTraining(); });
 const bar = (one, most) => {
   const name = one.width && one.height ? `${one.width} × ${one.height}` : "no size";
   const facts = [many(one.files.length, "picture"), one.cropped > 0.005 && `${Math.round(100 * one.cropped)} % cut off`, one.enlarged && `${one.enlarged} enlarged`];
