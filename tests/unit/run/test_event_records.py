@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from tests.runs import Bench
 from tincture.events import Progressed, RolledBack, StepEnd
 from tincture.run.event_records import GAP_S, EventLines
