@@ -22,6 +22,7 @@ BY_ITSELF = (
         "[data-tab]",
         "[aria-label*=ullscreen]",
         "[aria-label^=Reset]",
+        "#ds-pager button",
     ),
     *(":has(input[type=file])", "input[type=file] ~ button", ".frames *", ".thumbnail-item + .thumbnail-item"),
 )
@@ -36,16 +37,29 @@ MARK = f"""() => (document.querySelectorAll("[data-place]").forEach((one) => del
 
 
 class Gate:
-    """Requests of the page wait at it while it is shut."""
+    """Requests of the page wait at it while it is shut: Gradio's, and those that its scripts make."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
         self.open.set()
+        self.waiting: list[Any] = []
+
+    def hold(self, route: Any) -> None:
+        if self.open.is_set() or route.request.resource_type != "fetch":
+            route.continue_()
+        else:
+            self.waiting.append(route)
+
+    def let_through(self) -> None:
+        self.open.set()
+        while self.waiting:
+            self.waiting.pop().continue_()
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+def gate(page: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     process, made = gr.Blocks.process_api, Gate()
+    page.route("**/api/v1/**", made.hold)
 
     async def process_when_open(self: gr.Blocks, *given: Any, **named: Any) -> Any:
         while not made.open.is_set():
@@ -54,7 +68,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
     monkeypatch.setattr(gr.Blocks, "process_api", process_when_open)
     yield made
-    made.open.set()
+    made.let_through()
 
 
 def silent(page: Any, gate: Gate) -> list[str]:
@@ -73,7 +87,7 @@ def silent(page: Any, gate: Gate) -> list[str]:
         except playwright.TimeoutError:
             found.append(name)
     assert names
-    gate.open.set()
+    gate.let_through()
     page.wait_for_function("document.querySelectorAll('button[aria-busy=true]').length === 0")
     return found
 

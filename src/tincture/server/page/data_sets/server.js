@@ -9,8 +9,14 @@ const address = (folder, path, query = {}) => {
   return found.href;
 };
 
-// The answer, or an Error with the server's sentence. What is sent goes out even if the page is left meanwhile.
-const ask = async (url, method = "GET", body = undefined) => {
+// The answer, or an Error with the server's sentence. What is sent goes out even if the page is left meanwhile. The
+// button of this tab that was pressed for it looks busy until then.
+const ask = (url, method = "GET", body = undefined) => {
+  const answer = request(url, method, body);
+  window.feedback.show(element.closest("[role=tabpanel]"), answer.catch(() => {}));
+  return answer;
+};
+const request = async (url, method, body) => {
   const text = JSON.stringify(body);
   let response;
   try {
