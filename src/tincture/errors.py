@@ -19,7 +19,12 @@ line does, ``--batch-size``. Only the command line shows it so: for all others, 
 
 import re
 
-_FLAG = re.compile(r"(?<![^\s(])(?<!serve )--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?![\w/-])")
+_FLAG = r"(?<![^\s(])--(?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?![\w/=-])"
+_OPTIONS = r"(?:[ ]--?[a-z][\w-]*(?:=[^\s,;]*|[ ](?!-)[^\s,;]+(?=[ ]-))?)+"
+_QUOTED = r"`[^`]*`|(?<!\w)'[^']*'(?!\w)"
+_COMMAND = rf"\btincture[ ][a-z]+(?:[ ](?:'[^']*'|[A-Z_.]+|embedding|hypernetwork))*{_OPTIONS}"
+_NAMED = re.compile(rf"{_COMMAND}|{_QUOTED}|{_FLAG}")
+_FOREIGN = re.compile(r"`(?P<quoted>[^`]*)`|(?<![^\s(])(?P<flag>--[a-z][^\s,;)]*[^\s,;).])")
 SHOWN = 80
 """So many characters of a wrong value are shown."""
 
@@ -101,9 +106,20 @@ class LostProcessError(TrainingError):
 def in_names(text: str) -> str:
     """A text of the command line's for all other callers: ``--batch-size`` is `batch_size`, in backquotes.
 
-    What stands behind "serve" is a flag for everybody, since only the command line starts a server.
+    What stands in quotes, or in a command of ours ("tincture serve --ray"), is a flag for everybody.
     """
-    return _FLAG.sub(lambda flag: f"`{flag[1].replace('-', '_')}`", text)
+    return _NAMED.sub(lambda found: f"`{found['name'].replace('-', '_')}`" if found["name"] else found[0], text)
+
+
+def foreign(error: BaseException | str, most: int = 300) -> str:
+    """What a library or another program says, as a part of a sentence of ours: one line without its full stop.
+
+    Its flags and names stay its own: whoever reads them, they are not taken for settings, but for those of our errors.
+    """
+    if isinstance(error, TinctureError):
+        return " ".join(error.sentence.split())[:most].rstrip(". ")
+    text = " ".join(str(error).split()) or type(error).__name__
+    return _FOREIGN.sub(lambda found: f"'{found['quoted'] or found['flag'] or ''}'", text)[:most].rstrip(". ")
 
 
 def shortened(value: object) -> str:

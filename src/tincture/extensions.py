@@ -35,7 +35,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from tincture.errors import UsageError
+from tincture.errors import UsageError, foreign
 from tincture.events import Callback, CheckpointSaved, Event, ModelLoaded, RunPrepared, StepEnd
 
 if TYPE_CHECKING:
@@ -243,8 +243,7 @@ def _train_tabs(gr: Any, function: Callable[..., object], service: Any) -> gradi
 
 def explained(error: BaseException) -> str:
     """An error in one line, with its class."""
-    text = " ".join(str(error).split()).rstrip(".")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{type(error).__name__}: {foreign(error, 2000)}" if str(error).strip() else type(error).__name__
 
 
 # --- installed packages ----------------------------------------------------------------------------------------------

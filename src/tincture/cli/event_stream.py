@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tincture.cli.flags import typed_path
-from tincture.errors import TinctureError, UsageError
+from tincture.errors import TinctureError, UsageError, foreign
 from tincture.events import Callback
 from tincture.run.event_records import EventLines
 
@@ -34,7 +34,7 @@ class EventStream:
 
     def fail(self, error: Exception) -> None:
         """Writes that it failed."""
-        sentence = str(error) if isinstance(error, TinctureError) else f"{type(error).__name__}: {error}"
+        sentence = str(error) if isinstance(error, TinctureError) else f"{type(error).__name__}: {foreign(error, 2000)}"
         self._add({"type": "ended", "state": "failed", "error": sentence, "error_type": type(error).__name__})
 
     def remark(self, text: str) -> None:

@@ -13,7 +13,7 @@ from transformers.models.bert.tokenization_bert import BertTokenizer
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.blip.modeling_blip import BlipForConditionalGeneration
 
-from tincture.errors import ModelError, UsageError
+from tincture.errors import ModelError, UsageError, foreign
 from tincture.models.devices import PRECISIONS, resolve_device
 from tincture.models.loading.silence import silenced_libraries
 from tincture.preprocessing.batching import Batches
@@ -132,7 +132,7 @@ def _load_model(folder: Path, dtype: torch.dtype) -> Any:
                 folder, dtype=dtype, local_files_only=True, output_loading_info=True
             )
     except Exception as error:  # transformers raises errors of many families here, and all mean broken files
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = foreign((str(error).strip() or type(error).__name__).splitlines()[0])
         raise ModelError(f"The BLIP model in {folder} cannot be loaded; copy it again. The cause: {reason}.") from error
     missing = sorted(report["missing_keys"])
     if missing:

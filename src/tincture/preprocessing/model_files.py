@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tincture.errors import ModelError
+from tincture.errors import ModelError, foreign
 
 _LOGIN = "`hf auth login`"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -62,5 +62,5 @@ def _fetch(model: str, patterns: Sequence[str], what: str) -> Path:
             f"cannot be reached; give {what}, or try again with a network."
         ) from error
     except Exception as error:  # the hub's client raises errors of many families, and all mean: not fetched
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = foreign((str(error).strip() or type(error).__name__).splitlines()[0])
         raise ModelError(f"{model} cannot be fetched from the hub: {reason}.") from error

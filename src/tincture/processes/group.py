@@ -19,7 +19,7 @@ from accelerate import PartialState
 from accelerate.utils import patch_environment
 from torch import Tensor, nn
 
-from tincture.errors import LostProcessError, TinctureError, UsageError
+from tincture.errors import LostProcessError, TinctureError, UsageError, foreign
 from tincture.models.threads import available_cores, given_threads
 from tincture.processes.launch import Launch
 from tincture.processes.ranks import Processes
@@ -193,7 +193,9 @@ class Group(Processes):
         """The others learn why this one ends, unless it does because another one ended."""
         if isinstance(error, LostProcessError):
             return
-        sentence = error.sentence if isinstance(error, TinctureError) else f"{type(error).__name__}: {error}"
+        sentence = (
+            error.sentence if isinstance(error, TinctureError) else f"{type(error).__name__}: {foreign(error, 2000)}"
+        )
         note = {"host": socket.gethostname(), "sentence": sentence, "kind": type(error).__name__}
         with contextlib.suppress(Exception):
             self.store.set(f"failed/{self.rank}", json.dumps(note))
@@ -299,7 +301,7 @@ def _store_of(launch: Launch) -> Any:
 def _words(error: BaseException) -> str:
     """The first line of a library's message as a sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{lines[0].split('. This is', 1)[0][:300].rstrip('. ')}."
+    return f"{foreign(lines[0].split('. This is', 1)[0])}."
 
 
 def _seconds(number: float) -> datetime.timedelta:

@@ -103,6 +103,7 @@ def prepare(
     *,
     model_reason: str = "",
     processes: Processes = ALONE,
+    checked: Callable[[TrainSettings, DiffusionModel], object] = lambda settings, model: None,
 ) -> Components:
     """Everything that a run is made of, checked before the slow parts begin.
 
@@ -111,6 +112,7 @@ def prepare(
         record: of the run that goes on; model and data must be those it began with.
         model_reason: why the model is the one it is, where nobody named it.
         processes: compute the run together; all of them call this.
+        checked: called once all is checked, before the slow parts.
     """
     make_optimizer(settings, adapter)  # refuses what cannot be used before anything heavy is loaded
     own_lines = prior_lines(settings, workspace) if record is None else record.get("prior_lines", [])
@@ -154,6 +156,7 @@ def prepare(
         settings, fitted = processes.from_main(functools.partial(fit_memory, settings, estimator, device))
     if fitted is not None:
         emit(fitted)
+    checked(settings, model)
     with shortage_explained(settings, device, lambda: estimator):
         with Stage(emit, "preparing the model"):
             estimator.model = model = place(model, settings, workspace, device)

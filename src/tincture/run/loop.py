@@ -36,15 +36,14 @@ from tincture.run.previews import Cards, Previewer
 from tincture.run.records import (
     preview_drawing,
     provenance,
-    settings_to_pass_on,
 )
 from tincture.run.result import COMPANIONS, MEASURED, RunResult, Trained
 from tincture.run.timing import Workload, remember_run
-from tincture.run.trackers import open_trackers
 from tincture.training import checkpoint
 from tincture.training.checkpoint import Retention
 from tincture.training.metrics import CsvLog, ValidationLog
 from tincture.training.optimizer import effective_rate
+from tincture.training.tracker_log import TrackerLog
 from tincture.training.validation import Validator
 from tincture.workspace import copy_name, path_beside
 
@@ -55,11 +54,13 @@ def run_to_its_end(
     paths: Sequence[Path],
     callbacks: Sequence[Callback],
     stop: threading.Event | None,
+    trackers: Sequence[TrackerLog] = (),
 ) -> RunResult:
     """Makes the steps of a run that stands ready, while all that watches them writes its files.
 
     Args:
         paths: of the files of its adapters.
+        trackers: that it has, see ``RunTrackers``.
 
     Raises:
         TrainingError: nothing is left to do, the run diverged, or memory ran out.
@@ -68,9 +69,6 @@ def run_to_its_end(
     seconds, saver, processes = _Seconds(), _Saver(run, folders, paths), run.trainer.processes
     meter = Meter(
         run.time_left, settings.batch_size * settings.gradient_accumulation_steps, run.model.device, trainer.emit
-    )
-    trackers = (
-        open_trackers(settings, folder, trainer.global_step, settings_to_pass_on(run)) if processes.is_main else []
     )
     watching: list[Callback] = [seconds, *([_log_of(run, folder)] if processes.is_main else ())]
     trainer.restore_last_good = lambda: checkpoint.restore_state(
@@ -92,8 +90,6 @@ def run_to_its_end(
     watching.append(_previewer(run, folder))
     watching += [run.time_left, meter, *trackers, *callbacks]
     with contextlib.ExitStack() as ending:
-        for tracker in trackers:
-            ending.callback(tracker.close)
         ending.enter_context(shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)))
         ending.enter_context(_resumable(run, folder))
         interrupted = trainer.run(watching, stop)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from tincture.data.captions import load_template
 from tincture.data.listing import Source, require_folder
@@ -24,9 +27,13 @@ from tincture.models.loading.sources import find_source, find_vae
 from tincture.preprocessing.describer_kinds import ROLES, Kind, fault_of, find_describer, kind_of, missing_kind
 from tincture.run.folder import RUN_LOCK
 from tincture.settings.drawing import DrawingRequest
-from tincture.settings.groups.tracking import TENSORBOARD, TRACKERS
+from tincture.settings.groups.tracking import SERVERS, TENSORBOARD, TRACKERS
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
+
+_PORTS = {"http": 80, "https": 443}
+_ANSWER_S = 5.0
+"""Seconds within which the server of a tracker must answer."""
 
 
 def find_adapter(settings: TrainSettings, workspace: Workspace) -> Path:
@@ -133,7 +140,7 @@ def _surroundings(settings: TrainSettings, workspace: Workspace) -> list[Callabl
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """UsageError for a tracker that is not installed; what is installed is not loaded."""
+    """UsageError for a tracker that is not installed, or whose server does not answer; no tracker is loaded."""
     for name in names:
         if name == TENSORBOARD and not _is_installed(TENSORBOARD):
             raise UsageError(
@@ -146,6 +153,28 @@ def require_trackers(names: Sequence[str]) -> None:
                 f"--log-with is {name}, but {' and '.join(absent)} is not installed: pip install {' '.join(absent)}; "
                 "or leave it out."
             )
+        _require_server(name)
+
+
+def _require_server(name: str) -> None:
+    """UsageError where nothing listens at the address that a variable gives for the server of a tracker."""
+    variable = SERVERS.get(name, "")
+    parts = urlsplit(os.environ.get(variable, ""))
+    is_offline = os.environ.get("WANDB_MODE", "online") != "online" and name == "wandb"
+    if parts.scheme not in _PORTS or not (host := parts.hostname) or is_offline:
+        return
+    if parts.scheme in getproxies() and not proxy_bypass(host):
+        return  # it is the proxy that reaches it
+    try:
+        port = parts.port or _PORTS[parts.scheme]
+        socket.create_connection((host, port), timeout=_ANSWER_S).close()
+    except ValueError:
+        return  # no address; what is wrong with it, the tracker says
+    except OSError as error:
+        raise UsageError(
+            f"--log-with is {name}, but nothing answers at {parts.scheme}://{host}:{port}, which {variable} names "
+            f"({error.strerror or error}); start that server, name another one, or leave the tracker out."
+        ) from None
 
 
 def _is_installed(module: str) -> bool:

@@ -13,6 +13,7 @@ from tincture.adapters.joint import MEMBER
 from tincture.data.listing import Source
 from tincture.formats.software import VERSION
 from tincture.models.arithmetic import Arithmetic
+from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.sources import find_source, find_vae
 from tincture.models.sampling import complete
 from tincture.preprocessing.describer_kinds import shown
@@ -156,7 +157,7 @@ def provenance(run: Components, member: Adapter, adapter: Adapter) -> dict[str, 
     Args:
         member: of what the run trains, the one whose file it is.
     """
-    settings = settings_to_pass_on(run)
+    settings = settings_to_pass_on(run.settings, run.model)
     made = {
         **software(),
         "libraries": libraries(),
@@ -174,17 +175,16 @@ def provenance(run: Components, member: Adapter, adapter: Adapter) -> dict[str, 
     return {**before, **{key: text for key, text in people.items() if text}, **made}
 
 
-def settings_to_pass_on(run: Components) -> dict[str, Any]:
-    """The run's settings as files and trackers have them: no places of this machine."""
-    return run.settings.replace(**run.model.overrides(), **_placeless(run)).to_dict()
+def settings_to_pass_on(settings: TrainSettings, model: DiffusionModel) -> dict[str, Any]:
+    """A run's settings as files and trackers have them: no places of this machine."""
+    return settings.replace(**model.overrides(), **_placeless(settings, model)).to_dict()
 
 
-def _placeless(run: Components) -> dict[str, Any]:
+def _placeless(settings: TrainSettings, model: DiffusionModel) -> dict[str, Any]:
     """The settings that are places, by their last names: files are passed on, and the rest is nobody's business.
 
     It is also the same for a run that goes on, whose settings have absolute places.
     """
-    settings = run.settings
     return {
         "companions": tuple(
             str(dataclasses.replace(other, template=Path(other.template).name)) for other in settings.others
@@ -195,7 +195,7 @@ def _placeless(run: Components) -> dict[str, Any]:
         "prior_template": Path(settings.prior_template).name,
         "caption_model": settings.caption_model and shown(settings.caption_model),
         "masks": settings.masks and Path(settings.masks).resolve().name,
-        "model": run.model.name,
+        "model": model.name,
         "vae": settings.vae and _without_ending(Path(settings.vae)),
         "template": Path(settings.template).name,
         "cache_dir": "",

@@ -6,17 +6,22 @@ same run of the tracker, and gives no number twice. Accelerate is loaded only wh
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import secrets
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tincture.errors import UsageError
+from tincture.errors import UsageError, foreign
 from tincture.events import PreviewReady
 from tincture.formats.files import write_text
-from tincture.run.folder import RunFolder
+from tincture.models.diffusion_model import DiffusionModel
+from tincture.processes.ranks import Processes
+from tincture.run.folder import RECORD, RunFolder
+from tincture.run.records import settings_to_pass_on
 from tincture.settings.groups.tracking import TENSORBOARD
 from tincture.settings.train import TrainSettings
 from tincture.training.metrics import TensorBoardLog
@@ -25,6 +30,40 @@ from tincture.training.tracker_log import Shown, TrackerLog
 _NOTES = "trackers.json"
 _ONE_PICTURE = frozenset({"aim", "clearml"})
 """Whose ``log_images`` takes a picture by name; others take a list of them."""
+
+
+class RunTrackers:
+    """The trackers of a run. A context, which ends them; in a process that is not the main one there are none.
+
+    Args:
+        find_folder: the run's folder, made if need be: where it holds no run in the end, it is removed.
+
+    Attributes:
+        opened: those that were started.
+    """
+
+    def __init__(self, find_folder: Callable[[], RunFolder], processes: Processes) -> None:
+        self._find_folder, self._is_main = find_folder, processes.is_main
+        self._path: Path | None = None
+        self.opened: Sequence[TrackerLog] = ()
+
+    def start(self, global_step: int, settings: TrainSettings, model: DiffusionModel) -> None:
+        """Starts them, before what takes long: one may have to be logged in to; UsageError as ``open_trackers``."""
+        if self._is_main and settings.trackers:
+            folder = self._find_folder()
+            self._path = folder.path
+            self.opened = open_trackers(settings, folder, global_step, settings_to_pass_on(settings, model))
+
+    def __enter__(self) -> RunTrackers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for tracker in self.opened:
+            tracker.close()
+        if self._path and not (self._path / RECORD).exists():
+            shutil.rmtree(self._path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self._path.parent.rmdir()
 
 
 def open_trackers(
@@ -73,10 +112,9 @@ class AccelerateTracker:
             self._tracker.store_init_configuration({key: _plain(value) for key, value in config.items()})
         except (Exception, SystemExit) as error:
             state.leave()
-            what = " ".join(str(error).split())[:300].rstrip(".")
             raise UsageError(
-                f"The tracker {name} of --log-with does not start ({type(error).__name__}: {what}). Log in to it, set "
-                "it to work offline, or leave it out."
+                f"The tracker {name} of --log-with does not start ({type(error).__name__}: {foreign(error)}). Log in "
+                "to it, set it to work offline, or leave it out."
             ) from error
 
     def log(self, global_step: int, source: str, numbers: Mapping[str, float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,7 @@ from tincture.run.records import (
 from tincture.run.relocate import relocated
 from tincture.run.result import RunResult
 from tincture.run.together import Order, arithmetic_remarks, together, watchers
+from tincture.run.trackers import RunTrackers
 from tincture.settings.groups.machine import COMPUTING_SETTINGS, MEMORY_SETTINGS
 from tincture.settings.groups.tracking import TRACKING_SETTINGS
 from tincture.settings.train import EARLIER_DEFAULTS, TrainSettings
@@ -132,25 +134,34 @@ def _train(
         remark_average(member, path)
     lines = load_template(settings, workspace)
     _remark_arithmetic(settings, processes)
-    with shortage_explained(settings, resolve_device(settings.device), lambda: None):
-        run = prepare(
-            settings, workspace, adapter, lines, callbacks, model_reason=complete.model_reason, processes=processes
-        )
-    for member, path in zip(adapter.members(), paths, strict=True):
-        load_optimizer(run.trainer.optimizer, member, path)
 
+    @functools.cache
     def begin() -> RunFolder:
-        remember_model(workspace, find_source(settings.model, workspace).path)
         made = RunFolder.create(_logs(settings, workspace), settings.kind, adapter.name, paths[0].suffix)
         locks.name_run(made.path)
         return made
 
-    folder = processes.from_main(begin)
-    with _held(folder.path, processes):
-        if processes.is_main:
-            write_records(run, folder.of_each(settings, paths), paths, workspace)
-        emitter(callbacks)(RunPrepared(folder.path, run.settings.to_dict()))
-        return run_to_its_end(run, folder, paths, callbacks, stop)
+    with RunTrackers(begin, processes) as trackers:
+        with shortage_explained(settings, resolve_device(settings.device), lambda: None):
+            run = prepare(
+                settings,
+                workspace,
+                adapter,
+                lines,
+                callbacks,
+                model_reason=complete.model_reason,
+                processes=processes,
+                checked=functools.partial(trackers.start, adapter.step),
+            )
+        for member, path in zip(adapter.members(), paths, strict=True):
+            load_optimizer(run.trainer.optimizer, member, path)
+        folder = processes.from_main(begin)
+        with _held(folder.path, processes):
+            if processes.is_main:
+                remember_model(workspace, find_source(settings.model, workspace).path)
+                write_records(run, folder.of_each(settings, paths), paths, workspace)
+            emitter(callbacks)(RunPrepared(folder.path, run.settings.to_dict()))
+            return run_to_its_end(run, folder, paths, callbacks, stop, trackers.opened)
 
 
 def _held(run_dir: Path, processes: Processes) -> contextlib.AbstractContextManager[object]:
@@ -218,10 +229,12 @@ def _resume_together(
         locks = AdapterLocks(paths if processes.is_main else ())
         with contextlib.closing(locks), computing_threads(processes.threads(settings.threads)):
             locks.name_run(run_dir)
-            run, folder = _prepare_again(
-                run_dir, began, record, settings, workspace, bool(memory), processes, callbacks
-            )
-            return run_to_its_end(run, folder, paths, callbacks, stop)
+            folder = RunFolder(run_dir, settings.kind, paths[0].suffix)
+            with RunTrackers(lambda: folder, processes) as trackers:
+                run = _prepare_again(
+                    folder, began, record, settings, workspace, bool(memory), processes, callbacks, trackers
+                )
+                return run_to_its_end(run, folder, paths, callbacks, stop, trackers.opened)
 
 
 def _settings_again(run_dir: Path, record: Mapping[str, Any], memory: Mapping[str, Any], device: str) -> TrainSettings:
@@ -235,7 +248,7 @@ def _settings_again(run_dir: Path, record: Mapping[str, Any], memory: Mapping[st
 
 
 def _prepare_again(
-    run_dir: Path,
+    folder: RunFolder,
     began: Mapping[str, Any],
     record: dict[str, Any],
     settings: TrainSettings,
@@ -243,14 +256,14 @@ def _prepare_again(
     are_new: bool,
     processes: Processes,
     callbacks: Sequence[Callback],
-) -> tuple[Components, RunFolder]:
-    """The run of ``record`` as its newest state has it, and its folder; see ``resume``.
+    trackers: RunTrackers,
+) -> Components:
+    """The run of ``record`` as its newest state has it; see ``resume``.
 
     Args:
         are_new: whether settings were changed, which the record then has from now on.
     """
     paths = [Path(noted["adapter_path"]) for noted in noted_of_each(record)]
-    folder = RunFolder(run_dir, settings.kind, paths[0].suffix)
     folders = folder.of_each(settings, paths)
     states = processes.from_main(lambda: checkpoint.list_states(folder.states))
     members = [
@@ -268,8 +281,18 @@ def _prepare_again(
     record["arithmetic"] = _remark_arithmetic(settings, processes, arithmetics(record), record.get(PROCESSES, 1))
     if PROCESSES in record or processes.world_size > 1:
         record[PROCESSES] = processes.world_size
-    with shortage_explained(settings, resolve_device(settings.device), lambda: None, str(run_dir)):
-        run = prepare(settings, workspace, adapter, record["template_lines"], callbacks, record, processes=processes)
+    begin = functools.partial(trackers.start, state["global_step"] if state else adapter.step)
+    with shortage_explained(settings, resolve_device(settings.device), lambda: None, str(folder.path)):
+        run = prepare(
+            settings,
+            workspace,
+            adapter,
+            record["template_lines"],
+            callbacks,
+            record,
+            processes=processes,
+            checked=begin,
+        )
     if state is None:
         for member, path in zip(adapter.members(), paths, strict=True):
             load_optimizer(run.trainer.optimizer, member, path)
@@ -278,9 +301,9 @@ def _prepare_again(
     if are_new:
         record["settings"] = run.settings.to_dict()
     if record != began and processes.is_main:
-        write_record(run_dir, record)
+        write_record(folder.path, record)
     emitter(callbacks)(RunPrepared(folder.path, run.settings.to_dict()))
-    return run, folder
+    return run
 
 
 def _load_start(folder: RunFolder, path: Path, record: Mapping[str, Any], *, may_differ: bool) -> Adapter:

@@ -28,6 +28,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tincture.errors import foreign
 from tincture.events import (
     Event,
     PreviewReady,
@@ -138,10 +139,9 @@ class TrackerLog:
             yield tracker or _Nobody()
         except Exception as error:
             self._tracker = None
-            what = " ".join(str(error).split())[:300].rstrip(".")
             warnings.warn(
-                f"The tracker {tracker.name if tracker else ''} failed ({type(error).__name__}: {what}); the run goes "
-                "on without it.",
+                f"The tracker {tracker.name if tracker else ''} failed ({type(error).__name__}: {foreign(error)}); the "
+                "run goes on without it.",
                 stacklevel=2,
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import types
 from collections.abc import Callable
@@ -14,9 +15,11 @@ import pytest
 from accelerate.state import PartialState
 from accelerate.tracking import GeneralTracker
 
-from tests.runs import Bench
+from tests.runs import Bench, Recorder
 from tincture import recipe
-from tincture.errors import UsageError
+from tincture.errors import DataError, UsageError
+from tincture.events import Progressed
+from tincture.run.duration import ENCODING
 from tincture.run.presence import require_trackers
 
 CHANGES: dict[str, Any] = {"steps": 6, "log_every": 2, "save_every": 3, "preview_every": 3, "preview_steps": 1}
@@ -47,6 +50,10 @@ def tracker_class(given: list[Any], name: str, **methods: Any) -> type:
         "finish": note("finish"),
     }
     return type("Made", (GeneralTracker,), {**body, **methods})
+
+
+def stages(watcher: Recorder) -> set[str]:
+    return {event.stage for event in watcher.of(Progressed)}
 
 
 @pytest.fixture
@@ -118,9 +125,76 @@ def test_one_that_does_not_start_is_a_sentence_and_the_others_are_ended(
         raise error
 
     monkeypatch.setitem(accelerate.tracking.LOGGER_TYPE_TO_CLASS, "mlflow", tracker_class(given, "mlflow", start=fail))
+    bench, watcher = new_bench("four"), Recorder()
     with pytest.raises(UsageError, match="The tracker mlflow of `log_with` does not start"):
-        new_bench("four").train("embedding", log_with=["wandb", "mlflow"], **CHANGES)
+        bench.train("embedding", log_with=["wandb", "mlflow"], callbacks=[watcher], **CHANGES)
     assert given[-1][0] == "finish" and not PartialState._shared_state
+    assert "reading pictures" in stages(watcher) and ENCODING not in stages(watcher)
+    assert not list(bench.workspace.logs.iterdir()), "no folder of a run that never began"
+
+
+def test_a_run_that_goes_on_is_refused_as_early_and_stays_what_it_is(
+    new_bench: Callable[[str], Bench], given: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, watcher = new_bench("five"), Recorder()
+    begun = bench.train("embedding", stop_after=2, **CHANGES).run_dir
+    before = {path.name: path.read_bytes() for path in begun.iterdir() if path.is_file()}
+
+    def fail(self: Any) -> None:
+        raise RuntimeError("no login; set `api_key` by --relogin")
+
+    monkeypatch.setitem(accelerate.tracking.LOGGER_TYPE_TO_CLASS, "wandb", tracker_class(given, "wandb", start=fail))
+    with pytest.raises(UsageError, match="set 'api_key' by '--relogin'") as refusal:
+        recipe.resume(begun, memory={"log_with": ["wandb"]}, callbacks=[watcher])
+    assert "--log-with" in refusal.value.sentence and ENCODING not in stages(watcher)
+    assert {path.name: path.read_bytes() for path in begun.iterdir() if path.is_file()} == before
+    assert bench.resume(begun).global_step == 6
+
+
+def test_a_run_that_fails_after_its_trackers_started_leaves_no_folder(
+    new_bench: Callable[[str], Bench], given: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise DataError("a picture is gone")
+
+    monkeypatch.setattr("tincture.run.components.encode", fail)
+    bench = new_bench("six")
+    with pytest.raises(DataError, match="gone"):
+        bench.train("embedding", log_with=["wandb"], **CHANGES)
+    assert [what for what, *_ in given] == ["made", "config", "finish"]
+    assert not list(bench.workspace.logs.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"), [("mlflow", "MLFLOW_TRACKING_URI"), ("wandb", "WANDB_BASE_URL")], ids=("mlflow", "wandb")
+)
+def test_a_server_that_does_not_answer_is_refused_before_anything_starts(
+    bench: Bench, given: list[Any], monkeypatch: pytest.MonkeyPatch, name: str, variable: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv(variable, f"http://user:secret@127.0.0.1:{port}")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        require_trackers([name])
+    sentence = rf"`log_with` is {name}, but nothing answers at http://127.0.0.1:{port}, which {variable} names"
+    with pytest.raises(UsageError, match=sentence):
+        bench.train("embedding", log_with=[name])
+    assert not given and not bench.workspace.logs.exists()
+    for elsewhere in ("file:/runs", "sqlite:///runs.db", "", "http://host:port"):
+        monkeypatch.setenv(variable, elsewhere)
+        require_trackers([name])
+
+
+def test_a_server_is_not_asked_where_a_proxy_reaches_it_or_none_is_used(
+    given: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("MLFLOW_TRACKING_URI", "WANDB_BASE_URL"):
+        monkeypatch.setenv(variable, "http://localhost:9")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    require_trackers(["wandb"])
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    require_trackers(["mlflow"])
 
 
 def test_one_that_is_not_installed_is_refused_before_anything_starts(bench: Bench) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.clip.configuration_clip import CLIPTextConfig
 
-from tincture.errors import ModelError
+from tincture.errors import ModelError, foreign
 from tincture.models.loading.silence import silenced_libraries
 
 
@@ -59,7 +59,7 @@ def clip_text_config(values: Mapping[str, Any], place: str) -> Any:
 
 def cannot_be_loaded(place: str, error: Exception) -> ModelError:
     """The sentence for a library's own error."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    reason = foreign((str(error).strip() or type(error).__name__).splitlines()[0])
     return ModelError(f"{place} cannot be loaded; copy it again. The cause: {reason}.")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from tincture.errors import ModelError
+from tincture.errors import ModelError, foreign
 from tincture.models.loading.folder_family import INDEX, family_of
 from tincture.models.loading.weight_files import choose_weight_files, weight_files
 
@@ -51,7 +51,7 @@ def _download(hub_id: str) -> Path:
             f"for you there. Check its name, or log in by hf auth login."
         ) from error
     except Exception as error:  # the network's errors are of many families, and all mean that it cannot be had
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = foreign((str(error).strip() or type(error).__name__).splitlines()[0])
         raise ModelError(
             f"The model {hub_id!r} is no local file or folder, and the Hugging Face hub cannot be reached ({reason}); "
             f"give the path of a model, or try again where there is a network."

@@ -297,8 +297,8 @@ class JobQueue:
         if not self._settings.ray and (gpus is not None or cpus is not None):
             raise UsageError(
                 f"The job asks for gpus or cpus, but this server's jobs run on its own devices "
-                f"({', '.join(self._settings.device)}), one at a time on each; leave them out, or start the server "
-                "with --ray."
+                f"({', '.join(self._settings.device)}), one at a time on each; leave them out, or start the server by "
+                "tincture serve --ray."
             )
 
     def _require_adapters(self, training: TrainSettings) -> None:

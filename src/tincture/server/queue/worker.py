@@ -22,7 +22,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tincture.errors import AlreadyTrainedError, DataError, FileFormatError, TinctureError, UsageError, in_names
+from tincture.errors import (
+    AlreadyTrainedError,
+    DataError,
+    FileFormatError,
+    TinctureError,
+    UsageError,
+    foreign,
+    in_names,
+)
 from tincture.events import Callback, Event, RunStarted
 from tincture.extensions import load_extensions
 from tincture.formats.file_lock import Pulse
@@ -252,8 +260,8 @@ def _failed(error: Exception, sentence: str) -> Fields:
 def _unexpected(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "The machine's memory did not hold the job; close other programs, or give it less to do at a time."
-    what = " ".join(str(error).split())[:500].rstrip(".")
-    return f"The job ended by an error that was not foreseen ({type(error).__name__}: {what}); its log says where."
+    what = f"{type(error).__name__}: {foreign(error, 500)}"
+    return f"The job ended by an error that was not foreseen ({what}); its log says where."
 
 
 def run(folder: JobFolder, control: Control) -> int:

@@ -78,7 +78,7 @@ class CheckHost:
             named = repr(given[0][:100]) if given else "no name"
             sentence = (
                 f"The request is for {named}, which is none of this server's names; "
-                "start it with --allow-host NAME, if that is how it is reached."
+                "start it by tincture serve --allow-host NAME, if that is how it is reached."
             )
             return await refuse(scope, receive, send, 403, "ForbiddenHostError", sentence)
         await self._app(scope, receive, send)

@@ -26,6 +26,8 @@ TRACKERS: Mapping[str, str] = {
     "trackio": "trackio",
 }
 """Those that Accelerate knows, with the module that each of them brings."""
+SERVERS: Mapping[str, str] = {"mlflow": "MLFLOW_TRACKING_URI", "wandb": "WANDB_BASE_URL"}
+"""The variables by which trackers find a server; where it does not answer, they try again for minutes."""
 TRACKING_SETTINGS = ("tensorboard", "log_with", "log_project", "log_norms")
 """What a run that goes on may have otherwise."""
 

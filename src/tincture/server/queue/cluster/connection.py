@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tincture.errors import UsageError
+from tincture.errors import UsageError, foreign
 
 AUTO = "auto"
 AUTH_MODE = "RAY_AUTH_MODE"
@@ -84,7 +84,7 @@ def explained(address: str, reason: str) -> str:
         )
     if "ersion mismatch" in text or "same version" in text:
         return (
-            f"{what} has another version of Ray or Python ({text[:300].rstrip('.')}); all its machines and this one "
+            f"{what} has another version of Ray or Python ({foreign(text)}); all its machines and this one "
             "need the same."
         )
     if "raylet" in text or ("node" in text.lower() and "ray start" in text):
@@ -94,7 +94,7 @@ def explained(address: str, reason: str) -> str:
         )
     if "Traceback" in text:
         text = text.rpartition("Error: ")[2]  # of its own process for this one
-    return f"{what} did not take the connection: {text[:400].rstrip('.') or 'it says nothing'}."
+    return f"{what} did not take the connection: {foreign(text, 400) if text else 'it says nothing'}."
 
 
 def token_noted() -> bool:

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tincture.errors import TinctureError
+from tincture.errors import TinctureError, foreign
 from tincture.formats.file_lock import SharedLock
 from tincture.formats.files import write_text
 from tincture.formats.software import VERSION
@@ -202,7 +202,7 @@ def _not_started(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "No module named 'tincture" in text:
         return "The node that Ray chose has no Tincture installed; all machines of the cluster need the same one."
-    return f"The cluster could not begin the job: {text[-600:].rstrip('.')}."
+    return f"The cluster could not begin the job: {foreign(text[-600:], 600)}."
 
 
 def listen(orders: queue.SimpleQueue[str], file: int) -> None:
