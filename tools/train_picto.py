@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -493,7 +494,7 @@ def export(args: argparse.Namespace) -> None:
             for parameter, averaged in zip(both.parameters(), average, strict=True):
                 parameter.copy_(averaged)
     for name, part in {"vae": vae, "unet": unet, "text_encoder": text_encoder}.items():
-        part.half().save_pretrained(WEIGHTS / name)
+        save_half(part, WEIGHTS / name)
     DDPMScheduler(**SCHEDULER_CONFIG).save_pretrained(WEIGHTS / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
@@ -506,6 +507,18 @@ def export(args: argparse.Namespace) -> None:
     (WEIGHTS / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     size = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())
     print(f"picto: {size / 2**20:.1f} MiB in {WEIGHTS}")
+
+
+def save_half(part: Any, folder: Path) -> None:
+    """Writes weights in half precision, and a configuration that has them loaded in float32.
+
+    transformers loads in the precision that the configuration names, and who trains in float16 gets NaN.
+    """
+    part.half().save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if "dtype" in config:
+        path.write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
