@@ -73,6 +73,11 @@ def test_the_tokens_that_vectors_start_from_are_shown(two_models: Any, page: Any
     page.locator("#ce-vectors input[type=number]").fill("4")
     page.locator("#ce-vectors input[type=number]").press("Tab")
     page.locator("#ce-tokens").get_by_text("The vectors start from red red dotted moon.").wait_for()
+    refused = page.get_by_text("is greater than maximum value")  # Gradio's own words, which name no label
+    for typed in ("7500", ""):
+        page.locator("#ce-vectors input[type=number]").fill(typed)
+        page.wait_for_timeout(500)
+        assert not refused.count() and not page.locator(".toast-body.error").count()
     text.fill("")
     page.locator("#ce-tokens").get_by_text("No tokens: all vectors start from zeros.").wait_for()
 

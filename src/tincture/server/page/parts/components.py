@@ -58,18 +58,19 @@ def leave_empty(page: gr.Blocks) -> None:
     page.load(None, None, empty, js=f"() => Array({len(empty)}).fill(null)", api_visibility="private")
 
 
-def _as_it_came(self: Slider, payload: float | None) -> float | None:
-    return payload
+def _as_typed(self: Slider, payload: float | None) -> float | None:
+    return self.value if payload is None else payload
 
 
 # Made past Gradio's own way of making classes, which writes a stub file beside the module of each.
 TypedSlider: Any = ABCMeta.__new__(
-    type(Slider), "TypedSlider", (Slider,), {"__module__": __name__, "is_template": True, "preprocess": _as_it_came}
+    type(Slider), "TypedSlider", (Slider,), {"__module__": __name__, "is_template": True, "preprocess": _as_typed}
 )
 """A slider whose number may be empty, or out of its range, as long as it is being typed.
 
-Gradio fails at the one and refuses the other in words of its own, which name no label; the settings' own checks say
-what is wrong. It is a class, since Gradio makes a component anew whenever an answer changes it.
+Gradio fails at the one and refuses the other in words of its own, which name no label. Empty it counts as what it began
+with, since its handle stands somewhere all the same; what is out of range the checks of what is asked for refuse. It
+is a class, since Gradio makes a component anew whenever an answer changes it.
 """
 
 

@@ -172,8 +172,6 @@ class Form:
             return lines[0] if spec.lone and len(lines) == 1 else lines
         if spec.optional and spec.type is bool:
             return _YES_NO.get(raw)
-        if raw is None and isinstance(self.inputs[name], gr.Slider):
-            return self._first[name]  # its handle stands somewhere all the same
         if spec.type in (int, float) and raw is None and not spec.optional:
             label = getattr(self.inputs[name], "label", None) or label_of(name)
             raise UsageError(f"{label} is empty; give a number, such as {spec.default}.")

@@ -14,7 +14,7 @@ from tincture.errors import TinctureError, UsageError
 from tincture.kinds.embedding import EMBEDDING
 from tincture.kinds.hypernetwork import HYPERNETWORK
 from tincture.kinds.registry import AdapterKind, Option
-from tincture.server.page.parts.components import panel
+from tincture.server.page.parts.components import TypedSlider, panel
 from tincture.server.page.parts.drafts import forget_when_done
 from tincture.server.page.parts.messages import at_once, done, failed
 from tincture.server.page.parts.requests import COMMAND
@@ -116,7 +116,7 @@ def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
             elem_id="ce-text",
         )
         tokens = panel(elem_id="ce-tokens")
-        vectors = gr.Slider(
+        vectors = TypedSlider(
             minimum=1,
             maximum=75,
             value=1,

@@ -70,7 +70,8 @@ def show_tokens(service: Service, model: Component, text: gr.Textbox, vectors: g
             fit = service.model_work.model_fit(chosen, (words or "")[:LONGEST_TEXT])
         except TinctureError as error:
             return gr.skip(), failed(error)
-        return gr.Slider(maximum=fit["most_vectors"]), starts(fit["tokens"], int(count))
+        most = fit["most_vectors"]
+        return gr.Slider(maximum=most), starts(fit["tokens"], min(max(int(count), 1), most))
 
     read: list[Component] = [model, text, vectors]
     gr.on([text.focus, model.change], fit_of, read, [vectors, note], **STEP)
