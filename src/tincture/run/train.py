@@ -238,13 +238,10 @@ def _resume_together(
 
 
 def _settings_again(run_dir: Path, record: Mapping[str, Any], memory: Mapping[str, Any], device: str) -> TrainSettings:
-    values = {
-        **EARLIER_DEFAULTS,
-        **record["settings"],
-        **_changed_memory(memory),
-        **({"device": device} if device else {}),
-    }
-    return TrainSettings.from_dict(values, source=str(run_dir / RECORD)).resolved()
+    values = {**EARLIER_DEFAULTS, **record["settings"]}
+    recorded = TrainSettings.from_dict(values, source=str(run_dir / RECORD))
+    changed = {**_changed_memory(memory), **({"device": device} if device else {})}
+    return (TrainSettings.from_dict({**values, **changed}) if changed else recorded).resolved()
 
 
 def _prepare_again(

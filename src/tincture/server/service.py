@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from tincture.data.captions import template_names, written_caption
-from tincture.errors import UsageError
+from tincture.errors import TinctureError, UsageError
 from tincture.extensions import Extensions
 from tincture.formats.software import VERSION
 from tincture.kinds.registry import kind_names
 from tincture.models.loading.default_model import default_model
 from tincture.preprocessing.describer_kinds import find_describers, missing_describer
-from tincture.run.past.changes import changes, facts_here, facts_of_file
+from tincture.run.past.changes import PICTURE_FACTS, changes, facts_here, facts_of_file
 from tincture.run.past.origin import RunOrigin, run_origin, settings_again
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.library import storage
 from tincture.server.library.datasets import Datasets
 from tincture.server.library.saved_presets import Presets
+from tincture.server.model_process.repeating import Repeating
 from tincture.server.model_process.work import ModelWork
 from tincture.server.queue.jobs import Job
 from tincture.server.queue.queue import JobQueue
@@ -46,6 +47,7 @@ class Service:
         queue: jobs.
         sweeps: one training over many settings, whose runs are jobs.
         model_work: what takes a model besides jobs: plans, new adapters, pictures, files in other formats.
+        repeating: runs made once more, as jobs.
         workspace: where models and adapters lie, and what relative paths in requests start from.
         settings: of the server.
         state_dir: the server's own folder: ``jobs.sqlite3``, ``jobs/ID/``, ``pictures/``, ``uploads/``.
@@ -70,6 +72,7 @@ class Service:
         self.sweeps = Sweeps(self.queue, self.places, at_once, self.default_model)
         pictures = self.state_dir / storage.PICTURES
         self.model_work = ModelWork(self.places, settings, pictures, self.queue, self.default_model)
+        self.repeating = Repeating(workspace, self.queue, self.model_work)
         self.submit, self.jobs = self.queue.submit, self.queue.jobs
         self.started_at = time.time()
         self.stopping = threading.Event()
@@ -218,6 +221,19 @@ class Service:
             settings: those of ``settings_again``.
         """
         return changes(facts_of_file(found), facts_here(settings, self.workspace))
+
+    def pictures_changed(self, found: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+        """The same of the pictures, all of which are read; nothing where the training could not begin.
+
+        Args:
+            found, settings: as ``changes_since`` takes them.
+        """
+        try:
+            plan = self.model_work.plan("train", settings, "none", digests=True)
+        except TinctureError:
+            return []  # the plan of the form says why
+        here = {name: plan["facts"][name] for name in PICTURE_FACTS if name in plan["facts"]}
+        return changes(facts_of_file(found), here)
 
     def usage(self) -> dict[str, int]:
         """Bytes in the server's own folder: ``pictures``, ``jobs``, ``other``; and ``free`` on its disk."""

@@ -130,7 +130,7 @@ def of_file(workspace: Workspace, found: Mapping[str, Any]) -> Again:
 class Renewed:
     """The adapters of a run as they were before its first step, under names that are free.
 
-    A context; unless the run that trains them begins within it, everything is as it was before.
+    A context; unless the run that trains them begins within it, or ``keep`` is called, all is as it was before.
 
     Args:
         name: of the first; empty: a free one.
@@ -160,7 +160,12 @@ class Renewed:
         self._began = False
 
     def on_event(self, event: Event) -> None:
-        self._began = self._began or isinstance(event, RunPrepared)
+        if isinstance(event, RunPrepared):
+            self.keep()
+
+    def keep(self) -> None:
+        """They stay, also where their run begins later."""
+        self._began = True
 
     def __enter__(self) -> Renewed:
         self._moved = [(path, path.with_name(f".{path.name}.before")) for path in self.paths if path.exists()]

@@ -15,6 +15,8 @@ from tincture.models.loading.sources import find_source, short_hash
 from tincture.workspace import Workspace
 
 _PICTURES = {"data_hash": "pictures", "validation_hash": "validation pictures", "prior_hash": "regularisation pictures"}
+PICTURE_FACTS = ("pictures", *_PICTURES)
+"""Those of the facts for which pictures must be read."""
 Facts = Mapping[str, Any]
 """What is known of a training by the names of a run's record; what is not known is left out, and not compared."""
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from tincture.errors import UsageError
+from tincture.errors import UsageError, in_names
 from tincture.run.past.comparing import compare
 from tincture.run.past.past_run import MOST_COMPARED, PastRun, runs_in, summary
+from tincture.server.api_v1.common import Patient, url
+from tincture.server.api_v1.request_models import without_nulls
+from tincture.server.api_v1.schemas import JobAnswer, JobTurn, Name
 from tincture.server.errors import NotFoundError
 from tincture.server.http.errors import documented
+from tincture.server.queue.jobs import plain_job
 from tincture.server.service import Service
 
 _POINTS = 16
@@ -71,11 +75,37 @@ class ComparisonAnswer(BaseModel):
     previews: list[PreviewRow]
 
 
+class AgainRequest(JobTurn):
+    """A run that is to be made once more: by its id, or by an adapter's file that says how it was made."""
+
+    run: str = Field("", max_length=400, description="Id of a run, as the list has it.")
+    file: str = Field("", max_length=4000, description="Path of an adapter's file.")
+    name: Name = Field("", description="Of the new adapter; empty: the first one's with -again behind it.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="That win over those of the run.", examples=[{"seed": 7}]
+    )
+    dry_run: bool = Field(False, description="Tell what it would be, and begin nothing.")
+
+
+class AgainAnswer(BaseModel):
+    """A run made once more."""
+
+    source: str = Field(description="What of: a run's id, or a file's name.")
+    name: str = Field(description="Of the new adapter.")
+    settings: dict[str, Any]
+    remarks: list[str] = Field(description="What differs by the new name.")
+    changed_since: list[str] = Field(
+        description="What is not as it was then: base model, pictures, captions, masks, template, versions, arithmetic."
+    )
+    job: JobAnswer | None = Field(description="The job; null with dry_run.")
+
+
 class PastRunEndpoints:
     """Everything below /runs."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._patient = Patient()
 
     def router(self) -> APIRouter:
         """The routes."""
@@ -83,6 +113,8 @@ class PastRunEndpoints:
         router.add_api_route("/runs", self.runs, methods=["GET"], summary="List runs")
         one = documented(404)
         router.add_api_route("/runs/compare", self.compare, methods=["GET"], responses=one, summary="Compare runs")
+        begun: dict[str, Any] = {"status_code": 202, "responses": documented(403, 404, 409, 507)}
+        router.add_api_route("/runs/again", self.again, methods=["POST"], summary="Make a run once more", **begun)
         return router
 
     def runs(
@@ -111,6 +143,27 @@ class PastRunEndpoints:
         if len(set(run)) < len(run):
             raise UsageError("A run is given twice; give each once.")
         return ComparisonAnswer(**compare([by_id[each] for each in run], smoothing=smoothing).to_dict())
+
+    async def again(self, request: AgainRequest, response: Response) -> AgainAnswer:
+        """Submits a training from the adapter as it was before the run's first step, and says what changed since.
+
+        Its new adapter is there at once. All pictures are read for it, so that it takes seconds, or more for many.
+        """
+        asked = request.model_dump(exclude={"dry_run", "settings"})
+        settings = without_nulls(request.settings)
+        made = await self._patient.call(
+            lambda: self._service.repeating.repeat(**asked, settings=settings, dry_run=request.dry_run)
+        )
+        if made.job:
+            response.headers["Location"] = url("jobs", made.job.id)
+        return AgainAnswer(
+            source=made.source,
+            name=made.settings.name,
+            settings=made.settings.to_dict(),
+            remarks=[in_names(remark) for remark in made.remarks],
+            changed_since=made.changed_since,
+            job=JobAnswer(**plain_job(made.job)) if made.job else None,
+        )
 
     def _all(self) -> list[PastRun]:
         return runs_in(self._service.workspace.logs)

@@ -33,15 +33,9 @@ class Request(BaseRequest):
 # --- jobs ------------------------------------------------------------------------------------------------------------
 
 
-class JobRequest(Request):
-    """A job to be done."""
+class JobTurn(Request):
+    """When and where a job is done."""
 
-    kind: JobKind = Field(description="train: an adapter that exists; preprocess: a folder of pictures.")
-    settings: dict[str, Any] = Field(
-        description="What /settings/train or /settings/preprocess list, by name; relative paths start at the "
-        "workspace. What is left out has its default.",
-        examples=[{"kind": kind_names()[0], "name": "rex", "data": "datasets/rex", "steps": 500}],
-    )
     priority: int = Field(0, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY, description="The higher, the sooner.")
     timeout_s: float | None = Field(
         None,
@@ -63,6 +57,17 @@ class JobRequest(Request):
         ge=1,
         le=MOST_CPUS,
         description="Processors of that machine, which are its CPU threads; not given: one for each GPU, at least one.",
+    )
+
+
+class JobRequest(JobTurn):
+    """A job to be done."""
+
+    kind: JobKind = Field(description="train: an adapter that exists; preprocess: a folder of pictures.")
+    settings: dict[str, Any] = Field(
+        description="What /settings/train or /settings/preprocess list, by name; relative paths start at the "
+        "workspace. What is left out has its default.",
+        examples=[{"kind": kind_names()[0], "name": "rex", "data": "datasets/rex", "steps": 500}],
     )
 
 

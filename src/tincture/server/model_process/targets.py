@@ -80,9 +80,12 @@ def open_resources(workspace: Workspace, report: Report) -> Resources:
     return Resources(workspace, report)
 
 
-def plan(resources: Resources, *, settings: Mapping[str, Any], timing: Timing = "measure") -> dict[str, Any]:
+def plan(
+    resources: Resources, *, settings: Mapping[str, Any], timing: Timing = "measure", digests: bool = False
+) -> dict[str, Any]:
     """See ``recipe.plan``."""
-    return recipe.plan(TrainSettings.from_dict(settings), resources.workspace, timing, resources.report)
+    given = TrainSettings.from_dict(settings)
+    return recipe.plan(given, resources.workspace, timing, resources.report, digests=digests)
 
 
 def create(resources: Resources, *, kind: str, name: str, **options: Any) -> Path:

@@ -89,7 +89,9 @@ class ModelWork:
         self.file_process.close()
         self.drawing_process.close()
 
-    def plan(self, kind: JobKind, settings: Mapping[str, Any], timing: Timing = "measure") -> dict[str, Any]:
+    def plan(
+        self, kind: JobKind, settings: Mapping[str, Any], timing: Timing = "measure", *, digests: bool = False
+    ) -> dict[str, Any]:
         """What a training would do, with nothing written: see ``recipe.plan``. Takes seconds.
 
         While a job runs, no times are measured: they would be wrong, and disturb it.
@@ -100,7 +102,7 @@ class ModelWork:
         """
         if kind != "train":
             raise UsageError("Only a training has a plan; preprocessing reports what it did.")
-        arguments = self._plan_arguments(kind, settings, timing)
+        arguments = {**self._plan_arguments(kind, settings, timing), **({"digests": True} if digests else {})}
         return cast(dict[str, Any], self.file_process.call("plan", **arguments))
 
     def plan_while_typed(self, page: str, settings: Mapping[str, Any], timing: Timing) -> dict[str, Any]:

@@ -168,6 +168,16 @@ class Beginning:
             sentence += f" {name} has these {step:,} steps: train another adapter, or raise the steps to go on."
         return filled, sentence
 
+    def pictures_changed(self, path: str) -> str:
+        """What changed of the pictures since an adapter's file was trained, in sentences; all of them are read."""
+        try:
+            found = self.service.model_work.inspect(path)
+            settings, absent = self.service.settings_again(found)
+        except TinctureError:
+            return ""
+        settings["model"] = self._model_named(str(settings.get("model") or ""))
+        return "" if absent else " ".join(self.service.pictures_changed(found, settings))
+
     def _with_adapter(self, kind: str, name: str) -> dict[Any, Any]:
         """An adapter is chosen; all else stays as it is."""
         listed = gr.Dropdown(choices=list(choices.adapters(self.service, kind)), value=name)

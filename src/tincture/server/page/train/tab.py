@@ -194,9 +194,12 @@ class TrainTab:
         used = ways["data"].click(self._use_data, None, [data, self.message], **SILENT, **COMMAND)
         form = {*self.inputs.components, self.model, self.beginning.preset, self.beginning.run, self.message}
         filled = ways["settings"].click(self._fill, None, form, **SILENT, **COMMAND)
-        again = ways["file"].click(self._fill_by_file, None, form, **SILENT, **COMMAND)
+        self._file = hidden()
+        again = ways["file"].click(self._fill_by_file, None, {*form, self._file}, **SILENT, **COMMAND)
         for event in (used, filled, again):
             event.then(None, None, None, js=FILLED, **PRIVATE)
+        # Reading all pictures takes its time; the form need not wait for it.
+        again.then(self._changes_of_pictures, [self._file, self.message], self.message, **STEP)
 
     def _use_data(self, event: gr.EventData) -> tuple[Any, str]:
         folder = self.service.places.shown(Path(carried(event)))
@@ -215,11 +218,18 @@ class TrainTab:
 
     def _fill_by_file(self, event: gr.EventData) -> dict[Any, Any]:
         """The form with the settings that a file was trained with."""
+        path = carried(event)
         try:
-            filled, sentence = self.beginning.filled_by_file(carried(event))
+            filled, sentence = self.beginning.filled_by_file(path)
         except TinctureError as error:
-            return {self.message: failed(error)}
-        return {**filled, self.beginning.preset: None, self.beginning.run: None, self.message: done(sentence)}
+            return {self.message: failed(error), self._file: ""}
+        begun = {self.beginning.preset: None, self.beginning.run: None, self._file: path}
+        return {**filled, **begun, self.message: done(sentence)}
+
+    def _changes_of_pictures(self, path: str, message: str) -> Any:
+        """What changed of the pictures is said behind what was said of the file."""
+        changed = self.beginning.pictures_changed(path) if path else ""
+        return f"{message}{done(changed)}" if changed else gr.skip()
 
     def _reread_lists(self, events: Sequence[Any]) -> None:
         """Lists are read anew when the page is loaded, and at ``events``: jobs and uploads make new data sets."""
