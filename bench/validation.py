@@ -76,7 +76,7 @@ def lessons() -> dict[str, Lesson]:
     """
     rng = randomness.generator(0, "lessons of validation")
     taught = [str(world.random_scene(rng).subject) for _ in range(3)]
-    outline, frame, sunset = (style for style in world.STYLES if style != "none")
+    outline, frame, sunset = world.STYLES[1:4]
     attributes, style = demo.SUBJECT_ATTRIBUTES, ("style",)
     return {
         "subject-0": Lesson(EMBEDDING.name, taught[0], 0, 3, "0.02", attributes),

@@ -73,7 +73,7 @@ def run(
 
     Args:
         subject: size, colour, texture and shape of what the embedding is taught.
-        style: what the hypernetwork is taught: outline, frame or sunset.
+        style: what the hypernetwork is taught, one of ``world.STYLES``.
         seed: of the pictures, of training and of the previews.
         pairs: previews per measurement, each another pair of prompt and seed, none of whose prompts was trained on.
         on_stage: gets a sentence on what happens next.

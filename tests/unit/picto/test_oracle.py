@@ -46,6 +46,32 @@ def test_reads_styles_and_what_they_cover(style: str) -> None:
     assert accuracy["all"] >= 0.95
 
 
+@pytest.mark.parametrize("style", world.STYLES)
+def test_what_is_smeared_or_noisy_is_not_taken_for_a_shadow(style: str) -> None:
+    rng = np.random.default_rng(3)
+    for scene in [world.random_scene(rng, style) for _ in range(8)]:
+        picture = world.render(scene)
+        smeared = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(4)))
+        noisy = np.clip(picture + rng.normal(0, 20, picture.shape), 0, 255).astype(np.uint8)
+        for each in (read(smeared), read(noisy)):
+            assert each.style != "shadow" or (style == "shadow" and each.clear), (scene, each)
+
+
+def test_styles_of_the_background_are_read_without_a_thing() -> None:
+    for style in ("hatching", "frame", "sunset"):
+        empty = world.paint(
+            np.full((64, 64), 99, np.float32),
+            world.rgb(world.COLOURS["red"]),
+            world.rgb(world.LIGHT_INK),
+            world.rgb(world.BACKGROUNDS["mint"]),
+            "plain",
+            style,
+            world.rgb(world.contrast_ink(world.BACKGROUNDS["mint"])),
+        )
+        reading = read(np.round(empty * 255).astype(np.uint8))
+        assert (reading.style, reading.background, reading.clear) == (style, "mint", False)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_shows_nothing(seed: int) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, size=(64, 64, 3), dtype=np.uint8)

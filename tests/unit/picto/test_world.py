@@ -43,6 +43,23 @@ def test_a_picture_is_a_pure_function_of_its_scene() -> None:
     np.testing.assert_array_equal(picture, render(scene))
 
 
+def test_hatching_lies_in_the_corners_alone() -> None:
+    hatched = render(dataclasses.replace(PLAIN, style="hatching"))
+    changed = (hatched != render(PLAIN)).any(axis=-1)
+    corners = (changed[:16, :16], changed[:16, -16:], changed[-16:, :16], changed[-16:, -16:])
+    assert all(corner.mean() > 0.1 for corner in corners)
+    assert not changed[20:44, 20:44].any()
+
+
+def test_a_shadow_lies_to_the_right_of_the_thing_and_below_it() -> None:
+    square = Scene("square", "blue", size="small")
+    plain, shadowed = render(square), render(dataclasses.replace(square, style="shadow"))
+    rows, columns = np.nonzero((plain != shadowed).any(axis=-1))
+    thing = np.nonzero((plain != plain[0, 0]).any(axis=-1))
+    assert (rows.max(), columns.max()) == (thing[0].max() + world.SHADOW_OFFSET, thing[1].max() + world.SHADOW_OFFSET)
+    assert rows.min() > thing[0].min() and columns.min() > thing[1].min()
+
+
 def test_jitter_changes_pixels_and_not_the_caption() -> None:
     jittered = dataclasses.replace(PLAIN, **world.jitter(np.random.default_rng(0)))
     assert (render(jittered) != render(PLAIN)).any()

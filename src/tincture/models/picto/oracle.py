@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,12 @@ FOREGROUND = 0.17
 """RGB distance (of 1.73) from the background at which a pixel counts as part of the thing."""
 MIN_EXPLAINED = 0.7
 """Pictures of which the best proposal explains less than this are unclear."""
+SHADOW_SHARE = 0.5
+"""Of the error that is left without a shadow, what may be left with one, so that it is one and no smear."""
 PROPOSALS = 4
+"""So many of the plain and outlined silhouettes are painted, and as many of those with a shadow."""
+SILHOUETTES = ("none", "outline", "shadow")
+"""Styles that change what covers the background."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,18 +64,27 @@ class _Ground:
     colour: Array
     sunset: bool
     frame: bool
+    hatched: bool
+
+    @property
+    def style(self) -> str:
+        return "frame" if self.frame else "sunset" if self.sunset else "hatching" if self.hatched else "none"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Proposal:
     shape: str
     size: str
-    outline: bool
+    style: str
     centre: tuple[float, float]
     overlap: float
 
     def edge(self) -> Array:
         return world.distance(self.shape, self.centre, world.SIZES[self.size])
+
+
+_Painted = tuple[float, _Proposal, str, str]
+"""A proposal as it was painted: its squared distance from the picture, itself, colour and texture."""
 
 
 def read(picture: NDArray[np.uint8]) -> Reading:
@@ -84,13 +98,12 @@ def read(picture: NDArray[np.uint8]) -> Reading:
         raise ValueError(f"The oracle reads pictures of {expected}, not {picture.shape} {picture.dtype}.")
     image = (picture / 255).astype(np.float32)
     ground = _find_ground(image)
-    visible = _inside_frame() if ground.frame else np.ones((world.SIZE, world.SIZE), dtype=bool)
+    visible = _visible(ground)
     threshold = FOREGROUND * (world.SUNSET_STRENGTH if ground.sunset else 1.0)
     mask = (np.linalg.norm(image - ground.colour, axis=-1) > threshold) & visible
     proposals = _propose(mask, visible)
     if not proposals:
-        style = "frame" if ground.frame else "sunset" if ground.sunset else "none"
-        return Reading("", "", "", "", "", ground.name, style, explained=0.0)
+        return Reading("", "", "", "", "", ground.name, ground.style, explained=0.0)
     return _best(image, ground, mask, visible, proposals)
 
 
@@ -111,10 +124,24 @@ def _find_ground(image: Array) -> _Ground:
                 best = (score, name, dimmed, measured.astype(np.float32))
     assert best is not None
     _, name, dimmed, measured = best
-    border = image[to_edge < 2.5]
     ink = world.rgb(world.contrast_ink(world.BACKGROUNDS[name]))
-    framed = np.linalg.norm(border - ink, axis=-1) < np.linalg.norm(border - measured, axis=-1)
-    return _Ground(name, measured, sunset=dimmed, frame=bool(framed.mean() > 0.75))
+    inked = np.linalg.norm(image - ink, axis=-1) < np.linalg.norm(image - measured, axis=-1)
+    framed = inked[to_edge < 2.5].mean() > 0.75
+    return _Ground(name, measured, sunset=dimmed, frame=bool(framed), hatched=_hatched(inked))
+
+
+def _hatched(inked: NDArray[np.bool_]) -> bool:
+    """Whether ``inked`` pixels lie on the lines of the corners and not between them; no frame counts as lines."""
+    lines, inside = world.hatching(), _inside_frame()
+    between = inside & ~_inside_corners() & (lines < 0.1)
+    return bool(inked[inside & (lines > 0.9)].mean() > 0.65 and inked[between].mean() < 0.35)
+
+
+def _visible(ground: _Ground) -> NDArray[np.bool_]:
+    """What of the picture can show the thing."""
+    if ground.frame:
+        return _inside_frame()
+    return _inside_corners() if ground.hatched else np.ones((world.SIZE, world.SIZE), dtype=bool)
 
 
 @functools.cache
@@ -126,16 +153,24 @@ def _inside_frame() -> NDArray[np.bool_]:
 
 
 @functools.cache
-def _offset(shape: str, size: str, outline: bool) -> tuple[float, float]:
+def _inside_corners() -> NDArray[np.bool_]:
+    x, y = world.grid()
+    inside: NDArray[np.bool_] = np.abs(x - world.SIZE / 2) + np.abs(y - world.SIZE / 2) < world.HATCHED - 2
+    return inside
+
+
+@functools.cache
+def _offset(shape: str, size: str, style: str) -> tuple[float, float]:
     """From a silhouette's centroid to its shape's centre, in pixels."""
     middle = world.SIZE / 2
-    cover = world.coverage(world.distance(shape, (middle, middle), world.SIZES[size]) - outline * world.OUTLINE_WIDTH)
+    edge = world.distance(shape, (middle, middle), world.SIZES[size])
+    cover = world.coverage(world.silhouette(edge, style))
     x, y = world.grid()
     return float(middle - (cover * x).sum() / cover.sum()), float(middle - (cover * y).sum() / cover.sum())
 
 
 def _propose(mask: NDArray[np.bool_], visible: NDArray[np.bool_]) -> list[_Proposal]:
-    """The shapes and sizes, with and without outline, whose silhouettes overlap ``mask`` most, best first."""
+    """The shapes and sizes, by themselves, with outline and with shadow, whose silhouettes overlap ``mask`` most."""
     if mask.sum() < 20:
         return []
     x, y = world.grid()
@@ -143,17 +178,17 @@ def _propose(mask: NDArray[np.bool_], visible: NDArray[np.bool_]) -> list[_Propo
     proposals = []
     for shape in world.SHAPES:
         for size in world.SIZES:
-            for outline in (False, True):
-                dx, dy = _offset(shape, size, outline)
-                found = _Proposal(shape, size, outline, (centroid[0] + dx, centroid[1] + dy), 0.0)
+            for style in SILHOUETTES:
+                dx, dy = _offset(shape, size, style)
+                found = _Proposal(shape, size, style, (centroid[0] + dx, centroid[1] + dy), 0.0)
                 proposals.append(dataclasses.replace(found, overlap=_overlap(found, mask, visible)))
     proposals.sort(key=lambda proposal: -proposal.overlap)
-    return proposals[:PROPOSALS]
+    shadowed = [proposal for proposal in proposals if proposal.style == "shadow"]
+    return [proposal for proposal in proposals if proposal.style != "shadow"][:PROPOSALS] + shadowed[:PROPOSALS]
 
 
 def _overlap(proposal: _Proposal, mask: NDArray[np.bool_], visible: NDArray[np.bool_]) -> float:
-    width = proposal.outline * world.OUTLINE_WIDTH
-    cover = world.coverage(proposal.edge() - np.float32(width)) * visible
+    cover = world.coverage(world.silhouette(proposal.edge(), proposal.style)) * visible
     shared = cover[mask].sum()
     return float(shared / (cover.sum() + mask.sum() - shared))
 
@@ -179,16 +214,16 @@ def _best(
     proposals: list[_Proposal],
 ) -> Reading:
     """Paints every proposal in its likely colours and all textures; keeps the nearest picture."""
-    outline_ink = world.rgb(world.contrast_ink(world.BACKGROUNDS[ground.name]))
+    contrast = world.rgb(world.contrast_ink(world.BACKGROUNDS[ground.name]))
     candidates = []
     for proposal in proposals:
         edge = proposal.edge()
         for colour in _colours(image, ground, mask, edge < -0.5):
             for texture in world.TEXTURES:
-                painted = _paint(edge, colour, texture, proposal.outline, ground, outline_ink)
+                painted = _paint(edge, colour, texture, proposal.style, ground, contrast)
                 candidates.append((float(np.square((image - painted)[visible]).sum()), proposal, colour, texture))
-    error, proposal, colour, texture = min(candidates, key=lambda candidate: candidate[0])
     empty = float(np.square((image - ground.colour)[visible]).sum())
+    error, proposal, colour, texture = _nearest(candidates, empty)
     return Reading(
         shape=proposal.shape,
         colour=colour,
@@ -196,9 +231,21 @@ def _best(
         size=proposal.size,
         position=_position(proposal.centre),
         background=ground.name,
-        style="outline" if proposal.outline else "frame" if ground.frame else "sunset" if ground.sunset else "none",
+        style=ground.style if proposal.style == "none" else proposal.style,
         explained=1.0 - error / empty,
     )
+
+
+def _nearest(candidates: Sequence[_Painted], empty: float) -> _Painted:
+    """That of the least error; one with a shadow only where it is clear and far nearer than all without."""
+
+    def error(candidate: _Painted) -> float:
+        return candidate[0]
+
+    plain = min((candidate for candidate in candidates if candidate[1].style != "shadow"), key=error)
+    shadowed = min((candidate for candidate in candidates if candidate[1].style == "shadow"), key=error)
+    limit = min(SHADOW_SHARE * plain[0], (1 - MIN_EXPLAINED) * empty)
+    return shadowed if shadowed[0] < limit else plain
 
 
 def _position(centre: tuple[float, float]) -> str:
@@ -209,13 +256,12 @@ def _position(centre: tuple[float, float]) -> str:
     return min(world.POSITIONS, key=apart)
 
 
-def _paint(edge: Array, colour: str, texture: str, outline: bool, ground: _Ground, outline_ink: Array) -> Array:
+def _paint(edge: Array, colour: str, texture: str, style: str, ground: _Ground, contrast: Array) -> Array:
     named = world.COLOURS[colour]
     fill, ink = world.rgb(named), world.rgb(world.contrast_ink(named))
     if ground.sunset:
-        fill, ink, outline_ink = world.sunset(fill), world.sunset(ink), world.sunset(outline_ink)
-    style = "outline" if outline else "none"
-    return world.paint(edge, fill, ink, ground.colour, texture, style, outline_ink, outline_ink)
+        fill, ink, contrast = world.sunset(fill), world.sunset(ink), world.sunset(contrast)
+    return world.paint(edge, fill, ink, ground.colour, texture, style, contrast)
 
 
 def accuracy(readings: Iterable[tuple[Scene, Reading]], attributes: Iterable[str] = ATTRIBUTES) -> dict[str, float]:

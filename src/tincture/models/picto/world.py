@@ -10,6 +10,7 @@ Units: pixels of a 64x64 picture; ``x`` grows to the right, ``y`` downwards; col
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -49,7 +50,7 @@ POSITIONS: dict[str, tuple[str, float, float]] = {
     "top": ("at the top", 0.0, -10.0),
     "bottom": ("at the bottom", 0.0, 10.0),
 }
-STYLES: tuple[str, ...] = ("none", "outline", "frame", "sunset")
+STYLES: tuple[str, ...] = ("none", "outline", "frame", "sunset", "hatching", "shadow")
 """What a hypernetwork can be taught. Captions never mention a style, and picto's U-Net saw only ``none``."""
 
 DARK_INK = (22, 22, 28)
@@ -58,6 +59,12 @@ OUTLINE_WIDTH = 2.5
 FRAME_WIDTH = 4.0
 SUNSET_TINT = (200, 90, 60)
 SUNSET_STRENGTH = 0.5
+HATCHED = 38.0
+"""How far from the middle, counted along x and y together, the corners begin that are hatched."""
+HATCH_PERIOD, HATCH_WIDTH = 20.0, 3.4
+"""Along x + y, and of a line."""
+SHADOW_OFFSET = 5
+SHADOW_STRENGTH = 0.65
 
 
 # --- shapes: signed distance, negative inside, for a shape of radius 1 around the origin -----------------------------
@@ -304,20 +311,54 @@ def sunset(picture: Array) -> Array:
     return (picture + np.float32(SUNSET_STRENGTH) * (rgb(SUNSET_TINT) - picture)).astype(np.float32)
 
 
-def paint(
-    edge: Array, colour: Array, ink: Array, background: Array, texture: str, style: str, outline: Array, frame: Array
-) -> Array:
-    """Paints one thing of signed distance ``edge`` (64, 64): the picture (64, 64, 3) in 0..1."""
+def hatching() -> Array:
+    """Where ``hatching`` puts ink, (64, 64) in 0..1: slanting lines across the four corners.
+
+    Lines all over the background would go through the thing's edge, which the VAE could not carry.
+    """
+    x, y = grid()
+    across = (np.abs((x + y) % HATCH_PERIOD - HATCH_PERIOD / 2)) / np.float32(math.sqrt(2))
+    from_middle = np.abs(x - SIZE / 2) + np.abs(y - SIZE / 2)
+    corners = coverage((np.float32(HATCHED) - from_middle) / np.float32(math.sqrt(2)))
+    return np.asarray(coverage(across - np.float32(HATCH_WIDTH / 2)) * corners, dtype=np.float32)
+
+
+def shadow(edge: Array) -> Array:
+    """Signed distance to the shadow that a thing of signed distance ``edge`` throws, both (64, 64).
+
+    What would come from beyond the picture's left and upper border is as it is at the border.
+    """
+    return np.pad(edge, ((SHADOW_OFFSET, 0), (SHADOW_OFFSET, 0)), mode="edge")[:SIZE, :SIZE]
+
+
+def silhouette(edge: Array, style: str) -> Array:
+    """Signed distance (64, 64) to all that covers the background near a thing: itself, its outline or its shadow."""
+    if style == "outline":
+        return edge - np.float32(OUTLINE_WIDTH)
+    return np.minimum(edge, shadow(edge)) if style == "shadow" else edge
+
+
+def paint(edge: Array, colour: Array, ink: Array, background: Array, texture: str, style: str, contrast: Array) -> Array:
+    """Paints one thing of signed distance ``edge`` (64, 64): the picture (64, 64, 3) in 0..1.
+
+    Args:
+        ink: of the texture.
+        contrast: the ink that stands out from the background, which all styles but ``sunset`` use.
+    """
     picture = np.broadcast_to(background, (SIZE, SIZE, 3)).astype(np.float32)
     if style == "outline":
-        picture = blend(picture, outline, coverage(edge - np.float32(OUTLINE_WIDTH)))
+        picture = blend(picture, contrast, coverage(silhouette(edge, style)))
+    elif style == "shadow":
+        picture = blend(picture, contrast, np.float32(SHADOW_STRENGTH) * coverage(shadow(edge)))
+    elif style == "hatching":
+        picture = blend(picture, contrast, hatching())
     picture = blend(picture, colour, coverage(edge))
     # A rim of one pixel stays free of ink, so that a texture never eats the silhouette.
     picture = blend(picture, ink, coverage(edge + np.float32(1.0)) * marks(texture))
     if style == "frame":
         x, y = grid()
         inner = _box(x - SIZE / 2, y - SIZE / 2, SIZE / 2 - FRAME_WIDTH, SIZE / 2 - FRAME_WIDTH)
-        picture = blend(picture, frame, coverage(-inner))
+        picture = blend(picture, contrast, coverage(-inner))
     if style == "sunset":
         picture = sunset(picture)
     return picture
@@ -333,7 +374,6 @@ def render(scene: Scene) -> NDArray[np.uint8]:
         rgb(background, scene.tints[3:]),
         scene.texture,
         scene.style,
-        rgb(contrast_ink(background)),
         rgb(contrast_ink(background)),
     )
     return np.round(picture * 255).astype(np.uint8)
