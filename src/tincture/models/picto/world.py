@@ -338,7 +338,9 @@ def silhouette(edge: Array, style: str) -> Array:
     return np.minimum(edge, shadow(edge)) if style == "shadow" else edge
 
 
-def paint(edge: Array, colour: Array, ink: Array, background: Array, texture: str, style: str, contrast: Array) -> Array:
+def paint(
+    edge: Array, colour: Array, ink: Array, background: Array, texture: str, style: str, contrast: Array
+) -> Array:
     """Paints one thing of signed distance ``edge`` (64, 64): the picture (64, 64, 3) in 0..1.
 
     Args:
