@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 STEPS = 40
 
 
-def begun(root: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tincture", "--root", str(root), "--json", "sweep", str(root / "s.toml")]
+def begun(root: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tincture", "--root", str(root), "--json", "sweep", str(root / "s.toml"), *more]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=root, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
@@ -39,6 +39,13 @@ def until(condition: Callable[[], object]) -> None:
 def steps_made(root: Path, name: str) -> int:
     found = list(root.glob(f"textual_inversion/*/{name}/textual_inversion_loss.csv"))
     return len(found[0].read_text().splitlines()) - 1 if found else 0
+
+
+def steps_of(root: Path, run: str) -> list[int]:
+    """Those in the log of the one folder that a run has: a step that was made twice stands there twice."""
+    (found,) = root.glob(f"textual_inversion/*/{run}*")
+    with (found / "textual_inversion_loss.csv").open() as file:
+        return [int(line["step"]) for line in csv.DictReader(file)]
 
 
 @pytest.fixture
@@ -74,11 +81,7 @@ def test_a_sweep_and_its_runs_are_killed_and_go_on(root: Path) -> None:
     ended = json.loads(output.splitlines()[-1])
     assert ended["states"] == {"done": 1, "stopped": 1}
     for row in ended["runs"]:
-        found = list(root.glob(f"textual_inversion/*/{row['run']}*"))
-        assert len(found) == 1  # no run was begun anew
-        with (found[0] / "textual_inversion_loss.csv").open() as file:
-            steps = [int(line["step"]) for line in csv.DictReader(file)]
-        assert steps == list(range(1, row["step"] + 1))
+        assert steps_of(root, row["run"]) == list(range(1, row["step"] + 1))
 
     command = [sys.executable, "-m", "tincture", "--root", str(root), "train", "embedding", "cat", "--config"]
     best = next(row for row in ended["runs"] if row["state"] == "done")

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,8 +16,10 @@ import typer
 from tincture.cli.flags import typed_path
 from tincture.cli.interrupt import stop_on_interrupt
 from tincture.cli.session import Session, command
+from tincture.errors import UsageError
 
 if TYPE_CHECKING:
+    from tincture.sweeps.executor import Executor
     from tincture.sweeps.points import Trial
     from tincture.sweeps.standings import Row
     from tincture.sweeps.sweep_folder import SweepFolder
@@ -41,6 +44,14 @@ def sweep(
         int | None,
         typer.Option(min=1, max=MOST_JOBS, help="Runs at a time; else one for each GPU, and one on a CPU."),
     ] = None,
+    ray: Annotated[
+        str,
+        typer.Option(help="Have the runs done on a Ray cluster: auto, HOST:PORT or ray://HOST:PORT, as of serve."),
+    ] = "",
+    database: Annotated[
+        Path | None,
+        typer.Option(help="With --ray: file of its queue, where the workspace lies on a folder of the network."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs that there will be, and stop.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try runs that failed once more.")] = False,
 ) -> None:
@@ -50,6 +61,7 @@ def sweep(
     docs/sweeps.md for what SWEEP.toml holds.
     """
     workspace = session.workspace()
+    _require_cluster(ray, database)
     if dry_run:
         _show_runs(session, *_checked(sweep_file, name, workspace))
         return
@@ -58,7 +70,7 @@ def sweep(
         for trial in made.trials():
             made.trial(trial.name).forget_failure()
     with made.held():
-        whole = _run(session, made, jobs)
+        whole = _run(session, made, _executor(made, jobs, ray, database))
     _finish(session, made, whole)
 
 
@@ -105,17 +117,40 @@ def _show_runs(session: Session, trials: Sequence[Trial], source: Mapping[str, A
     )
 
 
-def _run(session: Session, made: SweepFolder, jobs: int | None) -> bool:
-    """Does what is left to do; False where it was interrupted before the end."""
+def _require_cluster(ray: str, database: Path | None) -> None:
+    """UsageError for an address that is none, or that nothing answers at, before anything is written."""
+    if database and not ray:
+        raise UsageError("--database is the file of the queue on a cluster; give --ray too, or leave it out.")
+    if ray:
+        from tincture.server.queue.cluster.watched import require_cluster
+        from tincture.settings.server import ServerSettings
+
+        ServerSettings(ray=ray)
+        require_cluster(ray)
+
+
+def _executor(
+    made: SweepFolder, jobs: int | None, ray: str, database: Path | None
+) -> contextlib.AbstractContextManager[Executor]:
+    if ray:
+        from tincture.server.sweeps.on_cluster import runs_on_cluster
+
+        return runs_on_cluster(made, ray, jobs, typed_path(database) if database else None)
     from tincture.sweeps.executor import Processes
+
+    return contextlib.closing(Processes(made, devices(made, jobs)))
+
+
+def _run(session: Session, made: SweepFolder, executor: contextlib.AbstractContextManager[Executor]) -> bool:
+    """Does what is left to do; False where it was interrupted before the end."""
     from tincture.sweeps.search import Search
 
     with (
         stop_on_interrupt(session.say, "the steps at hand") as stop,
         _shown(session, made) as watch,
-        contextlib.closing(Processes(made, devices(made, jobs))) as processes,
+        executor as runs,
     ):
-        return Search(made, processes, watch, stop).run()
+        return Search(made, runs, watch, stop).run()
 
 
 def devices(made: SweepFolder, jobs: int | None) -> list[str]:
@@ -238,7 +273,10 @@ class _Bars:
                 self._shown.console.print(_sentence(row), highlight=False, markup=False, soft_wrap=True)
         self._over = over
         self._shown.update(
-            self._whole, completed=len(over), total=len(rows), numbers=f"{len(over)} of {len(rows)} runs"
+            self._whole,
+            completed=len(over),
+            total=len(rows),
+            numbers=f"{len(over)} of {len(rows)} runs{_at_rung(rows)}",
         )
 
     def move(self, running: Sequence[str]) -> None:
@@ -253,6 +291,12 @@ class _Bars:
                 f"  loss {loss:.4f}" if loss is not None else ""
             )
             self._shown.update(self._tasks[name], total=steps, completed=found.get("global_step", 0), numbers=numbers)
+
+
+def _at_rung(rows: Sequence[Row]) -> str:
+    """How many wait at a rung for the others; empty where none does."""
+    there = [row.global_step for row in rows if row.state == "waiting" and row.result]
+    return f", {len(there)} at step {max(there)}" if there else ""
 
 
 def _event(row: Row) -> dict[str, Any]:

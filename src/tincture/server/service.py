@@ -31,7 +31,8 @@ from tincture.server.model_process.work import ModelWork
 from tincture.server.queue.jobs import Job
 from tincture.server.queue.queue import JobQueue
 from tincture.server.requests.places import Places
-from tincture.server.sweeps.managed import RUNS_ON_A_CLUSTER, Sweeps
+from tincture.server.sweeps.managed import Sweeps
+from tincture.server.sweeps.queued import RUNS_ON_A_CLUSTER
 from tincture.settings.server import ServerSettings
 from tincture.workspace import Workspace
 

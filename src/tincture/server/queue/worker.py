@@ -139,7 +139,15 @@ def run_of_sweep(task: Task, callbacks: Sequence[Callback], control: Control) ->
     from tincture.sweeps.trial import perform
 
     sweep, _, name = task.sweep.partition("/")
-    found = perform(find_sweep(task.workspace, sweep).trial(name), [*callbacks, control], control.stop, task.device)
+    begun = find_sweep(task.workspace, sweep)
+    try:
+        os.chdir(begun.cwd)  # from where its paths start
+    except OSError as error:
+        raise UsageError(
+            f"The sweep was begun in {begun.cwd}, which this machine does not have ({error.strerror}); begin it in a "
+            "folder that all machines share."
+        ) from None
+    found = perform(begun.trial(name), [*callbacks, control], control.stop, task.device)
     if found is None:
         return True, {}
     result = ("adapter_path", "run_dir", "global_step", "interrupted", "ending", "seconds")

@@ -14,7 +14,7 @@ from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.queue.queue import JobQueue
 from tincture.server.requests.places import Places
 from tincture.server.sweeps.queued import QueuedRuns
-from tincture.sweeps.points import ModelOf
+from tincture.sweeps.points import ModelOf, learns
 from tincture.sweeps.search import Search
 from tincture.sweeps.standings import Row, rows_of
 from tincture.sweeps.sweep_folder import RECORD, SweepFolder, find_sweep, list_sweeps, make_sweep
@@ -25,8 +25,8 @@ GOES_ON = "server.txt"
 """In a sweep's folder while a server works at it, with who asked: it goes on when the server starts again."""
 MOST_LISTED = 200
 MOST_AT_ONCE = 16
-RUNS_ON_A_CLUSTER = 8
-"""Of a sweep at a time, where it is the cluster that knows how many it has room for."""
+WAITING = 2
+"""Runs of a sweep in the queue for each device: one that goes on, and one that waits, so that others get their turn."""
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,8 @@ class Sweeps:
 
     def _work(self, sweep: SweepFolder, source: str) -> None:
         work = self._works[sweep.name]
-        runs = QueuedRuns(sweep, self._queue, self._places, self._devices, self._closing, source)
+        slots = self._devices if learns(sweep.source) else WAITING * self._devices
+        runs = QueuedRuns(sweep, self._queue, slots, self._closing, source)
         try:
             with sweep.held():
                 whole = Search(sweep, runs, lambda running: None, work.stop).run()

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
+from typing import Any
 
+from tincture.data.listing import Source
 from tincture.errors import TinctureError
 from tincture.server.errors import ConflictError, NotFoundError, QueueFullError
 from tincture.server.queue.jobs import FINISHED, Job, JobState
 from tincture.server.queue.queue import JobQueue
-from tincture.server.requests.places import Places
+from tincture.settings.train import FIELDS
 from tincture.sweeps.executor import Ended
-from tincture.sweeps.points import learns
+from tincture.sweeps.sweep_file import Fields
 from tincture.sweeps.sweep_folder import SweepFolder
 
 POLL_S = 0.2
-WAITING = 2
-"""Runs of a sweep in the queue for each device: one that goes on, and one that waits, so that others get their turn."""
+RUNS_ON_A_CLUSTER = 8
+"""Of a sweep at a time, where nobody says how many; it is the cluster that knows how many it has room for."""
 
 
 class QueuedRuns:
@@ -25,23 +28,21 @@ class QueuedRuns:
     Args:
         sweep: whose runs they are.
         queue: of the server.
-        places: which paths the settings may name.
-        devices: of the server, as many as runs go on at a time.
+        slots: as many may stand in the queue at a time.
         closing: set when the server ends: its jobs are saved and go on at its next start.
-        source: who asked: ``api`` or ``page``.
+        source: who asked: ``api``, ``page`` or ``cli``.
     """
 
     def __init__(
         self,
         sweep: SweepFolder,
         queue: JobQueue,
-        places: Places,
-        devices: int,
+        slots: int,
         closing: threading.Event,
         source: str = "api",
     ) -> None:
-        self._sweep, self._queue, self._places, self._closing, self._source = sweep, queue, places, closing, source
-        self.slots = devices if learns(sweep.source) else WAITING * devices
+        self._sweep, self._queue, self._closing, self._source = sweep, queue, closing, source
+        self.slots = slots
         self._jobs: dict[str, str | None] = {}  # by run: the id of its job; None: there is no room for it yet
         self._until: dict[str, int | None] = {}
         self._stopping = False
@@ -83,12 +84,24 @@ class QueuedRuns:
     def _submitted(self, name: str) -> str | None:
         trial = next(each for each in self._sweep.trials() if each.name == name)
         try:
-            return self._queue.submit_run_of_sweep(self._key(name), trial.settings, self._source).id
+            return self._queue.submit_run_of_sweep(self._key(name), self._placed(trial.settings), self._source).id
         except QueueFullError:
             return None
         except TinctureError as error:
             self._sweep.trial(name).note_failure(str(error))
             return None
+
+    def _placed(self, settings: Mapping[str, Any]) -> Fields:
+        """The same with folders as they are from here: their paths start where the sweep was begun."""
+        placed = dict(settings)
+        for name in [name for name, spec in FIELDS.items() if spec.path and settings.get(name)]:
+            value = settings[name]
+            texts = [self._path(text) for text in ([value] if isinstance(value, str) else value)]
+            placed[name] = texts[0] if isinstance(value, str) else texts
+        return placed
+
+    def _path(self, text: str) -> str:
+        return str(self._sweep.cwd / text) if (self._sweep.cwd / Source.parse(text).folder).exists() else text
 
     def _has_ended(self, name: str) -> bool:
         folder = self._sweep.trial(name)
