@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -17,7 +18,8 @@ from typing import Any
 import pytest
 
 from tests import quick_worker, ray_cluster
-from tests.served import write
+from tests.end_to_end.test_sweeps import begun, prepared, steps_made, steps_of, until
+from tests.served import started, write
 from tincture.errors import UsageError
 from tincture.run.preview_request import request_preview
 from tincture.server.queue.cluster import watched
@@ -26,6 +28,9 @@ from tincture.server.queue.cluster.watched import WatchedCluster
 from tincture.server.queue.jobs import FINISHED, Job, JobState, Wanted
 from tincture.server.queue.store import JobStore
 from tincture.server.queue.supervisor import Supervisor
+from tincture.server.service import Service
+from tincture.settings.server import ServerSettings
+from tincture.settings.toml import read_toml
 from tincture.workspace import Workspace
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
@@ -215,6 +220,43 @@ def test_a_job_goes_on_once_after_its_server_was_killed(cluster: Cluster, queue:
     steps = [record[0] for event in events if event["type"] == "steps" for record in event["records"]]
     assert steps == list(range(1, 61))
     assert [event["n"] for event in events] == list(range(1, len(events) + 1))
+
+
+@pytest.mark.slow
+def test_a_sweep_is_done_on_the_cluster_and_goes_on_after_a_kill(cluster: Cluster, tmp_path: Path) -> None:
+    root = prepared(tmp_path)
+    first = begun(root, "--ray", cluster.address)
+    until(lambda: steps_made(root, "s-p01") >= 3)
+    first.kill()
+    first.communicate()
+    second = begun(root, "--ray", cluster.address)
+    output, errors = second.communicate(timeout=300)
+    assert second.returncode == 0, errors
+    ended = json.loads(output.splitlines()[-1])
+    assert ended["states"] == {"done": 1, "stopped": 1}
+    for row in ended["runs"]:
+        assert steps_of(root, row["run"]) == list(range(1, row["step"] + 1))
+    with contextlib.closing(JobStore(root / "sweeps/s/queue/jobs.sqlite3")) as store:
+        jobs = store.list([], limit=10)
+    # two up to the rung and one from there to the end; the killed one is gone on with
+    assert [job.attempts for job in sorted(jobs, key=lambda job: job.created_at)] == [2, 1, 1]
+    assert {(job.device, job.state) for job in jobs} == {(os.uname().nodename, JobState.DONE)}
+
+
+@pytest.mark.slow
+def test_a_server_s_sweep_is_done_on_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    root = prepared(tmp_path)
+    service = Service(Workspace(root), ServerSettings(ray=cluster.address))
+    given = {**read_toml(root / "s.toml"), "name": "served"}
+    with started(service):
+        service.sweeps.create(given)
+        until(lambda: service.sweeps.shown("served")["state"] == "done")
+        found = service.sweeps.shown("served")
+        jobs = service.queue.jobs()
+    assert (found["error"], found["states"]) == ("", {"done": 1, "stopped": 1})
+    assert {job.device for job in jobs} == {os.uname().nodename} and len(jobs) == 3
+    for row in found["runs"]:
+        assert steps_of(root, row["run"]) == list(range(1, row["step"] + 1))
 
 
 def test_a_wrong_token_is_refused_in_one_sentence(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

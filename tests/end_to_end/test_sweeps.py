@@ -50,6 +50,11 @@ def steps_of(root: Path, run: str) -> list[int]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
+    return prepared(tmp_path)
+
+
+def prepared(tmp_path: Path) -> Path:
+    """A workspace with the sweep ``s.toml`` in it."""
     create_embedding("cat", workspace=Workspace(tmp_path), model="picto", num_vectors=1)
     run = {"kind": "embedding", "name": "cat", "data": str(write_pictures(tmp_path / "pictures", side=64))}
     run |= {"model": "picto", "steps": STEPS, "save_every": 5, "log_every": 1, "preview_every": 0, "device": "cpu"}
