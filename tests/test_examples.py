@@ -14,7 +14,7 @@ from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run.demo import random_scenes, write_pictures
 from tincture.settings.toml import read_toml
 from tincture.settings.train import TrainSettings
-from tincture.sweeps.points import checked
+from tincture.sweeps.sweep_faults import checked
 from tincture.sweeps.sweep_file import normalized, read_sweep, sweep_name
 from tincture.workspace import Workspace
 

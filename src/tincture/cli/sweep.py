@@ -90,7 +90,7 @@ def _given_sweep(given: str, name: str, workspace: Any) -> SweepFolder:
 
 def _checked(given: str, name: str, workspace: Any) -> tuple[list[Trial], Mapping[str, Any]]:
     """The runs that a file asks for, with nothing written."""
-    from tincture.sweeps.points import checked
+    from tincture.sweeps.sweep_faults import checked
     from tincture.sweeps.sweep_file import normalized, read_sweep, refuse, sweep_name
 
     found = read_sweep(typed_path(given))

@@ -25,7 +25,8 @@ from tincture.errors import BusyError, FileFormatError, UsageError
 from tincture.formats.file_lock import FileLock
 from tincture.formats.files import write_text
 from tincture.settings.train import TrainSettings
-from tincture.sweeps.points import ModelOf, Place, Trial, adapters_of, checked, made_anew, trials_of
+from tincture.sweeps.points import Trial, adapters_of, made_anew, trials_of
+from tincture.sweeps.sweep_faults import ModelOf, Place, checked
 from tincture.sweeps.sweep_file import Fields, normalized, refuse
 from tincture.workspace import Workspace, clean_name
 

@@ -12,7 +12,7 @@ from tests.runs import Bench, make_bench
 from tests.unit.sweeps.sweeping import given, made
 from tincture.errors import UsageError
 from tincture.models.stable_diffusion import StableDiffusion
-from tincture.sweeps.points import checked
+from tincture.sweeps.sweep_faults import checked
 from tincture.sweeps.sweep_file import KEYS, MOST_RUNS, normalized, read_sweep, sweep_name
 from tincture.sweeps.sweep_folder import make_sweep
 from tincture.workspace import parse_copy_name

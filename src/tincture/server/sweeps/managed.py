@@ -14,9 +14,10 @@ from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.queue.queue import JobQueue
 from tincture.server.requests.places import Places
 from tincture.server.sweeps.queued import QueuedRuns
-from tincture.sweeps.points import ModelOf, learns
+from tincture.sweeps.points import learns
 from tincture.sweeps.search import Search
 from tincture.sweeps.standings import Row, rows_of
+from tincture.sweeps.sweep_faults import ModelOf
 from tincture.sweeps.sweep_folder import RECORD, SweepFolder, find_sweep, list_sweeps, make_sweep
 from tincture.sweeps.sweep_report import described, report_html, write_reports
 from tincture.workspace import clean_name
