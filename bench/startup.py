@@ -1,4 +1,4 @@
-"""How long a fresh process takes: to its first training step, and to the program's help."""
+"""How long a fresh process takes: to its first training step, to a new embedding, to a refusal, to the help."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from bench.material import NAME, create_adapter
@@ -29,7 +30,7 @@ class Tell:
             print("step", flush=True)
 
 settings = TrainSettings(kind=kind, name=name, model=model, data=str(Path(root) / "data"), template=f"{kind}-bench",
-                         steps=1, device="cpu")
+                         steps=1, device="cpu", preview_every=0)
 recipe.train(settings, Workspace(Path(root)), [Tell()])
 """
 
@@ -49,11 +50,25 @@ def seconds_to_first_step(workspace: Workspace, kind: str, model: str) -> float:
     return seconds
 
 
-def help_cpu_seconds() -> float:
-    """CPU seconds, user and system, of ``tincture --help``."""
+def cpu_seconds(arguments: Sequence[str], code: int = 0) -> float:
+    """CPU seconds, user and system, of the program, which ends with ``code``."""
     before = _children()
-    subprocess.run([sys.executable, "-m", "tincture", "--help"], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-m", "tincture", *arguments], capture_output=True, text=True)
+    if done.returncode != code:
+        raise RuntimeError(f"tincture {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
     return _children() - before
+
+
+def commands(workspace: Workspace, model: str) -> dict[str, tuple[list[str], int]]:
+    """What is measured of the program: arguments, and the code that it ends with."""
+    root, data = ["--root", str(workspace.root)], str(workspace.root / "data")
+    create = ["create", "embedding", "new", "--overwrite", *root]
+    return {
+        "tincture --help": (["--help"], 0),
+        "tincture create embedding": ([*create, "--model", model], 0),
+        "an unknown model is refused": ([*create, "--model", "unknown"], 1),
+        "an unknown embedding is refused": (["train", "embedding", "unknown", "--data", data, *root], 2),
+    }
 
 
 def _children() -> float:
@@ -62,11 +77,12 @@ def _children() -> float:
 
 
 def measure_startup(workspace: Workspace, model: str, rounds: int) -> list[dict[str, Any]]:
-    """Each of the three, ``rounds`` times in turn. Files are in the system's cache after the first time."""
+    """All of it, ``rounds`` times in turn. Files are in the system's cache after the first time."""
     seconds: dict[str, list[float]] = {}
     for _ in range(rounds):
         for kind in ("embedding", "hypernetwork"):
             what = f"import to first step, {kind} (wall seconds)"
             seconds.setdefault(what, []).append(seconds_to_first_step(workspace, kind, model))
-        seconds.setdefault("tincture --help (CPU seconds)", []).append(help_cpu_seconds())
+        for what, (arguments, code) in commands(workspace, model).items():
+            seconds.setdefault(f"{what} (CPU seconds)", []).append(cpu_seconds(arguments, code))
     return [{"what": what, "seconds": spread(values), "all_rounds": values} for what, values in seconds.items()]

@@ -81,9 +81,11 @@ ANATOMY = ("unet", "noise_scheduler", "num_train_timesteps", "text_encoders", "t
 LAZY = (
     "tincture.adapters.adapter",
     "tincture.cli",
+    "tincture.models.loading.token_tables",
     "tincture.preprocessing.captioning",
     "tincture.preprocessing.tagging",
     "tincture.recipe",
+    "tincture.run.create",
     "tincture.run.together",
     "tincture.server.app",
     "tincture.server.page",

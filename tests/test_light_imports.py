@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from typing import Any
 
 import pytest
+from tools.make_checkpoint import write_checkpoint
 
 from tests.unit.preprocessing.pictures import texture
+from tincture.models.loading.sources import PICTO
 
-MODELS = {"torch", "diffusers", "transformers", "onnxruntime", "gradio", "pytorch_optimizer", "ray"}
+MODELS = {"torch", "torch._dynamo", "diffusers", "transformers", "onnxruntime", "gradio", "pytorch_optimizer", "ray"}
+LIBRARIES = {"diffusers", "transformers", "torch._dynamo", "pytorch_optimizer"}
 PICTURES = MODELS | {"numpy", "PIL", "cv2", "rich", "tincture.preprocessing.pipeline"}
 
 COMMANDS = (
@@ -61,6 +65,13 @@ for ray in ('', 'auto'):
         service.queue.store.close()
 """
 
+NEW_EMBEDDINGS = """
+from pathlib import Path
+from tincture.cli import main
+for model in ['picto', 'folder', *map(str, Path().glob('*.safetensors'))]:
+    assert main(['create', 'embedding', 'cat', '--model', model, '--init-text', 'a small red moon', '--overwrite']) == 0
+"""
+
 STEPS: dict[str, tuple[str, set[str]]] = {
     "the package": ("import tincture; assert set(tincture.__all__) <= set(dir(tincture))", PICTURES | {"typer"}),
     "settings": ("import tincture.settings.train", PICTURES | {"typer"}),
@@ -73,6 +84,7 @@ STEPS: dict[str, tuple[str, set[str]]] = {
     "models of the server": ("import tincture.server.model_process.client", MODELS),
     "requests": ("import tincture.server.requests.places, tincture.server.library.datasets", MODELS),
     "the server": (SERVER, MODELS),
+    "new embeddings": (NEW_EMBEDDINGS, LIBRARIES),
     "an optimizer of torch": (ADAMW, {"pytorch_optimizer"}),
 }
 
@@ -94,6 +106,9 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     (folder / "in").mkdir()
     for number in range(3):
         texture(60 + 10 * number, 40, seed=number).save(folder / "in" / f"{number}.png")
+    shutil.copytree(PICTO, folder / "folder")
+    for kind in ("sd1", "sd2", "sdxl"):
+        write_checkpoint(kind, folder / f"{kind}.safetensors")
     steps = json.dumps({name: (code, sorted(heavy)) for name, (code, heavy) in STEPS.items()})
     done = subprocess.run([sys.executable, "-c", PROGRAM], input=steps, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

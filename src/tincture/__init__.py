@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tincture.formats.software import VERSION as __version__
 from tincture.models.arithmetic import ask_for_reproducible_results
+from tincture.models.heavy_imports import heavy_imports
 from tincture.models.threads import ask_for_threads
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def __getattr__(name: str) -> Any:
     }.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(module), name)
+    with heavy_imports():
+        return getattr(importlib.import_module(module), name)
 
 
 def __dir__() -> list[str]:

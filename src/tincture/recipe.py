@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tincture.events import Callback
+from tincture.models.heavy_imports import heavy_imports
 from tincture.processes.launch import find_launch
 from tincture.run import presence
 from tincture.run.presence import find_adapter
@@ -41,7 +42,8 @@ def create(
 ) -> Path:
     """Writes a new adapter into the workspace and returns its path; see ``tincture.run.create.create``."""
     presence.require_creation(workspace.adapter_path(kind, name), options, model, workspace, overwrite)
-    from tincture.run import create as creation
+    with heavy_imports():
+        from tincture.run import create as creation
 
     return creation.create(kind, name, workspace=workspace, model=model, overwrite=overwrite, **options)
 
@@ -56,7 +58,8 @@ def plan(
 ) -> dict[str, Any]:
     """What ``train`` would do, with nothing written; see ``tincture.run.plan.plan``."""
     presence.require_training(settings, workspace)
-    from tincture.run import plan as planning
+    with heavy_imports():
+        from tincture.run import plan as planning
 
     return planning.plan(settings, workspace, timing, watch, digests=digests)
 
@@ -72,7 +75,8 @@ def train(
         find_launch(asked=settings.processes) is None
     ):  # else what is wrong is found where the other processes learn of it
         presence.require_training(settings, workspace)
-    from tincture.run import train as training
+    with heavy_imports():
+        from tincture.run import train as training
 
     return training.train(settings, workspace, callbacks, stop)
 
@@ -89,7 +93,8 @@ def resume(
     """Goes on with the run in ``run_dir`` exactly where its newest state stands; see ``tincture.run.train.resume``."""
     if find_launch(asked=(memory or {}).get("processes", "")) is None:
         presence.require_run(Path(run_dir))
-    from tincture.run import train as training
+    with heavy_imports():
+        from tincture.run import train as training
 
     return training.resume(run_dir, workspace=workspace, memory=memory, device=device, callbacks=callbacks, stop=stop)
 
@@ -108,7 +113,8 @@ def preview(run_dir: Path) -> None:
 
 def __getattr__(name: str) -> Any:
     if name in ("create_embedding", "create_hypernetwork"):
-        from tincture.run import create as creation
+        with heavy_imports():
+            from tincture.run import create as creation
 
         return getattr(creation, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

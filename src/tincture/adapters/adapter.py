@@ -85,7 +85,8 @@ class Adapter(Protocol):
         """A new one.
 
         Args:
-            model: loads the model that it is for, with its text encoders only; each call gives the same one.
+            model: loads the model that it is for, with its text encoders only; each call gives the same one. For a kind
+                that ``words_alone`` are enough for it may give ``ModelWords``.
             options: those of its ``AdapterKind``.
 
         Raises:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from tincture.models.diffusion_model import DiffusionModel
+    from tincture.models.loading.token_tables import ModelWords
 
 _OPTIMIZER = "AdamW"
 
@@ -84,7 +85,7 @@ class Embedding(Adapter):
         return next(iter(self._vectors.values())).shape[0]
 
     @classmethod
-    def create(cls, name: str, model: Callable[[], DiffusionModel], **options: Any) -> Embedding:
+    def create(cls, name: str, model: Callable[[], DiffusionModel | ModelWords], **options: Any) -> Embedding:
         """See ``create_embedding``."""
         return create_embedding(name, model(), **options)
 
@@ -284,7 +285,9 @@ class Embedding(Adapter):
         return torch.cat([rows.detach().reshape(-1) for rows in self._vectors.values()])
 
 
-def create_embedding(name: str, model: DiffusionModel, num_vectors: int = 1, init_text: str = "*") -> Embedding:
+def create_embedding(
+    name: str, model: DiffusionModel | ModelWords, num_vectors: int = 1, init_text: str = "*"
+) -> Embedding:
     """A new embedding that starts from the model's own vectors of ``init_text``.
 
     The n tokens of the text are spread over the vectors: vector i starts as token floor(i * n / num_vectors). An empty

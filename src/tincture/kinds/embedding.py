@@ -33,6 +33,7 @@ EMBEDDING = AdapterKind(
         ),
     ),
     strength="prompt weight",
+    words_alone=True,
     has_word=True,
     has_card=True,
     formats=(

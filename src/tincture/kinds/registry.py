@@ -94,6 +94,8 @@ class AdapterKind:
         strength: what the number in the prompt is called.
         picture_key: what the text in pictures calls it, where other programs know a name for it.
         model_use: what the base model is needed for when one is made.
+        words_alone: a new one needs the token tables of the base model only: ``create`` is handed ``ModelWords``
+            (``models/loading/token_tables.py``), which come sooner than the model.
         has_word: its name stands in prompts as a word, so that the attention to it can be held to masks.
         has_card: a picture can hold it.
         has_biases: there are biases and norms among its weights, which may have a weight decay of their own.
@@ -121,6 +123,7 @@ class AdapterKind:
     strength: str = "multiplier"
     picture_key: str = ""
     model_use: str = "it is for"
+    words_alone: bool = False
     has_word: bool = False
     has_card: bool = False
     has_biases: bool = False

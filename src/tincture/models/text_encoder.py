@@ -48,9 +48,7 @@ class TextEncoder:
 
     def token_embeddings(self, text: str) -> Tensor:
         """A copy of the table's rows for the tokens of ``text`` (no special ones): (tokens, width)."""
-        (ids,) = tokens.token_ids(self.tokenizer, [text])
-        rows: Tensor = self.module.get_input_embeddings().weight
-        return rows[torch.tensor(ids, dtype=torch.int64, device=rows.device)].clone()
+        return tokens.rows_of(self.tokenizer, self.module.get_input_embeddings().weight, text)
 
     @torch.no_grad()
     def mean_token_norm(self) -> float:

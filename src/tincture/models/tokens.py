@@ -14,6 +14,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from tincture.errors import ModelError
+from tincture.models.families import TextEncoderSpec
 from tincture.models.prompt import BREAK, Segment, parse_weights
 
 # When a chunk is full, what follows its last comma moves to the next one, unless that comma is farther back: the
@@ -83,6 +85,20 @@ def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Each text's token ids, neither cut nor padded, without begin and end marks."""
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
     return ids
+
+
+def rows_of(tokenizer: Any, rows: Tensor, text: str) -> Tensor:
+    """A copy of the rows of a token table for the tokens of ``text`` (no special ones): (tokens, width)."""
+    (ids,) = token_ids(tokenizer, [text])
+    return rows[torch.tensor(ids, dtype=torch.int64, device=rows.device)].clone()
+
+
+def too_many_tokens(source: object, spec: TextEncoderSpec, known: int, rows: int) -> ModelError:
+    """The sentence for a tokenizer of another model than the text encoder."""
+    return ModelError(
+        f"In {source}, the {spec.tokenizer} knows {known} tokens and the {spec.component} only {rows}; they belong to "
+        "different models."
+    )
 
 
 def find_names(tokenizer: Any, prompts: Iterable[str], names: Names[T]) -> list[T]:

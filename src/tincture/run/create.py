@@ -10,14 +10,13 @@ from typing import Any
 from tincture.adapters.adapter import adapter_class
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
+from tincture.formats.software import software
 from tincture.kinds.registry import find_kind
-from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.default_model import remember_model
-from tincture.models.loading.load import load_model
 from tincture.models.loading.sources import find_source
+from tincture.models.loading.token_tables import load_words
 from tincture.run.past.again import CREATED
 from tincture.run.presence import refuse_existing
-from tincture.run.records import software
 from tincture.workspace import Workspace
 
 
@@ -35,8 +34,9 @@ def create(
     """
     path = workspace.adapter_path(kind, name)
     refuse_existing(path, overwrite)
-    base = functools.cache(lambda: _base(model, workspace))
-    made = adapter_class(find_kind(kind)).create(path.stem, base, **options)
+    description = find_kind(kind)
+    base = functools.cache(lambda: _base(model, workspace, description.words_alone))
+    made = adapter_class(description).create(path.stem, base, **options)
     if made.suffix != path.suffix:
         path = path.with_suffix(made.suffix)
         refuse_existing(path, overwrite)
@@ -45,9 +45,15 @@ def create(
     return path
 
 
-def _base(model: str, workspace: Workspace) -> DiffusionModel:
+def _base(model: str, workspace: Workspace, words_alone: bool) -> Any:
+    """A ``DiffusionModel``, or its ``ModelWords``."""
     source = find_source(model, workspace)
-    found = load_model(str(source), workspace=workspace, text_only=True)
+    if words_alone:
+        found: Any = load_words(str(source), workspace=workspace)
+    else:
+        from tincture.models.loading.load import load_model  # loads diffusers and transformers
+
+        found = load_model(str(source), workspace=workspace, text_only=True)
     remember_model(workspace, source.path)
     return found
 

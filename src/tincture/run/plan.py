@@ -13,6 +13,7 @@ from tincture.adapters.adapter import Adapter
 from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
 from tincture.errors import AlreadyTrainedError
+from tincture.formats.software import software
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import PRECISIONS, device_title, resolve_device, total_memory
 from tincture.models.diffusion_model import DiffusionModel
@@ -33,7 +34,6 @@ from tincture.run.past.changes import facts_of_record, libraries
 from tincture.run.presence import find_adapters
 from tincture.run.prior_drawing import PriorDrawing, prior_drawing, with_drawn
 from tincture.run.prior_pictures import check_drawn, check_prior, load_prior, prior_lines, prior_plan
-from tincture.run.records import software
 from tincture.run.split import Sides, load_sides
 from tincture.run.timing import RunTimes, Workload, planned_duration
 from tincture.run.together import planned_processes

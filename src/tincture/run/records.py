@@ -11,7 +11,7 @@ from typing import Any
 from tincture.adapters.adapter import Adapter
 from tincture.adapters.joint import MEMBER
 from tincture.data.listing import Source
-from tincture.formats.software import VERSION
+from tincture.formats.software import software
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.sources import find_source, find_vae
@@ -144,11 +144,6 @@ def _webui_settings(run: Components, folder: RunFolder, now: datetime.datetime) 
         "initial_step": adapter.step,
         **(previews or {}),
     }
-
-
-def software() -> dict[str, str]:
-    """What made a file, as provenance says it."""
-    return {"software": f"tincture {VERSION}"}
 
 
 def provenance(run: Components, member: Adapter, adapter: Adapter) -> dict[str, Any]:

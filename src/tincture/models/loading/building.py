@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.models.clip.configuration_clip import CLIPTextConfig
 
 from tincture.errors import ModelError, foreign
+from tincture.models.loading.config_files import wrong_shape
 from tincture.models.loading.silence import silenced_libraries
 
 
@@ -70,10 +71,7 @@ def _check(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], place:
     for name, tensor in expected.items():
         given = weights[name]
         if given.shape != tensor.shape:
-            raise ModelError(
-                f"{place} cannot be loaded: its weight {name} has the shape {tuple(given.shape)}, and "
-                f"{tuple(tensor.shape)} is needed; it does not fit its configuration."
-            )
+            raise wrong_shape(place, name, tuple(given.shape), tuple(tensor.shape))
         if not given.is_floating_point():
             raise ModelError(f"{place} cannot be loaded: its weight {name} holds {given.dtype}, not real numbers.")
 

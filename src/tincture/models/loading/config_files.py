@@ -39,3 +39,11 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"The file {path} of the model holds no JSON object; copy the model folder again.")
     return content
+
+
+def wrong_shape(place: str, name: str, given: tuple[int, ...], needed: tuple[int, ...]) -> ModelError:
+    """The sentence for a weight that does not fit the configuration."""
+    return ModelError(
+        f"{place} cannot be loaded: its weight {name} has the shape {given}, and {needed} is needed; it does not fit "
+        "its configuration."
+    )

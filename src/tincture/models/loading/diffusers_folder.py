@@ -12,14 +12,14 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
-from tincture.errors import FileFormatError, ModelError
-from tincture.formats.tensor_file import TensorFile, open_tensors
+from tincture.errors import ModelError
 from tincture.models.families import Family, TextEncoderSpec
 from tincture.models.loading.building import build, cannot_be_loaded, clip_text_config
 from tincture.models.loading.clip_tokenizer import load_tokenizer
 from tincture.models.loading.config_files import read_config
 from tincture.models.loading.configs import SCHEDULER
 from tincture.models.loading.folder_family import KNOWN, family_of
+from tincture.models.loading.model_file import open_part_file
 from tincture.models.loading.parts import LoadOptions, Parts
 from tincture.models.loading.prediction import EPSILON, PREDICTION_TYPES, Prediction, override
 from tincture.models.loading.silence import silenced_libraries
@@ -107,10 +107,11 @@ def _text_encoder(folder: Path, spec: TextEncoderSpec, options: LoadOptions) -> 
     }
     kind = CLIPTextModelWithProjection if spec.projected else CLIPTextModel
     module = build(lambda: kind(config), weights, place, options.device, options.dtype)
-    return TextEncoder(spec, _tokenizer(folder, spec, config.max_position_embeddings), module)
+    return TextEncoder(spec, part_tokenizer(folder, spec, config.max_position_embeddings), module)
 
 
-def _tokenizer(folder: Path, spec: TextEncoderSpec, positions: int) -> Any:
+def part_tokenizer(folder: Path, spec: TextEncoderSpec, positions: int) -> Any:
+    """The tokenizer of a text encoder of the model in ``folder``; ModelError where it is broken."""
     folder = folder / spec.tokenizer
     try:
         with silenced_libraries():
@@ -129,13 +130,6 @@ def open_weights(folder: Path) -> dict[str, Tensor]:
     """
     weights: dict[str, Tensor] = {}
     for path in weight_files(folder):
-        file = _open(path)
+        file = open_part_file(path)
         weights |= {name: file.tensor(name) for name in file.shapes}
     return weights
-
-
-def _open(path: Path) -> TensorFile:
-    try:
-        return open_tensors(path)
-    except FileFormatError as error:
-        raise ModelError(f"The {path.parent.name} in {path.parent} cannot be loaded: {error}") from error

@@ -22,6 +22,7 @@ from tincture.models.loading.single_file import load_single_file
 from tincture.models.loading.sources import PICTO, Source, find_source, find_vae, short_hash
 from tincture.models.loading.vae_file import load_vae
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.models.tokens import too_many_tokens
 
 if TYPE_CHECKING:
     from tincture.workspace import Workspace
@@ -135,7 +136,4 @@ def _check_fit(model: StableDiffusion, source: Source) -> None:
     for encoder in model.text_encoders:
         rows = encoder.module.config.vocab_size
         if len(encoder.tokenizer) > rows:
-            raise ModelError(
-                f"In {source}, the {encoder.spec.tokenizer} knows {len(encoder.tokenizer)} tokens and the "
-                f"{encoder.spec.component} only {rows}; they belong to different models."
-            )
+            raise too_many_tokens(source, encoder.spec, len(encoder.tokenizer), rows)

@@ -24,7 +24,6 @@ from tincture.formats.tensor_file import Shape, TensorFile
 from tincture.models.families import FAMILIES, Family, TextEncoderSpec
 from tincture.models.loading.building import build, cannot_be_loaded, clip_text_config
 from tincture.models.loading.checkpoint_kind import (
-    CLIP_TABLE,
     UNET_PREFIX,
     Checkpoint,
     FoundTextEncoder,
@@ -36,10 +35,14 @@ from tincture.models.loading.checkpoint_kind import (
 from tincture.models.loading.clip_tokenizer import clip_tokenizer, load_tokenizer
 from tincture.models.loading.config_files import config_of, read_config
 from tincture.models.loading.configs import PUBLISHED, SCHEDULER, Published, clip_config, unet_config
-from tincture.models.loading.model_file import open_model_file, require_checkpoint
+from tincture.models.loading.model_file import (
+    open_model_file,
+    pictos_configs,
+    require_checkpoint,
+    require_text_encoders,
+)
 from tincture.models.loading.parts import LoadOptions, Parts
 from tincture.models.loading.prediction import EPSILON, Prediction, find_prediction, override, probe
-from tincture.models.loading.sources import PICTO
 from tincture.models.loading.vae_file import original_vae
 from tincture.models.text_encoder import TextEncoder
 
@@ -65,8 +68,8 @@ def load_single_file(path: Path, options: LoadOptions, load_other_vae: Callable[
     file = open_model_file(path)
     found = require_checkpoint(file)
     family = FAMILIES[options.family or found.family]
-    _require_text_encoders(file, found, family)
-    options = _with_pictos_configs(file, found, options)
+    require_text_encoders(file, found, family)
+    options = dataclasses.replace(options, configs=options.configs or pictos_configs(file, found))
     if load_other_vae is None and lacks_encoder(file.shapes):
         raise ModelError(
             f"{path} has only the decoder of its VAE: without the encoder no picture can be encoded for training. Give "
@@ -96,16 +99,6 @@ def load_single_file(path: Path, options: LoadOptions, load_other_vae: Callable[
         prediction=prediction,
         notes=tuple(_notes(found, unused)),
     )
-
-
-def _with_pictos_configs(file: TensorFile, found: Checkpoint, options: LoadOptions) -> LoadOptions:
-    """Of a file of picto, whose vocabulary and layers are its own: what no shape tells stands in the embedded model."""
-    if options.configs is not None or found.text_encoders[0].layout != "clip":
-        return options
-    config = read_config(PICTO / "text_encoder/config.json")
-    table = file.shapes[f"{found.text_encoders[0].prefix}{CLIP_TABLE}"].size
-    is_picto = table == (config["vocab_size"], config["hidden_size"])
-    return dataclasses.replace(options, configs=PICTO) if is_picto else options
 
 
 def _scheduler(options: LoadOptions) -> Mapping[str, Any]:
@@ -158,17 +151,6 @@ def _unet(file: TensorFile, family: Family, encoders: list[TextEncoder], options
 
 
 # --- text encoders ----------------------------------------------------------------------------------------------------
-
-
-def _require_text_encoders(file: TensorFile, found: Checkpoint, family: Family) -> None:
-    there, needed = found.text_encoders, family.text_encoders
-    if len(there) < len(needed):
-        names = " and ".join(spec.name for spec in needed)
-        has = ", ".join(f"one of width {encoder.width}" for encoder in there) or "none"
-        raise ModelError(
-            f"{file.path} lacks a text encoder: {family.title} needs {names}, and there is {has}; get the whole "
-            f"checkpoint."
-        )
 
 
 def _text_encoders(file: TensorFile, found: Checkpoint, family: Family, options: LoadOptions) -> list[TextEncoder]:

@@ -17,6 +17,7 @@ from tincture.errors import ModelError
 from tincture.models.loading import hub
 from tincture.models.loading.hub import needed_files
 from tincture.models.loading.load import load_model
+from tincture.models.loading.token_tables import load_words
 
 FILES = [
     "README.md",
@@ -95,6 +96,14 @@ def test_a_model_is_downloaded_once(asked: list[Any]) -> None:
         assert (model.name, len(model.hash)) == ("tiny", 10)
 
     assert asked[0] == "owner/tiny" and "unet/config.json" in asked[1] and len(asked) == 2
+
+
+def test_token_tables_are_those_of_what_is_downloaded(asked: list[Any]) -> None:
+    words, model = load_words("owner/tiny"), load_model("owner/tiny")
+
+    assert (words.name, words.hash) == (model.name, model.hash)
+    assert words.text.token_embeddings("moon")["clip_l"].equal(model.text.token_embeddings("moon")["clip_l"])
+    assert len(asked) == 2
 
 
 def test_what_is_here_in_part_is_completed(asked: list[Any], tmp_path: Path) -> None:
