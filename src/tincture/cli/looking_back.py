@@ -149,7 +149,12 @@ def _write(file: Any, content: bytes) -> None:
 def _differences(differing: Mapping[str, Sequence[Any]]) -> list[str]:
     if not differing:
         return ["the same settings"]
-    return ["settings that differ:", *(f"  {name}: {', '.join(map(str, each))}" for name, each in differing.items())]
+    from tincture.run.past.comparing import in_words  # loads numpy and Pillow
+
+    return [
+        "settings that differ:",
+        *(f"  {name}: {' | '.join(map(in_words, each))}" for name, each in differing.items()),
+    ]
 
 
 def _text(run: PastRun) -> str:

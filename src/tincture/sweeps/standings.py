@@ -113,13 +113,22 @@ def _stopped(sweep: SweepFolder, trials: Sequence[Trial]) -> set[str]:
 
 
 def best_of(rows: Sequence[Row], metric: str) -> Row | None:
-    """The run with the best value of the metric among those that are done; among all, where none is."""
+    """The run with the best value of the metric among those that are done; among all, where none is.
+
+    Of equal ones, what else the oracle says decides, then the losses.
+    """
+
+    def rank(row: Row) -> tuple[Any, ...]:
+        losses = [value_of(row.result, name) for name in ("validation_loss", "train_loss")]
+        shares = [-(value_of(row.result, name) or 0.0) for name in ("editability", "content")]
+        return (*shares, *(math.inf if loss is None else loss for loss in losses), row.trial.name)
+
     for states in ((DONE,), (DONE, STOPPED, RUNNING, WAITING)):
         valued = [
             (value, row) for row in rows if row.state in states and (value := value_of(row.result, metric)) is not None
         ]
         if valued:
-            return min(valued, key=lambda pair: (pair[0] * -METRICS[metric], pair[1].trial.name))[1]
+            return min(valued, key=lambda pair: (pair[0] * -METRICS[metric], *rank(pair[1])))[1]
     return None
 
 

@@ -86,7 +86,7 @@ def test_wrong_filters_are_refused(root: Path, capsys: pytest.CaptureFixture[str
 def test_a_comparison_is_two_files(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "rex", "max", "--out", "both.html"]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[:2] == ["both.html", "both.png"] and "  model: picto, anime" in out
+    assert out.splitlines()[:2] == ["both.html", "both.png"] and "  model: picto | anime" in out
     assert (
         Path("both.html").read_text().startswith("<!doctype html>") and Path("both.png").read_bytes()[:4] == b"\x89PNG"
     )

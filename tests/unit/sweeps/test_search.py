@@ -10,7 +10,8 @@ import pytest
 
 from tests.runs import Bench
 from tests.unit.sweeps.sweeping import Pretended, made, search
-from tincture.sweeps.standings import best_of, rows_of
+from tincture.sweeps.points import Trial
+from tincture.sweeps.standings import Row, best_of, rows_of
 
 BATCHES = {"batch_size": [1, 2, 3, 4, 5]}
 
@@ -154,3 +155,18 @@ def test_points_that_are_learned_are_chosen_by_what_came_before(bench: Bench) ->
 def test_no_more_runs_go_on_at_a_time_than_there_are_places(bench: Bench, slots: int) -> None:
     sweep = made(bench, grid=BATCHES)
     assert search(sweep, Pretended(sweep, by_batch, slots=slots))  # which asserts it
+
+
+def test_of_equal_runs_the_best_is_the_one_that_all_else_speaks_for() -> None:
+    def best(*results: dict[str, float]) -> str:
+        rows = [
+            Row(Trial(f"p{number}", number, None, {}, {}), "done", {"fidelity": 1.0, **result})
+            for number, result in enumerate(results, start=1)
+        ]
+        found = best_of(rows, "fidelity")
+        return found.trial.name if found else ""
+
+    assert best({"editability": 0.5}, {"editability": 1.0}, {}) == "p2"
+    assert best({"train_loss": 0.2}, {"train_loss": 0.1}, {"fidelity": 0.5, "train_loss": 0.0}) == "p2"
+    assert best({"validation_loss": 0.2, "train_loss": 0.1}, {"validation_loss": 0.1, "train_loss": 0.2}) == "p2"
+    assert best({}, {}) == "p1"

@@ -76,7 +76,7 @@ class Comparison:
         drawn = "".join(chart(title, _lines(curves, self.names)) for title, curves in self.curves.items())
         earlier, last = [*self.previews][:-1], max(self.previews, default=None)
         heads = ("Setting", *self.names)
-        rows = [(name, *map(_shown, values)) for name, values in self.differing.items()]
+        rows = [(name, *map(in_words, values)) for name, values in self.differing.items()]
         same = "" if rows else "<p>None: they have the same settings.</p>"
         folded = "".join(
             f"<details><summary>Step {step:,}</summary>{self._sheet(step)}</details>" for step in reversed(earlier)
@@ -95,7 +95,7 @@ class Comparison:
     def to_png(self) -> bytes:
         """A picture of the same: curves, settings that differ, previews of the last step."""
         panels = [Panel(title, _lines(curves, self.names)) for title, curves in self.curves.items()]
-        rows = [[name, *map(_shown, values)] for name, values in self.differing.items()]
+        rows = [[name, *map(in_words, values)] for name, values in self.differing.items()]
         last = max(self.previews, default=None)
         shown = {} if last is None else self.previews[last]
         title = "" if last is None else f"Previews at step {last:,}"
@@ -109,6 +109,7 @@ class Comparison:
         return sheet(self.names, rows)
 
 
+_PROMPTS = ("preview_prompts", "preview_negative_prompt", "negative_prompt")
 _HEADS = ("Run", "State", "Step", "Loss", "Best by validation", "Kind", "Model")
 
 
@@ -128,7 +129,7 @@ def compare(runs: Sequence[PastRun], *, smoothing: float = 30.0, step: int | Non
         raise UsageError(f"The run {twice} is given twice; give each once.")
     if len(runs) < 2 or len(runs) > MOST_COMPARED:
         raise UsageError(f"{len(runs)} run{'s' * (len(runs) != 1)} cannot be compared; give 2 to {MOST_COMPARED}.")
-    settings = [{key: value for key, value in run.settings.items() if key not in _NO_SETTINGS} for run in runs]
+    settings = [dict(_settings(run)) for run in runs]
     differing = {name: [each.get(name) for each in settings] for name in settings_that_differ(settings)}
     ordered = sorted(differing, key=lambda name: [*FIELDS].index(name) if name in FIELDS else len(FIELDS))
     titled = zip(_TITLES, zip(*(_curves(run, smoothing) for run in runs), strict=True), strict=True)
@@ -137,6 +138,21 @@ def compare(runs: Sequence[PastRun], *, smoothing: float = 30.0, step: int | Non
 
 
 _TITLES = ("Loss", "Validation loss", "Learning rate")
+
+
+def _settings(run: PastRun) -> Iterator[tuple[str, Any]]:
+    """Those that are compared; in prompts, the adapter's own name is [name], since it says nothing there."""
+    own = _own_name(run)
+    for key, value in run.settings.items():
+        if key in _PROMPTS:
+            value = [own.sub(PLACEHOLDER, text) for text in value] if isinstance(value, list) else value
+            value = own.sub(PLACEHOLDER, value) if isinstance(value, str) else value
+        if key not in _NO_SETTINGS:
+            yield key, value
+
+
+def _own_name(run: PastRun) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(run.name)}(?!\w)" if run.name else r"(?!)")
 
 
 def _curves(run: PastRun, smoothing: float) -> Iterator[Curve]:
@@ -170,7 +186,8 @@ def _result(run: PastRun) -> Iterator[str]:
     yield run.model
 
 
-def _shown(value: Any) -> str:
+def in_words(value: Any) -> str:
+    """A setting's value in words; a dash for what says nothing."""
     return plain(value) or "–"
 
 
@@ -202,7 +219,7 @@ def _some(steps: Sequence[int]) -> list[int]:
 def _prompts(run: PastRun) -> list[str]:
     """The prompts of a run's previews, as the pictures have them."""
     pictures = next(iter(run.previews.values()), [])
-    own = re.compile(rf"(?<!\w){re.escape(run.name)}(?!\w)" if run.name else r"(?!)")
+    own = _own_name(run)
     found: list[str] = []
     for number, path in enumerate(pictures, start=1):
         parameters = None

@@ -56,7 +56,8 @@ class RunFinder:
             return matches[0]
         if matches := [run for run in runs if text and text in (run.id[: len(text)], run.folder.name[: len(text)])]:
             return self._only(text, matches)
-        raise UsageError(f"There is no run {text!r} in {self._workspace.logs}; {self._hint(text)}")
+        what = f"file {text!r}, nor a run of its name" if path.suffix.lower() in FILES else f"run {text!r}"
+        raise UsageError(f"There is no {what} in {self._workspace.logs}; {self._hint(text)}")
 
     @property
     def runs(self) -> Sequence[PastRun]:

@@ -41,6 +41,19 @@ def test_what_differs_and_what_is_the_same(tmp_path: Path) -> None:
     assert rate[0][1].tolist() == pytest.approx([0.01, 0.005, 0.01 / 3, 0.0025])
 
 
+def test_an_adapter_s_own_name_in_prompts_makes_no_difference(tmp_path: Path) -> None:
+    def differing(*prompts: str) -> dict[str, object]:
+        names = zip(("rex", "max"), prompts, strict=True)
+        folders = [
+            past_run(tmp_path / prompts[1], f"d/{name}", preview_prompts=[prompt], negative_prompt=f"no {name}")
+            for name, prompt in names
+        ]
+        return dict(compare(runs(*folders)).differing)
+
+    assert differing("a rex at sea", "a max at sea") == {"name": ["rex", "max"]}
+    assert differing("a rex at sea", "a maximum")["preview_prompts"] == [["a [name] at sea"], ["a maximum"]]
+
+
 def test_previews_are_of_steps_in_common_and_by_prompt_without_the_name(tmp_path: Path) -> None:
     found = compare(two(tmp_path))
     assert list(found.previews) == [0, 4]
