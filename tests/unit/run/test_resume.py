@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from tincture.errors import DataError, FileFormatError, ModelError, UsageError
 from tincture.events import Event, RunPrepared, RunStarted
 from tincture.formats.files import safe_torch_load
 from tincture.run.components import load_adapter
+from tincture.run.folder import read_record, write_record
 from tincture.run.relocate import relocated
 from tincture.training.checkpoint import list_states
 from tincture.workspace import Workspace
@@ -334,6 +336,18 @@ def test_the_run_folder_is_told_before_the_first_step_and_can_be_resumed_from_th
     kinds = [type(event) for event in recorder.events]
     assert [event.run_dir for event in recorder.of(RunPrepared)] == [prepared.run_dir]
     assert kinds.index(RunPrepared) < kinds.index(RunStarted)
+
+
+def test_what_is_asked_of_a_run_that_goes_on_is_not_its_record_s_fault(bench: Bench) -> None:
+    stopped = bench.train("embedding", stop_after=1)
+    for asked, words in (({"processes": "20"}, "processes is 20"), ({"vram": "much"}, "vram is 'much'")):
+        with pytest.raises(UsageError, match=words) as refusal:
+            recipe.resume(stopped.run_dir, memory=asked)
+        assert "run.json" not in str(refusal.value)
+    record = stopped.run_dir / "run.json"
+    write_record(stopped.run_dir, {**read_record(stopped.run_dir), "settings": {"kind": "embedding", "steps": -1}})
+    with pytest.raises(UsageError, match=re.escape(str(record))):
+        recipe.resume(stopped.run_dir, memory={"threads": 1})
 
 
 def test_a_run_may_go_on_elsewhere(bench: Bench) -> None:

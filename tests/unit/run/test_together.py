@@ -195,6 +195,14 @@ def bench_resume(stopped: RunResult, stop_after: int) -> RunResult:
     return recipe.resume(stopped.run_dir, callbacks=[OnStep(stop_after, stop.set)], stop=stop)
 
 
+def test_whole_micro_batches_are_shared_out_to_the_same_end(together: Together) -> None:
+    """Three of two pictures, of which one process makes two; of five pictures, the third one has one."""
+    changes = {"preview_every": 0, "validation_every": 0, "gradient_accumulation_steps": 3, "batch_size": 2}
+    _, alone = together.alone("embedding", **changes)
+    _, ended = together.on(2, "embedding", **changes)
+    assert close(trained(alone.adapter_path), trained(results(ended)[0].adapter_path))
+
+
 @pytest.mark.slow
 def test_masks_guidance_and_held_norms_count_the_same(together: Together) -> None:
     """Terms of the loss that are no sum over samples count once."""
@@ -230,10 +238,12 @@ def test_adapters_that_are_trained_together_learn_the_same(together: Together) -
 
 def test_work_is_done_once_and_files_are_written_by_one(together: Together) -> None:
     bench = together.bench()
-    settings = together.settings(bench, preview_every=2, steps=2, cache_dir=str(bench.workspace.root / "cache"))
+    more = {"gradient_accumulation_steps": 3, "cache_dir": str(bench.workspace.root / "cache")}
+    settings = together.settings(bench, preview_every=2, steps=2, **more)
 
     def counted(rank: int) -> dict[str, int]:
-        counts = {"encoded": 0, "drawn": 0, "written": 0}
+        counts = {"encoded": 0, "drawn": 0, "written": 0, "summed": 0}
+        count_calls("tincture.processes.group.Group.sum_gradients", counts, "summed", each=lambda parameters: 1)
         count_calls("tincture.models.stable_diffusion.StableDiffusion.encode_pictures", counts, "encoded")
         count_calls("tincture.models.stable_diffusion.StableDiffusion.decode_latents", counts, "drawn")
         sys.addaudithook(lambda event, args: written(event, args, bench.workspace.root, counts))
@@ -241,6 +251,7 @@ def test_work_is_done_once_and_files_are_written_by_one(together: Together) -> N
         return counts
 
     first, second = results_of(together.act(2, counted, bench))
+    assert first["summed"] == second["summed"] == 2  # steps: whatever number of micro-batches they have
     pictures = 5 + 2  # to be learned and for validation; those beside them are some of the first
     assert first["encoded"] + second["encoded"] == pictures
     assert abs(first["encoded"] - second["encoded"]) <= 3
@@ -254,14 +265,14 @@ def results_of(ended: list[Ended]) -> list[dict[str, int]]:
     return [each.value for each in ended]
 
 
-def count_calls(path: str, counts: dict[str, int], name: str) -> None:
+def count_calls(path: str, counts: dict[str, int], name: str, each: Callable[[Any], int] = len) -> None:
     place, attribute = path.rsplit(".", 1)
     module, owner = place.rsplit(".", 1)
     cls = getattr(__import__(module, fromlist=[owner]), owner)
     real = getattr(cls, attribute)
 
     def counting(self: Any, tensor: Any, *args: Any, **more: Any) -> Any:
-        counts[name] += len(tensor)
+        counts[name] += each(tensor)
         return real(self, tensor, *args, **more)
 
     setattr(cls, attribute, counting)
