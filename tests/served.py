@@ -58,9 +58,10 @@ class QuickProcess:
     def close(self) -> None:
         pass
 
-    def _plan(self, settings: dict[str, Any], timing: str) -> dict[str, Any]:
+    def _plan(self, settings: dict[str, Any], timing: str, digests: bool = False) -> dict[str, Any]:
         model = {"name": "picto", "hash": None, "family": "SD 1", "inpainting": False, "predicts": "noise"}
         return {
+            **({"facts": {"data_hash": "now"}} if digests else {}),
             "settings": settings,
             "model": model,
             "pictures": 4,

@@ -225,6 +225,8 @@ def test_a_file_leads_to_a_training_with_its_settings(trained: Path, page: Any, 
     page.locator("#file-card").get_by_role("button", name="Run again").click()
     page.locator("#tr-message").get_by_text("These are the settings of cat.pt.").wait_for()
     assert "cat has these 3 steps" in page.locator("#tr-message").inner_text()
+    # what follows once all pictures were read
+    page.locator("#tr-message").get_by_text("The pictures, their captions or masks have changed.").wait_for()
     shown = {each: page.locator(f"#{each} input").first.input_value() for each in ("tr-data", "tr-steps")}
     assert shown == {"tr-data": "moons (30 pictures)", "tr-steps": "3"}
     assert page.locator("#tr-embedding-rate").locator("input, textarea").input_value() == "0.005:2, 1e-3"
