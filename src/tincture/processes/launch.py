@@ -81,6 +81,11 @@ SIZES = tuple(launcher.size for launcher in _LAUNCHERS)
 """The variables that say how many processes there are; without them, a process is one alone."""
 
 
+def environment_of_one() -> dict[str, str]:
+    """This process's variables for one that it starts and that is alone, whatever a launcher says of this one."""
+    return {name: value for name, value in os.environ.items() if name not in SIZES}
+
+
 def find_launch(environment: Mapping[str, str] | None = None, *, asked: str = "") -> Launch | None:
     """What a launcher says of this process; None where it started no more than this one, or there is none.
 

@@ -197,7 +197,13 @@ def teach_subject(
     started = time.monotonic()
     train(
         TrainSettings(
-            kind=EMBEDDING.name, name=EMBEDDING_NAME, data=str(folder), seed=seed, preview_every=0, **EMBEDDING.preset
+            kind=EMBEDDING.name,
+            name=EMBEDDING_NAME,
+            data=str(folder),
+            seed=seed,
+            preview_every=0,
+            processes="1",
+            **EMBEDDING.preset,
         ),
         workspace,
         callbacks,
@@ -242,6 +248,7 @@ def teach_style(
             data=str(folder),
             seed=seed,
             preview_every=0,
+            processes="1",
             template=template.stem,
             **HYPERNETWORK.preset,
         ),

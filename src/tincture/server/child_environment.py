@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from tincture.processes.launch import SIZES
+from tincture.processes.launch import environment_of_one
 
 SECRETS = ("TINCTURE_AUTH", "TINCTURE_TOKEN", "RAY_AUTH_TOKEN")
 
@@ -15,5 +13,5 @@ def child_environment(*, allow_hub: bool) -> dict[str, str]:
     Unless ``allow_hub``, the libraries find that there is no Hugging Face hub, whatever a file or name says.
     """
     # A server is one process, whatever a launcher or a batch script says of it; so are those that it starts.
-    inherited = {name: value for name, value in os.environ.items() if name not in (*SECRETS, *SIZES)}
+    inherited = {name: value for name, value in environment_of_one().items() if name not in SECRETS}
     return inherited if allow_hub else {**inherited, "HF_HUB_OFFLINE": "1"}

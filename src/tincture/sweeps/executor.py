@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from tincture.errors import TinctureError
 from tincture.formats.file_lock import FileLock
 from tincture.models.threads import choose_threads
+from tincture.processes.launch import environment_of_one
 from tincture.sweeps.sweep_folder import SweepFolder, TrialFolder
 
 COMMAND = (sys.executable, "-P", "-m", "tincture.sweeps.trial")
@@ -121,6 +122,7 @@ class Processes:
                     stdout=output,
                     stderr=output,
                     cwd=self._sweep.cwd,
+                    env=environment_of_one(),  # in a batch script of Slurm, too
                     **own,
                 )
         except OSError as error:

@@ -28,6 +28,7 @@ step = int(state.read_text()) if state.exists() else 0
 until = json.loads((folder / "task.json").read_text())["until"] or 5
 pace = float((folder.parent / "pace").read_text()) if (folder.parent / "pace").exists() else 0.01
 while step < until:
+    assert "SLURM_NTASKS" not in os.environ
     if select.select([sys.stdin], [], [], pace)[0]:
         print("stopped", flush=True)
         sys.exit(130)
@@ -73,7 +74,12 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def test_each_run_is_a_process(processes: Callable[..., tuple[SweepFolder, Processes]]) -> None:
+def test_each_run_is_a_process(
+    processes: Callable[..., tuple[SweepFolder, Processes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And alone, in a batch script of Slurm that has more tasks, too."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
     sweep, executor = processes()
     assert search(sweep, executor)
     assert [row.state for row in rows_of(sweep, ())] == ["done"] * 3
