@@ -104,6 +104,7 @@ class AdapterKind:
             them.
         preset_options: options of the adapter that learns so.
         presets: by the name of a preset (``settings/presets.py``), what is this kind's own in it.
+        small_presets: likewise for picto, over ``preset``: what a preset has that asks for more than a minute.
         check: what is wrong with a run's settings taken together, as words that name them.
         size: of options, how many numbers such an adapter has, as far as can be said without a model, and which option
             decides on it; a server refuses too many.
@@ -131,6 +132,7 @@ class AdapterKind:
     preset: Mapping[str, Any] = field(default_factory=dict)
     preset_options: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    small_presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     check: Callable[[Mapping[str, Any]], Sequence[str]] = _nothing_wrong
     size: Callable[[Mapping[str, Any]], tuple[int, str]] | None = None
 

@@ -59,7 +59,8 @@ class Preset:
         if model != SMALL_MODEL:
             return {**self.common, **own}
         template = {name: value for name, value in own.items() if name == "template"}
-        return {**self.common, **described.preset, **template, **self.small}
+        small = described.small_presets.get(self.name, {})
+        return {**self.common, **described.preset, **template, **self.small, **small}
 
 
 _SMALL_STEPS = {"preview_every": 50, "save_every": 100}

@@ -28,6 +28,15 @@ def test_the_embedded_model_begins_as_the_demo_does() -> None:
     assert find_preset("style").settings("hypernetwork", SMALL_MODEL)["caption_drop_out"] == 0.15
 
 
+def test_a_style_has_what_measured_best_on_the_embedded_model_alone() -> None:
+    style = find_preset("style").settings("hypernetwork", SMALL_MODEL)
+    assert (style["optimizer"], style["timestep_weighting"], style["steps"]) == ("SOAP", "debiased", 400)
+    assert style["batch_size"] == 8 and style["caption_drop_out"] == 0.15
+    assert "optimizer" not in find_preset("subject").settings("hypernetwork", SMALL_MODEL)
+    assert "optimizer" not in find_preset("style").settings("embedding", SMALL_MODEL)
+    assert "optimizer" not in find_preset("style").settings("hypernetwork", "v1-5")
+
+
 def test_a_preset_that_is_not_there_is_named_with_those_that_are() -> None:
     with pytest.raises(UsageError, match="There is no preset 'fast'; there are quick, subject, style, careful"):
         find_preset("fast")
