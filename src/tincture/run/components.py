@@ -22,7 +22,7 @@ from tincture.adapters.with_fixed import Fixed, WithFixed
 from tincture.data.dataset import PictureDataset
 from tincture.data.decoded import PIXEL_MEMORY
 from tincture.errors import AlreadyTrainedError, DataError, ModelError, UsageError
-from tincture.events import Callback, MemoryFitted, ModelLoaded, Stage, emitter
+from tincture.events import Callback, Emit, MemoryFitted, ModelLoaded, Stage, emitter
 from tincture.kinds.registry import find_kind
 from tincture.models.devices import PRECISIONS, half_precision, resolve_device
 from tincture.models.diffusion_model import DiffusionModel
@@ -103,7 +103,7 @@ def prepare(
     *,
     model_reason: str = "",
     processes: Processes = ALONE,
-    checked: Callable[[TrainSettings, DiffusionModel], object] = lambda settings, model: None,
+    checked: Callable[[TrainSettings, DiffusionModel, Emit], object] = lambda settings, model, emit: None,
 ) -> Components:
     """Everything that a run is made of, checked before the slow parts begin.
 
@@ -156,7 +156,7 @@ def prepare(
         settings, fitted = processes.from_main(functools.partial(fit_memory, settings, estimator, device))
     if fitted is not None:
         emit(fitted)
-    checked(settings, model)
+    checked(settings, model, emit)
     with shortage_explained(settings, device, lambda: estimator):
         with Stage(emit, "preparing the model"):
             estimator.model = model = place(model, settings, workspace, device)

@@ -16,10 +16,12 @@ from typing import Any, Literal
 from tincture.events import Event, Progressed, RolledBack, RunPrepared, RunStarted, StepEnd, StepsDone
 
 ENCODING, PROMPTS = "encoding pictures", "encoding prompts"
+STARTING_TRACKERS = "starting trackers"
 SAVING, VALIDATING, DRAWING = "saving", "validating", "drawing previews"
 PHASES = ("loading", "encoding", "steps", "previews", "validation", "saving", "other")
 _PHASE_OF = {
     **dict.fromkeys(("loading the model", "reading pictures", "fitting memory", "preparing the model"), "loading"),
+    STARTING_TRACKERS: "loading",
     **dict.fromkeys((ENCODING, PROMPTS), "encoding"),
     DRAWING: "previews",
     VALIDATING: "validation",

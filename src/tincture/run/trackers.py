@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from tincture.errors import UsageError, foreign
-from tincture.events import PreviewReady
+from tincture.events import Emit, PreviewReady, Stage
 from tincture.formats.files import write_text
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.processes.ranks import Processes
+from tincture.run.duration import STARTING_TRACKERS
 from tincture.run.folder import RECORD, RunFolder
 from tincture.run.records import settings_to_pass_on
 from tincture.settings.groups.tracking import TENSORBOARD
@@ -47,12 +48,13 @@ class RunTrackers:
         self._path: Path | None = None
         self.opened: Sequence[TrackerLog] = ()
 
-    def start(self, global_step: int, settings: TrainSettings, model: DiffusionModel) -> None:
+    def start(self, global_step: int, settings: TrainSettings, model: DiffusionModel, emit: Emit) -> None:
         """Starts them, before what takes long: one may have to be logged in to; UsageError as ``open_trackers``."""
         if self._is_main and settings.trackers:
             folder = self._find_folder()
             self._path = folder.path
-            self.opened = open_trackers(settings, folder, global_step, settings_to_pass_on(settings, model))
+            with Stage(emit, STARTING_TRACKERS):
+                self.opened = open_trackers(settings, folder, global_step, settings_to_pass_on(settings, model))
 
     def __enter__(self) -> RunTrackers:
         return self

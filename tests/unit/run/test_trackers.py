@@ -129,7 +129,7 @@ def test_one_that_does_not_start_is_a_sentence_and_the_others_are_ended(
     with pytest.raises(UsageError, match="The tracker mlflow of `log_with` does not start"):
         bench.train("embedding", log_with=["wandb", "mlflow"], callbacks=[watcher], **CHANGES)
     assert given[-1][0] == "finish" and not PartialState._shared_state
-    assert "reading pictures" in stages(watcher) and ENCODING not in stages(watcher)
+    assert "starting trackers" in stages(watcher) and ENCODING not in stages(watcher)
     assert not list(bench.workspace.logs.iterdir()), "no folder of a run that never began"
 
 
