@@ -69,6 +69,9 @@ def test_the_tokens_that_vectors_start_from_are_shown(two_models: Any, page: Any
     text.focus()
     page.locator("#ce-tokens").get_by_text("1 token: *.").wait_for()
     text.fill("red dotted moon")
+    page.locator("#ce-tokens").get_by_text("The vectors start from red red dotted moon.").wait_for()  # 4 of themselves
+    page.locator("#ce-vectors input[type=number]").fill("1")
+    page.locator("#ce-vectors input[type=number]").press("Tab")
     page.locator("#ce-tokens").get_by_text("None starts from dotted moon; take 3 vectors for all.").wait_for()
     page.locator("#ce-vectors input[type=number]").fill("4")
     page.locator("#ce-vectors input[type=number]").press("Tab")

@@ -22,6 +22,7 @@ from tincture.formats.embedding_content import EmbeddingFile
 from tincture.formats.embedding_file import read_embedding_file, write_embedding_file
 from tincture.formats.embedding_optimizer import read_embedding_optimizer, write_embedding_optimizer
 from tincture.formats.embedding_picture import write_embedding_png
+from tincture.kinds.embedding import EMBEDDING
 from tincture.kinds.registry import PLACEHOLDER
 from tincture.settings.schedule import Schedule
 
@@ -286,7 +287,10 @@ class Embedding(Adapter):
 
 
 def create_embedding(
-    name: str, model: DiffusionModel | ModelWords, num_vectors: int = 1, init_text: str = "*"
+    name: str,
+    model: DiffusionModel | ModelWords,
+    num_vectors: int = EMBEDDING.option("num_vectors").default,
+    init_text: str = EMBEDDING.option("init_text").default,
 ) -> Embedding:
     """A new embedding that starts from the model's own vectors of ``init_text``.
 

@@ -17,7 +17,7 @@ EMBEDDING = AdapterKind(
     options=(
         Option(
             name="num_vectors",
-            default=1,
+            default=4,
             help="Number of vectors: tokens it stands for.",
             described="How many vectors it has.",
             flags=("--vectors", "--num-vectors"),

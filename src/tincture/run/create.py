@@ -11,6 +11,7 @@ from tincture.adapters.adapter import adapter_class
 from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import Hypernetwork
 from tincture.formats.software import software
+from tincture.kinds.embedding import EMBEDDING
 from tincture.kinds.registry import find_kind
 from tincture.models.loading.default_model import remember_model
 from tincture.models.loading.sources import find_source
@@ -63,8 +64,8 @@ def create_embedding(
     *,
     workspace: Workspace,
     model: str = "",
-    num_vectors: int = 1,
-    init_text: str = "*",
+    num_vectors: int = EMBEDDING.option("num_vectors").default,
+    init_text: str = EMBEDDING.option("init_text").default,
     overwrite: bool = False,
 ) -> Path:
     """Writes a new embedding into the workspace and returns its path.

@@ -10,6 +10,7 @@ import pytest
 from tincture.data.caption_files import caption_files
 from tincture.data.captions import caption_for, encoded_caption, load_template, possible_prompts, prompt_for
 from tincture.errors import DataError, UsageError
+from tincture.kinds.registry import find_kind
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 FILEWORDS = json.loads((GOLDEN / "filewords.json").read_text(encoding="utf-8"))
@@ -150,6 +151,12 @@ def test_shipped_templates(name: str) -> None:
     assert lines == [line.strip() for line in lines if line.strip()]
     assert all("[filewords]" in line for line in lines) == (name.endswith("filewords") or name == "hypernetwork")
     assert all("[name]" in line for line in lines) == (name not in ("hypernetwork", "none"))
+
+
+def test_the_usual_template_of_an_embedding_says_nothing_but_its_name_and_the_caption() -> None:
+    lines = load_template(find_kind("embedding").template)
+    rests = {line.replace("[name]", "").replace("[filewords]", "").replace(",", "").strip() for line in lines}
+    assert rests <= {"", "a"}  # no medium: a model that never saw a photo learns a subject more slowly from it
 
 
 def test_a_template_of_ones_own(tmp_path: Path) -> None:

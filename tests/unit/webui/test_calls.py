@@ -29,6 +29,8 @@ def test_signatures_are_the_references() -> None:
     assert names[28:] == ["preview_height", "workspace", "model", "settings", "callbacks", "stop"]
     defaults = inspect.signature(train_embedding).parameters
     assert defaults["steps"].default == 100000
+    made = inspect.signature(create_embedding).parameters
+    assert (made["num_vectors_per_token"].default, made["init_text"].default) == (1, "*")
     assert defaults["data_root"].default is inspect.Parameter.empty
     assert defaults["workspace"].kind is inspect.Parameter.KEYWORD_ONLY
 

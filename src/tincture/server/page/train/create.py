@@ -110,7 +110,7 @@ def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
             label="Name", info="Names the file, and is the word that calls the embedding in prompts.", elem_id="ce-name"
         )
         text = gr.Textbox(
-            value="*",
+            value=EMBEDDING.option("init_text").default,
             label="Initialization text",
             info="The vectors start from the tokens of this text; empty: from zeros.",
             elem_id="ce-text",
@@ -119,7 +119,7 @@ def embedding(service: Service, model: Component, made: gr.State) -> Dependency:
         vectors = TypedSlider(
             minimum=1,
             maximum=75,
-            value=1,
+            value=EMBEDDING.option("num_vectors").default,
             step=1,
             label="Number of vectors per token",
             info="More vectors learn more detail, and take up as many tokens of a prompt.",
