@@ -11,9 +11,11 @@ import pytest
 from tests.runs import Bench
 from tests.unit.sweeps.sweeping import Pretended, made
 from tincture.cli import main
-from tincture.cli.sweep import devices
+from tincture.cli.sweep import _at_rung, devices
 from tincture.settings.toml import toml_lines
 from tincture.sweeps import executor
+from tincture.sweeps.points import Trial
+from tincture.sweeps.standings import Row
 
 
 @pytest.fixture
@@ -99,8 +101,11 @@ def test_another_name_is_another_sweep(asked: list[Any], capsys: pytest.CaptureF
         (["absent"], "no sweep 'absent'"),
         (["rates.toml", "--jobs", "0"], "jobs"),
         (["rates.toml", "--name", "a/b"], "not allowed"),
+        (["rates.toml", "--ray", "head"], "ray is 'head', but must be auto"),
+        (["rates.toml", "--ray", "127.0.0.1:9"], "'127.0.0.1:9' cannot be reached"),
+        (["rates.toml", "--database", "jobs.sqlite3"], "give --ray too"),
     ],
-    ids=["no-file", "no-sweep", "no-jobs", "name"],
+    ids=["no-file", "no-sweep", "no-jobs", "name", "address", "out-of-reach", "database"],
 )
 def test_what_is_wrong_is_a_sentence(
     asked: list[Any], capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
@@ -108,6 +113,14 @@ def test_what_is_wrong_is_a_sentence(
     assert main(["sweep", *words]) == 2
     err = capsys.readouterr().err
     assert sentence in err and "Traceback" not in err and not Path("sweeps").exists()
+
+
+def test_the_bar_says_how_many_wait_at_a_rung() -> None:
+    def row(state: str, **result: Any) -> Row:
+        return Row(Trial("p", 1, None, {}, {}), state, result)
+
+    assert _at_rung([row("waiting"), row("running", global_step=5), row("done", global_step=9)]) == ""
+    assert _at_rung([row("waiting"), *[row("waiting", global_step=5)] * 2]) == ", 2 at step 5"
 
 
 @pytest.mark.parametrize(
