@@ -39,10 +39,14 @@ class Floors:
         self.noisy_latents, self.target = normal(batch_size, 4, cells, cells), normal(batch_size, 4, cells, cells)
         self.hidden_states = normal(batch_size, 77, model.text_width).to(model.dtype)
         self.timesteps = torch.randint(1000, (batch_size,), generator=random).to(model.device)
+        pooled = model.encode_prompts([""]).pooled
+        self.pooled = None if pooled is None else normal(batch_size, pooled.shape[-1]).to(model.dtype)
         self.ids = torch.randint(600, (batch_size, 77), generator=random).to(model.device)
 
     def _loss(self, hidden_states: Tensor) -> Tensor:
-        noise_pred = self.model.predict_noise(self.noisy_latents, self.timesteps, Conditions(hidden_states))
+        noise_pred = self.model.predict_noise(
+            self.noisy_latents, self.timesteps, Conditions(hidden_states, self.pooled)
+        )
         return nn.functional.mse_loss(noise_pred.float(), self.target)
 
     # --- embedding ---------------------------------------------------------------------------------------------------
@@ -57,19 +61,21 @@ class Floors:
         return step
 
     def embedding_with_text(self) -> Step:
-        """The same, and the text encoder's forward and backward to its token vectors, one text per picture."""
+        """The same, and the text encoders' forward and backward to their token vectors, one text per picture."""
         leaves: list[Tensor] = []
 
         def open_to_gradients(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-            leaves[:] = [output.requires_grad_()]
+            leaves.append(output.requires_grad_())
             return output
 
-        text_encoder = self.model.text_encoders[0].module
+        encoders = self.model.text_encoders
 
         def step() -> None:
-            handle = text_encoder.get_input_embeddings().register_forward_hook(open_to_gradients)
-            states = text_encoder(self.ids).last_hidden_state
-            handle.remove()
+            leaves.clear()
+            handles = [encoder.table.register_forward_hook(open_to_gradients) for encoder in encoders]
+            states = torch.cat([encoder.encode(self.ids)[0] for encoder in encoders], dim=-1)
+            for handle in handles:
+                handle.remove()
             _backward(self._loss(states), leaves)
 
         return step

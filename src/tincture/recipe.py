@@ -55,13 +55,14 @@ def plan(
     watch: Callable[[], object] = lambda: None,
     *,
     digests: bool = False,
+    alone: bool = False,
 ) -> dict[str, Any]:
     """What ``train`` would do, with nothing written; see ``tincture.run.plan.plan``."""
     presence.require_training(settings, workspace)
     with heavy_imports():
         from tincture.run import plan as planning
 
-    return planning.plan(settings, workspace, timing, watch, digests=digests)
+    return planning.plan(settings, workspace, timing, watch, digests=digests, alone=alone)
 
 
 def train(

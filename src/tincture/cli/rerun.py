@@ -67,7 +67,7 @@ def rerun(
             remark(sentence)
         if dry_run:
             timing: Any = "none" if no_timing else "measure"
-            plan = recipe.plan(renewed.settings, workspace, timing=timing, digests=True)
+            plan = recipe.plan(renewed.settings, workspace, timing=timing, digests=True, alone=True)
             since = changes(again.then, plan.pop("facts"))
             show_plan(session, renewed.settings, {"again": again.source, "changed_since": since, **plan})
             return

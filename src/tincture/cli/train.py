@@ -211,7 +211,7 @@ def begin_training(
     if dry_run and session.silent:
         return  # one of the processes of a launcher shows it
     if dry_run:
-        plan = recipe.plan(settings, workspace, timing="none" if no_timing else "measure")
+        plan = recipe.plan(settings, workspace, timing="none" if no_timing else "measure", alone=True)
         show_plan(session, settings, {"preset": preset, **plan} if preset else plan)
         return
     from tincture.cli.progress import progress

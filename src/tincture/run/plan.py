@@ -29,6 +29,7 @@ from tincture.run.duration import Timing
 from tincture.run.grids import validation_plan
 from tincture.run.losses import loss_words
 from tincture.run.memory.estimate import MemoryEstimate, MemoryEstimator
+from tincture.run.memory.whole_process import process_bytes, program_bytes
 from tincture.run.optimizer_file import with_optimizer
 from tincture.run.past.changes import facts_of_record, libraries
 from tincture.run.presence import find_adapters
@@ -50,6 +51,7 @@ def plan(
     watch: Callable[[], object] = lambda: None,
     *,
     digests: bool = False,
+    alone: bool = False,
 ) -> dict[str, Any]:
     """What ``train`` would do, with nothing written: settings, pictures, sizes, epochs, trained numbers, memory, time.
 
@@ -59,6 +61,8 @@ def plan(
         timing: ``measure``: how long the run will take is measured, where that is not known from earlier plans and
             runs; ``known``: it is told where it is known; ``none``: it is left out.
         watch: called again and again on the way; what it raises ends the plan.
+        alone: nothing but this happens in this process: on a CPU, what a run's process takes at most, the program and
+            the model's files while they load among it, is there too, as ``process_mib``.
         digests: what tells whether a later training is the same is there too, as ``facts``; all pictures are read.
 
     Raises:
@@ -76,6 +80,7 @@ def plan(
     undescribed = find_undescribed(settings, lines, own_lines)
     watch()
     model = load_base(settings, workspace, stay=True)
+    program = program_bytes(model) if alone and device.type == "cpu" else None
     watch()
     files = open_latents(settings, model, device)
     sides = load_sides(settings, model, files)
@@ -130,6 +135,7 @@ def plan(
         **({"trained_together": together} if (together := list(_together(settings, adapter))) else {}),
         **({"fixed_adapters": [str(one) for one in settings.fixed]} if settings.fixed else {}),
         "memory_mib": _mib(estimator.estimate(settings)),
+        **({} if program is None else {"process_mib": _process_mib(program, estimator, settings, workspace)}),
         "device": _device(device),
         **({"processes": processes} if processes > 1 else {}),
         **_validation(settings, sides, adapter, paths),
@@ -259,6 +265,10 @@ def _mib(estimate: MemoryEstimate) -> dict[str, float]:
         "latents and prompts": estimate.data,
     }
     return {name: round(size / 2**20, 3 if size < 2**20 else 1) for name, size in sizes.items()}
+
+
+def _process_mib(program: int, estimator: MemoryEstimator, settings: TrainSettings, workspace: Workspace) -> int:
+    return round(process_bytes(program, estimator.estimate(settings), settings, workspace) / 2**20)
 
 
 def _buckets(dataset: PictureDataset) -> list[dict[str, Any]]:

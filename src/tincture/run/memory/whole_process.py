@@ -1,0 +1,62 @@
+"""What a run on the processor takes of memory besides tensors: the program itself, and files while they load.
+
+Tensors are what ``estimate`` tells. The program is what this process takes already, so it is measured.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tincture.models.diffusion_model import DiffusionModel
+from tincture.models.loading.sources import find_source
+from tincture.models.loading.weight_files import weight_files
+from tincture.run.memory.estimate import MemoryEstimate
+from tincture.run.meter import memory_in_use
+from tincture.settings.train import TrainSettings
+from tincture.workspace import Workspace
+
+_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+
+
+def program_bytes(model: DiffusionModel) -> int | None:
+    """Bytes that this process takes beside the weights of ``model``, which has just been loaded; None: nobody tells.
+
+    With the code of torch's kernels, which is read when they first compute.
+    """
+    with torch.random.fork_rng(devices=[]):
+        _compute()
+    taken = memory_in_use(torch.device("cpu")).get("process")
+    weights = [tensor for modules in model.placement.parts.values() for part in modules for tensor in part.parameters()]
+    return None if taken is None else taken - sum(tensor.nbytes for tensor in weights if tensor.device.type == "cpu")
+
+
+def process_bytes(program: int, estimate: MemoryEstimate, settings: TrainSettings, workspace: Workspace) -> int:
+    """The most that the process of a run takes: while the model is loaded, its file lies in memory beside the weights.
+
+    Args:
+        program: see ``program_bytes``.
+        estimate: of the run's tensors.
+    """
+    source = find_source(settings.model, workspace)
+    mapped = 0 if source.path is None else _mapped(source.path)
+    return program + max(estimate.peak, sum(estimate.weights.values()) + mapped)
+
+
+def _mapped(path: Path) -> int:
+    """Bytes of a model's files that are mapped at a time: of a folder, those of one part."""
+    if not path.is_dir():
+        return path.stat().st_size
+    parts = [path / part for part in _PARTS if (path / part).is_dir()]
+    return max((sum(file.stat().st_size for file in weight_files(part)) for part in parts), default=0)
+
+
+def _compute() -> None:
+    """One small step of what models are made of."""
+    generator = torch.Generator().manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(8, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.SiLU(), nn.Flatten(2)]
+    states = nn.Sequential(*layers, nn.Linear(16, 16))(torch.randn(1, 8, 4, 4, generator=generator).requires_grad_())
+    loss = nn.functional.scaled_dot_product_attention(states[None], states[None], states[None]).square().mean()
+    torch.autograd.backward(loss)
