@@ -58,15 +58,6 @@ Figures = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
-    """How a style is taught: what differs from the preset, or, with ``base``, from that instead."""
-
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    base: Mapping[str, Any] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Lesson:
     """One style from so many pictures with one seed."""
 
@@ -79,6 +70,23 @@ class Lesson:
     def key(self) -> str:
         """Its name in results."""
         return f"{self.style}-{self.pictures}-{self.seed}"
+
+
+OUTLINE = Lesson("outline", 48, 0, previews=40)
+SUNSET = Lesson("sunset", 12, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How a style is taught: what differs from the preset, or, with ``base``, from that instead.
+
+    ``lesson``: in which it is compared with others.
+    """
+
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    base: Mapping[str, Any] | None = None
+    lesson: Lesson = OUTLINE
 
 
 BEST = Way(options={"activation_func": "relu", "weight_init": "XavierNormal"})
@@ -115,8 +123,10 @@ WAYS: Mapping[str, Way] = {
     "the same, weight decay 1 and dropout 0.3": Way(
         {**DEBIASED, **FAST, "weight_decay": 1.0}, {**XAVIER, **DROPOUT}, SHORT
     ),
+    "sunset from 12: SOAP 8e-3, Xavier, debiased": Way({**DEBIASED, **FAST}, XAVIER, SHORT, SUNSET),
+    "sunset from 12: the same, weight decay 1": Way({**DEBIASED, **FAST, "weight_decay": 1.0}, XAVIER, SHORT, SUNSET),
+    "sunset from 12: the demo's": Way({}, RELU, HYPERNETWORK.preset, SUNSET),
 }
-WAY_LESSON = Lesson("outline", 48, 0, previews=40)
 
 
 # --- a lesson --------------------------------------------------------------------------------------------------------
@@ -188,10 +198,11 @@ def report(taught: Mapping[str, Figures], ways: Mapping[str, Figures]) -> str:
             own = [each for each in taught.values() if (each["style"], each["pictures"]) == (style, count)]
             if own:
                 rows.append(_lesson_row(style, count, sorted(own, key=lambda each: int(each["seed"]))))
-    changed = [["way", "previews", "style", "content", "both", "clear", "CPU seconds"]]
+    changed = [["way", "previews", "style", "content", "both", "clear", "both with guidance 2", "CPU seconds"]]
     for name, figures in ways.items():
         shares = figures["guidance"]["1"]
         cells = [f"{shares[share]:.2f}" for share in ("taught", "rest", "both", "clear")]
+        cells.append(f"{figures['guidance']['2']['both']:.2f}" if "2" in figures["guidance"] else "")
         changed.append([name, str(figures["previews"]), *cells, f"{figures['cpu_seconds']:.0f}"])
     return f"{_table(rows)}\n\n{_table(changed)}"
 
@@ -241,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     plan: dict[str, tuple[Lesson, Way]] = {name: (lesson, BEST) for name, lesson in lessons().items()}
     if given.part == "ways":
-        plan = {name: (WAY_LESSON, way) for name, way in WAYS.items()}
+        plan = {name: (way.lesson, way) for name, way in WAYS.items()}
     if wrong := set(given.only) - set(plan):
         sys.exit(f"There is no {', '.join(sorted(wrong))}; there are {', '.join(plan)}.")
     if given.part == "report":

@@ -42,14 +42,13 @@ def test_seeds_follow_each_other_in_the_cells_of_the_table() -> None:
     text = quality_styles.report(taught, ways)
     row = "| frame | 48 | 0, 1 | 0.90 / 0.80 / 0.70, 0.90 / 0.80 / 0.80 | 0.35, 0.40 | 0.100 (0.050), 0.100 (0.050) |"
     assert row in text
-    assert "| base | 60 | 0.90 | 0.80 | 0.25 | 1.00 | 60 |" in text
+    assert "| base | 60 | 0.90 | 0.80 | 0.25 | 1.00 | 0.12 | 60 |" in text
     assert "sunset" not in text
 
 
 def test_a_lesson_is_taught_once_and_the_report_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = Way(settings={"steps": 2, "batch_size": 2}, options=quality_styles.RELU, base=quality_styles.SHORT)
+    short = Way({"steps": 2, "batch_size": 2}, quality_styles.RELU, quality_styles.SHORT, Lesson("sunset", 2, 0, 2))
     monkeypatch.setattr(quality_styles, "WAYS", {"base": short, "never": short})
-    monkeypatch.setattr(quality_styles, "WAY_LESSON", Lesson("sunset", 2, 0, previews=2))
     monkeypatch.setattr(quality_styles, "HELD_OUT", 2)
     arguments = ["ways", "--only", "base", "--results", str(tmp_path)]
     quality_styles.main(arguments)
