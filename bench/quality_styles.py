@@ -123,6 +123,7 @@ WAYS: Mapping[str, Way] = {
     "the same, weight decay 1 and dropout 0.3": Way(
         {**DEBIASED, **FAST, "weight_decay": 1.0}, {**XAVIER, **DROPOUT}, SHORT
     ),
+    "frame: SOAP 8e-3, Xavier, debiased": Way({**DEBIASED, **FAST}, XAVIER, SHORT, Lesson("frame", 48, 0)),
     "sunset from 12: SOAP 8e-3, Xavier, debiased": Way({**DEBIASED, **FAST}, XAVIER, SHORT, SUNSET),
     "sunset from 12: the same, weight decay 1": Way({**DEBIASED, **FAST, "weight_decay": 1.0}, XAVIER, SHORT, SUNSET),
     "sunset from 12: the demo's": Way({}, RELU, HYPERNETWORK.preset, SUNSET),
