@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from bench import quality_tables  # noqa: E402
 from bench.peer_loops import PEERS  # noqa: E402
 from bench.quality_lessons import Figures, Lesson, Part, teach  # noqa: E402
-from bench.quality_recipes import BASE, EARLIER, SWITCHES, Recipe, with_line  # noqa: E402
+from bench.quality_recipes import BASE, EARLIER, STAR, SWITCHES, Recipe, with_line  # noqa: E402
 from bench.quality_together import teach_together  # noqa: E402
 
 from tincture import randomness  # noqa: E402
@@ -47,7 +47,8 @@ PARTS: Mapping[str, Part] = {
     "peers": Part(
         {
             "ours": BASE,
-            "ours, one plain line": with_line("a [name], [filewords]"),
+            "ours, beginning as *": STAR,
+            "ours, beginning as *, one plain line": with_line("a [name], [filewords]"),
             "ours, earlier": EARLIER,
             **{name: PEERS[name] for name in PEERS if name != "kohya"},
         },

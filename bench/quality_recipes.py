@@ -71,9 +71,14 @@ EARLIER = Recipe(
 """What it had before these measurements."""
 
 
+STAR = BASE.changed(options={"init_text": "*"})
+"""The baseline of the switches begins as the webui does: it is learned less surely within 50 steps than the default, so
+that there is room for better and for worse."""
+
+
 def with_line(line: str) -> Recipe:
-    """The default with another template."""
-    return BASE.changed((line,))
+    """The baseline with another template."""
+    return STAR.changed((line,))
 
 
 EARLIER_ALONE = (
@@ -98,55 +103,55 @@ EARLIER_ALONE = (
 """Of the template ``subject``, without captions."""
 _PRIOR: Mapping[str, Any] = {"prior_prompt": "a picture", "prior_count": 12, "prior_steps": 8}
 SWITCHES: Mapping[str, Recipe] = {
-    "baseline": BASE,
-    "template: earlier lines": BASE.changed(EARLIER_LINES),
+    "baseline": STAR,
+    "template: earlier lines": STAR.changed(EARLIER_LINES),
     "template: a name, caption": with_line("a [name], [filewords]"),
     "template: name, caption": with_line("[name], [filewords]"),
     "template: a photo of a name": with_line("a photo of a [name], [filewords]"),
-    "1 vector": BASE.changed(options={"num_vectors": 1}),
-    "4 vectors": BASE.changed(options={"num_vectors": 4}),
-    "8 vectors": BASE.changed(options={"num_vectors": 8}),
-    "init class word": BASE.changed(options={"init_text": "{class}"}),
-    "init * * * * * and class word": BASE.changed(options={"init_text": "* * * * * {class}"}),
-    "init a thing": BASE.changed(options={"init_text": "a thing"}),
-    "ema 0.9": BASE.changed(ema="0.9"),
-    "min-SNR 5": BASE.changed(timestep_weighting="min_snr"),
-    "debiased": BASE.changed(timestep_weighting="debiased"),
-    "offset noise 0.05": BASE.changed(offset_noise=0.05),
-    "loss l1": BASE.changed(loss="l1"),
-    "loss huber": BASE.changed(loss="huber"),
-    "caption dropout 0.1": BASE.changed(caption_drop_out=0.1),
-    "tag dropout 0.2": BASE.changed(tag_drop_out=0.2),
-    "timesteps late": BASE.changed(timestep_distribution="late"),
-    "timesteps early": BASE.changed(timestep_distribution="early"),
-    "norm limit 1.5": BASE.changed(norm_limit="1.5"),
-    "norm weight 0.01": BASE.changed(norm_weight="0.01"),
-    "prior preservation": BASE.changed(**_PRIOR),
-    "Prodigy": BASE.changed(optimizer="Prodigy", learning_rate=""),
-    "ScheduleFreeAdamW": BASE.changed(optimizer="ScheduleFreeAdamW", learning_rate=""),
-    "rate 0.0025": BASE.changed(learning_rate="0.0025"),
-    "rate 0.01": BASE.changed(learning_rate="0.01"),
-    "cosine": dataclasses.replace(BASE.changed(learning_rate="0.005 -> 1e-4 cosine"), needs_length=True),
-    "rate 0.01, cosine": dataclasses.replace(BASE.changed(learning_rate="0.01 -> 1e-4 cosine"), needs_length=True),
+    "1 vector": STAR.changed(options={"num_vectors": 1}),
+    "4 vectors": STAR.changed(options={"num_vectors": 4}),
+    "8 vectors": STAR.changed(options={"num_vectors": 8}),
+    "init class word": STAR.changed(options={"init_text": "{class}"}),
+    "init * * * * * and class word": STAR.changed(options={"init_text": "* * * * * {class}"}),
+    "init a thing": STAR.changed(options={"init_text": "a thing"}),
+    "ema 0.9": STAR.changed(ema="0.9"),
+    "min-SNR 5": STAR.changed(timestep_weighting="min_snr"),
+    "debiased": STAR.changed(timestep_weighting="debiased"),
+    "offset noise 0.05": STAR.changed(offset_noise=0.05),
+    "loss l1": STAR.changed(loss="l1"),
+    "loss huber": STAR.changed(loss="huber"),
+    "caption dropout 0.1": STAR.changed(caption_drop_out=0.1),
+    "tag dropout 0.2": STAR.changed(tag_drop_out=0.2),
+    "timesteps late": STAR.changed(timestep_distribution="late"),
+    "timesteps early": STAR.changed(timestep_distribution="early"),
+    "norm limit 1.5": STAR.changed(norm_limit="1.5"),
+    "norm weight 0.01": STAR.changed(norm_weight="0.01"),
+    "prior preservation": STAR.changed(**_PRIOR),
+    "Prodigy": STAR.changed(optimizer="Prodigy", learning_rate=""),
+    "ScheduleFreeAdamW": STAR.changed(optimizer="ScheduleFreeAdamW", learning_rate=""),
+    "rate 0.0025": STAR.changed(learning_rate="0.0025"),
+    "rate 0.01": STAR.changed(learning_rate="0.01"),
+    "cosine": dataclasses.replace(STAR.changed(learning_rate="0.005 -> 1e-4 cosine"), needs_length=True),
+    "rate 0.01, cosine": dataclasses.replace(STAR.changed(learning_rate="0.01 -> 1e-4 cosine"), needs_length=True),
     "warm-up 10 %, cosine": dataclasses.replace(
-        BASE.changed(learning_rate="0 -> 0.01:10%, 0.01 -> 1e-4 cosine"), needs_length=True
+        STAR.changed(learning_rate="0 -> 0.01:10%, 0.01 -> 1e-4 cosine"), needs_length=True
     ),
-    "latents sampled anew": BASE.changed(latent_sampling_method="random"),
-    "clip norm 1": BASE.changed(clip_grad_mode="norm", clip_grad_value="1"),
-    "2 vectors": BASE.changed(options={"num_vectors": 2}),
-    "ema 0.99": BASE.changed(ema="0.99"),
-    "shuffled tags": BASE.changed(shuffle_tags=True),
-    "caption dropout 0.3": BASE.changed(caption_drop_out=0.3),
-    "timesteps logit-normal": BASE.changed(timestep_distribution="logit_normal"),
-    "loss smooth_l1": BASE.changed(loss="smooth_l1"),
-    "input perturbation 0.1": BASE.changed(input_perturbation=0.1),
-    "weight decay 0.01": BASE.changed(weight_decay=0.01),
-    "flip": BASE.changed(flip=True),
-    "Lion": BASE.changed(optimizer="Lion", learning_rate=""),
-    "Adafactor": BASE.changed(optimizer="Adafactor", learning_rate=""),
-    "init picture": BASE.changed(options={"init_text": "picture"}),
-    "init zeros": BASE.changed(options={"init_text": ""}),
-    "no captions, earlier lines": BASE.changed(EARLIER_ALONE),
-    "no captions, plain lines": BASE.changed(("a [name]", "[name]")),
+    "latents sampled anew": STAR.changed(latent_sampling_method="random"),
+    "clip norm 1": STAR.changed(clip_grad_mode="norm", clip_grad_value="1"),
+    "2 vectors": STAR.changed(options={"num_vectors": 2}),
+    "ema 0.99": STAR.changed(ema="0.99"),
+    "shuffled tags": STAR.changed(shuffle_tags=True),
+    "caption dropout 0.3": STAR.changed(caption_drop_out=0.3),
+    "timesteps logit-normal": STAR.changed(timestep_distribution="logit_normal"),
+    "loss smooth_l1": STAR.changed(loss="smooth_l1"),
+    "input perturbation 0.1": STAR.changed(input_perturbation=0.1),
+    "weight decay 0.01": STAR.changed(weight_decay=0.01),
+    "flip": STAR.changed(flip=True),
+    "Lion": STAR.changed(optimizer="Lion", learning_rate=""),
+    "Adafactor": STAR.changed(optimizer="Adafactor", learning_rate=""),
+    "init picture": STAR.changed(options={"init_text": "picture"}),
+    "init zeros": STAR.changed(options={"init_text": ""}),
+    "no captions, earlier lines": STAR.changed(EARLIER_ALONE),
+    "no captions, plain lines": STAR.changed(("a [name]", "[name]")),
 }
-"""Each a change of the default by itself, those of which most was expected first."""
+"""Each a change of the baseline by itself, those of which most was expected first."""

@@ -67,7 +67,7 @@ def test_a_model_that_cannot_be_read_offers_nothing_and_says_why(two_models: Any
 def test_the_tokens_that_vectors_start_from_are_shown(two_models: Any, page: Any) -> None:
     text = page.locator("#ce-text").locator("input, textarea")
     text.focus()
-    page.locator("#ce-tokens").get_by_text("1 token: *.").wait_for()
+    page.locator("#ce-tokens").get_by_text("The vectors start from a a thing thing.").wait_for()
     text.fill("red dotted moon")
     page.locator("#ce-tokens").get_by_text("The vectors start from red red dotted moon.").wait_for()  # 4 of themselves
     page.locator("#ce-vectors input[type=number]").fill("1")

@@ -26,7 +26,7 @@ EMBEDDING = AdapterKind(
         ),
         Option(
             name="init_text",
-            default="*",
+            default="a thing",
             help="Text whose tokens it starts from; empty: zeros.",
             described="Words whose vectors it begins with; empty: zeros.",
             request_bounds={"max_length": 10_000},

@@ -83,7 +83,7 @@ def test_every_switch_is_a_run_that_is_allowed_and_a_change_of_the_baseline() ->
 
 
 def test_a_way_that_there_is_not_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="no magic; there are ours, ours, one plain line"):
+    with pytest.raises(SystemExit, match="no magic; there are ours, ours, beginning"):
         quality.main(["peers", "--only", "magic", "--results", str(tmp_path)])
 
 

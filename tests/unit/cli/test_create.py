@@ -23,7 +23,7 @@ def test_embedding_flags_reach_the_recipe(recipe: FakeRecipe, capsys: pytest.Cap
 def test_an_embedding_gets_several_vectors_unless_asked_otherwise(recipe: FakeRecipe) -> None:
     assert main(["create", "embedding", "cat"]) == 0
     ((_, _, keywords),) = recipe.calls
-    assert (keywords["num_vectors"], keywords["init_text"]) == (4, "*")
+    assert (keywords["num_vectors"], keywords["init_text"]) == (4, "a thing")
 
 
 def test_a_seed_that_is_too_large_is_told(recipe: FakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
