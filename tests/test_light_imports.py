@@ -72,12 +72,29 @@ for model in ['picto', 'folder', *map(str, Path().glob('*.safetensors'))]:
     assert main(['create', 'embedding', 'cat', '--model', model, '--init-text', 'a small red moon', '--overwrite']) == 0
 """
 
+NAMED = "no such thing"
+UNKNOWN = (
+    *(["create", "embedding", "a", "--vectors", "999"], ["create", "embedding", "a", "--model", NAMED]),
+    *(["create", "hypernetwork", "a", flag, NAMED] for flag in ("--activation", "--weight-init", "--model")),
+    *(["create", "hypernetwork", "a", "--layer-structure", "2"], ["create", "hypernetwork", "a", "--sizes", "7,7"]),
+    *(["generate", "a cat", flag, NAMED] for flag in ("--sampler", "--model", "--vae")),
+    *(["train", "embedding", "a", "--data", "in", flag, NAMED] for flag in ("--preview-sampler", "--model", "--data")),
+    *(["train", "embedding", "a", "--data", "in", flag, NAMED] for flag in ("--template", "--vae", "--log-with")),
+    *([command, NAMED] for command in ("inspect", "resume", "rerun")),
+)
+REFUSED = f"""
+from tincture.cli import main
+for words in {UNKNOWN!r}:
+    assert main(words) != 0, words
+"""
+
 STEPS: dict[str, tuple[str, set[str]]] = {
     "the package": ("import tincture; assert set(tincture.__all__) <= set(dir(tincture))", PICTURES | {"typer"}),
     "settings": ("import tincture.settings.train", PICTURES | {"typer"}),
     "the queue": ("import tincture.server.queue.supervisor", PICTURES | {"typer"}),
     "help of every command": (HELP, PICTURES),
     "schedules": ("import tincture.training.lr_schedule", MODELS),
+    "names that are not known": (REFUSED, MODELS),
     "the adapters' protocol": ("import tincture.adapters.adapter", MODELS),
     "checked arguments of the webui": (WEBUI, MODELS),
     "cutting": (CUTTING, MODELS),

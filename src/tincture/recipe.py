@@ -41,7 +41,7 @@ def create(
     kind: str, name: str, *, workspace: Workspace, model: str = "", overwrite: bool = False, **options: Any
 ) -> Path:
     """Writes a new adapter into the workspace and returns its path; see ``tincture.run.create.create``."""
-    presence.require_creation(workspace.adapter_path(kind, name), options, model, workspace, overwrite)
+    presence.require_creation(kind, workspace.adapter_path(kind, name), options, model, workspace, overwrite)
     with heavy_imports():
         from tincture.run import create as creation
 

@@ -22,7 +22,7 @@ from tincture.formats.embedding_content import EmbeddingFile
 from tincture.formats.embedding_file import read_embedding_file, write_embedding_file
 from tincture.formats.embedding_optimizer import read_embedding_optimizer, write_embedding_optimizer
 from tincture.formats.embedding_picture import write_embedding_png
-from tincture.kinds.embedding import EMBEDDING
+from tincture.kinds.embedding import EMBEDDING, check_vectors
 from tincture.kinds.registry import PLACEHOLDER
 from tincture.settings.schedule import Schedule
 
@@ -300,9 +300,7 @@ def create_embedding(
     Raises:
         UsageError: ``num_vectors`` is not in 1..75, or what else a prompt for the model has room for.
     """
-    most = model.text.max_vectors
-    if not 1 <= num_vectors <= most:
-        raise UsageError(f"{num_vectors} vectors are not possible; num_vectors is 1 to {most}.")
+    check_vectors(num_vectors, model.text.max_vectors)
     starts = model.text.token_embeddings(init_text)
     vectors = {encoder: _spread(tokens, num_vectors) for encoder, tokens in starts.items()}
     return Embedding(name, vectors, model_name=model.name, model_hash=model.hash)

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from tincture.adapters.adapter import Adapter
-from tincture.adapters.hypernetwork_module import HypernetworkModule, check_sizes
+from tincture.adapters.hypernetwork_module import HypernetworkModule
 from tincture.errors import FileFormatError, ModelError, UsageError
 from tincture.formats.hypernetwork_file import HypernetworkFile, read_hypernetwork_file, write_hypernetwork_file
 from tincture.formats.hypernetwork_states import State
-from tincture.kinds.layer_structure import legacy_dropout_structure, numbers
+from tincture.kinds.layer_structure import check_sizes, legacy_dropout_structure, numbers
 from tincture.models.attention import projections
 from tincture.models.families import FAMILIES
 from tincture.randomness import torch_generator
@@ -41,8 +41,8 @@ class Hypernetwork(Adapter):
         name: what prompts and files call it.
         sizes: the context widths it acts on.
         layer_structure: see ``HypernetworkModule``; so are the next five.
-        activation_func: see ``activation_names()``.
-        weight_init: see ``WEIGHT_INITS``.
+        activation_func: see ``layer_structure.ACTIVATIONS``.
+        weight_init: see ``layer_structure.WEIGHT_INITS``.
         add_layer_norm: normalise after every step.
         activate_output: activation after the last Linear too.
         dropout_structure: None means none, or with ``use_dropout`` the format's legacy rule (0.3 after inner layers).

@@ -5,33 +5,22 @@ Layers, their order, names and initial values are the stable-diffusion-webui's, 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from tincture.errors import UsageError
-from tincture.kinds.layer_structure import check_dropout_structure, check_layer_structure, layer_widths
-
-WEIGHT_INITS = ("Normal", "XavierUniform", "XavierNormal", "KaimingUniform", "KaimingNormal")
+from tincture.kinds.layer_structure import (
+    check_activation,
+    check_dropout_structure,
+    check_layer_structure,
+    check_weight_init,
+    layer_widths,
+)
 
 # "swish" is Hardswish in the format; torch's own name for x * sigmoid(x) is "silu".
 _ALIASES = {"swish": "hardswish"}
-# Activations that need arguments, or change the width.
-_UNUSABLE = ("glu", "multiheadattention", "threshold")
-
-
-def activation_names() -> list[str]:
-    """Every allowed ``activation_func``: ``linear`` (none), ``swish``, and torch's activation classes in lower case."""
-    return sorted({"linear", *_ALIASES, *_activation_classes()})
-
-
-def _activation_classes() -> dict[str, type[nn.Module]]:
-    module = nn.modules.activation
-    classes = {name.lower(): getattr(module, name) for name in module.__all__}
-    return {name: kind for name, kind in classes.items() if name not in _UNUSABLE}
 
 
 def build_activation(name: str | None) -> nn.Module | None:
@@ -40,25 +29,14 @@ def build_activation(name: str | None) -> nn.Module | None:
     Raises:
         UsageError: an unknown name.
     """
+    check_activation(name)
     if name is None or name == "linear":
         return None
-    kind = _activation_classes().get(_ALIASES.get(name, name))
-    if kind is None:
-        near = difflib.get_close_matches(name.lower(), activation_names(), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"allowed are {', '.join(activation_names())}."
-        raise UsageError(f"The activation {name!r} is unknown; {hint}")
+    module = nn.modules.activation
+    classes: dict[str, type[nn.Module]] = {each.lower(): getattr(module, each) for each in module.__all__}
+    kind = classes[_ALIASES.get(name, name)]
     # The softmax family's default for (B, tokens, width) is dimension 0; saying so avoids torch's warning.
     return kind(dim=0) if kind in (nn.Softmax, nn.Softmin, nn.LogSoftmax) else kind()
-
-
-def check_sizes(sizes: Sequence[int]) -> list[int]:
-    """Raises UsageError unless ``sizes`` are one or more different context widths of at least 1."""
-    if not sizes or len(set(sizes)) < len(sizes) or min(sizes) < 1:
-        raise UsageError(
-            f"The sizes {list(sizes)} are not allowed; one or more different context widths are needed, "
-            f"such as 768, 320, 640, 1280 for Stable Diffusion 1."
-        )
-    return list(sizes)
 
 
 class HypernetworkModule(nn.Module):
@@ -71,7 +49,7 @@ class HypernetworkModule(nn.Module):
         dim: the context width.
         state_dict: tensors to take as the weights, not copied, instead of drawing new ones.
         layer_structure: widths as factors of ``dim``, cut to whole numbers; the first and last are 1.
-        activation_func: one of ``activation_names()``, or None for none.
+        activation_func: one of ``layer_structure.ACTIVATIONS``, or None for none.
         weight_init: one of ``WEIGHT_INITS``. ``Normal`` has a standard deviation of 0.01, which LayerNorm weights
             always have; biases are 0.
         add_layer_norm: normalise after every step, the last included.
@@ -100,8 +78,7 @@ class HypernetworkModule(nn.Module):
         check_layer_structure(layer_structure)
         dropout_structure = dropout_structure or [0.0] * len(layer_structure)
         check_dropout_structure(dropout_structure, layer_structure)
-        if weight_init not in WEIGHT_INITS:
-            raise UsageError(f"The weight_init {weight_init!r} is unknown; allowed are {', '.join(WEIGHT_INITS)}.")
+        check_weight_init(weight_init)
         self.linear = layers_on_meta(
             layer_widths(dim, layer_structure), activation_func, add_layer_norm, activate_output, dropout_structure
         )

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from tincture.errors import UsageError
 from tincture.kinds.registry import AdapterKind, FileFormat, Option
+
+
+def check_vectors(count: int, most: int = 75) -> None:
+    """UsageError for a number of vectors that is not in 1..``most``."""
+    if not 1 <= count <= most:
+        raise UsageError(f"{count} vectors are not possible; num_vectors is 1 to {most}.")
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    check_vectors(options.get("num_vectors", 1))
+
 
 EMBEDDING = AdapterKind(
     name="embedding",
@@ -61,4 +76,5 @@ EMBEDDING = AdapterKind(
         "style": {"learning_rate": "0.005:500, 0.002:2000, 0.001", "template": "style_filewords"},
         "careful": {"learning_rate": "0.002:3000, 0.001", "template": "subject_filewords"},
     },
+    check_options=_check_options,
 )

@@ -6,7 +6,15 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from tincture.kinds.layer_structure import layer_widths
+from tincture.kinds.layer_structure import (
+    check_activation,
+    check_dropout_structure,
+    check_layer_structure,
+    check_sizes,
+    check_weight_init,
+    layer_widths,
+    numbers,
+)
 from tincture.kinds.registry import AdapterKind, FileFormat, Option
 from tincture.randomness import LARGEST_REQUESTED_SEED, LARGEST_SEED
 
@@ -19,6 +27,17 @@ def _size(options: Mapping[str, Any]) -> tuple[int, str]:
     widths = [layer_widths(size, structure) for size in (_WIDTHS if isinstance(sizes, str) else sizes)]
     count = sum(2 * one * other for row in widths for one, other in itertools.pairwise(row))
     return count, "layer_structure"
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    structure = numbers("layer structure", options.get("layer_structure", (1, 2, 1)))
+    check_layer_structure(structure)
+    if dropout := options.get("dropout_structure"):
+        check_dropout_structure(numbers("dropout structure", dropout), structure)
+    check_activation(options.get("activation_func"))
+    check_weight_init(options.get("weight_init", "Normal"))
+    if options.get("sizes") and not isinstance(options["sizes"], str):
+        check_sizes(options["sizes"])
 
 
 HYPERNETWORK = AdapterKind(
@@ -132,4 +151,5 @@ HYPERNETWORK = AdapterKind(
         },
     },
     size=_size,
+    check_options=_check_options,
 )

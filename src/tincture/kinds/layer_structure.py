@@ -1,11 +1,21 @@
-"""The rules for a hypernetwork's structure, as the webui's files state them."""
+"""The rules for a hypernetwork's structure, as the webui's files state them; the names that it is made of."""
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
 
 from tincture.errors import UsageError
+
+WEIGHT_INITS = ("Normal", "XavierUniform", "XavierNormal", "KaimingUniform", "KaimingNormal")
+ACTIVATIONS = (
+    *("linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid"),
+    *("celu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "logsigmoid", "logsoftmax", "mish"),
+    *("prelu", "relu6", "rrelu", "selu", "silu", "softmax", "softmax2d", "softmin", "softplus", "softshrink"),
+    *("softsign", "tanhshrink"),
+)
+"""``linear`` (none), ``swish``, which is Hardswish, and torch's activations that need no arguments."""
 
 
 def numbers(what: str, values: Sequence[float] | str) -> list[float]:
@@ -68,3 +78,27 @@ def layer_widths(dim: int, layer_structure: Sequence[float]) -> list[int]:
             f"{min(widths):g} to {max(widths):g} units would result; 1 to 2147483647 are."
         )
     return [int(width) for width in widths]
+
+
+def check_sizes(sizes: Sequence[int]) -> list[int]:
+    """Raises UsageError unless ``sizes`` are one or more different context widths of at least 1."""
+    if not sizes or len(set(sizes)) < len(sizes) or min(sizes) < 1:
+        raise UsageError(
+            f"The sizes {list(sizes)} are not allowed; one or more different context widths are needed, "
+            f"such as 768, 320, 640, 1280 for Stable Diffusion 1."
+        )
+    return list(sizes)
+
+
+def check_activation(name: str | None) -> None:
+    """Raises UsageError for a name that is none of ``ACTIVATIONS``; None is ``linear``."""
+    if name is not None and name not in ACTIVATIONS:
+        near = difflib.get_close_matches(name.lower(), ACTIVATIONS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"allowed are {', '.join(sorted(ACTIVATIONS))}."
+        raise UsageError(f"The activation {name!r} is unknown; {hint}")
+
+
+def check_weight_init(name: str) -> None:
+    """Raises UsageError for a name that is none of ``WEIGHT_INITS``."""
+    if name not in WEIGHT_INITS:
+        raise UsageError(f"The weight_init {name!r} is unknown; allowed are {', '.join(WEIGHT_INITS)}.")

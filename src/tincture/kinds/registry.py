@@ -29,6 +29,10 @@ def _nothing_wrong(values: Mapping[str, Any]) -> Sequence[str]:
     return ()
 
 
+def _anything_goes(options: Mapping[str, Any]) -> None:
+    """No options are checked."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Option:
     """A choice when an adapter is made: a flag of ``tincture create``, a field of the HTTP request, an input of a form.
@@ -106,6 +110,7 @@ class AdapterKind:
         presets: by the name of a preset (``settings/presets.py``), what is this kind's own in it.
         small_presets: likewise for picto, over ``preset``: what a preset has that asks for more than a minute.
         check: what is wrong with a run's settings taken together, as words that name them.
+        check_options: raises UsageError for options that it cannot be made with, as far as can be said without a model.
         size: of options, how many numbers such an adapter has, as far as can be said without a model, and which option
             decides on it; a server refuses too many.
     """
@@ -134,6 +139,7 @@ class AdapterKind:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     small_presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     check: Callable[[Mapping[str, Any]], Sequence[str]] = _nothing_wrong
+    check_options: Callable[[Mapping[str, Any]], None] = _anything_goes
     size: Callable[[Mapping[str, Any]], tuple[int, str]] | None = None
 
     @property

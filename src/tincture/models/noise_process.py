@@ -6,7 +6,6 @@ sampling loop hand timesteps on without looking at them.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from tincture import randomness
 from tincture.errors import UsageError
-from tincture.models.samplers import SAMPLERS
+from tincture.models.samplers import SAMPLERS, require_sampler
 
 
 class NoiseProcess(Protocol):
@@ -147,9 +146,7 @@ class Diffusion:
         Raises:
             UsageError: an unknown sampler, or one that cannot begin at pure noise for a model that was taught to.
         """
-        if sampler not in SAMPLERS:
-            near = difflib.get_close_matches(sampler, SAMPLERS, n=1, cutoff=0)[0]
-            raise UsageError(f"There is no sampler {sampler!r}; did you mean {near!r}? Known: {', '.join(SAMPLERS)}.")
+        require_sampler(sampler)
         name, overrides = SAMPLERS[sampler]
         kind = getattr(diffusers, name)
         if self.zero_terminal_snr:

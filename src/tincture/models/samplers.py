@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
+
+from tincture.errors import UsageError
 
 # What the reference's k-diffusion samplers walk through: steps evenly spread from the last timestep to the first.
 _EVEN = {"timestep_spacing": "linspace", "steps_offset": 0}
@@ -31,3 +34,17 @@ SAMPLERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         "LCM": ("LCMScheduler", {}),
     }
 )
+
+
+def require_sampler(sampler: str) -> None:
+    """UsageError for a name that is not known, with the likely one."""
+    if sampler not in SAMPLERS:
+        near = difflib.get_close_matches(sampler, SAMPLERS, n=1, cutoff=0)[0]
+        raise UsageError(f"There is no sampler {sampler!r}; did you mean {near!r}? Known: {', '.join(SAMPLERS)}.")
+
+
+def require_samplers(*samplers: str) -> None:
+    """UsageError for names of settings that are not known."""
+    for sampler in samplers:
+        if sampler not in SAMPLERS:
+            raise UsageError(f"There is no sampler {sampler!r}; known are {', '.join(SAMPLERS)}.")

@@ -28,7 +28,7 @@ from tincture.models.devices import PRECISIONS, half_precision, resolve_device
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.loading.load import load_model
 from tincture.models.placement import DENOISER, TEXT_ENCODERS
-from tincture.models.samplers import SAMPLERS
+from tincture.models.samplers import require_samplers
 from tincture.processes.ranks import ALONE, Processes
 from tincture.run.averages import averaged
 from tincture.run.data import (
@@ -324,8 +324,7 @@ def check_without_model(settings: TrainSettings, samples: int) -> None:
     Args:
         samples: how many pictures come in an epoch, at most.
     """
-    if settings.preview_sampler not in SAMPLERS:
-        raise UsageError(f"There is no sampler {settings.preview_sampler!r}; known are {', '.join(SAMPLERS)}.")
+    require_samplers(settings.preview_sampler)
     if settings.batch_size > samples:
         raise UsageError(
             f"--batch-size is {settings.batch_size}, but {', '.join(settings.folders)} has {samples} usable pictures; "

@@ -22,8 +22,10 @@ from tincture.data.masks import MaskFinder
 from tincture.errors import FileFormatError, ModelError, TinctureError, UsageError
 from tincture.formats.file_lock import FileLock
 from tincture.formats.files import first_bytes
+from tincture.kinds.registry import find_kind
 from tincture.models.loading.default_model import default_model
 from tincture.models.loading.sources import find_source, find_vae
+from tincture.models.samplers import require_sampler, require_samplers
 from tincture.preprocessing.describer_kinds import ROLES, Kind, fault_of, find_describer, kind_of, missing_kind
 from tincture.run.folder import RUN_LOCK
 from tincture.settings.drawing import DrawingRequest
@@ -129,10 +131,12 @@ def _surroundings(settings: TrainSettings, workspace: Workspace) -> list[Callabl
     folders = (*settings.folders, *settings.validation_folders, *settings.given_prior_folders)
     own = (settings.template, settings.prior_template)
     templates = [template for template in (*own, *(other.template for other in settings.others)) if template]
+    prior = [settings.prior_sampler] if settings.prior_prompt else []
     return [
         functools.partial(_require_base, settings, workspace),
         *(functools.partial(_require_source, folder) for folder in folders),
         *(functools.partial(load_template, template, workspace.templates) for template in templates),
+        functools.partial(require_samplers, settings.preview_sampler, *prior),
         functools.partial(with_describer, settings, workspace),
         functools.partial(require_trackers, settings.trackers),
         *([functools.partial(MaskFinder, settings.masks)] if settings.masks else []),
@@ -211,13 +215,16 @@ def require_model(model: str, vae: str, workspace: Workspace) -> None:
         find_vae(vae, workspace)
 
 
-def require_creation(path: Path, options: Mapping[str, Any], model: str, workspace: Workspace, overwrite: bool) -> None:
-    """Refuses a new adapter whose place is taken, or whose model is not there.
+def require_creation(
+    kind: str, path: Path, options: Mapping[str, Any], model: str, workspace: Workspace, overwrite: bool
+) -> None:
+    """Refuses a new adapter whose place is taken, which cannot be made so, or whose model is not there.
 
     Args:
         options: with ``sizes`` among them, no model is asked.
     """
     refuse_existing(path, overwrite)
+    find_kind(kind).check_options(options)
     if not options.get("sizes"):
         require_model(model, "", workspace)
 
@@ -229,8 +236,9 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 def require_drawing(request: DrawingRequest, workspace: Workspace) -> None:
-    """Refuses a drawing whose model, VAE or copies are not there."""
+    """Refuses a drawing whose model, VAE, sampler or copies are not there."""
     require_model(request.model, request.vae, workspace)
+    require_sampler(request.sampler)
     require_files([Path(checkpoint) for checkpoint in request.checkpoints])
 
 

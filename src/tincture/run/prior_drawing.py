@@ -22,7 +22,7 @@ from tincture.events import Emit, Stage
 from tincture.formats.files import write_text
 from tincture.formats.picture_text import parameters_text, save_png
 from tincture.models.diffusion_model import DiffusionModel
-from tincture.models.samplers import SAMPLERS
+from tincture.models.samplers import require_samplers
 from tincture.models.sampling import complete, generate
 from tincture.settings.drawing import CompleteDrawing, Drawing
 from tincture.settings.train import TrainSettings
@@ -119,8 +119,7 @@ def prior_drawing(settings: TrainSettings, model: DiffusionModel, workspace: Wor
     """
     if not settings.prior_prompt:
         return None
-    if settings.prior_sampler not in SAMPLERS:
-        raise UsageError(f"There is no sampler {settings.prior_sampler!r}; known are {', '.join(SAMPLERS)}.")
+    require_samplers(settings.prior_sampler)
     drawing = complete(
         Drawing(
             negative_prompt=settings.prior_negative_prompt,

@@ -13,6 +13,7 @@ from gradio.components import Component
 from tincture.errors import TinctureError, UsageError
 from tincture.kinds.embedding import EMBEDDING
 from tincture.kinds.hypernetwork import HYPERNETWORK
+from tincture.kinds.layer_structure import ACTIVATIONS, WEIGHT_INITS
 from tincture.kinds.registry import AdapterKind, Option
 from tincture.server.page.parts.components import TypedSlider, panel
 from tincture.server.page.parts.drafts import forget_when_done
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
 
     from tincture.server.service import Service
 
-WEIGHT_INITS = ("Normal", "KaimingUniform", "KaimingNormal", "XavierUniform", "XavierNormal")
-# those that the webui's users know come first; hypernetwork_module.activation_names() are all
-ACTIVATIONS = (
-    *("linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid"),
-    *("celu", "gelu", "hardshrink", "hardsigmoid", "hardtanh", "logsigmoid", "logsoftmax", "mish", "prelu", "relu6"),
-    *("rrelu", "selu", "silu", "softmax", "softmax2d", "softmin", "softplus", "softshrink", "softsign", "tanhshrink"),
-)
 LABELS: Mapping[str, str] = MappingProxyType(
     {
         "init_text": "Initialization text",
@@ -188,7 +182,7 @@ def _hypernetwork_inputs() -> dict[str, Any]:
             elem_id="ch-structure",
         ),
         "activation_func": gr.Dropdown(
-            choices=list(ACTIVATIONS),
+            choices=[name for name in ACTIVATIONS if name != "hardswish"],  # it is what swish stands for
             value="linear",
             label="Select activation function of hypernetwork. Recommended : Swish / Linear(none)",
             info="What stands between the layers; linear is nothing.",
