@@ -12,6 +12,7 @@ from tincture.adapters.adapter import Adapter
 from tincture.errors import LostProcessError
 from tincture.events import Callback, RunEnded
 from tincture.kinds.registry import find_kind
+from tincture.models.allocation import keeping_freed_memory
 from tincture.run.best import BestFile, best_path
 from tincture.run.checkpointer import Checkpointer
 from tincture.run.components import (
@@ -92,6 +93,8 @@ def run_to_its_end(
     with contextlib.ExitStack() as ending:
         ending.enter_context(shortage_explained(settings, run.model.device, lambda: run.estimator, str(folder.path)))
         ending.enter_context(_resumable(run, folder))
+        if run.model.device.type == "cpu":
+            ending.enter_context(keeping_freed_memory())
         interrupted = trainer.run(watching, stop)
     return processes.from_main(lambda: _ended(run, folder, paths, saver, best, interrupted, seconds.value, meter))
 
