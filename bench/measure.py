@@ -6,6 +6,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -13,10 +14,12 @@ from unittest.mock import patch
 import torch
 from bench.floor import Floors, Step, gflop
 from bench.material import NAME, create_adapter
+from bench.peers import Peers, Ready
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from tincture import recipe
 from tincture.events import Callback, Event, StepEnd
+from tincture.models.allocation import usual_memory
 from tincture.models.devices import PRECISIONS
 from tincture.models.loading.load import load_model
 from tincture.models.stable_diffusion import StableDiffusion
@@ -71,38 +74,48 @@ class Case:
 
 
 class Rounds:
-    """A callback of a run that times its steps, and after every so many of them those of the floors.
+    """A callback of a run that times its steps, and after every so many of them those of floors and peers.
 
-    Product and floors so take turns within seconds, and what changes on the machine meanwhile meets them alike.
+    They all take turns within seconds, and what changes on the machine meanwhile meets them alike. Of each turn the
+    first step does not count: it finds caches and memory as another left them. Freed memory is kept for the product
+    only, as it is by itself.
+
+    Args:
+        others: what else is timed, by name.
 
     Attributes:
-        results: by round and name (``product`` and the floors'), steps per second.
+        results: by round and name (``product`` and the others'), steps per second.
     """
 
-    def __init__(self, case: Case, floors: Mapping[str, Step]) -> None:
-        self.case, self.floors = case, floors
+    def __init__(self, case: Case, others: Mapping[str, Ready]) -> None:
+        self.case, self.others = case, others
         self.results: list[dict[str, float]] = []
         self._started = 0.0
 
-    def on_event(self, event: Event) -> None:
-        if not isinstance(event, StepEnd):
-            return
-        done = event.global_step - self.case.warmup
-        if done == 0:
-            for floor in self.floors.values():
-                floor()
-        elif done > 0 and done % self.case.steps == 0:
-            rates = {"product": self.case.steps / (self._now() - self._started)}
-            rates.update({name: self._rate(floor) for name, floor in self.floors.items()})
-            self.results.append(rates)
-        if done >= 0 and done % self.case.steps == 0:
-            self._started = self._now()
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.case.warmup + self.case.rounds * (self.case.steps + 1)
 
-    def _rate(self, step: Step) -> float:
-        started = self._now()
-        for _ in range(self.case.steps):
+    def on_event(self, event: Event) -> None:
+        if not isinstance(event, StepEnd) or event.global_step <= self.case.warmup:
+            return
+        turn = (event.global_step - self.case.warmup) % (self.case.steps + 1)
+        if turn == 1:
+            self._started = self._now()
+        if turn == 0:
+            rates = {"product": self.case.steps / (self._now() - self._started)}
+            with usual_memory():
+                rates.update({name: self._rate(ready) for name, ready in self.others.items()})
+            self.results.append(rates)
+
+    def _rate(self, ready: Ready) -> float:
+        with ready() as step, torch.enable_grad():
             step()
-        return self.case.steps / (self._now() - started)
+            started = self._now()
+            for _ in range(self.case.steps):
+                step()
+            return self.case.steps / (self._now() - started)
 
     def _now(self) -> float:
         return now(self.case.device)
@@ -127,21 +140,27 @@ def train(case: Case, workspace: Workspace, steps: int, callbacks: list[Callback
 
 
 def measure_speed(case: Case, workspace: Workspace) -> dict[str, Any]:
-    """Steps per second of the product and of its floors, all rounds and their spread, and the ratios by round."""
-    floors = Floors(case.load(workspace), case.batch_size, case.size).of(case.kind)
+    """Steps per second of the product, its floors and its peers, all rounds and their spread, and ratios by round."""
+    model = case.load(workspace)
+    floors = Floors(model, case.batch_size, case.size).of(case.kind)
     arithmetic = {name: gflop(floor) for name, floor in floors.items()}
-    rounds = Rounds(case, floors)
-    train(case, workspace, case.warmup + case.rounds * case.steps, [rounds])
-    ratios = {
-        f"product/{floor}": spread([rates["product"] / rates[floor] for rates in rounds.results]) for floor in floors
-    }
+    others: dict[str, Ready] = {name: _at_hand(floor) for name, floor in floors.items()}
+    if case.device == "cpu":  # their loops have no precision but float32
+        others |= Peers(model, case.batch_size, case.size).of(case.kind)
+    rounds = Rounds(case, others)
+    train(case, workspace, rounds.steps, [rounds])
+    ratios = {f"product/{name}": spread([each["product"] / each[name] for each in rounds.results]) for name in others}
     return {
         **_described(case),
-        "steps_per_second": {name: spread([rates[name] for rates in rounds.results]) for name in ("product", *floors)},
+        "steps_per_second": {name: spread([rates[name] for rates in rounds.results]) for name in ("product", *others)},
         "ratio": ratios,
         "gflop_per_step": arithmetic,
         "all_rounds": rounds.results,
     }
+
+
+def _at_hand(step: Step) -> Ready:
+    return lambda: nullcontext(step)
 
 
 def measure_attention(case: Case, workspace: Workspace) -> dict[str, Any]:
@@ -190,9 +209,9 @@ def count_encodings(case: Case, workspace: Workspace, epochs: int = 2) -> dict[s
         prompts += len(texts)
         return encode_prompts(self, texts, *args, **kwargs)
 
-    def note(self: Conditioning, texts: list[str]) -> Any:
+    def note(self: Conditioning, texts: list[str], *args: Any) -> Any:
         met.update(texts)
-        return ask(self, texts)
+        return ask(self, texts, *args)
 
     samples = len(list((workspace.root / "data").glob("*.png")))
     steps = epochs * -(-samples // case.batch_size)

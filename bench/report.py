@@ -70,6 +70,16 @@ def _speed(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return _table([*head, "peak MiB"] if has_memory else head, lines)
 
 
+def _peers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for row in rows:
+        peers = [name.removeprefix("product/") for name in row["ratio"] if not name.startswith("product/floor")]
+        for peer in peers:
+            rate, ratio = row["steps_per_second"][peer], row["ratio"][f"product/{peer}"]
+            lines.append([*_case(row), peer.replace("_", ", "), _spread(rate), _spread(ratio)])
+    return _table(["Model", "Adapter", "Batch", "peer's loop", "its steps/s", "product/peer"], lines)
+
+
 def _attention(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     names = ("AttnProcessor", "AttnProcessor2_0")
     head = ["Model", "Floor of", "Batch", *(f"{name}, steps/s" for name in names), "ratio"]
@@ -113,6 +123,7 @@ def _startup(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 SECTIONS = (
     ("startup", "Start", _startup),
     ("speed", "Speed", _speed),
+    ("speed", "Beside the loops of other trainers", _peers),
     ("speed", "Arithmetic that the floors do", _arithmetic),
     ("counts", "Encodings", _counts),
     ("attention", "The frozen U-Net with either attention of diffusers", _attention),

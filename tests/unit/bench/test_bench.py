@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from bench.floor import Floors
 from bench.latents import make_encoder, measure_latents
 from bench.material import make_workspace
 from bench.measure import Case, Kind, count_encodings, measure_attention, measure_speed
+from bench.peers import Peers
 
 from tests.support import save_folder, tiny_model, weights
 from tincture.workspace import Workspace
@@ -20,6 +22,7 @@ from tincture.workspace import Workspace
 pytestmark = pytest.mark.slow
 
 KINDS: tuple[Kind, ...] = ("embedding", "hypernetwork")
+PEERS = {"embedding": {"kohya", "kohya_cached", "diffusers", "webui"}, "hypernetwork": {"webui"}}
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +40,11 @@ def case(folder: str, kind: Kind, batch_size: int = 1) -> Case:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_product_and_floors_are_timed_in_every_round(folder: str, kind: Kind, workspace: Workspace) -> None:
+def test_product_floors_and_peers_are_timed_in_every_round(folder: str, kind: Kind, workspace: Workspace) -> None:
     measured = measure_speed(case(folder, kind), workspace)
     assert len(measured["all_rounds"]) == 2
     for rates in measured["all_rounds"]:
-        assert set(rates) == {"product", "floor", "floor_with_adapter"}
+        assert set(rates) == {"product", "floor", "floor_with_adapter", *PEERS[kind]}
         assert all(rate > 0 for rate in rates.values())
     ratios = sorted(rates["product"] / rates["floor"] for rates in measured["all_rounds"])
     assert measured["ratio"]["product/floor"] == {"median": sum(ratios) / 2, "min": ratios[0], "max": ratios[1]}
@@ -76,6 +79,34 @@ def test_floors_leave_the_model_as_it_was(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_peers_train_and_leave_the_model_as_it_was(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, moved = tiny_model(), []
+    before, processors = weights(model), model.unet.attn_processors
+    step_of = torch.optim.AdamW.step
+
+    def step(self: torch.optim.AdamW, *args: Any) -> Any:
+        parameters = self.param_groups[0]["params"]
+        old = [parameter.detach().clone() for parameter in parameters]
+        answer = step_of(self, *args)
+        moved.append(all(not torch.equal(*pair) for pair in zip(old, parameters, strict=True)))
+        return answer
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    peers = Peers(model, batch_size=2, size=64).of(kind)
+    assert set(peers) == PEERS[kind]
+    for ready in peers.values():
+        with ready() as train:
+            train()
+            train()
+    assert moved == [True] * 2 * len(peers)
+    assert all(torch.equal(before[key], value) for key, value in weights(model).items())
+    assert not any(each.requires_grad or each.grad is not None for each in model.unet.parameters())
+    assert model.unet.attn_processors == processors
+    modules = [*model.unet.modules(), *model.text_encoders[0].module.modules()]
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in modules)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_floors_bear_gradient_checkpointing(kind: Kind) -> None:
     model = tiny_model()
     model.enable_gradient_checkpointing()
@@ -100,7 +131,7 @@ def test_results_become_tables_between_the_marks(folder: str, tmp_path: Path, mo
     assert text.startswith(f"before\n{report.BEGIN}\n") and text.endswith(f"{report.END}\nafter\n")
     assert "old" not in text
     rows = [line for line in text.splitlines() if line.startswith("| tiny 64×64 fp32 | embedding | 2 |")]
-    assert len(rows) == 4  # speed, arithmetic, encodings, attention
+    assert len(rows) == 8  # speed, four peers, arithmetic, encodings, attention
 
 
 def test_a_document_without_marks_is_left_alone(tmp_path: Path) -> None:

@@ -1,0 +1,187 @@
+"""What a step costs in other trainers, as plain loops of ours written from what theirs do, at their own defaults.
+
+Each works on the same frozen model with the same pictures a step and the same precision as the product, and has the
+work of a step alone: no reading of pictures, no tokens, no log. What they do was read in 2026 (sd-scripts, diffusers)
+and in the webui's code of 2023:
+
+``kohya``: sd-scripts' textual inversion. Pictures go through the VAE in every step, attention is written out. The text
+encoder reads one text for each picture; the gradient is that of the whole token table, its norm is clipped to 1, AdamW
+moves the table, and the rows of all other tokens are put back. The loss is read in every step.
+``kohya_cached``: the same with its options ``--cache_latents`` and ``--sdpa``, which its guides recommend.
+``diffusers``: textual_inversion.py. As ``kohya``, but attention is torch's own, and nothing is clipped.
+``webui``: latents are kept, and of a hypernetwork conditions too. Only the vectors, or the hypernetwork, are trained,
+but the U-Net is not frozen: it is run with re-entrant checkpoints, so every block twice, and gets gradients of all its
+weights. Attention is written out. A hypernetwork transforms the context anew in each attention, the text's too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from bench.floor import Step
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tincture.adapters.embedding import Embedding
+from tincture.adapters.hypernetwork import create_hypernetwork
+from tincture.models.conditions import Conditions
+from tincture.models.stable_diffusion import StableDiffusion
+
+Ready = Callable[[], AbstractContextManager[Step]]
+"""Inside of what it gives the model is as the peer has it, and the step can be made again and again."""
+VECTORS, PREFIX = 4, 5
+
+
+class Peers:
+    """The steps of one model at one shape.
+
+    Args:
+        model: used by nothing else meanwhile; it is as it was whenever no step is being made.
+        size: side of the pictures in pixels.
+    """
+
+    def __init__(self, model: StableDiffusion, batch_size: int, size: int) -> None:
+        self.model, self.text_encoder = model, model.text_encoders[0].module
+        random = torch.Generator().manual_seed(0)
+        cells, device = size // model.vae_scale_factor, model.device
+        self.pixels = torch.rand(batch_size, 3, size, size, generator=random).to(device) * 2 - 1
+        self.latents = torch.randn(batch_size, 4, cells, cells, generator=random).to(device)
+        self.hidden_states = torch.randn(batch_size, 77, model.text_width, generator=random).to(device, model.dtype)
+        self.ids = torch.randint(600, (batch_size, 77), generator=random).to(device)
+
+    def of(self, kind: str) -> dict[str, Ready]:
+        """By name: what trains adapters of this kind."""
+        if kind == "embedding":
+            return {
+                "kohya": partial(self._whole_table, cached=False, attention=AttnProcessor, clip=1.0),
+                "kohya_cached": partial(self._whole_table, cached=True, attention=AttnProcessor2_0, clip=1.0),
+                "diffusers": partial(self._whole_table, cached=False, attention=AttnProcessor2_0, clip=None),
+                "webui": self._webui_embedding,
+            }
+        return {"webui": self._webui_hypernetwork}
+
+    # --- sd-scripts and diffusers ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _whole_table(self, cached: bool, attention: type[Any], clip: float | None) -> Iterator[Step]:
+        """The token table with further rows is trained whole, and all but those rows are put back."""
+        table = self.text_encoder.get_input_embeddings()
+        frozen, count = table.weight, len(table.weight)
+        table.weight = nn.Parameter(torch.cat([frozen, frozen[:VECTORS]]).float())
+        original, others = table.weight.detach().clone(), torch.arange(count + VECTORS) < count
+        ids = self.ids.clone()
+        ids[:, PREFIX : PREFIX + VECTORS] = torch.arange(count, count + VECTORS)
+        optimizer = torch.optim.AdamW([table.weight], lr=1e-4, weight_decay=1e-2)
+
+        def step() -> None:
+            latents = self.latents if cached else self._encoded()
+            loss = self._loss(latents, self.text_encoder(ids).last_hidden_state)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if clip is not None:
+                nn.utils.clip_grad_norm_([table.weight], clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            with torch.no_grad():
+                table.weight[others] = original[others]
+            loss.item()
+
+        try:
+            with self._attending(attention):
+                yield step
+        finally:
+            table.weight = frozen
+
+    @torch.no_grad()
+    def _encoded(self) -> Tensor:
+        vae = self.model.vae
+        latents: Tensor = vae.encode(self.pixels).latent_dist.sample() * vae.config.scaling_factor
+        return latents
+
+    # --- the webui ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _webui_embedding(self) -> Iterator[Step]:
+        model = self.model
+        width = model.text_encoders[0].width
+        embedding = Embedding("peer", {model.text_encoders[0].name: torch.randn(VECTORS, width)})
+        (vectors,) = embedding.parameters()
+        ids = self.ids.clone()
+        optimizer = torch.optim.AdamW([vectors], lr=5e-3, weight_decay=0.0)
+
+        def place(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            rows = vectors.to(output.dtype).expand(len(output), -1, -1)
+            return torch.cat([output[:, :PREFIX], rows, output[:, PREFIX + VECTORS :]], dim=1)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            loss = self._loss(self.latents, self.text_encoder(ids).last_hidden_state)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss.item()
+
+        with self._unfrozen(), ExitStack() as hooks:
+            hooks.callback(self.text_encoder.get_input_embeddings().register_forward_hook(place).remove)
+            yield step
+
+    @contextmanager
+    def _webui_hypernetwork(self) -> Iterator[Step]:
+        model = self.model
+        network = create_hypernetwork("peer", model.context_widths(), activation_func="relu").to(model.device).train()
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5)
+
+        def hook(module: nn.Module) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+            return lambda _, args: (module(args[0]), *args[1:])
+
+        def step() -> None:
+            optimizer.zero_grad()
+            loss = self._loss(self.latents, self.hidden_states)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss.item()
+
+        with self._unfrozen(), ExitStack() as hooks:
+            for attention in model.projections():
+                for projection, module in zip(attention, network.pairs[attention.context_width], strict=True):
+                    hooks.callback(projection.register_forward_pre_hook(hook(module)).remove)
+            yield step
+
+    @contextmanager
+    def _unfrozen(self) -> Iterator[None]:
+        """The U-Net as the webui has it: open to gradients, in re-entrant checkpoints."""
+        unet = self.model.unet
+        unet.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=True))
+        unet.requires_grad_(True).train()
+        try:
+            with self._attending(AttnProcessor), warnings.catch_warnings():
+                # ahead of the first attention no input of a block needs a gradient
+                warnings.filterwarnings("ignore", message="None of the inputs have requires_grad=True")
+                yield
+        finally:
+            unet.requires_grad_(False).eval()
+            unet.disable_gradient_checkpointing()
+            unet.zero_grad(set_to_none=True)
+
+    # --- both --------------------------------------------------------------------------------------------------------
+
+    def _loss(self, latents: Tensor, hidden_states: Tensor) -> Tensor:
+        process, count = self.model.noise_process, len(latents)
+        noise, timesteps = torch.randn_like(latents), torch.randint(0, 1000, (count,), device=latents.device)
+        noisy = process.add_noise(latents, noise, timesteps)
+        noise_pred = self.model.predict_noise(noisy, timesteps, Conditions(hidden_states))
+        return nn.functional.mse_loss(noise_pred.float(), process.target(latents, noise, timesteps).float())
+
+    @contextmanager
+    def _attending(self, processor: type[Any]) -> Iterator[None]:
+        unet = self.model.unet
+        before = unet.attn_processors
+        unet.set_attn_processor(processor())
+        try:
+            yield
+        finally:
+            unet.set_attn_processor(before)
