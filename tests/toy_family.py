@@ -293,6 +293,9 @@ class ToyModel:
     def store_in_float8(self, by: torch.device | str | None = None) -> None:
         store_in_float8(self.denoiser, by)
 
+    def speed_up_convolutions(self) -> None:
+        """It has none."""
+
     def encode_prompts(self, prompts: Sequence[str], clip_skip: int = 1, at_least: int = 0) -> Conditions:
         with self.placement.acting(TEXT_ENCODERS):
             return self.text.encode(prompts, at_least)

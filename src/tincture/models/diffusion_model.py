@@ -246,6 +246,13 @@ class DiffusionModel(Protocol):
         """Keeps the denoiser's weights in eight bits from now on, rounded by the device ``by``."""
         ...
 
+    def speed_up_convolutions(self) -> None:
+        """Spends some memory so that the denoiser takes less time on a processor in float32, where it has a way to.
+
+        Results may differ in their last bits.
+        """
+        ...
+
     # --- text --------------------------------------------------------------------------------------------------------
 
     @property

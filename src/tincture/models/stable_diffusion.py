@@ -18,6 +18,7 @@ from tincture.models.attention import KeyValue, cross_attentions, projections
 from tincture.models.autoencoder import Autoencoder
 from tincture.models.clip_text import ClipText
 from tincture.models.conditions import Conditions
+from tincture.models.convolutions import speed_up_convolutions
 from tincture.models.families import Family
 from tincture.models.float8 import store_in_float8
 from tincture.models.noise_process import Diffusion
@@ -329,3 +330,7 @@ class StableDiffusion:
     def store_in_float8(self, by: torch.device | str | None = None) -> None:
         """Keeps the U-Net's weights in eight bits from now on, rounded by the device ``by``; see ``float8``."""
         store_in_float8(self.unet, by)
+
+    def speed_up_convolutions(self) -> None:
+        """Chooses by their sizes how they are computed, see ``convolutions``."""
+        speed_up_convolutions(self.unet)

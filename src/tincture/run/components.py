@@ -257,6 +257,8 @@ def place(model: DiffusionModel, settings: TrainSettings, workspace: Workspace, 
         model.enable_slicing()
     if settings.weight_storage == "float8":
         model.store_in_float8(device)
+    if device.type == "cpu" and settings.precision == "fp32":
+        model.speed_up_convolutions()
     if settings.offload:
         model.placement.offload(device)
     elif model.device != device:

@@ -75,6 +75,8 @@ class Rehearsal:
         if float8:
             with self._mode:
                 self.model.store_in_float8()
+        if not self.is_cuda and dtype is torch.float32:
+            self.model.speed_up_convolutions()
         if gradient_checkpointing:
             self.model.enable_gradient_checkpointing()
         else:
