@@ -20,6 +20,6 @@ def speed_up_convolutions(unet: nn.Module) -> None:
     """
     widest = max((each.out_channels for each in unet.modules() if isinstance(each, nn.Conv2d)), default=0)
     if widest <= MOST_CHANNELS:
-        nn.Module.to(unet, memory_format=torch.channels_last)
+        nn.Module.to(unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
     else:
         transform_convolutions(unet)
