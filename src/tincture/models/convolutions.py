@@ -18,8 +18,10 @@ def speed_up_convolutions(unet: nn.Module) -> None:
     Args:
         unet: diffusers' UNet2DConditionModel, frozen.
     """
-    widest = max((each.out_channels for each in unet.modules() if isinstance(each, nn.Conv2d)), default=0)
-    if widest <= MOST_CHANNELS:
-        nn.Module.to(unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    else:
+    layers = [layer for layer in unet.modules() if type(layer) is nn.Conv2d]
+    if max((layer.out_channels for layer in layers), default=0) > MOST_CHANNELS:
         transform_convolutions(unet)
+        return
+    for layer in layers:
+        weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
+        layer.weight = nn.Parameter(weight, requires_grad=False)

@@ -14,7 +14,7 @@ from tincture.data.batches import BatchPlan
 from tincture.data.dataset import PictureDataset
 from tincture.errors import AlreadyTrainedError
 from tincture.formats.software import software
-from tincture.models.arithmetic import Arithmetic
+from tincture.models.arithmetic import Arithmetic, precision_remarks
 from tincture.models.devices import PRECISIONS, device_title, resolve_device, total_memory
 from tincture.models.diffusion_model import DiffusionModel
 from tincture.models.threads import computing_threads
@@ -125,6 +125,7 @@ def plan(
             *_drawing_remarks(drawing),
             *_end_remarks(settings, adapter),
             *Arithmetic.current(device.type).remarks(),
+            *precision_remarks(device.type, settings.precision),
         ],
         "buckets": _buckets(dataset),
         "micro_batches_per_epoch": batches.micro_batches_per_epoch,

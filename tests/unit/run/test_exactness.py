@@ -140,6 +140,19 @@ def test_a_run_without_the_reproducible_mode_says_so(bench: Bench, monkeypatch: 
     assert arithmetic_of(result.run_dir)[0]["mkl"] == "OFF"
 
 
+@pytest.mark.parametrize(
+    ("precision", "flags", "is_said"),
+    [("bf16", "avx2", True), ("bf16", "avx2 amx_bf16", False), ("bf16", None, False), ("fp32", "avx2", False)],
+)
+def test_a_plan_says_when_a_half_precision_is_the_slower_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, precision: str, flags: str | None, is_said: bool
+) -> None:
+    known = {} if flags is None else {"flags": flags}
+    monkeypatch.setattr(arithmetic, "_cpuinfo", lambda: {"model name": "a processor", **known})
+    remarks = recipe.plan(bench.settings("embedding", precision=precision), bench.workspace)["remarks"]
+    assert any("bf16 makes a step slower" in remark for remark in remarks) == is_said
+
+
 def test_latents_kept_under_other_arithmetic_are_made_anew(
     new_bench: Callable[[str], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
