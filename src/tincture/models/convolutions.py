@@ -24,4 +24,7 @@ def speed_up_convolutions(unet: nn.Module) -> None:
         return
     for layer in layers:
         weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
-        layer.weight = nn.Parameter(weight, requires_grad=False)
+        _, channels, height, width = weight.shape
+        # of 1 x 1 weights, which lie alike both ways, the strides decide which kernel torch takes
+        strides = (channels * height * width, 1, width * channels, channels)
+        layer.weight = nn.Parameter(weight.as_strided(weight.shape, strides), requires_grad=False)
