@@ -16,7 +16,7 @@ from typing import Any
 
 # of glibc's malloc.h
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_KEPT = {_MMAP_THRESHOLD: 2**30, _TRIM_THRESHOLD: 2**30}
+_HIGH = {_MMAP_THRESHOLD: 2**30, _TRIM_THRESHOLD: 2**30}
 # the most that glibc comes to by itself
 _USUAL = {_MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26}
 _VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
@@ -32,7 +32,7 @@ def keeping_freed_memory() -> Iterator[None]:
     if library is None:
         yield
         return
-    _bound(library, _KEPT)
+    _bound(library, _HIGH)
     try:
         yield
     finally:
@@ -50,7 +50,7 @@ def usual_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        _bound(library, _KEPT)
+        _bound(library, _HIGH)
 
 
 def _give_back(library: Any) -> None:
