@@ -74,6 +74,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "formats/integrity.py": ("formats/test_bit_flips.py",),
     "formats/lora_file.py": ("formats/test_round_trips.py", "adapters/test_lora.py", "adapters/files"),
     "formats/pickle_values.py": ("formats/test_pickled_numpy.py", "formats/test_pickle_check.py"),
+    "formats/software.py": ("adapters/files/test_conversion.py",),
     "formats/user_cache.py": ("formats/test_hash_cache.py", "formats/test_timings.py"),
     "server/queue/attempt.py": ("server/queue/test_supervisor.py",),
     **dict.fromkeys(
