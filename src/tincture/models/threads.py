@@ -6,6 +6,11 @@ nothing, so that the number, which results depend on to the last bit, is the sam
 
 The variable OMP_NUM_THREADS says it to torch and to the libraries beside it, which read it when they are loaded. So the
 package sets it as soon as it is imported, unless the user has. Nothing here loads torch before it is called.
+
+Threads that are done with their part wait for the others. GNU's OpenMP, which torch brings, has them turn for
+milliseconds before they sleep. If something else computes on one of the cores, they keep the rest of it from those who
+are waited for, and a step takes forty times as long. GOMP_SPINCOUNT has them turn for some microseconds, which costs
+nothing where nothing else computes (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ from pathlib import Path
 VARIABLE = "OMP_NUM_THREADS"
 CHOSEN = "TINCTURE_CHOSEN_THREADS"
 """The number that this package chose, here or in the process that started this one; another one is the user's."""
+SPIN_VARIABLE, SPINS = "GOMP_SPINCOUNT", "5000"
+_WAITING = "OMP_WAIT_POLICY"
 _USERS = (VARIABLE, "MKL_NUM_THREADS")
 _DIGITS = 5  # of any number of threads that is meant
 _PROCESSORS = Path("/sys/devices/system/cpu")
@@ -36,14 +43,21 @@ def choose_threads(total: int = 0, shares: int = 1) -> int:
         return given
     if shares > 1:
         # Threads that wait for each other go to sleep rather than keep the cores from the other processes.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.setdefault(_WAITING, "PASSIVE")
+        if os.environ.get(SPIN_VARIABLE) == SPINS:  # it would overrule that
+            del os.environ[SPIN_VARIABLE]
     chosen = max(1, (total or available_cores()) // shares)
     os.environ[VARIABLE] = os.environ[CHOSEN] = str(chosen)
     return chosen
 
 
 def ask_for_threads() -> None:
-    """Chooses the number unless this is done, by the user, a process above, or torch, which came first."""
+    """Chooses the number unless this is done, by the user, a process above, or torch, which came first.
+
+    And how long threads turn before they sleep, unless the user has said how they wait.
+    """
+    if not os.environ.get(_WAITING):
+        os.environ.setdefault(SPIN_VARIABLE, SPINS)
     inherited = os.environ.get(VARIABLE) and os.environ.get(VARIABLE) == os.environ.get(CHOSEN)
     if not inherited and not given_threads() and "torch" not in sys.modules:
         choose_threads()

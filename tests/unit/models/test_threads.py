@@ -14,7 +14,10 @@ import torch
 from tincture.models import threads
 from tincture.models.threads import (
     CHOSEN,
+    SPIN_VARIABLE,
+    SPINS,
     VARIABLE,
+    ask_for_threads,
     available_cores,
     available_processors,
     choose_threads,
@@ -31,7 +34,7 @@ Machine = Callable[..., None]
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Makes a machine: its processors, which of them share a core, and files of its control groups."""
-    for name in (VARIABLE, "MKL_NUM_THREADS", CHOSEN, "OMP_WAIT_POLICY"):
+    for name in (VARIABLE, "MKL_NUM_THREADS", CHOSEN, "OMP_WAIT_POLICY", SPIN_VARIABLE):
         monkeypatch.setenv(name, "")  # so that what is set here is taken back
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(threads, "_PROCESSORS", tmp_path / "cpu")
@@ -171,3 +174,36 @@ def test_the_package_asks_before_torch_is_loaded(first: str, given: dict[str, st
         assert variable == "None"
         return
     assert number == variable == (chosen or str(available_cores()))
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, SPINS), ({SPIN_VARIABLE: "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ids=["nothing", "a count", "a policy"],
+)
+def test_threads_that_wait_sleep_soon_unless_the_user_says_how(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], spins: str | None
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    ask_for_threads()
+    assert os.environ.get(SPIN_VARIABLE) == spins
+
+
+def test_where_several_processes_compute_threads_sleep_at_once(machine: Machine) -> None:
+    machine(set(range(4)))
+    ask_for_threads()
+    choose_threads(shares=2)
+    ask_for_threads()  # as a process does that is started so
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE" and SPIN_VARIABLE not in os.environ
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is GNU's OpenMP that shows it")
+def test_torch_is_loaded_with_it() -> None:
+    """It reads the variable when it is loaded, and says what it read."""
+    code = "import tincture, torch; torch.ones(2)"
+    clean = {name: value for name, value in os.environ.items() if name not in (SPIN_VARIABLE, "OMP_WAIT_POLICY")}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env={**clean, "OMP_DISPLAY_ENV": "verbose"}, capture_output=True, text=True
+    ).stderr
+    assert f"{SPIN_VARIABLE} = '{SPINS}'" in told

@@ -359,7 +359,7 @@ def test_jobs_and_drawings_share_the_cores(
     given: str,
     chosen: tuple[int, str | None],
 ) -> None:
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TINCTURE_CHOSEN_THREADS", "OMP_WAIT_POLICY"):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TINCTURE_CHOSEN_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     if given:
