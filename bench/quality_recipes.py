@@ -8,23 +8,11 @@ from typing import Any
 
 from tincture.kinds.embedding import EMBEDDING
 
-EARLIER_LINES = (
-    "[name], [filewords]",
-    *(
-        f"{kind} of [name], [filewords]"
-        for kind in (
-            "a photo",
-            "a picture",
-            "a close view",
-            "a clear, sharp picture",
-            "a bright picture",
-            "a dim picture",
-            "a cropped picture",
-            "an amateur snapshot",
-            "a studio shot",
-        )
-    ),
+_EARLIER_KINDS = (
+    *("a photo", "a picture", "a close view", "a clear, sharp picture", "a bright picture", "a dim picture"),
+    *("a cropped picture", "an amateur snapshot", "a studio shot"),
 )
+EARLIER_LINES = ("[name], [filewords]", *(f"{kind} of [name], [filewords]" for kind in _EARLIER_KINDS))
 """Of the template ``subject_filewords`` before these measurements."""
 
 
@@ -82,23 +70,8 @@ def with_line(line: str) -> Recipe:
 
 
 EARLIER_ALONE = (
-    *(
-        f"{kind} of [name]"
-        for kind in (
-            "a photo",
-            "a picture",
-            "a close view",
-            "a clear, sharp picture",
-            "a bright picture",
-            "a dim picture",
-            "a cropped picture",
-            "a detailed portrait",
-            "an amateur snapshot",
-            "a studio shot",
-        )
-    ),
-    "[name] in full view",
-    "one [name], nothing else",
+    *(f"{kind} of [name]" for kind in (*_EARLIER_KINDS[:7], "a detailed portrait", *_EARLIER_KINDS[7:])),
+    *("[name] in full view", "one [name], nothing else"),
 )
 """Of the template ``subject``, without captions."""
 _PRIOR: Mapping[str, Any] = {"prior_prompt": "a picture", "prior_count": 12, "prior_steps": 8}

@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench import judging  # noqa: E402
 from bench.judging import Asked  # noqa: E402
+from bench.report import put_between  # noqa: E402
 
 from tincture import randomness  # noqa: E402
 from tincture.adapters.hypernetwork import Hypernetwork  # noqa: E402
@@ -222,15 +223,6 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def replaced(page: str, tables: str) -> str:
-    """``page`` with ``tables`` between its markers; ValueError when it has none."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"The page has no section between {BEGIN} and {END}.")
-    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
-
-
 # --- command line ----------------------------------------------------------------------------------------------------
 
 
@@ -258,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"There is no {', '.join(sorted(wrong))}; there are {', '.join(plan)}.")
     if given.part == "report":
         tables = report(read_results(given.results / "lessons", [*plan]), read_results(given.results / "ways", [*WAYS]))
-        write_text(given.docs, replaced(given.docs.read_text(encoding="utf-8"), tables))
+        put_between(given.docs, BEGIN, END, tables)
         return
     model, folder = load_model("picto"), given.results / given.part
     for name, (lesson, way) in plan.items():

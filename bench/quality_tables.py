@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tincture.formats.files import write_text
+from bench.report import put_between
 
 BEGIN, END = "<!-- subjects: begin -->", "<!-- subjects: end -->"
 Results = Mapping[str, Mapping[str, Any]]
@@ -28,13 +28,8 @@ def write(docs: Path, results: Mapping[str, Results]) -> None:
     Raises:
         ValueError: the marks are not there.
     """
-    text = docs.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{docs} has no section between {BEGIN} and {END}.")
     parts = [make(results[part]) for part, make in SECTIONS.items() if results.get(part)]
-    write_text(docs, f"{before}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{after}")
+    put_between(docs, BEGIN, END, "\n\n".join(parts))
 
 
 def mean(values: Sequence[float], digits: int = 2) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tincture.formats.files import write_text
+
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
@@ -33,6 +35,19 @@ def write_doc(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     inside = "\n\n".join(tables(result) for result in results)
     path.write_text(f"{before}{BEGIN}\n{inside}\n{END}{after}", encoding="utf-8")
+
+
+def put_between(path: Path, begin: str, end: str, tables: str) -> None:
+    """Puts ``tables`` between two marks of a page.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{path} has no section between {begin} and {end}.")
+    write_text(path, f"{before}{begin}\n\n{tables}\n\n{end}{after}")
 
 
 def _section(title: str, lines: list[str]) -> str:
