@@ -22,11 +22,11 @@ def test_who_searches_not_or_froze_something_keeps_that() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+    frozen_for_good = [object()]
     gc.freeze()
     try:
-        frozen = gc.get_freeze_count()
         with heavy_imports():
             pass
-        assert gc.get_freeze_count() >= frozen > 0
+        assert not any(found is frozen_for_good for found in gc.get_objects())  # that list leaves out what is frozen
     finally:
         gc.unfreeze()
