@@ -10,14 +10,17 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import regex
 
 from tincture.data.caption_files import find_caption_file
 from tincture.errors import DataError, UsageError, shortened
 from tincture.kinds.registry import PLACEHOLDER
 from tincture.settings.expressions import fault_of_expression
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NAME = PLACEHOLDER
 FILEWORDS = "[filewords]"

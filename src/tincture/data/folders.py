@@ -22,7 +22,8 @@ from tincture.data.listing import (
     name_some,
     no_pictures,
 )
-from tincture.data.masks import MaskFinder, checked_mask, read_mask
+from tincture.data.mask_files import MaskFinder
+from tincture.data.masks import checked_mask, read_mask
 from tincture.data.picture_check import PictureCheck, check_picture
 from tincture.data.picture_files import UnreadablePictureError, read_picture
 from tincture.errors import DataError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tincture.data.caption_files import assign_captions, find_caption_file, is_called_caption, is_caption_file
 from tincture.data.caption_lists import read_metadata
-from tincture.data.masks import MASK_FOLDER
+from tincture.data.mask_files import MASK_FOLDER
 from tincture.data.preprocessed import is_for_validation, is_no_training_data, sides_of
 from tincture.errors import DataError, UsageError
 

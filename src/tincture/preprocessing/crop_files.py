@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tincture.data.masks import MASK_FOLDER
+from tincture.data.mask_files import MASK_FOLDER
 from tincture.formats.files import write_atomically, write_text
 
 PNG_COMPRESSION = 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tincture.data.listing import Listing, PictureFile, Source, list_pictures, name_some
-from tincture.data.masks import MASK_FOLDER
+from tincture.data.mask_files import MASK_FOLDER
 from tincture.data.preprocessed import DEBUG, REPORT, TRAIN, VALIDATION
 from tincture.errors import UsageError
 from tincture.formats.temporary_file import is_temporary

@@ -13,7 +13,8 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from tincture.data.fitting import stretch
-from tincture.data.masks import MASK_FOLDER, checked_mask
+from tincture.data.mask_files import MASK_FOLDER
+from tincture.data.masks import checked_mask
 from tincture.data.picture_files import PictureFacts, UnreadablePictureError, picture_facts, read_picture
 from tincture.formats.files import write_atomically
 from tincture.preprocessing.crop_files import mask_path, remove_crop, write_caption, write_picture

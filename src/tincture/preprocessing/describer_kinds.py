@@ -15,7 +15,7 @@ from typing import Literal
 from tincture.errors import TinctureError
 from tincture.preprocessing.blip_files import find_blip
 from tincture.preprocessing.model_files import is_of_hub
-from tincture.preprocessing.tagging import find_tagger
+from tincture.preprocessing.tagger_files import find_tagger
 from tincture.workspace import Workspace
 
 Kind = Literal["blip", "wd", "deepdanbooru"]

@@ -12,7 +12,8 @@ from PIL import Image
 from tincture.formats.pictures import open_picture
 from tincture.preprocessing.blip_files import find_blip
 from tincture.preprocessing.captioning import Captioner, load_captioner
-from tincture.preprocessing.tagging import find_tagger, load_tagger
+from tincture.preprocessing.tagger_files import find_tagger
+from tincture.preprocessing.tagging import load_tagger
 from tincture.settings.preprocess import PreprocessSettings
 
 KeyT = TypeVar("KeyT")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tincture.data.listing import Listing, PictureFile, caption_remarks, name_some, no_pictures
-from tincture.data.masks import MaskFinder
+from tincture.data.mask_files import MaskFinder
 from tincture.data.preprocessed import DEBUG, REPORT
 from tincture.errors import DataError, StorageError
 from tincture.events import Callback, Progressed, Stage, emitter

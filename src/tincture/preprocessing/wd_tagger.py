@@ -25,8 +25,6 @@ from tincture.preprocessing.booru_labels import Kind, Label
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-MODEL_FILE = "model.onnx"
-LABELS_FILE = "selected_tags.csv"
 _KINDS: dict[str, Kind] = {"4": "character", "9": "rating"}
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"

@@ -18,7 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from tincture.data.captions import load_template
 from tincture.data.listing import Source, require_folder
-from tincture.data.masks import MaskFinder
+from tincture.data.mask_files import MaskFinder
 from tincture.errors import FileFormatError, ModelError, TinctureError, UsageError
 from tincture.formats.file_lock import FileLock
 from tincture.formats.files import first_bytes

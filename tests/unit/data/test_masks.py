@@ -13,9 +13,8 @@ from PIL import Image
 
 from tincture.data.fitting import Fit, cover, stretch
 from tincture.data.folders import load_dataset
-from tincture.data.masks import MaskFinder, checked_mask, mask_weights, read_mask
+from tincture.data.masks import checked_mask, mask_weights, read_mask
 from tincture.data.picture_files import UnreadablePictureError
-from tincture.errors import DataError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 ALPHA = json.loads((GOLDEN / "alpha_weights.json").read_text())
@@ -53,53 +52,6 @@ def test_what_is_transparent_in_a_mask_is_not_learned(tmp_path: Path) -> None:
     mask.putpixel((3, 0), (0, 0, 0, 255))
     mask.save(tmp_path / "m.png")
     assert np.asarray(read_mask(tmp_path / "m.png"))[0].tolist() == [255, 100, 0, 0]
-
-
-# --- finding ---------------------------------------------------------------------------------------------------------
-
-
-def test_masks_lie_beside_the_pictures_under_the_same_name(tmp_path: Path) -> None:
-    for name in ["mask/a.png", "mask/b.jpg", "mask/b.webp", "mask/.c.png", "mask/d.png/x", "in/mask/a.png"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    finder = MaskFinder()
-
-    def find(name: str) -> Path | None:
-        return finder.find(tmp_path / name, tmp_path)
-
-    assert find("a.jpg") == tmp_path / "mask" / "a.png"
-    assert find("b.png") == tmp_path / "mask" / "b.jpg"
-    assert find("in/a.png") == tmp_path / "in" / "mask" / "a.png"
-    assert [find(name) for name in ("c.png", "d.png", "e.png", "other/a.png")] == [None] * 4
-
-
-def test_a_folder_of_masks_has_the_pictures_inner_folders(tmp_path: Path) -> None:
-    for name in ["m/a.png", "m/in/a.png", "m/in/z.png", "m/y.png", "data/mask/a.png"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    finder = MaskFinder(tmp_path / "m")
-    data = tmp_path / "data"
-    assert finder.find(data / "a.jpg", data) == tmp_path / "m" / "a.png"
-    assert finder.unused() == [tmp_path / "m" / "y.png"]
-    assert finder.find(data / "in" / "a.jpg", data) == tmp_path / "m" / "in" / "a.png"
-    assert finder.unused() == [tmp_path / "m" / "in" / "z.png", tmp_path / "m" / "y.png"]
-
-
-def test_a_folder_of_masks_may_have_folders_of_the_data_folders_names(tmp_path: Path) -> None:
-    for name in ["m/a.png", "m/rex/a.png", "m/rex/in/b.png"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    finder, rex, dogs = MaskFinder(tmp_path / "m"), tmp_path / "rex", tmp_path / "dogs"
-    assert finder.find(rex / "a.png", rex) == tmp_path / "m" / "rex" / "a.png"
-    assert finder.find(rex / "in" / "b.png", rex) == tmp_path / "m" / "rex" / "in" / "b.png"
-    assert finder.find(dogs / "a.png", dogs) == tmp_path / "m" / "a.png"
-
-
-def test_a_missing_folder_of_masks_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for name in ["missing", "file"]:
-        with pytest.raises(DataError, match=rf"mask folder .*{name} does not exist, or is no folder"):
-            MaskFinder(tmp_path / name)
 
 
 # --- checking --------------------------------------------------------------------------------------------------------

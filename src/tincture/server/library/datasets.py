@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tincture.data.listing import Source, list_pictures
-from tincture.data.masks import MASK_FOLDER
+from tincture.data.mask_files import MASK_FOLDER
 from tincture.errors import DataError, StorageError, UsageError
 from tincture.server.errors import ConflictError, NotFoundError
 from tincture.server.library.pictures import PictureFolders, is_captioned

@@ -18,7 +18,7 @@ from PIL import Image
 from tincture.data.caption_files import CAPTION_ENDINGS, assign_captions
 from tincture.data.captions import caption_in
 from tincture.data.listing import NO_PICTURES, PictureFile, Source, list_pictures
-from tincture.data.masks import MaskFinder
+from tincture.data.mask_files import MaskFinder
 from tincture.data.picture_files import UnreadablePictureError, read_picture
 from tincture.errors import DataError, StorageError, UsageError, shortened
 from tincture.formats.files import write_text

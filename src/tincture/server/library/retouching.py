@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from tincture.data.masks import MASK_FOLDER, SAME_PROPORTIONS, MaskFinder, read_mask
+from tincture.data.mask_files import MASK_FOLDER, MaskFinder
+from tincture.data.masks import SAME_PROPORTIONS, read_mask
 from tincture.data.picture_files import UnreadablePictureError
 from tincture.errors import DataError, StorageError, UsageError, shortened
 from tincture.formats.files import write_atomically

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from tincture.data.caption_files import CAPTION_ENDINGS
 from tincture.data.listing import PICTURE_SUFFIXES
-from tincture.data.masks import MASK_FOLDER
+from tincture.data.mask_files import MASK_FOLDER
 from tincture.data.picture_files import UnreadablePictureError
 from tincture.errors import DataError, StorageError, UsageError, shortened
 from tincture.server.errors import TooMuchError

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tincture.data.masks import MaskFinder, read_mask
+from tincture.data.mask_files import MaskFinder
+from tincture.data.masks import read_mask
 from tincture.errors import TinctureError, UsageError
 from tincture.server.errors import NotFoundError
 from tincture.server.library.overview import find_duplicates, find_sizes
