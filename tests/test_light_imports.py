@@ -32,6 +32,13 @@ HELP = f"""
 from tincture.cli import main
 assert all(main([*words, '--help']) == 0 for words in {COMMANDS!r})
 """
+THE_HELP = """
+import json, sys
+from tincture.cli import main
+assert main(['--help']) == 0
+print(json.dumps(sorted(sys.modules)))
+"""
+MOST_FOR_THE_HELP = 25
 WEBUI = """
 from tincture.webui import train_embedding
 try:
@@ -90,11 +97,11 @@ for words in {UNKNOWN!r}:
 
 STEPS: dict[str, tuple[str, set[str]]] = {
     "the package": ("import tincture; assert set(tincture.__all__) <= set(dir(tincture))", PICTURES | {"typer"}),
-    "settings": ("import tincture.settings.train", PICTURES | {"typer"}),
+    "settings": ("from tincture.settings import PreprocessSettings, TrainSettings", PICTURES | {"typer"}),
     "the queue": ("import tincture.server.queue.supervisor", PICTURES | {"typer"}),
     "help of every command": (HELP, PICTURES),
+    "names that are not known": (REFUSED, MODELS | {"numpy", "PIL"}),
     "schedules": ("import tincture.training.lr_schedule", MODELS),
-    "names that are not known": (REFUSED, MODELS),
     "the adapters' protocol": ("import tincture.adapters.adapter", MODELS),
     "checked arguments of the webui": (WEBUI, MODELS),
     "cutting": (CUTTING, MODELS),
@@ -142,3 +149,11 @@ def test_nothing_heavy_is_loaded(step: str, loaded: dict[str, list[str]]) -> Non
 def test_no_step_forbids_what_one_before_it_may_load() -> None:
     heavy = [names for _, names in STEPS.values()]
     assert all(before >= after for before, after in itertools.pairwise(heavy))
+
+
+def test_the_help_loads_a_handful_of_modules_and_no_settings() -> None:
+    done = subprocess.run([sys.executable, "-c", THE_HELP], capture_output=True, text=True, check=True)
+    there = set(json.loads(done.stdout.splitlines()[-1]))
+    own = {name for name in there if name.partition(".")[0] == "tincture"}
+    assert len(own) <= MOST_FOR_THE_HELP, sorted(own)
+    assert not there & {*PICTURES, "tincture.settings.fields", "tincture.settings.train", "tincture.formats.files"}

@@ -13,21 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from tincture.cli import (
-    convert,
-    create,
-    demo,
-    doctor,
-    generate,
-    inspect,
-    looking_back,
-    merge,
-    preprocess,
-    rerun,
-    serve,
-    sweep,
-    train,
-)
+from tincture.cli.commands import Program
 from tincture.cli.session import Session, command, new_group, show_help, with_flags
 from tincture.errors import LostProcessError, TinctureError, UsageError
 from tincture.formats.software import VERSION
@@ -39,7 +25,7 @@ COMPUTED_TOGETHER = ("train", "resume")
 
 
 def build_app() -> typer.Typer:
-    app = new_group("tincture")
+    app = new_group("tincture", Program)
 
     @command(app, "tincture", group=True)
     def root(
@@ -59,9 +45,6 @@ def build_app() -> typer.Typer:
         else:
             _join_launch(session, context.invoked_subcommand)
 
-    teaching, files = (demo, create, train, sweep, looking_back, rerun), (generate, preprocess, inspect, convert, merge)
-    for module in (*teaching, *files, serve, doctor):
-        module.register(app)
     return app
 
 
@@ -105,8 +88,10 @@ def _likely(error: TyperException, context: Any, session: Session) -> str:
     wrong = re.fullmatch(r"No such command '(.+)'\.", error.format_message())
     if wrong is None or not context or context.command_path != "tincture train":
         return ""
+    from tincture.cli.train import likely_command
+
     with contextlib.suppress(TinctureError):
-        return f" {train.likely_command(wrong[1], session.workspace())}".rstrip()
+        return f" {likely_command(wrong[1], session.workspace())}".rstrip()
     return ""
 
 

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from tincture.cli.app import build_app
+from tincture.cli.commands import load_command
 from tincture.server.queue.supervisor import GRACE_S
 from tincture.settings.server import ServerSettings
 
@@ -22,8 +23,7 @@ UNIT, CONTAINER, EXAMPLE = (DEPLOY / name for name in ("tincture.service", "Cont
 def served_flags() -> set[str]:
     """Flags of `tincture serve`, and those that may stand before it."""
     program = typer.main.get_command(build_app())
-    serve = program.commands["serve"]  # type: ignore[attr-defined]
-    return {name for command in (program, serve) for option in command.params for name in option.opts}
+    return {name for command in (program, load_command("serve")) for option in command.params for name in option.opts}
 
 
 def values(text: str, key: str) -> list[str]:

@@ -18,7 +18,7 @@ from tincture.cli import convert as cli_convert
 from tincture.cli import generate as cli_generate
 from tincture.cli import inspect as cli_inspect
 from tincture.cli import merge as cli_merge
-from tincture.cli.app import build_app
+from tincture.cli.commands import load_command
 from tincture.drawing import model_cache
 from tincture.drawing.generation import generate_grid, generate_pictures
 from tincture.server import api_v1
@@ -116,10 +116,7 @@ SHARED = {"root", "debug", "json", "help"}
 def test_every_setting_is_a_flag_with_the_same_help(
     command: str, flagless: tuple[str, ...], further: set[str], specs: Mapping[str, FieldSpec]
 ) -> None:
-    import typer
-
-    parameters = typer.main.get_command(build_app()).commands[command].params  # type: ignore[attr-defined]
-    options = {each.name: each for each in parameters if each.param_type_name == "option"}
+    options = {each.name: each for each in load_command(command).params if each.param_type_name == "option"}
     assert options.keys() - SHARED - further == specs.keys() - set(flagless)
     for name in specs.keys() - set(flagless):
         assert f"--{name.replace('_', '-')}" in options[name].opts
