@@ -3,6 +3,7 @@
     python bench/quality_styles.py lessons                  # every lesson that has no result yet
     python bench/quality_styles.py lessons --only outline-48-0 sunset-12-1
     python bench/quality_styles.py ways                     # one style, one thing changed at a time
+    python bench/quality_styles.py peers                    # as other trainers do, at equal steps
     python bench/quality_styles.py report                   # the tables of docs/quality.md anew, from the results
 
 A lesson is one style from so many pictures with one seed, taught by the preset ``style``. Pictures, prompts and noise
@@ -22,11 +23,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench import judging  # noqa: E402
+from bench import judging, peer_loops, quality_tables  # noqa: E402
 from bench.judging import Asked  # noqa: E402
+from bench.peer_loops import PeerRecipe  # noqa: E402
+from bench.quality_style_ways import BEST, PEERS, PEERS_AT, WAYS, Lesson, Way  # noqa: E402
 from bench.report import put_between  # noqa: E402
 
 from tincture import randomness  # noqa: E402
@@ -54,81 +59,15 @@ HELD_OUT = 24
 DRAWING = Drawing(steps=10, sampler="DPM++ 2M")
 GUIDANCE = (1.0, 2.0)
 """None at all, and picto's own."""
+PLAIN = ("{}",)
+"""A hypernetwork acts whatever the prompt says."""
+NAMED = tuple(f"{{}}, {said}" for said in (f"in the style of {NAME}", f"art by {NAME}", NAME))
+"""An embedding has to be named; in several wordings, so that no template wins by being the one that is asked for."""
+PEERS_BATCH = 4
+PEER_STYLES = ("sunset", "outline")
+PARTS = ("lessons", "ways", "peers")
 
 Figures = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Lesson:
-    """One style from so many pictures with one seed."""
-
-    style: str
-    pictures: int
-    seed: int
-    previews: int = 60
-
-    @property
-    def key(self) -> str:
-        """Its name in results."""
-        return f"{self.style}-{self.pictures}-{self.seed}"
-
-
-OUTLINE = Lesson("outline", 48, 0, previews=40)
-SUNSET = Lesson("sunset", 12, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Way:
-    """How a style is taught: what differs from the preset, or, with ``base``, from that instead.
-
-    ``lesson``: in which it is compared with others.
-    """
-
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    base: Mapping[str, Any] | None = None
-    lesson: Lesson = OUTLINE
-
-
-BEST = Way(options={"activation_func": "relu", "weight_init": "XavierNormal"})
-SHORT = {
-    "learning_rate": "0 -> 4e-3:30, 4e-3 -> 1e-5 cosine",
-    "steps": 400,
-    "batch_size": 8,
-    "caption_drop_out": 0.15,
-    "latent_sampling_method": "deterministic",
-}
-"""What one thing at a time is changed of."""
-RELU, XAVIER = {"activation_func": "relu"}, {"activation_func": "relu", "weight_init": "XavierNormal"}
-DEBIASED = {"timestep_weighting": "debiased"}
-SOAP = {"optimizer": "SOAP", "learning_rate": "0 -> 3e-3:30, 3e-3 -> 1e-5 cosine"}
-FAST = {"optimizer": "SOAP", "learning_rate": "0 -> 8e-3:30, 8e-3 -> 1e-5 cosine"}
-DROPOUT = {"dropout_structure": (0, 0.3, 0)}
-WAYS: Mapping[str, Way] = {
-    "base": Way(options=RELU, base=SHORT),
-    "debiased weights": Way(DEBIASED, RELU, SHORT),
-    "min-SNR weights": Way({"timestep_weighting": "min_snr"}, RELU, SHORT),
-    "linear (1, 1)": Way(options={"layer_structure": (1, 1), "activation_func": "linear"}, base=SHORT),
-    "rate 1e-2": Way({"learning_rate": "0 -> 1e-2:30, 1e-2 -> 1e-5 cosine"}, RELU, SHORT),
-    "self-attention alone": Way(options={**RELU, "sizes": (96, 128, 144)}, base=SHORT),
-    "text alone": Way(options={**RELU, "sizes": (112,)}, base=SHORT),
-    "narrow (1, 0.25, 1)": Way(options={**RELU, "layer_structure": (1, 0.25, 1)}, base=SHORT),
-    "Xavier weights": Way(options=XAVIER, base=SHORT),
-    "weight decay 0.3": Way({"weight_decay": 0.3}, RELU, SHORT),
-    "batch 4, 800 steps, debiased": Way({**DEBIASED, "batch_size": 4, "steps": 800}, RELU, SHORT),
-    "SOAP, debiased": Way({**DEBIASED, **SOAP}, RELU, SHORT),
-    "Xavier, debiased": Way(DEBIASED, XAVIER, SHORT),
-    "SOAP 8e-3, Xavier, debiased": Way({**DEBIASED, **FAST}, XAVIER, SHORT),
-    "the same, weight decay 1": Way({**DEBIASED, **FAST, "weight_decay": 1.0}, XAVIER, SHORT),
-    "the same, dropout 0.3": Way({**DEBIASED, **FAST}, {**XAVIER, **DROPOUT}, SHORT),
-    "the same, weight decay 1 and dropout 0.3": Way(
-        {**DEBIASED, **FAST, "weight_decay": 1.0}, {**XAVIER, **DROPOUT}, SHORT
-    ),
-    "frame: SOAP 8e-3, Xavier, debiased": Way({**DEBIASED, **FAST}, XAVIER, SHORT, Lesson("frame", 48, 0)),
-    "sunset from 12: SOAP 8e-3, Xavier, debiased": Way({**DEBIASED, **FAST}, XAVIER, SHORT, SUNSET),
-    "sunset from 12: the same, weight decay 1": Way({**DEBIASED, **FAST, "weight_decay": 1.0}, XAVIER, SHORT, SUNSET),
-    "sunset from 12: the demo's": Way({}, RELU, HYPERNETWORK.preset, SUNSET),
-}
 
 
 # --- a lesson --------------------------------------------------------------------------------------------------------
@@ -136,10 +75,7 @@ WAYS: Mapping[str, Way] = {
 
 def teach(lesson: Lesson, way: Way, model: StableDiffusion) -> Figures:
     """Shares with and without guidance, the losses, and what the training took."""
-    trained, held_out = (
-        demo.random_scenes(count, lesson.seed, purpose, lesson.style)
-        for count, purpose in ((lesson.pictures, "style"), (HELD_OUT, "held out"))
-    )
+    trained, held_out = _scenes(lesson)
     with tempfile.TemporaryDirectory(prefix="tincture-styles-") as folder:
         workspace = Workspace.open(folder)
         demo.write_pictures(workspace.root / "data", trained, [scene.caption() for scene in trained])
@@ -152,6 +88,30 @@ def teach(lesson: Lesson, way: Way, model: StableDiffusion) -> Figures:
         return {**dataclasses.asdict(lesson), **taken, **_judged(lesson, model, trained, held_out)}
 
 
+def teach_peer(lesson: Lesson, way: Way | PeerRecipe, model: StableDiffusion) -> Figures:
+    """What ``teach`` finds, or of an embedding the like, after each number of steps in ``PEERS_AT``."""
+    rows: dict[int, Figures] = {}
+    if isinstance(way, Way):
+        for step in PEERS_AT:
+            changed = dataclasses.replace(way, settings={**way.settings, "steps": step})
+            rows[step] = teach(lesson, changed, model)["guidance"]
+        return {**dataclasses.asdict(lesson), "rows": rows}
+    trained, held_out = _scenes(lesson)
+    pixels = torch.stack([torch.from_numpy(world.render(scene)) for scene in trained]).permute(0, 3, 1, 2)
+    material = peer_loops.Material(NAME, pixels.float() / 127.5 - 1, [scene.caption() for scene in trained], "")
+    for step, _ in peer_loops.teach(model, way, material, PEERS_AT, lesson.seed, PEERS_BATCH):
+        rows[step] = _judged(lesson, model, trained, held_out, NAMED)["guidance"]
+    return {**dataclasses.asdict(lesson), "rows": rows}
+
+
+def _scenes(lesson: Lesson) -> tuple[list[world.Scene], list[world.Scene]]:
+    """Those that are trained, and those that are held out for the loss."""
+    return (
+        demo.random_scenes(lesson.pictures, lesson.seed, "style", lesson.style),
+        demo.random_scenes(HELD_OUT, lesson.seed, "held out", lesson.style),
+    )
+
+
 def _settings(lesson: Lesson, way: Way, workspace: Workspace) -> TrainSettings:
     template = workspace.templates / "caption.txt"
     write_text(template, "[filewords]\n")
@@ -162,22 +122,34 @@ def _settings(lesson: Lesson, way: Way, workspace: Workspace) -> TrainSettings:
     )
 
 
-def asked(lesson: Lesson) -> Asked:
-    """The previews: the captions of random scenes, and what they should show."""
+def asked(lesson: Lesson, wordings: Sequence[str] = PLAIN) -> Asked:
+    """The previews: the captions of random scenes, and what they should show.
+
+    Args:
+        wordings: what is said of a caption, by turns.
+    """
     scenes = demo.random_scenes(lesson.previews, lesson.seed, "prompts", lesson.style)
     seeds = [randomness.torch_seed(lesson.seed, "demo preview", number) % 2**32 for number in range(len(scenes))]
-    return Asked(scenes, [scene.caption() for scene in scenes], seeds, ("style",), ATTRIBUTES)
+    return Asked(scenes, _worded(scenes, wordings), seeds, ("style",), ATTRIBUTES)
+
+
+def _worded(scenes: Sequence[world.Scene], wordings: Sequence[str]) -> list[str]:
+    return [wordings[number % len(wordings)].format(scene.caption()) for number, scene in enumerate(scenes)]
 
 
 def _judged(
-    lesson: Lesson, model: StableDiffusion, trained: Sequence[world.Scene], held_out: Sequence[world.Scene]
+    lesson: Lesson,
+    model: StableDiffusion,
+    trained: Sequence[world.Scene],
+    held_out: Sequence[world.Scene],
+    wordings: Sequence[str] = PLAIN,
 ) -> Figures:
-    wanted, shares = asked(lesson), {}
+    wanted, shares = asked(lesson, wordings), {}
     for scale in GUIDANCE:
         pictures = judging.drawn(model, wanted, dataclasses.replace(DRAWING, guidance_scale=scale))
         shares[f"{scale:g}"] = judging.shares(wanted, pictures).to_dict()
     training_loss, loss = (
-        judging.fixed_noise_loss(model, judging.encoded(model, scenes), [scene.caption() for scene in scenes])
+        judging.fixed_noise_loss(model, judging.encoded(model, scenes), _worded(scenes, wordings))
         for scenes in (trained[:HELD_OUT], held_out)
     )
     return {"guidance": shares, "training_loss": round(training_loss, 5), "loss": round(loss, 5)}
@@ -189,10 +161,20 @@ def lessons() -> dict[str, Lesson]:
     return {lesson.key: lesson for lesson in every}
 
 
+def plan_of(part: str) -> dict[str, tuple[Lesson, Any]]:
+    """What a part consists of, by name: lessons and how they are taught, a way or a recipe."""
+    if part == "ways":
+        return {name: (way.lesson, way) for name, way in WAYS.items()}
+    if part == "peers":
+        shared = [Lesson(style, 24, seed) for seed in range(SEEDS) for style in PEER_STYLES]
+        return {f"{name} / {lesson.key}": (lesson, PEERS[name]) for lesson in shared for name in PEERS}
+    return {name: (lesson, BEST) for name, lesson in lessons().items()}
+
+
 # --- the tables ------------------------------------------------------------------------------------------------------
 
 
-def report(taught: Mapping[str, Figures], ways: Mapping[str, Figures]) -> str:
+def report(taught: Mapping[str, Figures], ways: Mapping[str, Figures], peers: Mapping[str, Figures]) -> str:
     """A row for each style and number of pictures, in whose cells the seeds follow each other; a row for each way."""
     rows = [["style", "pictures", "seeds", "style / content / both", "both with guidance 2", "loss (trained)"]]
     for style in world.STYLES[1:]:
@@ -206,7 +188,23 @@ def report(taught: Mapping[str, Figures], ways: Mapping[str, Figures]) -> str:
         cells = [f"{shares[share]:.2f}" for share in ("taught", "rest", "both", "clear")]
         cells.append(f"{figures['guidance']['2']['both']:.2f}" if "2" in figures["guidance"] else "")
         changed.append([name, str(figures["previews"]), *cells, f"{figures['cpu_seconds']:.0f}"])
-    return f"{_table(rows)}\n\n{_table(changed)}"
+    return "\n\n".join(_table(each) for each in (rows, changed, _peer_rows(peers)) if len(each) > 1)
+
+
+def _peer_rows(peers: Mapping[str, Figures]) -> list[list[str]]:
+    """Means over all lessons of a way, with picto's own guidance."""
+    columns = [(share, step) for step in PEERS_AT for share in ("taught", "rest", "both")]
+    titles = {"taught": "style", "rest": "content", "both": "both"}
+    rows = [["recipe", "lessons", *(f"{titles[share]} at {step}" for share, step in columns)]]
+    for way in PEERS:
+        own = [figures["rows"] for name, figures in peers.items() if name.startswith(f"{way} / ")]
+        cells = [
+            quality_tables.mean([each[str(step)][f"{GUIDANCE[-1]:g}"][share] for each in own])
+            for share, step in columns
+        ]
+        if own:
+            rows.append([way, str(len(own)), *cells])
+    return rows
 
 
 def _lesson_row(style: str, count: int, own: Sequence[Figures]) -> list[str]:
@@ -238,28 +236,26 @@ def read_results(folder: Path, names: Sequence[str]) -> dict[str, Figures]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["lessons", "ways", "report"])
+    parser.add_argument("part", choices=[*PARTS, "report"])
     parser.add_argument("--only", nargs="*", default=[], help="lessons, such as outline-48-0, or ways; not given: all")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--docs", type=Path, default=DOCS)
     given = parser.parse_args(arguments)
-    plan: dict[str, tuple[Lesson, Way]] = {name: (lesson, BEST) for name, lesson in lessons().items()}
-    if given.part == "ways":
-        plan = {name: (way.lesson, way) for name, way in WAYS.items()}
+    plan = plan_of(given.part)
     if wrong := set(given.only) - set(plan):
         sys.exit(f"There is no {', '.join(sorted(wrong))}; there are {', '.join(plan)}.")
     if given.part == "report":
-        tables = report(read_results(given.results / "lessons", [*plan]), read_results(given.results / "ways", [*WAYS]))
-        put_between(given.docs, BEGIN, END, tables)
+        found = [read_results(given.results / part, [*plan_of(part)]) for part in PARTS]
+        put_between(given.docs, BEGIN, END, report(*found))
         return
     model, folder = load_model("picto"), given.results / given.part
     for name, (lesson, way) in plan.items():
         path = folder / _file_name(name)
         if (given.only and name not in given.only) or path.exists():
             continue
-        figures = teach(lesson, way, model)
-        write_text(path, json.dumps({"way": name, **figures} if given.part == "ways" else figures, indent=1) + "\n")
-        print(name, figures["guidance"], f"{figures['cpu_seconds']} CPU seconds", flush=True)
+        figures = {"way": name, **(teach_peer if given.part == "peers" else teach)(lesson, way, model)}
+        write_text(path, json.dumps(figures, indent=1) + "\n")
+        print(name, figures, flush=True)
 
 
 if __name__ == "__main__":

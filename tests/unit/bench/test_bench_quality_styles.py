@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bench import quality_styles
-from bench.quality_styles import Lesson, Way
+from bench.peer_loops import PeerRecipe
+from bench.quality_style_ways import RELU, SHORT, Lesson, Way
 
 from tincture.models.picto import world
 
@@ -39,7 +41,7 @@ def test_previews_ask_for_scenes_in_the_style_that_no_caption_names() -> None:
 def test_seeds_follow_each_other_in_the_cells_of_the_table() -> None:
     taught = {str(seed): figures("frame", 48, seed, 0.7 + seed / 10) for seed in (1, 0)}
     ways = {"base": figures("outline", 48, 0, 0.25)}
-    text = quality_styles.report(taught, ways)
+    text = quality_styles.report(taught, ways, {})
     row = "| frame | 48 | 0, 1 | 0.90 / 0.80 / 0.70, 0.90 / 0.80 / 0.80 | 0.35, 0.40 | 0.100 (0.050), 0.100 (0.050) |"
     assert row in text
     assert "| base | 60 | 0.90 | 0.80 | 0.25 | 1.00 | 0.12 | 60 |" in text
@@ -47,7 +49,7 @@ def test_seeds_follow_each_other_in_the_cells_of_the_table() -> None:
 
 
 def test_a_lesson_is_taught_once_and_the_report_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = Way({"steps": 2, "batch_size": 2}, quality_styles.RELU, quality_styles.SHORT, Lesson("sunset", 2, 0, 2))
+    short = Way({"steps": 2, "batch_size": 2}, RELU, SHORT, Lesson("sunset", 2, 0, 2))
     monkeypatch.setattr(quality_styles, "WAYS", {"base": short, "never": short})
     monkeypatch.setattr(quality_styles, "HELD_OUT", 2)
     arguments = ["ways", "--only", "base", "--results", str(tmp_path)]
@@ -68,3 +70,27 @@ def test_a_lesson_is_taught_once_and_the_report_has_it(tmp_path: Path, monkeypat
 def test_an_unknown_lesson_is_named() -> None:
     with pytest.raises(SystemExit, match="no outline-13-0; there are outline-48-0"):
         quality_styles.main(["lessons", "--only", "outline-13-0"])
+
+
+def test_other_trainers_recipes_are_judged_after_each_number_of_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hypernetwork = Way({"steps": 5, "batch_size": 2}, RELU, SHORT)
+    embedding = PeerRecipe(("{name}, {caption}",), 1, "*", 5e-3)
+    monkeypatch.setattr(quality_styles, "PEERS", {"ours": hypernetwork, "other": embedding})
+    monkeypatch.setattr(quality_styles, "PEERS_AT", (1, 2))
+    monkeypatch.setattr(quality_styles, "HELD_OUT", 2)
+    monkeypatch.setattr(quality_styles, "Lesson", functools.partial(Lesson, previews=2))
+    arguments = ["peers", "--only", "ours / sunset-24-0", "other / sunset-24-0", "--results", str(tmp_path)]
+    quality_styles.main(arguments)
+    names = [*quality_styles.plan_of("peers")]
+    found = quality_styles.read_results(tmp_path / "peers", names)
+    assert [*found] == names[:2]
+    assert all([*figures["rows"]] == ["1", "2"] for figures in found.values())
+    assert "| other | 1 | 0.00 |" in quality_styles.report({}, {}, found)
+
+
+def test_an_embedding_of_a_style_is_named_in_several_wordings() -> None:
+    prompts = quality_styles.asked(Lesson("sunset", 24, 0, previews=3), quality_styles.NAMED).prompts
+    assert all(quality_styles.NAME in prompt for prompt in prompts)
+    assert len({prompt.rsplit(", ", 1)[1] for prompt in prompts}) == 3
