@@ -15,14 +15,17 @@ from typing import Any
 import pytest
 from tools.make_checkpoint import write_checkpoint
 
+from tests.past_runs import past_run
 from tests.unit.preprocessing.pictures import texture
+from tincture import recipe
 from tincture.models.loading.sources import PICTO
+from tincture.workspace import Workspace
 
 MODELS = {"torch", "torch._dynamo", "diffusers", "transformers", "onnxruntime", "gradio", "pytorch_optimizer", "ray"}
 LIBRARIES = {"diffusers", "transformers", "torch._dynamo", "pytorch_optimizer"}
 PICTURES = MODELS | {"numpy", "PIL", "cv2", "rich", "tincture.preprocessing.pipeline"}
 
-COMMANDS = (
+COMMANDS: tuple[list[str], ...] = (
     *([], ["demo"], ["create"], ["create", "embedding"], ["create", "hypernetwork"], ["train"], ["train", "embedding"]),
     *(["train", "hypernetwork"], ["resume"], ["generate"], ["inspect"], ["convert"], ["doctor"], ["preprocess"]),
     ["serve"],
@@ -80,20 +83,41 @@ for model in ['picto', 'folder', *map(str, Path().glob('*.safetensors'))]:
 """
 
 NAMED = "no such thing"
+TRAIN = ("train", "embedding", "known", "--model", "picto", "--data", "in")
+RESUME = ("resume", "textual_inversion/2026-01-01/known")
 UNKNOWN = (
     *(["create", "embedding", "a", "--vectors", "999"], ["create", "embedding", "a", "--model", NAMED]),
     *(["create", "hypernetwork", "a", flag, NAMED] for flag in ("--activation", "--weight-init", "--model")),
     *(["create", "hypernetwork", "a", "--layer-structure", "2"], ["create", "hypernetwork", "a", "--sizes", "7,7"]),
+    *(["generate", prompt] for prompt in ("<hypernet:no such thing:1>", "<hypernet:known:much>")),
+    ["generate", "a cat", "--out", "in/0.png"],
     *(["generate", "a cat", flag, NAMED] for flag in ("--sampler", "--model", "--vae")),
     *(["train", "embedding", "a", "--data", "in", flag, NAMED] for flag in ("--preview-sampler", "--model", "--data")),
     *(["train", "embedding", "a", "--data", "in", flag, NAMED] for flag in ("--template", "--vae", "--log-with")),
     *([command, NAMED] for command in ("inspect", "resume", "rerun")),
+    *([*RESUME, "--log-with", NAMED], [*RESUME, "--log-with", "swanlab"], ["compare", RESUME[1], NAMED]),
+    *(["convert", "known.pt", out] for out in ("a.nope", "nope", "known.pt")),
+    *(["merge", "known", *others] for others in ([NAMED, "a.pt"], ["no.pt", "a.pt"], ["known", "known.pt"])),
+    *(["sweep", "no.toml"], ["serve", "--allow-dir", NAMED]),
 )
-REFUSED = f"""
+UNKNOWN_TO_TORCH = (
+    *([*TRAIN, "--optimizer", NAMED], [*TRAIN, "--optimizer", "AdamW", "--optimizer-args", "nope=1"]),
+    *([*TRAIN, "--device", "cuda:99"], ["generate", "a cat", "--device", "cuda:99"]),
+    ["rerun", RESUME[1], "--optimizer", NAMED],
+)
+REFUSED, REFUSED_BY_TORCH = (
+    f"""
+import contextlib, io, re, sys
 from tincture.cli import main
-for words in {UNKNOWN!r}:
-    assert main(words) != 0, words
+for words in {calls!r}:
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        assert main(words) in (1, 2), words
+    wrong = set(re.findall('[a-z0-9]+', ' '.join(words[-2:]))) - set(words[:1])
+    assert wrong & set(re.findall('[a-z0-9]+', said.getvalue())), (words, said.getvalue())
+    assert not {heavy!r} & set(sys.modules), words
 """
+    for calls, heavy in ((UNKNOWN, MODELS | {"numpy", "PIL"}), (UNKNOWN_TO_TORCH, LIBRARIES))
+)
 
 STEPS: dict[str, tuple[str, set[str]]] = {
     "the package": ("import tincture; assert set(tincture.__all__) <= set(dir(tincture))", PICTURES | {"typer"}),
@@ -108,6 +132,7 @@ STEPS: dict[str, tuple[str, set[str]]] = {
     "models of the server": ("import tincture.server.model_process.client", MODELS),
     "requests": ("import tincture.server.requests.places, tincture.server.library.datasets", MODELS),
     "the server": (SERVER, MODELS),
+    "names that torch knows": (REFUSED_BY_TORCH, LIBRARIES),
     "new embeddings": (NEW_EMBEDDINGS, LIBRARIES),
     "an optimizer of torch": (ADAMW, {"pytorch_optimizer"}),
 }
@@ -131,6 +156,14 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     for number in range(3):
         texture(60 + 10 * number, 40, seed=number).save(folder / "in" / f"{number}.png")
     shutil.copytree(PICTO, folder / "folder")
+    made = recipe.create("embedding", "known", workspace=Workspace(folder), model="picto", num_vectors=1)
+    shutil.copy(made, folder / "known.pt")
+    settings: dict[str, Any] = {"kind": "embedding", "name": "known", "model": "picto", "data": "in", "steps": 10}
+    rest = {"root": str(folder), "template_lines": ["[name]"], "adapter_path": str(made), "model_hash": "m1"}
+    run = past_run(folder, "2026-01-01/known", **settings)
+    shutil.copy(made, run / "start.pt")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, **rest}))
     for kind in ("sd1", "sd2", "sdxl"):
         write_checkpoint(kind, folder / f"{kind}.safetensors")
     steps = json.dumps({name: (code, sorted(heavy)) for name, (code, heavy) in STEPS.items()})

@@ -60,6 +60,9 @@ def plan(
     """What ``train`` would do, with nothing written; see ``tincture.run.plan.plan``."""
     presence.require_training(settings, workspace)
     with heavy_imports():
+        from tincture.run.usable import require_usable
+
+        require_usable(settings)
         from tincture.run import plan as planning
 
     return planning.plan(settings, workspace, timing, watch, digests=digests, alone=alone)
@@ -72,11 +75,13 @@ def train(
     stop: threading.Event | None = None,
 ) -> RunResult:
     """Trains an adapter that exists in the workspace; see ``tincture.run.train.train``."""
-    if (
-        find_launch(asked=settings.processes) is None
-    ):  # else what is wrong is found where the other processes learn of it
-        presence.require_training(settings, workspace)
     with heavy_imports():
+        # else what is wrong is found where the other processes learn of it
+        if find_launch(asked=settings.processes) is None:
+            presence.require_training(settings, workspace)
+            from tincture.run.usable import require_usable
+
+            require_usable(settings)
         from tincture.run import train as training
 
     return training.train(settings, workspace, callbacks, stop)
@@ -93,7 +98,7 @@ def resume(
 ) -> RunResult:
     """Goes on with the run in ``run_dir`` exactly where its newest state stands; see ``tincture.run.train.resume``."""
     if find_launch(asked=(memory or {}).get("processes", "")) is None:
-        presence.require_run(Path(run_dir))
+        presence.require_resume(Path(run_dir), memory or {}, device)
     with heavy_imports():
         from tincture.run import train as training
 

@@ -203,6 +203,12 @@ def parse_copy_name(stem: str) -> tuple[str, int] | None:
     return (name, int(step)) if name and step.isascii() and step.isdigit() else None
 
 
+def adapter_of_copy(copy: Path) -> str:
+    """NAME of ``NAME-500.pt``; of a file that is no copy, its own name without suffix."""
+    parsed = parse_copy_name(copy.stem)
+    return parsed[0] if parsed else copy.stem
+
+
 def adapter_files(folders: Iterable[Path], suffixes: Collection[str]) -> Iterator[tuple[Path, os.stat_result]]:
     """Files of the given suffixes (lower case) at any depth, and what the system says of them; sorted in each folder.
 

@@ -10,7 +10,7 @@ import typer
 
 from tincture.cli.flags import flag, given
 from tincture.cli.session import Session, command
-from tincture.settings.conversion import CONVERSION_FIELDS, ConversionRequest
+from tincture.settings.conversion import CONVERSION_FIELDS, ConversionRequest, format_of
 
 FLAGLESS = ("path", "out")
 """Settings without a flag: they stand alone."""
@@ -29,9 +29,12 @@ def convert(
 ) -> None:
     """Write an embedding or hypernetwork in another format; what gets lost is told before."""
     asked = ConversionRequest(path=str(file), out=str(out), **given(flags))
+    from tincture.formats.files import refuse_taken
     from tincture.run.presence import require_files, require_model
 
     file, out = Path(asked.path), Path(asked.out)
+    refuse_taken(out, asked.overwrite)
+    format_of(out, asked.to, CONVERSION_FIELDS["to"].choices)
     require_files([file, *map(Path, filter(None, (asked.captions, asked.picture)))])
     if asked.model:
         require_model(asked.model, "", session.workspace())

@@ -11,6 +11,7 @@ from tincture.cli.flags import flag, given, typed_path
 from tincture.cli.models import named_model
 from tincture.cli.session import Session, command
 from tincture.errors import UsageError
+from tincture.models.heavy_imports import heavy_imports
 from tincture.settings.drawing import DRAWING_FIELDS, DrawingSettings
 from tincture.settings.number_lists import number_list
 from tincture.settings.toml import read_toml
@@ -38,17 +39,25 @@ def generate(
         raise UsageError("Missing argument 'PROMPT...'. See tincture generate --help.")
     settings = _settings({"prompts": prompts or None, **flags}, config)
     workspace = session.workspace()
+    folder = typed_path(out) if out else workspace.root / "outputs"
+    from tincture.formats.files import require_place
     from tincture.run import presence
 
     settings = settings.replace(model=named_model(session, settings.model, workspace))
     presence.require_drawing(settings, workspace)
-    from tincture.drawing import generation
+    require_place(folder)
+    with heavy_imports():
+        from tincture.models.devices import resolve_device
+
+    resolve_device(settings.device)  # torch alone knows it, and the rest takes three times as long to load
+    with heavy_imports():
+        from tincture.drawing import generation
     from tincture.extensions import load_extensions
     from tincture.models.threads import computing_threads
 
     shared: dict[str, Any] = {
         "workspace": workspace,
-        "out": typed_path(out) if out else workspace.root / "outputs",
+        "out": folder,
         "model": settings.model,
         "overrides": settings.overrides(),
         "device": settings.device,

@@ -118,8 +118,6 @@ def compare_runs(
     if not page.absolute().parent.is_dir():
         raise UsageError(f"--out is {str(out)!r}, but there is no folder {page.parent}; make it, or give another one.")
     picture = page.with_suffix(".png")
-    # They load numpy and Pillow.
-    from tincture.run.past.comparing import compare
     from tincture.run.past.finding import RunFinder
     from tincture.run.presence import refuse_existing
 
@@ -127,7 +125,10 @@ def compare_runs(
         refuse_existing(path, overwrite)
 
     finder = RunFinder(session.workspace(), inspect_lazily, session.say)
-    found = compare([finder.find(text) for text in given], smoothing=smoothing, step=step)
+    runs = [finder.find(text) for text in given]
+    from tincture.run.past.comparing import compare  # loads numpy and Pillow
+
+    found = compare(runs, smoothing=smoothing, step=step)
     content = found.to_png()
     write_text(page, found.to_html())
     write_atomically(picture, lambda file: _write(file, content))

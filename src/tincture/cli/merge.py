@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tincture.cli.flags import flag, given
 from tincture.cli.session import Session, command
-from tincture.settings.merging import MERGE_FIELDS, MergeRequest
+from tincture.settings.merging import MERGE_FIELDS, MergeRequest, is_name, source_file
 from tincture.settings.number_lists import number_list, whole_number_list
 
 FLAGLESS = ("sources", "out")
@@ -34,13 +35,20 @@ def merge(
         if name in values:
             values[name] = parse(f"--{name.replace('_', '-')}", values[name])
     asked = MergeRequest.from_dict({"sources": files[:-1], "out": files[-1], **values})
+    from tincture.formats.files import refuse_taken
+    from tincture.run.presence import require_files
+
+    weighted, workspace = asked.weighted(), session.workspace()
+    require_files([source_file(place, workspace) for place, _ in weighted])
+    if not is_name(asked.out):
+        refuse_taken(Path(asked.out), asked.overwrite)
     from tincture.adapters.merging import merged_files
 
     plan = merged_files.plan_merge(
-        asked.weighted(),
+        weighted,
         asked.out,
         method=asked.chosen_method,
-        workspace=session.workspace(),
+        workspace=workspace,
         layer_structure=asked.layer_structure,
         sizes=asked.sizes,
         precision=asked.precision,

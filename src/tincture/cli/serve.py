@@ -33,6 +33,10 @@ def serve(session: Session, config: Config = None, **flags: Any) -> None:
     """
     settings = server_settings(config, flags, os.environ)
     workspace = session.workspace()
+    from tincture.server.requests.places import allowed_folder
+
+    for folder in settings.allow_dir:
+        allowed_folder(folder)
     try:
         from tincture.server.serving import serve as serve_workspace
     except ModuleNotFoundError as error:

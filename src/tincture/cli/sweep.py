@@ -77,12 +77,14 @@ def sweep(
 def _given_sweep(given: str, name: str, workspace: Any) -> SweepFolder:
     """The sweep of a file, made now or before; or one that is called so."""
     from tincture.sweeps.sweep_file import read_sweep, sweep_name
-    from tincture.sweeps.sweep_folder import find_sweep, make_sweep
 
     path = typed_path(given)
-    if not path.is_file() and path.suffix.lower() != ".toml":
+    is_file = path.is_file() or path.suffix.lower() == ".toml"
+    found = read_sweep(path) if is_file else {}
+    from tincture.sweeps.sweep_folder import find_sweep, make_sweep  # loads numpy
+
+    if not is_file:
         return find_sweep(workspace, given)
-    found = read_sweep(path)
     if name:
         found["name"] = name
     return make_sweep(found, workspace, sweep_name(str(path)), str(path))
@@ -90,10 +92,11 @@ def _given_sweep(given: str, name: str, workspace: Any) -> SweepFolder:
 
 def _checked(given: str, name: str, workspace: Any) -> tuple[list[Trial], Mapping[str, Any]]:
     """The runs that a file asks for, with nothing written."""
-    from tincture.sweeps.sweep_faults import checked
     from tincture.sweeps.sweep_file import normalized, read_sweep, refuse, sweep_name
 
     found = read_sweep(typed_path(given))
+    from tincture.sweeps.sweep_faults import checked  # loads numpy
+
     source, trials, faults = checked(
         normalized({**found, **({"name": name} if name else {})}, sweep_name(given)), workspace
     )

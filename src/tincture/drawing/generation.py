@@ -25,12 +25,12 @@ from tincture.formats.picture_text import parameters_text, save_png
 from tincture.kinds.registry import tagged_kinds
 from tincture.models.devices import PRECISIONS, resolve_device
 from tincture.models.diffusion_model import DiffusionModel
-from tincture.models.prompt import ExtraNetwork, parse_extra_networks
+from tincture.models.prompt import ExtraNetwork, parse_extra_networks, require_networks
 from tincture.models.sampling import complete, generate
 from tincture.randomness import require_seeds
 from tincture.settings.drawing import CompleteDrawing, Drawing
 from tincture.settings.model_overrides import ModelOverrides
-from tincture.workspace import Workspace, parse_copy_name
+from tincture.workspace import Workspace, adapter_of_copy
 
 BATCH_SIZE = 16
 
@@ -127,7 +127,8 @@ def generate_pictures(
     Raises:
         UsageError: a hypernetwork is not in the workspace, or a value or seed is not allowed.
     """
-    require_seeds(seeds)  # before anything is drawn
+    require_seeds(seeds)  # before anything is loaded
+    require_networks(prompts, workspace)
     studio = studio or Studio(workspace)
     base = studio.model(model, overrides, device, precision)
     drawing = complete(drawing or Drawing(), base)
@@ -135,8 +136,6 @@ def generate_pictures(
     numbers = _free_numbers(out)
     paths: list[Path] = [] if finished is None else finished
     parsed = [parse_extra_networks(prompt) for prompt in prompts]
-    for network in (network for _, networks in parsed for network in networks):
-        workspace.find_adapter(tagged_kinds()[network.tag].name, network.name)  # before anything is drawn
     batches = [seeds[first : first + batch_size] for first in range(0, len(seeds), batch_size)]
     progress = _Progress(watch, len(prompts) * len(batches), drawing.steps)
     for prompt, (text, networks) in zip(prompts, parsed, strict=True):
@@ -190,7 +189,7 @@ def generate_grid(
     listed: Sequence[Path | None] = checkpoints or [None]
     progress = _Progress(watch, len(listed) * len(columns), drawing.steps)
     for checkpoint in listed:
-        instead = {} if checkpoint is None else {_base_name(checkpoint): checkpoint}
+        instead = {} if checkpoint is None else {adapter_of_copy(checkpoint): checkpoint}
         _check_named(instead, text, networks)
         pictures = []
         for strength in columns:
@@ -245,12 +244,6 @@ def _load_embedding(name: str, path: Path) -> Embedding:
     embedding = Embedding.load(path)
     embedding.name = name
     return embedding
-
-
-def _base_name(checkpoint: Path) -> str:
-    """NAME of ``NAME-500.pt``."""
-    copy = parse_copy_name(checkpoint.stem)
-    return copy[0] if copy else checkpoint.stem
 
 
 def _free_numbers(out: Path) -> Iterator[int]:

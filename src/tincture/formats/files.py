@@ -15,7 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tincture.errors import FileFormatError, StorageError
+from tincture.errors import FileFormatError, StorageError, UsageError
 from tincture.formats import pickled_numpy
 from tincture.formats.file_kinds import HEAD, refuse_other_file, refuse_other_zip
 from tincture.formats.integrity import COMMENT, require_whole_zip, sealed
@@ -79,6 +79,19 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], N
             sync_folder(target.parent)
     except OSError as error:
         raise StorageError(f"{os.fspath(path)} could not be written: {_cause(error)}.") from error
+
+
+def refuse_taken(target: Path, overwrite: bool) -> None:
+    """UsageError for a new file where one stands already, unless it may be replaced."""
+    if target.exists() and not overwrite:
+        raise UsageError(f"There is a file {target} already; choose another name, or allow overwriting it.")
+
+
+def require_place(folder: Path) -> None:
+    """StorageError where a file stands in the way of a folder that is to be made, or of one above it."""
+    stands = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), None)
+    if stands is not None and not stands.is_dir():
+        raise StorageError(f"{folder} could not be written: {_CAUSES[errno.ENOTDIR]}.")
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, durably: bool = True) -> None:

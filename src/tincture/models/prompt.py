@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 from tincture.errors import UsageError
 from tincture.kinds.registry import AdapterKind, any_of, tagged_kinds
+from tincture.workspace import Workspace
 
 EXTRA_NETWORK = re.compile(r"<(\w+):([^:<>]+)(?::([^<>]*))?>")
 # A backslash takes the meaning from the bracket or backslash behind it; before anything else it only vanishes.
@@ -58,16 +60,37 @@ def parse_extra_networks(text: str) -> tuple[str, list[ExtraNetwork]]:
     Raises:
         UsageError: a multiplier that is not a number.
     """
-    networks, known = [], tagged_kinds()
+    networks, known = _networks(text), tagged_kinds()
     for found in EXTRA_NETWORK.finditer(text):
-        tag, name, multiplier = found.groups(default="")
-        if kind := known.get(tag.lower()):
-            networks.append(ExtraNetwork(kind.tag, name.strip(), _multiplier(kind, name, multiplier)))
-        else:
+        if found[1].lower() not in known:
             tags = any_of([f"<{tag}:NAME:MULTIPLIER>" for tag in known])
             warnings.warn(f"{found[0]} is left out: only {tags} is known.", stacklevel=2)
     rest, count = EXTRA_NETWORK.subn("", text)
     return (re.sub(r" {2,}", " ", rest).strip() if count else text), networks
+
+
+def require_networks(prompts: Sequence[str], workspace: Workspace, instead: Collection[str] = ()) -> None:
+    """Refuses prompts with a tag of an adapter that is not in the workspace.
+
+    Args:
+        instead: names of adapters for which other files stand in.
+
+    Raises:
+        UsageError: there is no such adapter, or a multiplier is not a number.
+    """
+    for network in (network for prompt in prompts for network in _networks(prompt)):
+        if network.name not in instead:
+            workspace.find_adapter(tagged_kinds()[network.tag].name, network.name)
+
+
+def _networks(text: str) -> list[ExtraNetwork]:
+    """The tags of adapters; others are left out without a word."""
+    known, networks = tagged_kinds(), []
+    for found in EXTRA_NETWORK.finditer(text):
+        tag, name, multiplier = found.groups(default="")
+        if kind := known.get(tag.lower()):
+            networks.append(ExtraNetwork(kind.tag, name.strip(), _multiplier(kind, name, multiplier)))
+    return networks
 
 
 def _multiplier(kind: AdapterKind, name: str, text: str) -> float:

@@ -25,13 +25,15 @@ from tincture.formats.files import first_bytes
 from tincture.kinds.registry import find_kind
 from tincture.models.loading.default_model import default_model
 from tincture.models.loading.sources import find_source, find_vae
+from tincture.models.prompt import require_networks
 from tincture.models.samplers import require_sampler, require_samplers
 from tincture.preprocessing.describer_kinds import ROLES, Kind, fault_of, find_describer, kind_of, missing_kind
-from tincture.run.folder import RUN_LOCK
+from tincture.run.folder import RUN_LOCK, read_record
+from tincture.run.past.going_on import settings_again
 from tincture.settings.drawing import DrawingRequest
 from tincture.settings.groups.tracking import SERVERS, TENSORBOARD, TRACKERS
 from tincture.settings.train import TrainSettings
-from tincture.workspace import Workspace
+from tincture.workspace import Workspace, adapter_of_copy
 
 _PORTS = {"http": 80, "https": 443}
 _ANSWER_S = 5.0
@@ -236,10 +238,12 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 def require_drawing(request: DrawingRequest, workspace: Workspace) -> None:
-    """Refuses a drawing whose model, VAE, sampler or copies are not there."""
+    """Refuses a drawing whose model, VAE, sampler, copies or adapters are not there."""
     require_model(request.model, request.vae, workspace)
     require_sampler(request.sampler)
-    require_files([Path(checkpoint) for checkpoint in request.checkpoints])
+    copies = [Path(checkpoint) for checkpoint in request.checkpoints]
+    require_files(copies)
+    require_networks(request.prompts, workspace, {adapter_of_copy(copy) for copy in copies})
 
 
 def require_files(paths: Sequence[Path]) -> None:
@@ -247,6 +251,16 @@ def require_files(paths: Sequence[Path]) -> None:
     for path in paths:
         if not os.path.isdir(path):
             first_bytes(path, 1)
+
+
+def require_resume(run_dir: Path, memory: Mapping[str, Any], device: str = "") -> None:
+    """Refuses to go on with what is no run, with settings that cannot change, and with a tracker that is not there.
+
+    Raises:
+        FileFormatError, UsageError: as the resume itself.
+    """
+    run_dir = run_dir.resolve()
+    require_trackers(settings_again(run_dir, read_record(run_dir), memory, device).trackers)
 
 
 def require_run(run_dir: Path) -> None:

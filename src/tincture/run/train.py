@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tincture.adapters.adapter import Adapter
-from tincture.errors import FileFormatError, TinctureError, UsageError
+from tincture.errors import FileFormatError, TinctureError
 from tincture.events import Callback, RunPrepared, emitter
 from tincture.models.arithmetic import Arithmetic
 from tincture.models.devices import resolve_device
@@ -33,7 +33,6 @@ from tincture.run.components import (
 from tincture.run.data import load_template
 from tincture.run.defaults import completed
 from tincture.run.folder import (
-    RECORD,
     RunFolder,
     noted_of_each,
     read_record,
@@ -49,6 +48,7 @@ from tincture.run.ownership import (
     require_same_fixed,
     run_lock,
 )
+from tincture.run.past.going_on import settings_again
 from tincture.run.presence import find_adapters, require_trackers, require_training
 from tincture.run.records import (
     PROCESSES,
@@ -59,9 +59,7 @@ from tincture.run.relocate import relocated
 from tincture.run.result import RunResult
 from tincture.run.together import Order, arithmetic_remarks, together, watchers
 from tincture.run.trackers import RunTrackers
-from tincture.settings.groups.machine import COMPUTING_SETTINGS, MEMORY_SETTINGS
-from tincture.settings.groups.tracking import TRACKING_SETTINGS
-from tincture.settings.train import EARLIER_DEFAULTS, TrainSettings
+from tincture.settings.train import TrainSettings
 from tincture.training import checkpoint
 from tincture.workspace import Workspace
 
@@ -202,7 +200,7 @@ def resume(
     order = Order("resume", {"run_dir": str(run_dir), "memory": memory, "device": device}, root)
 
     def recorded() -> TrainSettings:
-        return _settings_again(run_dir, read_record(run_dir), memory, device)  # refuses what is no run
+        return settings_again(run_dir, read_record(run_dir), memory, device)  # refuses what is no run
 
     with together(recorded, order) as (_, processes):
         return _resume_together(run_dir, workspace, memory, device, processes, callbacks, stop)
@@ -223,7 +221,7 @@ def _resume_together(
         workspace = workspace or Workspace.open(began["root"])
         record = relocated(began, run_dir, workspace)
         record.pop("ended", None)
-        settings = _settings_again(run_dir, record, memory, device)
+        settings = settings_again(run_dir, record, memory, device)
         require_trackers(settings.trackers)
         paths = [Path(noted["adapter_path"]) for noted in noted_of_each(record)]
         locks = AdapterLocks(paths if processes.is_main else ())
@@ -235,13 +233,6 @@ def _resume_together(
                     folder, began, record, settings, workspace, bool(memory), processes, callbacks, trackers
                 )
                 return run_to_its_end(run, folder, paths, callbacks, stop, trackers.opened)
-
-
-def _settings_again(run_dir: Path, record: Mapping[str, Any], memory: Mapping[str, Any], device: str) -> TrainSettings:
-    values = {**EARLIER_DEFAULTS, **record["settings"]}
-    recorded = TrainSettings.from_dict(values, source=str(run_dir / RECORD))
-    changed = {**_changed_memory(memory), **({"device": device} if device else {})}
-    return (TrainSettings.from_dict({**values, **changed}) if changed else recorded).resolved()
 
 
 def _prepare_again(
@@ -349,19 +340,6 @@ def _remark_arithmetic(
     for remark in found:
         warnings.warn(remark, stacklevel=3)
     return [*before] if now.to_dict() in before[-1:] else [*before, now.to_dict()]
-
-
-def _changed_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
-    wrong = set(memory) - {*MEMORY_SETTINGS, *COMPUTING_SETTINGS, *TRACKING_SETTINGS}
-    if wrong:
-        raise UsageError(
-            f"A run cannot go on with another {', '.join(sorted(wrong))}; what can change is "
-            f"{', '.join(MEMORY_SETTINGS)}, vram, threads and processes, and {', '.join(TRACKING_SETTINGS)}. For all "
-            "else, begin a new run."
-        )
-    chooses = memory.get("vram", "off") != "off"
-    open_again = {"offload": None, "slicing": None, "gradient_checkpointing": None} if chooses else {}
-    return {**open_again, **memory}
 
 
 def _logs(settings: TrainSettings, workspace: Workspace) -> Path:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+from tincture.errors import UsageError
 from tincture.settings.checks import at_least
 from tincture.settings.fields import FieldSpec, setting, specs_of
 from tincture.settings.request import CheckedRequest
 
+SUFFIXES: Mapping[str, str] = MappingProxyType(
+    {".pt": "pt", ".bin": "bin", ".safetensors": "safetensors", ".png": "png", ".webp": "webp"}
+)
+"""Formats that the suffix of a file tells."""
 FILES, FILE, LORA = "Files", "The new file", "A LoRA of a hypernetwork"
 
 
@@ -68,3 +75,14 @@ class ConversionRequest(CheckedRequest):
 
 INSPECTION_FIELDS: Mapping[str, FieldSpec] = specs_of(InspectionRequest)
 CONVERSION_FIELDS: Mapping[str, FieldSpec] = specs_of(ConversionRequest)
+
+
+def format_of(target: Path, to: str | None, allowed: Sequence[str]) -> str:
+    """The format of a new file: ``to``, or what its suffix tells; UsageError names ``allowed`` where it tells none."""
+    found = to or SUFFIXES.get(target.suffix.lower())
+    if found is None:
+        raise UsageError(
+            f"The suffix of {target} tells no format; use {', '.join(SUFFIXES)}, or give the format: "
+            f"{', '.join(allowed)}."
+        )
+    return found

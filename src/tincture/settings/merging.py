@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from tincture.errors import UsageError
 from tincture.settings.checks import Each, at_least
-from tincture.settings.conversion import FILE, FILES
+from tincture.settings.conversion import FILE, FILES, SUFFIXES
 from tincture.settings.fields import FieldSpec, setting, specs_of
 from tincture.settings.paths import pasted_path
 from tincture.settings.request import CheckedRequest
+from tincture.workspace import Workspace
 
 MERGING, SMALLER = "Merging", "Making it smaller"
-SUFFIXES = (".pt", ".bin", ".safetensors", ".png", ".webp")
 _CLOSE = 1e-6
 
 
@@ -25,6 +26,12 @@ def is_name(text: str) -> bool:
     """Whether a file to read or write is given as an adapter's name: without a folder, and a suffix of its files."""
     path = Path(text)
     return len(path.parts) == 1 and path.suffix.lower() not in SUFFIXES
+
+
+def source_file(place: str | os.PathLike[str], workspace: Workspace) -> Path:
+    """The file at a path, or of the adapter of that name; UsageError names others."""
+    path = Path(place)
+    return workspace.find_named(os.fspath(place)) if is_name(os.fspath(place)) and not path.is_file() else path
 
 
 class MergeSource(NamedTuple):

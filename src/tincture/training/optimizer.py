@@ -47,6 +47,11 @@ def is_known(name: str) -> bool:
     return known_name(name).lower() in {known.lower() for known in optimizer_names()}
 
 
+def require_optimizer(name: str, arguments: Mapping[str, Any]) -> None:
+    """UsageError where there is no optimizer of that name, or it does not take these arguments."""
+    _checked(optimizer_class(name), arguments)
+
+
 def create_optimizer(
     name: str,
     parameters: Sequence[nn.Parameter] | Sequence[ParameterGroup],

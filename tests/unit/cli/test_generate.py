@@ -21,6 +21,7 @@ def generation(recipe: FakeRecipe, monkeypatch: pytest.MonkeyPatch) -> FakeRecip
     replace_module(monkeypatch, "drawing.generation", content)
     # Nothing that is named is there.
     replace_module(monkeypatch, "run.presence", {"require_drawing": lambda request, workspace: None})
+    replace_module(monkeypatch, "models.devices", {"resolve_device": lambda name: None})
     return fake
 
 

@@ -24,6 +24,7 @@ from tincture.formats.files import (
     parse_torch,
     read_bytes,
     require_own_values,
+    require_place,
     safe_torch_load,
     sha256_file,
     short_hash,
@@ -440,3 +441,13 @@ def filled(saved: io.BytesIO, size: int) -> bytes:
     with zipfile.ZipFile(content, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/filling", bytes(size))
     return content.getvalue()
+
+
+def test_a_file_where_a_folder_is_needed_is_found_out_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for there in (tmp_path, tmp_path / "new" / "newer"):
+        require_place(there)
+    for blocked in (tmp_path / "file", tmp_path / "file" / "new" / "newer"):
+        with pytest.raises(StorageError, match=r"could not be written: a file stands where a folder is needed"):
+            require_place(blocked)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tincture.errors import UsageError
-from tincture.models.prompt import BREAK, Segment, parse_extra_networks, parse_weights
+from tincture.models.prompt import BREAK, Segment, parse_extra_networks, parse_weights, require_networks
+from tincture.workspace import Workspace
 
 # Worked out by hand from the webui's rules; weights are written as products, since rounding decides what is joined.
 WEIGHTS: dict[str, list[tuple[str, float]]] = {
@@ -96,3 +98,15 @@ def test_tags_of_other_kinds_are_taken_out_with_a_warning() -> None:
 def test_a_multiplier_that_is_no_number_is_refused(multiplier: str) -> None:
     with pytest.raises(UsageError, match=r"multiplier .* of hypernetwork 'outline'.*<hypernet:outline:0.8>"):
         parse_extra_networks(f"a moon <hypernet:outline:{multiplier}>")
+
+
+def test_adapters_that_prompts_name_must_be_there_unless_others_stand_in(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    (place := workspace.adapter_path("hypernetwork", "ink")).parent.mkdir(parents=True)
+    place.write_bytes(b"x")
+    require_networks(["a <hypernet:ink:0.5> cat", "a <lora:any:1> dog"], workspace)
+    with pytest.raises(UsageError, match=r"no hypernetwork 'oil'.*there are: ink"):
+        require_networks(["a cat", "a <hypernet:oil:1> cat"], workspace)
+    require_networks(["a <hypernet:oil:1> cat"], workspace, {"oil"})
+    with pytest.raises(UsageError, match="multiplier 'x'"):
+        require_networks(["<hypernet:ink:x>"], workspace)

@@ -21,10 +21,12 @@ from tincture.formats.contents import read_contents
 from tincture.formats.embedding_content import EmbeddingFile, only_vectors
 from tincture.formats.embedding_file import EMBEDDING_WRITERS, read_embedding_file
 from tincture.formats.embedding_picture import write_embedding_png, write_embedding_webp
+from tincture.formats.files import refuse_taken
 from tincture.formats.hypernetwork_file import HYPERNETWORK_WRITERS, HypernetworkFile, read_hypernetwork_file
 from tincture.formats.pictures import open_picture
 from tincture.models.loading.load import load_model
 from tincture.models.loading.sources import find_in_workspace
+from tincture.settings.conversion import format_of
 from tincture.workspace import Workspace, clean_name
 
 EMBEDDING_FORMATS = tuple(EMBEDDING_WRITERS)
@@ -33,7 +35,6 @@ USUAL_RANK = 64
 _FORMATS = {"embedding": EMBEDDING_FORMATS, "hypernetwork": HYPERNETWORK_FORMATS}
 _PICTURE_WRITERS = {"png": write_embedding_png, "webp": write_embedding_webp}
 File = TypeVar("File", EmbeddingFile, HypernetworkFile)
-_SUFFIXES = {".pt": "pt", ".bin": "bin", ".safetensors": "safetensors", ".png": "png", ".webp": "webp"}
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,7 @@ def plan_conversion(
         ModelError, StorageError: see ``export_lora`` and the writers.
     """
     target = Path(target)
-    if target.exists() and not overwrite:
-        raise UsageError(f"There is a file {target} already; choose another name, or allow overwriting it.")
+    refuse_taken(target, overwrite)
     kind = read_contents(source).kind
     if kind not in _FORMATS:
         raise UsageError(
@@ -178,14 +178,9 @@ def _named(file: File, name: str, author: str, license: str) -> File:
 
 
 def _format(kind: str, target: Path, to: str | None) -> str:
-    found = to or _SUFFIXES.get(target.suffix.lower())
-    allowed = ", ".join(_FORMATS[kind])
-    if found is None:
-        raise UsageError(
-            f"The suffix of {target} tells no format; use {', '.join(_SUFFIXES)}, or give the format: {allowed}."
-        )
+    found = format_of(target, to, _FORMATS[kind])
     if found not in _FORMATS[kind]:
-        article = "An" if kind == "embedding" else "A"
+        article, allowed = "An" if kind == "embedding" else "A", ", ".join(_FORMATS[kind])
         raise UsageError(f"{article} {kind} cannot be written as {found!r}; its formats are {allowed}.")
     return found
 

@@ -23,12 +23,12 @@ from tincture.adapters.merging.pruning import added_effects, difference, effects
 from tincture.errors import UsageError
 from tincture.formats.contents import read_contents
 from tincture.formats.embedding_file import read_embedding_file
-from tincture.formats.files import sha256_file
+from tincture.formats.files import refuse_taken, sha256_file
 from tincture.formats.hypernetwork_file import HypernetworkFile, read_hypernetwork_file
 from tincture.formats.hypernetwork_states import State
 from tincture.formats.software import VERSION
 from tincture.kinds.registry import find_kind
-from tincture.settings.merging import is_name
+from tincture.settings.merging import is_name, source_file
 from tincture.workspace import Workspace, clean_name
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -153,8 +153,7 @@ def plan_merge(
     paths, weights = [source_file(place, workspace) for place, _ in sources], [weight for _, weight in sources]
     kind = _kind_of(paths)
     target = _target(out, kind, paths[0], workspace)
-    if target.exists() and not overwrite:
-        raise UsageError(f"There is a file {target} already; choose another name, or allow overwriting it.")
+    refuse_taken(target, overwrite)
     stated = {key: text for key, text in (("author", author), ("license", license)) if text}
     order = _Order(paths, weights, method, target, clean_name(name or target.stem), stated)
     if kind == "hypernetwork":
@@ -164,12 +163,6 @@ def plan_merge(
             "These are embeddings; --layer-structure, --sizes and --precision are for hypernetworks, so leave them out."
         )
     return _merged_words(order)
-
-
-def source_file(place: str | os.PathLike[str], workspace: Workspace) -> Path:
-    """The file at a path, or of the adapter of that name; UsageError names others."""
-    path = Path(place)
-    return workspace.find_named(os.fspath(place)) if is_name(os.fspath(place)) and not path.is_file() else path
 
 
 def _kind_of(paths: Sequence[Path]) -> str:

@@ -67,7 +67,7 @@ class Places:
     ) -> None:
         self.workspace, self.allow_hub = workspace, allow_hub
         self._root, self._state = _real(workspace.root), _real(state_dir)
-        self.roots = tuple(dict.fromkeys([self._root, self._state, *map(_allowed, allow_dirs)]))
+        self.roots = tuple(dict.fromkeys([self._root, self._state, *map(allowed_folder, allow_dirs)]))
 
     # --- paths -------------------------------------------------------------------------------------------------------
 
@@ -344,7 +344,8 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _allowed(text: str) -> Path:
+def allowed_folder(text: str) -> Path:
+    """What an allowed folder really is; UsageError where it is none."""
     path = _real(Path(text).expanduser())
     if not path.is_dir():
         raise UsageError(f"The allowed folder {text!r} is not a folder; create it, or leave it out.")
