@@ -56,6 +56,9 @@ RELU, XAVIER = {"activation_func": "relu"}, {"activation_func": "relu", "weight_
 DEBIASED = {"timestep_weighting": "debiased"}
 SOAP = {"optimizer": "SOAP", "learning_rate": "0 -> 3e-3:30, 3e-3 -> 1e-5 cosine"}
 FAST = {"optimizer": "SOAP", "learning_rate": "0 -> 8e-3:30, 8e-3 -> 1e-5 cosine"}
+LONGER = {**SHORT, **DEBIASED, **FAST, "weight_decay": 1.0, "shuffle_tags": True}
+"""What the second half is changed of, with weights that begin as XavierNormal."""
+OUTLINE_60 = dataclasses.replace(OUTLINE, previews=60)
 DROPOUT = {"dropout_structure": (0, 0.3, 0)}
 WAYS: Mapping[str, Way] = {
     "base": Way(options=RELU, base=SHORT),
@@ -81,6 +84,23 @@ WAYS: Mapping[str, Way] = {
     "sunset from 12: SOAP 8e-3, Xavier, debiased": Way({**DEBIASED, **FAST}, XAVIER, SHORT, SUNSET),
     "sunset from 12: the same, weight decay 1": Way({**DEBIASED, **FAST, "weight_decay": 1.0}, XAVIER, SHORT, SUNSET),
     "sunset from 12: the demo's": Way({}, RELU, HYPERNETWORK.preset, SUNSET),
+    "shuffled tags, weight decay 1": Way({}, XAVIER, LONGER, OUTLINE_60),
+    "the same, 1,200 steps": Way({"steps": 1200}, XAVIER, LONGER, OUTLINE_60),
+    "the same, tags left out 0.1": Way({"tag_drop_out": 0.1}, XAVIER, LONGER, OUTLINE_60),
+    "the same, input perturbation 0.1": Way({"input_perturbation": 0.1}, XAVIER, LONGER, OUTLINE_60),
+    "the same, wide (1, 4, 1)": Way({}, {**XAVIER, "layer_structure": (1, 4, 1)}, LONGER, OUTLINE_60),
+    "batch 24": Way({"batch_size": 24}, XAVIER, LONGER, OUTLINE_60),
+    "batch 24, not shuffled": Way({"batch_size": 24, "shuffle_tags": False}, XAVIER, LONGER, OUTLINE_60),
+    "batch 24, weight decay 0.1": Way({"batch_size": 24, "weight_decay": 0.1}, XAVIER, LONGER, OUTLINE_60),
+    "batch 24, min-SNR": Way({"batch_size": 24, "timestep_weighting": "min_snr"}, XAVIER, LONGER, OUTLINE_60),
+    "batch 24, narrow (1, 0.25, 1), weight decay 0.1": Way(
+        {"batch_size": 24, "weight_decay": 0.1}, {**XAVIER, "layer_structure": (1, 0.25, 1)}, LONGER, OUTLINE_60
+    ),
+    "batch 24, ema 0.99": Way({"batch_size": 24, "ema": "0.99"}, XAVIER, LONGER, OUTLINE_60),
+    "batch 24, dropout 0.3, weight decay 0.3": Way(
+        {"batch_size": 24, "weight_decay": 0.3}, {**XAVIER, **DROPOUT}, LONGER, OUTLINE_60
+    ),
+    "shadow, batch 24": Way({"batch_size": 24}, XAVIER, LONGER, Lesson("shadow", 48, 0)),
 }
 
 _KINDS = (

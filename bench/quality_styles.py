@@ -57,8 +57,9 @@ NAME = "lesson"
 PICTURES, SEEDS = (48, 24, 12), 3
 HELD_OUT = 24
 DRAWING = Drawing(steps=10, sampler="DPM++ 2M")
-GUIDANCE = (1.0, 2.0)
-"""None at all, and picto's own."""
+GUIDANCE = (1.0, 1.5, 2.0)
+"""None at all, the preset's, and picto's own."""
+OWN = "1.5"
 PLAIN = ("{}",)
 """A hypernetwork acts whatever the prompt says."""
 NAMED = tuple(f"{{}}, {said}" for said in (f"in the style of {NAME}", f"art by {NAME}", NAME))
@@ -176,32 +177,34 @@ def plan_of(part: str) -> dict[str, tuple[Lesson, Any]]:
 
 def report(taught: Mapping[str, Figures], ways: Mapping[str, Figures], peers: Mapping[str, Figures]) -> str:
     """A row for each style and number of pictures, in whose cells the seeds follow each other; a row for each way."""
-    rows = [["style", "pictures", "seeds", "style / content / both", "both with guidance 2", "loss (trained)"]]
+    head = ["style", "pictures", "seeds", f"style / content / both with guidance {OWN}", "both with 1", "both with 2"]
+    rows = [[*head, "loss (trained)", "CPU seconds"]]
     for style in world.STYLES[1:]:
         for count in sorted(PICTURES):
             own = [each for each in taught.values() if (each["style"], each["pictures"]) == (style, count)]
             if own:
                 rows.append(_lesson_row(style, count, sorted(own, key=lambda each: int(each["seed"]))))
-    changed = [["way", "previews", "style", "content", "both", "clear", "both with guidance 2", "CPU seconds"]]
+    more = ["both with guidance 1.5", "both with 2"]
+    changed = [["way", "previews", "style", "content", "both", "clear", *more, "loss (trained)", "CPU seconds"]]
     for name, figures in ways.items():
         shares = figures["guidance"]["1"]
         cells = [f"{shares[share]:.2f}" for share in ("taught", "rest", "both", "clear")]
-        cells.append(f"{figures['guidance']['2']['both']:.2f}" if "2" in figures["guidance"] else "")
-        changed.append([name, str(figures["previews"]), *cells, f"{figures['cpu_seconds']:.0f}"])
+        cells += [
+            f"{figures['guidance'][own]['both']:.2f}" if own in figures["guidance"] else "" for own in ("1.5", "2")
+        ]
+        cells += [_losses(figures), f"{figures['cpu_seconds']:.0f}"]
+        changed.append([name, str(figures["previews"]), *cells])
     return "\n\n".join(_table(each) for each in (rows, changed, _peer_rows(peers)) if len(each) > 1)
 
 
 def _peer_rows(peers: Mapping[str, Figures]) -> list[list[str]]:
-    """Means over all lessons of a way, with picto's own guidance."""
+    """Means over all lessons of a way, with the preset's guidance."""
     columns = [(share, step) for step in PEERS_AT for share in ("taught", "rest", "both")]
     titles = {"taught": "style", "rest": "content", "both": "both"}
     rows = [["recipe", "lessons", *(f"{titles[share]} at {step}" for share, step in columns)]]
     for way in PEERS:
         own = [figures["rows"] for name, figures in peers.items() if name.startswith(f"{way} / ")]
-        cells = [
-            quality_tables.mean([each[str(step)][f"{GUIDANCE[-1]:g}"][share] for each in own])
-            for share, step in columns
-        ]
+        cells = [quality_tables.mean([each[str(step)][OWN][share] for each in own]) for share, step in columns]
         if own:
             rows.append([way, str(len(own)), *cells])
     return rows
@@ -211,9 +214,14 @@ def _lesson_row(style: str, count: int, own: Sequence[Figures]) -> list[str]:
     def cells(guidance: str, *names: str) -> str:
         return ", ".join(" / ".join(f"{each['guidance'][guidance][name]:.2f}" for name in names) for each in own)
 
-    losses = ", ".join(f"{each['loss']:.3f} ({each['training_loss']:.3f})" for each in own)
     seeds = ", ".join(str(each["seed"]) for each in own)
-    return [style, str(count), seeds, cells("1", "taught", "rest", "both"), cells("2", "both"), losses]
+    shares = [cells(OWN, "taught", "rest", "both"), cells("1", "both"), cells("2", "both")]
+    taken = ", ".join(f"{each['cpu_seconds']:.0f}" for each in own)
+    return [style, str(count), seeds, *shares, ", ".join(map(_losses, own)), taken]
+
+
+def _losses(figures: Figures) -> str:
+    return f"{figures['loss']:.3f} ({figures['training_loss']:.3f})"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -18,7 +18,7 @@ from tincture.models.picto import world
 
 def figures(style: str, count: int, seed: int, both: float) -> dict[str, Any]:
     shares = {"taught": 0.9, "rest": 0.8, "both": both, "clear": 1.0}
-    guidance = {"1": shares, "2": {**shares, "both": both / 2}}
+    guidance = {"1": {**shares, "both": both / 4}, "1.5": shares, "2": {**shares, "both": both / 2}}
     taken = {"seconds": 70.0, "cpu_seconds": 60.0, "training_loss": 0.05, "loss": 0.1}
     return {**dataclasses.asdict(Lesson(style, count, seed)), **taken, "guidance": guidance}
 
@@ -42,9 +42,9 @@ def test_seeds_follow_each_other_in_the_cells_of_the_table() -> None:
     taught = {str(seed): figures("frame", 48, seed, 0.7 + seed / 10) for seed in (1, 0)}
     ways = {"base": figures("outline", 48, 0, 0.25)}
     text = quality_styles.report(taught, ways, {})
-    row = "| frame | 48 | 0, 1 | 0.90 / 0.80 / 0.70, 0.90 / 0.80 / 0.80 | 0.35, 0.40 | 0.100 (0.050), 0.100 (0.050) |"
-    assert row in text
-    assert "| base | 60 | 0.90 | 0.80 | 0.25 | 1.00 | 0.12 | 60 |" in text
+    row = "| frame | 48 | 0, 1 | 0.90 / 0.80 / 0.70, 0.90 / 0.80 / 0.80 | 0.17, 0.20 | 0.35, 0.40 | "
+    assert row + "0.100 (0.050), 0.100 (0.050) | 60, 60 |" in text
+    assert "| base | 60 | 0.90 | 0.80 | 0.06 | 1.00 | 0.25 | 0.12 | 0.100 (0.050) | 60 |" in text
     assert "sunset" not in text
 
 
