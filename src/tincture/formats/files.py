@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from tincture.errors import FileFormatError, StorageError, UsageError
 from tincture.formats import pickled_numpy
 from tincture.formats.file_kinds import HEAD, refuse_other_file, refuse_other_zip
-from tincture.formats.integrity import COMMENT, require_whole_zip, sealed
+from tincture.formats.integrity import COMMENT, require_whole_zip, seal
 from tincture.formats.pickle_check import (
     MOST_STEPS,
     PARAMETER_DICT,
@@ -129,20 +129,21 @@ def atomic_torch_save(obj: Any, path: str | os.PathLike[str]) -> None:
     """Writes ``obj`` as a torch zip file that ``torch.load`` and the webui's check of ``.pt`` files accept.
 
     That check refuses the extra entries of today's ``torch.save``, so they are left out. Equal objects give equal
-    bytes. A checksum of all of it stands at the end, see ``integrity``.
+    bytes. A checksum of all of it stands at the end, see ``integrity``. The file lies in memory meanwhile, and so does
+    what torch wrote.
 
     Raises:
         StorageError: see ``write_atomically``.
     """
     content = _portable_zip(obj)
-    write_atomically(path, lambda file: _write_all(file, content))
+    write_atomically(path, lambda file: _write_all(file, content.getbuffer()))
 
 
-def _write_all(file: BinaryIO, content: bytes) -> None:
+def _write_all(file: BinaryIO, content: bytes | memoryview) -> None:
     file.write(content)
 
 
-def _portable_zip(obj: Any) -> bytes:
+def _portable_zip(obj: Any) -> io.BytesIO:
     import torch
 
     saved, portable = io.BytesIO(), io.BytesIO()
@@ -153,7 +154,8 @@ def _portable_zip(obj: Any) -> bytes:
                 # A ZipInfo made by hand carries no time of day.
                 target.writestr(zipfile.ZipInfo(name), source.read(name))
         target.comment = COMMENT
-    return sealed(portable.getvalue())
+    seal(portable)
+    return portable
 
 
 def entries_refused_by_webui(content: bytes) -> tuple[str, ...]:

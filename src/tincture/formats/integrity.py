@@ -21,7 +21,7 @@ from tincture.errors import FileFormatError
 _DIGITS = 64
 _MARK = b"tincture sha256 "
 COMMENT = _MARK + b"0" * _DIGITS
-"""What ``sealed`` needs at the end of a zip file: the comment before its digits are known."""
+"""What ``seal`` needs at the end of a zip file: the comment before its digits are known."""
 CHECKSUM = "tincture.checksum"
 """The key in the metadata of a safetensors file."""
 _OWN = "tincture."
@@ -36,9 +36,10 @@ def damaged(path: str | os.PathLike[str]) -> FileFormatError:
     )
 
 
-def sealed(content: bytes) -> bytes:
-    """A zip file that ends in ``COMMENT``, with its checksum put in."""
-    return content[:-_DIGITS] + _digits(memoryview(content)[:-_DIGITS])
+def seal(file: io.BytesIO) -> None:
+    """Puts its checksum into a zip file that ends in ``COMMENT``."""
+    with file.getbuffer() as content:
+        content[-_DIGITS:] = _digits(content[:-_DIGITS])
 
 
 def require_whole_zip(path: str | os.PathLike[str], content: bytes) -> None:

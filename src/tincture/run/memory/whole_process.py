@@ -1,4 +1,4 @@
-"""What a run on the processor takes of memory besides tensors: the program itself, and files while they load.
+"""What a run on the processor takes of memory besides tensors: the program itself, and files on their way.
 
 Tensors are what ``estimate`` tells. The program is what this process takes already, so it is measured.
 """
@@ -18,6 +18,8 @@ from tincture.run.meter import memory_in_use
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
+FILES_OF_A_STATE = 2
+"""See ``formats.files.atomic_torch_save``."""
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
@@ -34,7 +36,10 @@ def program_bytes(model: DiffusionModel) -> int | None:
 
 
 def process_bytes(program: int, estimate: MemoryEstimate, settings: TrainSettings, workspace: Workspace) -> int:
-    """The most that the process of a run takes: while the model is loaded, its file lies in memory beside the weights.
+    """The most that the process of a run takes.
+
+    While the model is loaded, its file lies in memory beside the weights. While a state is saved, its file does, and
+    what torch wrote of it.
 
     Args:
         program: see ``program_bytes``.
@@ -42,7 +47,9 @@ def process_bytes(program: int, estimate: MemoryEstimate, settings: TrainSetting
     """
     source = find_source(settings.model, workspace)
     mapped = 0 if source.path is None else _mapped(source.path)
-    return program + max(estimate.peak, sum(estimate.weights.values()) + mapped)
+    weights = sum(estimate.weights.values())
+    saving = weights + estimate.kept + estimate.data + (1 + FILES_OF_A_STATE) * estimate.trained
+    return program + max(estimate.peak, weights + mapped, saving)
 
 
 def _mapped(path: Path) -> int:
