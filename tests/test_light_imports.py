@@ -21,8 +21,18 @@ from tincture import recipe
 from tincture.models.loading.sources import PICTO
 from tincture.workspace import Workspace
 
-MODELS = {"torch", "torch._dynamo", "diffusers", "transformers", "onnxruntime", "gradio", "pytorch_optimizer", "ray"}
-LIBRARIES = {"diffusers", "transformers", "torch._dynamo", "pytorch_optimizer"}
+MODELS = {
+    "torch",
+    "torch._dynamo",
+    "diffusers",
+    "transformers",
+    "onnxruntime",
+    "gradio",
+    "pytorch_optimizer",
+    "ray",
+    "ftfy",
+}
+LIBRARIES = {"diffusers", "transformers", "torch._dynamo", "pytorch_optimizer", "ftfy"}
 PICTURES = MODELS | {"numpy", "PIL", "cv2", "rich", "tincture.preprocessing.pipeline"}
 
 COMMANDS: tuple[list[str], ...] = (

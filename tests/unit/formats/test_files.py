@@ -8,6 +8,7 @@ import pickle
 import resource
 import signal
 import stat
+import tracemalloc
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from tincture.formats.files import (
     write_atomically,
     write_new,
 )
+from tincture.run.memory.whole_process import FILES_OF_A_STATE
 
 VALUES = {
     "tensor": torch.arange(6.0).reshape(2, 3),
@@ -451,3 +453,15 @@ def test_a_file_where_a_folder_is_needed_is_found_out_before_anything_is_written
         with pytest.raises(StorageError, match=r"could not be written: a file stands where a folder is needed"):
             require_place(blocked)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_saved_lies_in_memory_as_often_as_the_plan_of_a_run_says(tmp_path: Path) -> None:
+    content = {number: torch.zeros(2**17) for number in range(16)}
+    atomic_torch_save(content, tmp_path / "warm.pt")
+    tracemalloc.start()
+    try:
+        atomic_torch_save(content, tmp_path / "a.pt")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.2 * FILES_OF_A_STATE * sum(tensor.nbytes for tensor in content.values())

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import html
 
-import ftfy
 import regex
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
@@ -37,8 +36,11 @@ def open_clip_words(text: str) -> str:
 
 def _mended(text: str) -> str:
     # ftfy leaves plain text alone and takes longer for it than all the rest; the names of thousands of embeddings are.
-    plain = text.isascii() and text.isprintable() and "&" not in text
-    return text if plain else ftfy.fix_text(text)
+    if text.isascii() and text.isprintable() and "&" not in text:
+        return text
+    import ftfy  # nor is it loaded for that
+
+    return ftfy.fix_text(text)
 
 
 def _found(word: regex.Pattern[str], text: str) -> list[str]:

@@ -61,9 +61,16 @@ def _mapped(path: Path) -> int:
 
 
 def _compute() -> None:
-    """One small step of what models are made of."""
+    """A small step of what models and training are made of, with channels one behind another and side by side."""
     generator = torch.Generator().manual_seed(0)
-    layers: list[nn.Module] = [nn.Conv2d(8, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.SiLU(), nn.Flatten(2)]
-    states = nn.Sequential(*layers, nn.Linear(16, 16))(torch.randn(1, 8, 4, 4, generator=generator).requires_grad_())
-    loss = nn.functional.scaled_dot_product_attention(states[None], states[None], states[None]).square().mean()
-    torch.autograd.backward(loss)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        layers = [nn.Conv2d(64, 64, 3, padding=1), nn.GroupNorm(8, 64), nn.SiLU(), nn.Conv2d(64, 64, 3, 2, 1)]
+        block = nn.Sequential(*layers, nn.Upsample(scale_factor=2), nn.Conv2d(64, 64, 1), nn.Flatten(2))
+        cells = torch.randn(2, 64, 8, 8, generator=generator).to(memory_format=layout).requires_grad_()
+        states = nn.LayerNorm(64)(block.requires_grad_(False)(cells).transpose(1, 2))
+        query, key, value = (nn.Linear(64, 64)(states).view(2, 64, 4, 16).transpose(1, 2) for _ in range(3))
+        states = nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        trained = nn.Linear(64, 128)
+        states, gate = trained(states).chunk(2, dim=-1)
+        torch.autograd.backward((states * nn.functional.gelu(gate)).square().mean())
+        torch.optim.AdamW(trained.parameters(), fused=True).step()

@@ -214,3 +214,18 @@ def test_on_cuda_norms_keep_float32_under_autocast() -> None:
         make = trainer_maker(rehearsal.cached_latents(4, SIDE, SIDE), 4, precision="bf16")
         taken[device_type] = rehearsal.step(make).passing
     assert taken["cuda"] - 8_519_680 > 1.1 * taken["cpu"]
+
+
+def test_what_layers_keep_from_their_first_use_counts_in_every_phase_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("winograd.LEAST_CHANNELS", 4), ("winograd.LEAST_TILES", 1), ("convolutions.MOST_CHANNELS", 0)):
+        monkeypatch.setattr(f"tincture.models.{name}", value)
+    model = tiny_model()
+    adapter = make_adapter("embedding", model)
+    rehearsal, other = Rehearsal(model, adapter), Rehearsal(model, adapter)
+    weights, predicting = rehearsal.weights(), other.predicting(1, SIDE, SIDE)
+    make = trainer_maker(rehearsal.cached_latents(1, SIDE, SIDE), 1)
+    step = rehearsal.step(make)
+    assert 0 < step.kept < step.passing
+    assert rehearsal.weights() == weights
+    assert rehearsal.predicting(1, SIDE, SIDE) == predicting
+    assert rehearsal.step(make).passing == pytest.approx(step.passing, rel=0.01)

@@ -47,6 +47,13 @@ def test_a_file_lies_in_memory_while_it_is_loaded_and_is_gone_when_steps_begin(t
     assert bytes_for(900, 300, file, workspace) == 1000 + 900
 
 
+def test_a_state_lies_in_memory_twice_more_while_it_is_saved(tmp_path: Path) -> None:
+    (file := tmp_path / "model.safetensors").write_bytes(bytes(5))
+    estimate = MemoryEstimate({"denoiser": 300}, 200, 10, {"training": 100}, 50)
+    settings = cast(TrainSettings, SimpleNamespace(model=str(file)))
+    assert process_bytes(1000, estimate, settings, Workspace(tmp_path)) == 1000 + 300 + 10 + 50 + 3 * 200
+
+
 def test_of_a_folder_one_part_after_the_other_is_loaded(tmp_path: Path) -> None:
     largest = (PICTO / "unet/diffusion_pytorch_model.safetensors").stat().st_size
     assert bytes_for(0, 300, PICTO, Workspace(tmp_path)) == 1000 + 300 + largest
