@@ -81,7 +81,6 @@ ANATOMY = ("unet", "noise_scheduler", "num_train_timesteps", "text_encoders", "t
 LAZY = (
     "tincture.adapters.adapter",
     "tincture.cli",
-    "tincture.models.loading.text_cleaning",
     "tincture.models.loading.token_tables",
     "tincture.preprocessing.captioning",
     "tincture.preprocessing.tagging",

@@ -49,14 +49,14 @@ class MemoryEstimate:
         trained: trained numbers, and what the optimizer keeps of them.
         data: latents, encoded prompts, masks.
         phases: the peak of each phase, with all of the above that lies on the device then.
-        kept: what layers of the model keep from the first step on.
+        retained: what layers of the model keep from the first step on.
     """
 
     weights: Mapping[str, int]
     trained: int
     data: int
     phases: Mapping[str, int]
-    kept: int = 0
+    retained: int = 0
 
     @property
     def peak(self) -> int:
@@ -123,9 +123,9 @@ class MemoryEstimator:
             phases[VALIDATION] = there(DENOISER) + lasting + self._validating(settings, self.validation)
         if settings.preview_every:
             drawing, decoding = self._preview(settings)
-            resting = max(prompts, there(VAE) + lasting + decoding) + step.kept
+            resting = max(prompts, there(VAE) + lasting + decoding) + step.retained
             phases[PREVIEWS] = max(resting, there(DENOISER) + lasting + drawing)
-        return MemoryEstimate(weights, step.lasting + averages, data, phases, step.kept)
+        return MemoryEstimate(weights, step.lasting + averages, data, phases, step.retained)
 
     # --- phases ------------------------------------------------------------------------------------------------------
 

@@ -34,11 +34,11 @@ _MATRIX_WORKSPACE = 8_519_680
 @dataclass(frozen=True)
 class StepMemory:
     """Bytes: ``lasting`` is what training keeps between steps (trained numbers and the optimizer's), ``passing`` the
-    most that comes on top of that and of the model during a step, of which ``kept`` stays with the model's layers."""
+    most that comes on top of that and of the model during a step, of which layers go on holding ``retained``."""
 
     lasting: int
     passing: int
-    kept: int = 0
+    retained: int = 0
 
 
 class Rehearsal:
@@ -142,8 +142,8 @@ class Rehearsal:
             memory.peak = between_steps
             with self._acting(training=True):
                 trainer.make_step(*trainer.rates())
-            kept = sum(_bytes(layer.get_buffer(name)) for layer, name in self._kept())
-        return StepMemory(trained + between_steps, memory.peak - between_steps, kept)
+            retained = sum(_bytes(layer.get_buffer(name)) for layer, name in self._retained())
+        return StepMemory(trained + between_steps, memory.peak - between_steps, retained)
 
     def cached_latents(self, count: int, width: int, height: int) -> LatentCache:
         """A cache of ``count`` pictures."""
@@ -172,12 +172,12 @@ class Rehearsal:
         block = _CUDA_BLOCK if self.is_cuda else 1
         with self._mode, LiveMemory([*weights, *self.adapter.parameters(), *known], block) as memory:
             yield memory
-            for layer, name in self._kept():  # so that what is rehearsed next makes it too
+            for layer, name in self._retained():  # so that what is rehearsed next makes it too
                 delattr(layer, name)
         if self.is_cuda:
             memory.peak += _MATRIX_WORKSPACE
 
-    def _kept(self) -> list[tuple[nn.Module, str]]:
+    def _retained(self) -> list[tuple[nn.Module, str]]:
         """Buffers that layers made when they were first used."""
         return [(layer, name) for layer in self._layers() for name in layer._buffers.keys() - self._buffers[id(layer)]]
 

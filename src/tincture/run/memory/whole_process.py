@@ -48,7 +48,7 @@ def process_bytes(program: int, estimate: MemoryEstimate, settings: TrainSetting
     source = find_source(settings.model, workspace)
     mapped = 0 if source.path is None else _mapped(source.path)
     weights = sum(estimate.weights.values())
-    saving = weights + estimate.kept + estimate.data + (1 + FILES_OF_A_STATE) * estimate.trained
+    saving = weights + estimate.retained + estimate.data + (1 + FILES_OF_A_STATE) * estimate.trained
     return program + max(estimate.peak, weights + mapped, saving)
 
 

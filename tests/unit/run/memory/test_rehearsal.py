@@ -225,7 +225,7 @@ def test_what_layers_keep_from_their_first_use_counts_in_every_phase_and_once(mo
     weights, predicting = rehearsal.weights(), other.predicting(1, SIDE, SIDE)
     make = trainer_maker(rehearsal.cached_latents(1, SIDE, SIDE), 1)
     step = rehearsal.step(make)
-    assert 0 < step.kept < step.passing
+    assert 0 < step.retained < step.passing
     assert rehearsal.weights() == weights
     assert rehearsal.predicting(1, SIDE, SIDE) == predicting
     assert rehearsal.step(make).passing == pytest.approx(step.passing, rel=0.01)
