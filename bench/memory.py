@@ -3,6 +3,8 @@
 python bench/memory.py                    tells it for full-size models on a GPU; needs neither GPU nor weights
 python bench/memory.py --check            runs picto on the CPU: told against what torch's profiler sees
 python bench/memory.py --check --sd15     and one step of full-size SD 1.5 (2.1 GB of random weights, 12 GB of memory)
+python bench/memory.py --process          runs picto in processes of their own: told against the most they took (RSS)
+python bench/memory.py --process --sd15   and full-size SD 1.5 with random weights (10 GB of memory)
 python bench/memory.py --cuda             runs full-size SD 1.5 and SDXL on the GPU: told against what torch counts
     python bench/memory.py --float8           what float8 saves, and how far it moves picto's predictions
 python bench/memory.py --doc FILE...      puts results into docs/memory.md
@@ -29,6 +31,7 @@ import torch  # noqa: E402
 from bench import machine  # noqa: E402
 from bench.material import NAME, create_adapter, make_workspace, write_random_sd15  # noqa: E402
 from bench.memory_tables import tables, write_doc  # noqa: E402
+from bench.whole_process import PICTO_CASES, SD15_CASES, compare_processes  # noqa: E402
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: E402
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: E402
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler  # noqa: E402
@@ -232,6 +235,19 @@ def watch_cuda() -> Iterator[Callable[[], int]]:
     yield torch.cuda.max_memory_allocated
 
 
+def check_processes(root: Path, side: int, sd15: bool) -> list[dict[str, Any]]:
+    """The same of whole processes, on the CPU."""
+    workspace, rows = make_workspace(root / "processes", PICTURES), []
+    models = [("picto", "picto", 64, PICTO_CASES)]
+    if sd15:
+        models.append((str(write_random_sd15(root / "sd15.safetensors")), "sd1", side, SD15_CASES))
+    for model, title, pixels, cases in models:
+        for row in compare_processes(model, title, pixels, cases, workspace):
+            rows.append(row)
+            progress(row)
+    return rows
+
+
 # --- float8 -----------------------------------------------------------------------------------------------------------
 
 
@@ -285,7 +301,10 @@ def measure(args: argparse.Namespace, root: Path) -> dict[str, Any]:
     told: list[dict[str, Any]] = []
     checked: list[dict[str, Any]] = []
     head = {"date": datetime.date.today().isoformat(), **machine.commit(), "machine": machine.describe()}
-    if args.check:
+    processes: list[dict[str, Any]] = []
+    if args.process:
+        processes += check_processes(root, args.side, args.sd15)
+    elif args.check:
         checked += check("picto", "picto", [(64, 1), (64, 2)], root / "picto")
         if args.sd15:
             sd15 = str(write_random_sd15(root / "sd15"))
@@ -299,13 +318,14 @@ def measure(args: argparse.Namespace, root: Path) -> dict[str, Any]:
         workspace = make_workspace(root / "told", PICTURES)
         for family, side in FULL_SIZE:
             told += tell(family, side, workspace)
-    return {**head, "told": told, "checked": checked}
+    return {**head, "told": told, "checked": checked, "processes": processes}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="run picto on the CPU, and compare")
-    parser.add_argument("--sd15", action="store_true", help="with --check: SD 1.5 too")
+    parser.add_argument("--process", action="store_true", help="run picto in processes of their own, and compare")
+    parser.add_argument("--sd15", action="store_true", help="with --check and --process: SD 1.5 too")
     parser.add_argument("--side", type=int, default=256, help="of SD 1.5's pictures")
     parser.add_argument("--cuda", action="store_true", help="run on the GPU, and compare")
     parser.add_argument("--out", type=Path, help="the results file")
@@ -320,7 +340,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as root:
         results = measure(args, Path(root))
-    part = "cuda" if args.cuda else "check" if args.check else "told"
+    part = next((part for part in ("process", "check", "cuda") if getattr(args, part)), "told")
     out = args.out or RESULTS / f"{results['date']}-memory-{part}.json"
     out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(tables(results))

@@ -22,6 +22,9 @@ def tables(results: dict[str, Any]) -> str:
         parts += ["**What `--vram` chooses (not measured)**\n", *_cards_table(cards), ""]
     if checked := results["checked"]:
         parts += ["**Told against measured, peak in MiB**\n", *_checked_table(checked), ""]
+    if processes := results.get("processes"):
+        parts += ["**The whole process on a CPU, told by `--dry-run` and measured, in MiB**\n"]
+        parts += [*_processes_table(processes), ""]
     return "\n".join(parts)
 
 
@@ -58,6 +61,16 @@ def _checked_table(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         measures = row.get("measures") or {"gradient_checkpointing": row["gradient_checkpointing"]}
         case = [f"{row['model']} {row['side']}×{row['side']}", row["kind"], str(row.get("batch_size", 1))]
+        lines.append([*case, _flags(measures), str(row["told_mib"]), str(row["measured_mib"]), str(row["ratio"])])
+    return _table(["Model", "Adapter", "Batch", "Settings", "told", "measured", "told/measured"], lines)
+
+
+def _processes_table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for row in rows:
+        measures = {"gradient_checkpointing": row.get("gradient_checkpointing", False)}
+        measures["previews"] = bool(row.get("preview_every"))
+        case = [f"{row['model']} {row['side']}×{row['side']}", row["kind"], str(row["batch_size"])]
         lines.append([*case, _flags(measures), str(row["told_mib"]), str(row["measured_mib"]), str(row["ratio"])])
     return _table(["Model", "Adapter", "Batch", "Settings", "told", "measured", "told/measured"], lines)
 
