@@ -62,11 +62,13 @@ def cpu_seconds(arguments: Sequence[str], code: int = 0) -> float:
 def commands(workspace: Workspace, model: str) -> dict[str, tuple[list[str], int]]:
     """What is measured of the program: arguments, and the code that it ends with."""
     root, data = ["--root", str(workspace.root)], str(workspace.root / "data")
+    trained = ["--data", data, "--model", model, *root]
     create = ["create", "embedding", "new", "--overwrite", *root]
     return {
         "tincture --help": (["--help"], 0),
         "tincture create embedding": ([*create, "--model", model], 0),
         "an unknown model is refused": ([*create, "--model", "unknown"], 1),
+        "an unknown optimizer is refused": (["train", "embedding", NAME, *trained, "--optimizer", "unknown"], 2),
         "an unknown embedding is refused": (["train", "embedding", "unknown", "--data", data, *root], 2),
     }
 
