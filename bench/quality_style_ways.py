@@ -96,6 +96,15 @@ WAYS: Mapping[str, Way] = {
     "batch 24, narrow (1, 0.25, 1), weight decay 0.1": Way(
         {"batch_size": 24, "weight_decay": 0.1}, {**XAVIER, "layer_structure": (1, 0.25, 1)}, LONGER, OUTLINE_60
     ),
+    "batch 24, linear (1, 1), weight decay 0.1": Way(
+        {"batch_size": 24, "weight_decay": 0.1},
+        {**XAVIER, "layer_structure": (1, 1), "activation_func": "linear"},
+        LONGER,
+        OUTLINE_60,
+    ),
+    "batch 24, latents drawn anew": Way(
+        {"batch_size": 24, "latent_sampling_method": "random"}, XAVIER, LONGER, OUTLINE_60
+    ),
     "batch 24, ema 0.99": Way({"batch_size": 24, "ema": "0.99"}, XAVIER, LONGER, OUTLINE_60),
     "batch 24, dropout 0.3, weight decay 0.3": Way(
         {"batch_size": 24, "weight_decay": 0.3}, {**XAVIER, **DROPOUT}, LONGER, OUTLINE_60

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -21,10 +22,14 @@ from tincture.models.prompt import BREAK, Segment, parse_weights
 # When a chunk is full, what follows its last comma moves to the next one, unless that comma is farther back: the
 # default of the webui's option "Increase coherency by padding from the last comma".
 COMMA_REACH = 20
+MOST_TEXTS = 2048
+"""Of each tokenizer, that are kept after they were read."""
 # A mean below this share of the mean size of the tokens' means is left over from sums that cancel each other out.
 _CANCELLED = 0.1
 
 T = TypeVar("T")
+
+_known: WeakKeyDictionary[Any, dict[str, list[int]]] = WeakKeyDictionary()
 
 
 class Placeholder(Protocol):
@@ -82,9 +87,20 @@ class Names(Generic[T]):
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Each text's token ids, neither cut nor padded, without begin and end marks."""
-    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-    return ids
+    """Each text's token ids, neither cut nor padded, without begin and end marks; they are not to be changed.
+
+    A run reads the same prompts in every step: those that were read lately are not read again.
+    """
+    known = _known.setdefault(tokenizer, {})
+    found = {text: known.get(text) for text in texts}
+    new = [text for text, ids in found.items() if ids is None]
+    if new:
+        read = dict(zip(new, tokenizer(new, add_special_tokens=False, verbose=False)["input_ids"], strict=True))
+        if len(known) > MOST_TEXTS:
+            known.clear()
+        known.update(read)
+        found.update(read)
+    return [found[text] or [] for text in texts]
 
 
 def rows_of(tokenizer: Any, rows: Tensor, text: str) -> Tensor:

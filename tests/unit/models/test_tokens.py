@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import tiny_model
+from tincture.models import tokens
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.models.tokens import Chunk, Names, emphasize, find_names, make_chunks, token_ids
 
@@ -34,6 +35,40 @@ def ids(prompt: str, *attached: Vectors) -> list[int]:
 
 def lengths(prompt: str, *attached: Vectors) -> list[int]:
     return [len(chunk.ids) for chunk in chunks(prompt, *attached)]
+
+
+# --- reading texts ---------------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """A tokenizer that gives one token a word, and notes what it was asked to read."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def __call__(self, texts: list[str], **_: object) -> dict[str, list[list[int]]]:
+        self.read += texts
+        return {"input_ids": [[len(word) for word in text.split()] for text in texts]}
+
+
+def test_a_text_is_read_once_and_by_each_tokenizer_for_itself() -> None:
+    reader, other = Reader(), Reader()
+    assert token_ids(reader, ["a moon", "", "a moon"]) == [[1, 4], [], [1, 4]]
+    assert token_ids(reader, ["red", "a moon"]) == [[3], [1, 4]]
+    assert reader.read == ["a moon", "", "red"]
+    assert token_ids(other, ["red"]) == [[3]] and other.read == ["red"]
+    assert token_ids(reader, []) == [] and len(reader.read) == 3
+
+
+def test_what_is_kept_is_bounded_and_goes_with_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "MOST_TEXTS", 2)
+    reader = Reader()
+    for number in range(9):
+        token_ids(reader, [f"{number}", f"{number} moons"])
+        assert len(tokens._known[reader]) <= 4
+    before = len(tokens._known)
+    del reader
+    assert len(tokens._known) == before - 1
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
