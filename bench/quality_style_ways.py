@@ -105,9 +105,15 @@ WAYS: Mapping[str, Way] = {
     "batch 24, latents drawn anew": Way(
         {"batch_size": 24, "latent_sampling_method": "random"}, XAVIER, LONGER, OUTLINE_60
     ),
+    "batch 24, prior preservation": Way(
+        {"batch_size": 24, "prior_prompt": "a picture", "prior_count": 48, "prior_steps": 8}, XAVIER, LONGER, OUTLINE_60
+    ),
     "batch 24, ema 0.99": Way({"batch_size": 24, "ema": "0.99"}, XAVIER, LONGER, OUTLINE_60),
     "batch 24, dropout 0.3, weight decay 0.3": Way(
         {"batch_size": 24, "weight_decay": 0.3}, {**XAVIER, **DROPOUT}, LONGER, OUTLINE_60
+    ),
+    "frame: batch 24, not shuffled, 1,000 steps": Way(
+        {"batch_size": 24, "shuffle_tags": False, "steps": 1000}, XAVIER, LONGER, Lesson("frame", 48, 0)
     ),
     "shadow, batch 24": Way({"batch_size": 24}, XAVIER, LONGER, Lesson("shadow", 48, 0)),
 }
@@ -123,7 +129,7 @@ _KINDS = (
 _STYLE_LINES = tuple(f"{kind} in the style of {{name}}" for kind in _KINDS)
 _WEBUI_LINES = tuple(f"{kind} of {{caption}}, art by {{name}}" for kind in _KINDS)
 PEERS: Mapping[str, Way | PeerRecipe] = {
-    "ours": Way({"batch_size": 4}, XAVIER),
+    "ours": Way({"batch_size": 4, "gradient_accumulation_steps": 1}, XAVIER),
     "webui, hypernetwork": Way(
         {"learning_rate": "1e-5", "steps": 1000, "batch_size": 4, "weight_decay": 0.01},
         {"layer_structure": (1, 2, 1), "activation_func": "linear"},

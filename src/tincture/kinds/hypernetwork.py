@@ -144,13 +144,16 @@ HYPERNETWORK = AdapterKind(
         "style": {
             # Measured by bench/quality_styles.py, with weights that begin as XavierNormal: docs/quality.md.
             "learning_rate": "0 -> 8e-3:30, 8e-3 -> 1e-5 cosine",
-            "steps": 400,
-            "batch_size": 24,
+            "steps": 1000,
+            "batch_size": 12,
+            "gradient_accumulation_steps": 2,
             "shuffle_tags": False,
             "optimizer": "SOAP",
             "timestep_weighting": "debiased",
             "weight_decay": 1.0,  # without it a dozen pictures are learned by heart
             "preview_guidance_scale": 1.5,
+            "preview_every": 100,
+            "save_every": 200,
         },
     },
     size=_size,

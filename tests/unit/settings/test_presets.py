@@ -30,8 +30,8 @@ def test_the_embedded_model_begins_as_the_demo_does() -> None:
 
 def test_a_style_has_what_measured_best_on_the_embedded_model_alone() -> None:
     style = find_preset("style").settings("hypernetwork", SMALL_MODEL)
-    assert (style["optimizer"], style["timestep_weighting"], style["steps"]) == ("SOAP", "debiased", 400)
-    assert style["weight_decay"] == 1.0 and style["batch_size"] == 24 and style["caption_drop_out"] == 0.15
+    assert (style["optimizer"], style["timestep_weighting"], style["steps"]) == ("SOAP", "debiased", 1000)
+    assert style["weight_decay"] == 1.0 and style["batch_size"] == 12 and style["caption_drop_out"] == 0.15
     assert "optimizer" not in find_preset("subject").settings("hypernetwork", SMALL_MODEL)
     assert "optimizer" not in find_preset("style").settings("embedding", SMALL_MODEL)
     assert "optimizer" not in find_preset("style").settings("hypernetwork", "v1-5")
