@@ -10,6 +10,7 @@ from tincture.training.optimizer import require_optimizer
 
 def require_usable(settings: TrainSettings) -> None:
     """UsageError for a device that is not there, an optimizer that is none, and arguments that it does not take."""
-    resolve_device(settings.device)
+    if settings.processes in ("", "1"):  # several have rules of their own, which stand where they are started
+        resolve_device(settings.device)
     if settings.optimizer:
         require_optimizer(settings.optimizer, parse_arguments(settings.optimizer_args))
