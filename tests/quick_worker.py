@@ -19,6 +19,7 @@ from typing import Any
 
 from PIL import Image
 
+from tincture.formats.files import write_text
 from tincture.run.preview_request import take_request
 from tincture.server.queue.event_file import EventFile
 
@@ -58,7 +59,7 @@ def main(pace_s: float, folder: Path) -> int:
     ended = _ended(settings, run_dir, done, stop.is_set() and done < steps)
     if ended["state"] != "failed" and settings.get("kind") == "embedding":
         path = Path(task["root"]) / "embeddings" / f"{settings['name']}.pt"
-        path.write_bytes(f"trained {done} steps".encode())
+        write_text(path, f"trained {done} steps")  # at once, as a training does: another request may look for it
         ended["result"]["adapter_path"] = str(path)
         _tell(events, {"type": "saved", "global_step": done, "path": str(path)})
     if trial:

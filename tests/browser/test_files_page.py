@@ -201,9 +201,9 @@ def test_what_was_typed_for_a_merge_stays_when_another_file_is_chosen(page: Any,
     sources = page.locator("#merge-sources textarea")
     assert sources.input_value() == "cat"
     open_file(page, "mouse.pt")
-    page.wait_for_function("document.querySelector('#merge-sources textarea').value === 'mouse'")
+    page.wait_for_function("document.querySelector('#merge-sources textarea')?.value === 'mouse'")
     choose(page, "merge-more", "cat")
-    page.wait_for_function("document.querySelector('#merge-sources textarea').value === 'mouse\\ncat'")
+    page.wait_for_function("document.querySelector('#merge-sources textarea')?.value === 'mouse\\ncat'")
     sources.fill("mouse:0.3\ncat:0.7")
     open_file(page, "cat.pt")
     assert sources.input_value() == "mouse:0.3\ncat:0.7"

@@ -40,7 +40,7 @@ def test_it_goes_on_beside_a_training_and_is_stopped_alone(page: Any, served: Se
     behind = queue.submit("train", {**training()["settings"], "steps": 5}, source="page")
     sub_tab(page, "Preprocess images")
     choose(page, "pp-source", "moons")
-    page.wait_for_function("document.querySelector('#pp-destination textarea, #pp-destination input').value")
+    page.wait_for_function("document.querySelector('#pp-destination textarea, #pp-destination input')?.value")
     page.locator("#pp-start").click()
     page.locator("#pp-message").get_by_text("It begins now").wait_for(state="attached")
     made = queue.jobs([JobState.RUNNING, JobState.QUEUED, JobState.DONE], search="moons-crops", limit=1)[0]

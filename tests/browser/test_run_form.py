@@ -24,8 +24,8 @@ def fill(page: Any) -> None:
 
 
 def holds(page: Any, elem_id: str, value: str) -> None:
-    """Waits until an input holds a text."""
-    script = "([id, value]) => document.querySelector(`#${id} :is(input, textarea)`).value === value"
+    """Waits until an input is there and holds a text."""
+    script = "([id, value]) => document.querySelector(`#${id} :is(input, textarea)`)?.value === value"
     page.wait_for_function(script, arg=[elem_id, value])
 
 

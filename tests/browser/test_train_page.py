@@ -31,7 +31,7 @@ def test_create_plan_train_and_watch(page: Any, served: Served) -> None:
     page.locator("#ce-create").click()
     assert "Made the embedding moon, embeddings/moon.pt" in text_of(page, "ce-message")
     sub_tab(page, "New run")
-    assert page.locator("#tr-embedding input").input_value() == "moon"  # it was chosen by itself
+    page.wait_for_function("document.querySelector('#tr-embedding input')?.value === 'moon'")  # it was chosen by itself
     choose(page, "tr-data", "moons")
     page.locator("#tr-steps input").fill("12")
     page.locator("#tr-plan").click()
@@ -54,7 +54,7 @@ def test_create_plan_train_and_watch(page: Any, served: Served) -> None:
 def test_preprocessing_is_a_job_too(page: Any, served: Served) -> None:
     sub_tab(page, "Preprocess images")
     choose(page, "pp-source", "moons")
-    page.wait_for_function("document.querySelector('#pp-destination textarea, #pp-destination input').value")
+    page.wait_for_function("document.querySelector('#pp-destination textarea, #pp-destination input')?.value")
     assert page.locator("#pp-destination").locator(TYPED).input_value() == "datasets/moons-crops"
     page.get_by_label("Auto-sized crop").check()
     page.locator("#pp-multicrop_max_dim input").fill("512")
@@ -107,7 +107,7 @@ def test_a_data_set_is_looked_through_and_captioned(page: Any, served: Served) -
     caption = page.locator("#ds-caption textarea")
     caption.fill("a moon at night")
     page.locator("#ds-next").click()
-    page.wait_for_function("document.querySelector('#ds-caption textarea').value === 'a moon, view 1'")
+    page.wait_for_function("document.querySelector('#ds-caption textarea')?.value === 'a moon, view 1'")
     until(lambda: caption_in(folder / "00.txt") == "a moon at night")
     page.get_by_text("30 pictures; 9 without a caption").wait_for()
 

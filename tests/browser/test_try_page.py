@@ -28,7 +28,7 @@ def prompt_of(page: Any) -> Any:
 
 
 def wait_for_prompt(page: Any, text: str) -> None:
-    page.wait_for_function("text => document.querySelector('#try-prompt textarea').value === text", arg=text)
+    page.wait_for_function("text => document.querySelector('#try-prompt textarea')?.value === text", arg=text)
 
 
 def asked(served: Served) -> dict[str, Any]:

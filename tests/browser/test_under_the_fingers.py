@@ -58,7 +58,7 @@ def test_an_answer_that_is_written_late_changes_nothing(page: Any, place: str, e
 def test_a_number_that_is_not_finished_stays_until_it_is_left(page: Any, typed: str) -> None:
     open_place(page, "Try it")
     field = field_of(page, "try-guidance-scale")
-    page.wait_for_function("document.querySelector('#try-guidance-scale input').value === ''")  # as the page begins
+    page.wait_for_function("document.querySelector('#try-guidance-scale input')?.value === ''")  # as the page begins
     field.press_sequentially("7")
     field.press("Backspace")
     field.press_sequentially(typed)
@@ -73,7 +73,7 @@ def test_a_number_that_is_not_finished_stays_until_it_is_left(page: Any, typed: 
     field.press_sequentially(typed)
     assert not page.evaluate(DECIDED, ["try-guidance-scale", 6.5])
     page.keyboard.press("Tab")
-    page.wait_for_function("document.querySelector('#try-guidance-scale input').value === '6.5'")
+    page.wait_for_function("document.querySelector('#try-guidance-scale input')?.value === '6.5'")
 
 
 def test_a_strength_is_emptied_and_typed_anew(trying: Any, served: Served, late: None) -> None:  # noqa: F811
@@ -110,6 +110,6 @@ def test_a_strength_out_of_reach_is_the_nearest(trying: Any, typed: str, strengt
     assert box.input_value() == typed
     trying.keyboard.press("Tab")
     trying.wait_for_function(
-        "text => document.activeElement.blur() || document.querySelector('.strength input').value === text",
+        "text => document.activeElement.blur() || document.querySelector('.strength input')?.value === text",
         arg=strength,
     )
