@@ -112,10 +112,16 @@ WAYS: Mapping[str, Way] = {
     "batch 24, dropout 0.3, weight decay 0.3": Way(
         {"batch_size": 24, "weight_decay": 0.3}, {**XAVIER, **DROPOUT}, LONGER, OUTLINE_60
     ),
+    **{
+        f"{style}: batch 24, not shuffled": Way(
+            {"batch_size": 24, "shuffle_tags": False}, XAVIER, LONGER, Lesson(style, 48, 0)
+        )
+        for style in ("frame", "sunset", "hatching", "shadow")
+    },
     "frame: batch 24, not shuffled, 1,000 steps": Way(
         {"batch_size": 24, "shuffle_tags": False, "steps": 1000}, XAVIER, LONGER, Lesson("frame", 48, 0)
     ),
-    "shadow, batch 24": Way({"batch_size": 24}, XAVIER, LONGER, Lesson("shadow", 48, 0)),
+    "shadow: batch 24": Way({"batch_size": 24}, XAVIER, LONGER, Lesson("shadow", 48, 0)),
 }
 
 _KINDS = (

@@ -221,7 +221,7 @@ def _lesson_row(style: str, count: int, own: Sequence[Figures]) -> list[str]:
 
 
 def _losses(figures: Figures) -> str:
-    return f"{figures['loss']:.3f} ({figures['training_loss']:.3f})"
+    return f"{figures['loss']:.3f} ({figures['training_loss']:.3f})" if "loss" in figures else ""
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
