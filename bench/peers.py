@@ -91,16 +91,19 @@ class Peers:
                 table.weight[others] = original[others]
             loss.item()
 
+        # its numbers are single precision in a model of half precision too
+        hook = table.register_forward_hook(lambda _, __, output: output.to(frozen.dtype))
         try:
             with self._attending(attention):
                 yield step
         finally:
+            hook.remove()
             table.weight = frozen
 
     @torch.no_grad()
     def _encoded(self) -> Tensor:
         vae = self.model.vae
-        latents: Tensor = vae.encode(self.pixels).latent_dist.sample() * vae.config.scaling_factor
+        latents: Tensor = vae.encode(self.pixels.to(vae.dtype)).latent_dist.sample() * vae.config.scaling_factor
         return latents
 
     # --- the webui ---------------------------------------------------------------------------------------------------

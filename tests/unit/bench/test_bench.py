@@ -78,9 +78,12 @@ def test_floors_leave_the_model_as_it_was(kind: Kind) -> None:
     assert not any(module._forward_hooks for module in model.text_encoders[0].module.modules())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_peers_train_and_leave_the_model_as_it_was(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, moved = tiny_model(), []
+def test_peers_train_and_leave_the_model_as_it_was(
+    kind: Kind, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, moved = tiny_model().to("cpu", dtype), []
     before, processors = weights(model), model.unet.attn_processors
     step_of = torch.optim.AdamW.step
 
