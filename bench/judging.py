@@ -159,11 +159,16 @@ def drift(pictures: Pictures, others: Pictures) -> float:
     return float(np.abs(pictures.astype(np.float32) - others.astype(np.float32)).mean() / 255)
 
 
+def pixels(scenes: Sequence[world.Scene]) -> Tensor:
+    """Rendered scenes (B, 3, 64, 64), float32 in -1..1."""
+    rendered = torch.from_numpy(np.stack([world.render(scene) for scene in scenes]))
+    return rendered.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 def encoded(model: DiffusionModel, scenes: Sequence[world.Scene]) -> Tensor:
     """The latents' means (B, 4, h, w) of rendered scenes."""
-    pixels = torch.from_numpy(np.stack([world.render(scene) for scene in scenes])).permute(0, 3, 1, 2)
     with torch.no_grad():
-        return model.encode_pictures(pixels.float() / 127.5 - 1)[0]
+        return model.encode_pictures(pixels(scenes))[0]
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from bench import judging, peer_loops
 from bench.peer_loops import Material, PeerRecipe
 from bench.quality_recipes import Recipe
@@ -121,8 +120,7 @@ def taught(way: Way, part: Part, judge: Judge, lesson: Lesson, folder: Path) -> 
     shape = world.parse_subject(lesson.subject).shape
     captions = [", ".join(scene.tags()[1:]) for scene in judge.trained]
     if isinstance(way, PeerRecipe):
-        pixels = torch.stack([torch.from_numpy(world.render(scene)) for scene in judge.trained])
-        material = Material(NAME, pixels.permute(0, 3, 1, 2).float() / 127.5 - 1, captions, shape)
+        material = Material(NAME, judging.pixels(judge.trained), captions, shape)
         yield from peer_loops.teach(judge.model, way, material, part.at, lesson.seed, part.batch)
         return
     workspace = Workspace.open(folder)

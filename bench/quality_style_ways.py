@@ -43,7 +43,6 @@ class Way:
     lesson: Lesson = OUTLINE
 
 
-BEST = Way(options={"activation_func": "relu", "weight_init": "XavierNormal"})
 SHORT = {
     "learning_rate": "0 -> 4e-3:30, 4e-3 -> 1e-5 cosine",
     "steps": 400,
@@ -53,6 +52,7 @@ SHORT = {
 }
 """What one thing at a time is changed of."""
 RELU, XAVIER = {"activation_func": "relu"}, {"activation_func": "relu", "weight_init": "XavierNormal"}
+BEST = Way(options=XAVIER)
 DEBIASED = {"timestep_weighting": "debiased"}
 SOAP = {"optimizer": "SOAP", "learning_rate": "0 -> 3e-3:30, 3e-3 -> 1e-5 cosine"}
 FAST = {"optimizer": "SOAP", "learning_rate": "0 -> 8e-3:30, 8e-3 -> 1e-5 cosine"}
@@ -134,22 +134,15 @@ _KINDS = (
 )
 _STYLE_LINES = tuple(f"{kind} in the style of {{name}}" for kind in _KINDS)
 _WEBUI_LINES = tuple(f"{kind} of {{caption}}, art by {{name}}" for kind in _KINDS)
+WEBUI_OPTIONS = {"layer_structure": (1, 2, 1), "activation_func": "linear"}
 PEERS: Mapping[str, Way | PeerRecipe] = {
-    "ours": Way({"batch_size": 4, "gradient_accumulation_steps": 1}, XAVIER),
-    "webui, hypernetwork": Way(
-        {"learning_rate": "1e-5", "steps": 1000, "batch_size": 4, "weight_decay": 0.01},
-        {"layer_structure": (1, 2, 1), "activation_func": "linear"},
-        {},
-    ),
-    "webui, hypernetwork at 1e-3": Way(
-        {"learning_rate": "1e-3", "steps": 1000, "batch_size": 4, "weight_decay": 0.01},
-        {"layer_structure": (1, 2, 1), "activation_func": "linear"},
-        {},
-    ),
+    "ours": BEST,
+    "webui, hypernetwork": Way({"learning_rate": "1e-5", "weight_decay": 0.01}, WEBUI_OPTIONS, {}),
+    "webui, hypernetwork at 1e-3": Way({"learning_rate": "1e-3", "weight_decay": 0.01}, WEBUI_OPTIONS, {}),
     "webui, embedding": PeerRecipe(_WEBUI_LINES, 1, "*", 5e-3, decay=0.0, line_stays=True),
     "diffusers, embedding": PeerRecipe(_STYLE_LINES, 1, "painting", 5e-4, scaled=True, flips=True, samples_anew=True),
     "kohya, embedding at 5e-3": PeerRecipe(("{name}, {caption}",), 4, "painting", 5e-3, clip=1.0),
 }
-"""At equal steps, with four pictures in each: the preset's way, and what other programs have, as for subjects. Of these
+"""At equal steps, with as many pictures in each: the way of the preset, and what others have, as for subjects. Of these
 the webui alone trains hypernetworks; its rate of 1e-5 is what its guides begin with."""
-PEERS_AT = (200, 1000)
+PEERS_AT, PEERS_BATCH = (200, 1000), 4

@@ -23,15 +23,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import judging, peer_loops, quality_tables  # noqa: E402
 from bench.judging import Asked  # noqa: E402
 from bench.peer_loops import PeerRecipe  # noqa: E402
-from bench.quality_style_ways import BEST, PEERS, PEERS_AT, WAYS, Lesson, Way  # noqa: E402
+from bench.quality_style_ways import BEST, PEERS, PEERS_AT, PEERS_BATCH, WAYS, Lesson, Way  # noqa: E402
 from bench.report import put_between  # noqa: E402
 
 from tincture import randomness  # noqa: E402
@@ -64,7 +62,6 @@ PLAIN = ("{}",)
 """A hypernetwork acts whatever the prompt says."""
 NAMED = tuple(f"{{}}, {said}" for said in (f"in the style of {NAME}", f"art by {NAME}", NAME))
 """An embedding has to be named; in several wordings, so that no template wins by being the one that is asked for."""
-PEERS_BATCH = 4
 PEER_STYLES = ("sunset", "outline")
 PARTS = ("lessons", "ways", "peers")
 
@@ -94,12 +91,11 @@ def teach_peer(lesson: Lesson, way: Way | PeerRecipe, model: StableDiffusion) ->
     rows: dict[int, Figures] = {}
     if isinstance(way, Way):
         for step in PEERS_AT:
-            changed = dataclasses.replace(way, settings={**way.settings, "steps": step})
-            rows[step] = teach(lesson, changed, model)["guidance"]
+            equal = {"steps": step, "batch_size": PEERS_BATCH, "gradient_accumulation_steps": 1}
+            rows[step] = teach(lesson, dataclasses.replace(way, settings={**way.settings, **equal}), model)["guidance"]
         return {**dataclasses.asdict(lesson), "rows": rows}
     trained, held_out = _scenes(lesson)
-    pixels = torch.stack([torch.from_numpy(world.render(scene)) for scene in trained]).permute(0, 3, 1, 2)
-    material = peer_loops.Material(NAME, pixels.float() / 127.5 - 1, [scene.caption() for scene in trained], "")
+    material = peer_loops.Material(NAME, judging.pixels(trained), [scene.caption() for scene in trained], "")
     for step, _ in peer_loops.teach(model, way, material, PEERS_AT, lesson.seed, PEERS_BATCH):
         rows[step] = _judged(lesson, model, trained, held_out, NAMED)["guidance"]
     return {**dataclasses.asdict(lesson), "rows": rows}
@@ -184,17 +180,16 @@ def report(taught: Mapping[str, Figures], ways: Mapping[str, Figures], peers: Ma
             own = [each for each in taught.values() if (each["style"], each["pictures"]) == (style, count)]
             if own:
                 rows.append(_lesson_row(style, count, sorted(own, key=lambda each: int(each["seed"]))))
-    more = ["both with guidance 1.5", "both with 2"]
+    more = [f"both with guidance {OWN}", "both with 2"]
     changed = [["way", "previews", "style", "content", "both", "clear", *more, "loss (trained)", "CPU seconds"]]
     for name, figures in ways.items():
         shares = figures["guidance"]["1"]
         cells = [f"{shares[share]:.2f}" for share in ("taught", "rest", "both", "clear")]
-        cells += [
-            f"{figures['guidance'][own]['both']:.2f}" if own in figures["guidance"] else "" for own in ("1.5", "2")
-        ]
+        cells += [f"{figures['guidance'][own]['both']:.2f}" if own in figures["guidance"] else "" for own in (OWN, "2")]
         cells += [_losses(figures), f"{figures['cpu_seconds']:.0f}"]
         changed.append([name, str(figures["previews"]), *cells])
-    return "\n\n".join(_table(each) for each in (rows, changed, _peer_rows(peers)) if len(each) > 1)
+    tables = (rows, changed, _peer_rows(peers))
+    return "\n\n".join(quality_tables.table(each[0], each[1:]) for each in tables if len(each) > 1)
 
 
 def _peer_rows(peers: Mapping[str, Figures]) -> list[list[str]]:
@@ -222,11 +217,6 @@ def _lesson_row(style: str, count: int, own: Sequence[Figures]) -> list[str]:
 
 def _losses(figures: Figures) -> str:
     return f"{figures['loss']:.3f} ({figures['training_loss']:.3f})" if "loss" in figures else ""
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 # --- command line ----------------------------------------------------------------------------------------------------

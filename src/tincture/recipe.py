@@ -59,10 +59,8 @@ def plan(
 ) -> dict[str, Any]:
     """What ``train`` would do, with nothing written; see ``tincture.run.plan.plan``."""
     presence.require_training(settings, workspace)
+    _require_usable(settings)
     with heavy_imports():
-        from tincture.run.usable import require_usable
-
-        require_usable(settings)
         from tincture.run import plan as planning
 
     return planning.plan(settings, workspace, timing, watch, digests=digests, alone=alone)
@@ -75,13 +73,10 @@ def train(
     stop: threading.Event | None = None,
 ) -> RunResult:
     """Trains an adapter that exists in the workspace; see ``tincture.run.train.train``."""
+    if find_launch(asked=settings.processes) is None:  # else it is found where the other processes learn of it
+        presence.require_training(settings, workspace)
+        _require_usable(settings)
     with heavy_imports():
-        # else what is wrong is found where the other processes learn of it
-        if find_launch(asked=settings.processes) is None:
-            presence.require_training(settings, workspace)
-            from tincture.run.usable import require_usable
-
-            require_usable(settings)
         from tincture.run import train as training
 
     return training.train(settings, workspace, callbacks, stop)
@@ -124,3 +119,9 @@ def __getattr__(name: str) -> Any:
 
         return getattr(creation, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _require_usable(settings: TrainSettings) -> None:
+    with heavy_imports():
+        from tincture.run.usable import require_usable
+    require_usable(settings)
