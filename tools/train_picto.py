@@ -15,7 +15,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +147,10 @@ def caption(scene: world.Scene, rng: np.random.Generator) -> str:
     return start + ", ".join(tags)
 
 
-def train_tokenizer(folder: Path) -> CLIPTokenizer:
+def train_tokenizer(folder: Path, captions: Iterable[str] | None = None, vocab_size: int = 2048) -> CLIPTokenizer:
     """CLIP's byte-pair encoding (lower case, end-of-word marks) learned from captions, in CLIP's own file layout.
+
+    Without ``captions`` picto's are taken.
 
     All 256 bytes are in the vocabulary, alone and at a word's end, so any text has tokens.
     """
@@ -161,8 +163,10 @@ def train_tokenizer(folder: Path) -> CLIPTokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    trainer = trainers.BpeTrainer(vocab_size=2048, initial_alphabet=alphabet, end_of_word_suffix="</w>")
-    tokenizer.train_from_iterator(all_captions(20000, seed=1), trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, min_frequency=0, initial_alphabet=alphabet, end_of_word_suffix="</w>"
+    )
+    tokenizer.train_from_iterator(all_captions(20000, seed=1) if captions is None else captions, trainer)
     merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
     vocabulary = {
@@ -203,8 +207,10 @@ class Muon(torch.optim.Optimizer):
     (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
     """
 
-    def __init__(self, parameters: list[torch.nn.Parameter], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+    def __init__(
+        self, parameters: list[torch.nn.Parameter], lr: float, momentum: float = 0.95, iterations: int = 5
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "iterations": iterations})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -215,15 +221,16 @@ class Muon(torch.optim.Optimizer):
                 velocity.lerp_(parameter.grad, 1 - group["momentum"])
                 matrix = parameter.grad.lerp(velocity, group["momentum"]).flatten(1)
                 scale = 0.2 * max(matrix.shape) ** 0.5
-                parameter.add_(orthogonal(matrix).view_as(parameter), alpha=-group["lr"] * scale)
+                update = orthogonal(matrix, group["iterations"]).view_as(parameter)
+                parameter.add_(update, alpha=-group["lr"] * scale)
 
 
-def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """The nearest semi-orthogonal matrix, roughly: five Newton-Schulz steps of fifth order."""
+def orthogonal(matrix: torch.Tensor, iterations: int = 5) -> torch.Tensor:
+    """The nearest semi-orthogonal matrix, roughly: some Newton-Schulz steps of fifth order."""
     wide = matrix.shape[0] <= matrix.shape[1]
     x: torch.Tensor = matrix if wide else matrix.T
     x = x / (torch.linalg.vector_norm(x) + 1e-7)
-    for _ in range(5):
+    for _ in range(iterations):
         gram = x @ x.T
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
     return x if wide else x.T
