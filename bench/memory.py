@@ -191,6 +191,8 @@ def compared(
     settings = settings_of(kind, workspace, side, model=model, **{**few, **changes})
     device = torch.device(settings.device if settings.device != "auto" else "cpu")
     loaded = components.load_base(settings, workspace)
+    if device.type == "cpu":
+        loaded.speed_up_convolutions()  # as the run would, before its memory is watched: what it lets go is not seen
     path = recipe.find_adapter(settings, workspace)
     adapter, lines = load_adapter(kind, path, NAME), load_template(settings, workspace)
     estimator = MemoryEstimator(loaded, adapter, load_data(settings, loaded), lines, device.type)

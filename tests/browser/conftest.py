@@ -29,6 +29,7 @@ FLAGS = [
     *("--disable-component-update", "--disable-sync"),
 ]
 PATIENCE_MS = 60_000
+playwright.expect.set_options(timeout=PATIENCE_MS)
 # what Gradio's own upload says whenever it is used
 KNOWN = ("Method not implemented.",)
 # Gradio ends what it still asks for when the page goes, and complains of that.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import Served, choose, sub_tab
 from tincture.errors import ModelError
@@ -92,5 +93,5 @@ def test_what_is_wrong_is_called_as_its_label(two_models: Any, page: Any) -> Non
     page.locator("#ch-structure").locator("input, textarea").fill("1, two, 1")
     page.locator("#ch-create").click()
     page.locator("#ch-message .fault").wait_for()
-    assert "layer_structure" not in page.locator("#ch-message").inner_text()
-    assert "layer structure" in page.locator("#ch-message").inner_text()
+    expect(page.locator("#ch-message")).not_to_contain_text("layer_structure")
+    expect(page.locator("#ch-message")).to_contain_text("layer structure")

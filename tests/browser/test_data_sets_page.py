@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
+from playwright.sync_api import expect
 
 from tests.browser.conftest import PHONE, Served, opened, sub_tab
 from tests.served import quick_service, until
@@ -64,7 +65,7 @@ def test_a_picture_is_found_opened_cropped_masked_and_closed_by_keyboard(page: A
     open_set(page, striped)
     upload = page.locator("#ds-upload")
     assert upload.bounding_box()["y"] > page.locator("#ds-gallery").bounding_box()["y"]
-    assert not page.locator("#ds-files").is_visible()  # the gallery first, the upload folded
+    expect(page.locator("#ds-files")).to_be_hidden()  # the gallery first, the upload folded
     page.locator("#ds-gallery button").first.focus()
     page.keyboard.press("End")
     page.keyboard.press("ArrowLeft")
@@ -187,7 +188,7 @@ def test_tags_are_counted_and_filter_and_are_replaced_after_a_preview(page: Any,
     assert (striped / "1.txt").read_text() == "a moon, night, sea"  # nothing is written yet
     sea.click()  # the filter is off again, and what was seen counts no more
     shown(page, 6)
-    assert not page.locator("#ds-apply").is_visible()
+    expect(page.locator("#ds-apply")).to_be_hidden()
     page.locator("#ds-preview").click()
     page.get_by_text("2 captions would change.").wait_for()
     page.get_by_role("button", name="Change 2 captions").click()
@@ -203,7 +204,7 @@ def test_what_has_no_caption_is_described_by_what_is_installed(page: Any, served
     open_set(page, striped)
     describing = section(page, "describe")
     describing.get_by_text("there is no BLIP model: put one").wait_for()  # it says what to install
-    assert page.locator("#ds-describe-do").is_disabled()
+    expect(page.locator("#ds-describe-do")).to_be_disabled()
     model = served.root / "models" / "torch_deepdanbooru"
     model.mkdir(parents=True)
     (model / "model.pt").write_bytes(b"x")

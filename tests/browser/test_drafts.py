@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from playwright.sync_api import expect
+
 from tests.browser.conftest import Served, choose, make_dataset, reload, sub_tab, tab
 from tests.browser.test_typing_fast import TYPED, value_of
 from tests.browser.test_way_on import value_becomes
@@ -64,11 +66,11 @@ def test_what_was_typed_on_every_tab_is_there_again(page: Any, served: Served) -
     tab(page, "Train")
     assert value_of(page, "ce-name") == "fox" and page.locator("#ce-overwrite input").is_checked()
     sub_tab(page, "Create hypernetwork")
-    assert value_of(page, "ch-activation") == "mish"
+    value_becomes(page, "ch-activation", "mish")
     sub_tab(page, "Preprocess images")
     value_becomes(page, "pp-destination", "datasets/moons-crops")
     page.locator("#pp-multicrop_max_dim input").wait_for()  # seen, since its box is ticked
-    assert value_of(page, "pp-multicrop_max_dim") == "640"
+    value_becomes(page, "pp-multicrop_max_dim", "640")
     sub_tab(page, "New run")
     page.locator("#tr-start-hypernetwork").wait_for()
     value_becomes(page, "tr-hypernetwork", "ink")
@@ -76,7 +78,7 @@ def test_what_was_typed_on_every_tab_is_there_again(page: Any, served: Served) -
     page.locator('#tr-hypernetwork-schedule [aria-label="0.0001 until step 50; then 2e-05 until step 77"]').wait_for()
     tab(page, "Files")
     page.get_by_text("Another file").click()
-    assert value_of(page, "file-path") == "embeddings/cat.pt"
+    value_becomes(page, "file-path", "embeddings/cat.pt")
 
 
 def test_it_can_be_begun_afresh_and_brought_back(page: Any) -> None:
@@ -95,9 +97,28 @@ def test_it_can_be_begun_afresh_and_brought_back(page: Any) -> None:
     page.wait_for_function("window.drafts.stored() === '{}'")
     reload(page)
     begun(page)
-    assert not line(page).is_visible()
+    expect(line(page)).to_be_hidden()
     sub_tab(page, "New run")
-    assert value_of(page, "tr-steps") == usual
+    value_becomes(page, "tr-steps", usual)
+
+
+def test_the_last_press_counts_in_the_moment_an_input_is_drawn(page: Any) -> None:
+    begun(page)
+    sub_tab(page, "New run")
+    page.locator("#tr-steps input").fill("77")
+    reload(page)
+    page.get_by_role("button", name="Start afresh").click()
+    script = """async () => {
+        [...document.querySelectorAll("[role=tab]")].find((one) => one.textContent.trim() === "New run").click();
+        while (!document.querySelector("#tr-steps input")) await new Promise((resolve) => setTimeout(resolve, 5));
+        await new Promise((resolve) => setTimeout(resolve, 110));
+        const buttons = [...document.querySelectorAll("#restored button")];
+        buttons.find((one) => one.textContent.startsWith("Bring back")).click();
+    }"""
+    page.evaluate(script)
+    value_becomes(page, "tr-steps", "77")
+    page.wait_for_timeout(700)
+    assert value_of(page, "tr-steps") == "77"
 
 
 def test_what_was_submitted_does_not_come_back_but_what_was_typed_since(page: Any, served: Served) -> None:
@@ -148,7 +169,7 @@ def test_two_tabs_and_what_a_way_brings(page: Any, served: Served, chromium: Any
     other = page.context.new_page()
     other.goto(served.url)
     begun(other)
-    assert not line(other).is_visible()
+    expect(line(other)).to_be_hidden()
     sub_tab(other, "New run")
     other.locator("#tr-steps input").fill("88")
     other.close()
@@ -170,6 +191,6 @@ def test_what_is_typed_before_it_comes_back_stays(page: Any) -> None:
     reload(page)
     typed_in(page, "ce-name").fill("after")
     begun(page)
-    assert value_of(page, "ce-name") == "after"
+    value_becomes(page, "ce-name", "after")
     reload(page)
     value_becomes(page, "ce-name", "after")

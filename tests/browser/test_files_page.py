@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from tests.browser.conftest import PHONE, Served, choose, opened, tab
 from tests.served import write, write_pictures
@@ -71,7 +72,7 @@ def test_files_are_listed_with_their_step_and_can_be_searched(page: Any, served:
 
 def test_a_file_is_looked_into_and_downloaded(page: Any) -> None:
     open_file(page, "cat.pt")
-    assert "It is <odd>." in page.locator("#file-report").inner_text()
+    expect(page.locator("#file-report")).to_contain_text("It is <odd>.")
     page.locator('[data-file][aria-pressed="true"]').wait_for()
     with page.expect_download() as download:
         page.locator("#file-card").get_by_text("Download").click()
@@ -86,7 +87,7 @@ def test_a_card_is_made_and_shown(page: Any, served: Served) -> None:
     page.locator("#file-do-convert").click()
     page.locator("#file-written img").wait_for()
     page.wait_for_function("document.querySelector('#file-written img').naturalWidth === 8")
-    assert "The <step>." in page.locator("#file-written").inner_text()
+    expect(page.locator("#file-written")).to_contain_text("The <step>.")
     assert (served.root / "converted" / "tom.png").exists()
     page.locator("[data-file]").get_by_text("tom.png").wait_for()
     page.locator("#file-do-convert").click()
@@ -111,7 +112,7 @@ def test_settings_say_what_the_server_was_told_and_what_the_machine_can_do(page:
     pictures = write_pictures(served.service.state_dir / "pictures" / "2026-11-21", count=2)
     tab(page, "Settings")
     page.locator("#settings-about").get_by_text(str(served.root), exact=True).wait_for()
-    assert "127.0.0.1" in page.locator("#settings-server").inner_text()
+    expect(page.locator("#settings-server")).to_contain_text("127.0.0.1")
     page.locator("#settings-examine").click()
     page.locator("#doctor .fault").get_by_text("torch is missing.").wait_for()
     page.locator("#settings-clear").click()
@@ -140,7 +141,7 @@ def test_adapters_are_merged(page: Any, served: Served) -> None:
     page.locator("#merge-out").locator("textarea, input").fill("both")
     page.locator("#merge-do").click()
     page.locator("#merge-written").get_by_text("The <state>.").wait_for()
-    assert "weight 2, step 1" in page.locator("#merge-written").inner_text()
+    expect(page.locator("#merge-written")).to_contain_text("weight 2, step 1")
     assert served.service.adapter_file("embedding", "both").is_file()
     page.locator("[data-file]").get_by_text("both.pt").wait_for()
     page.locator("#merge-sources textarea").fill("dog:0.5")
@@ -188,7 +189,7 @@ def test_a_file_that_is_chosen_is_in_view_with_all_that_can_be_done(
         for part in (card.locator("h2"), *buttons, *tabs):
             page.wait_for_function(IN_VIEW, arg=part.element_handle())
         tabs[2].click()
-        assert page.locator("#merge-sources textarea").input_value() == "cat"
+        expect(page.locator("#merge-sources textarea")).to_have_value("cat")
         page.wait_for_function(IN_VIEW, arg=page.locator("#merge-do").element_handle())
     for number in range(40):
         served.service.adapter_file("hypernetwork", f"one-{number:02}").unlink()
@@ -199,14 +200,14 @@ def test_what_was_typed_for_a_merge_stays_when_another_file_is_chosen(page: Any,
     open_file(page, "cat.pt")
     action(page, "Merge")
     sources = page.locator("#merge-sources textarea")
-    assert sources.input_value() == "cat"
+    expect(sources).to_have_value("cat")
     open_file(page, "mouse.pt")
     page.wait_for_function("document.querySelector('#merge-sources textarea')?.value === 'mouse'")
     choose(page, "merge-more", "cat")
     page.wait_for_function("document.querySelector('#merge-sources textarea')?.value === 'mouse\\ncat'")
     sources.fill("mouse:0.3\ncat:0.7")
     open_file(page, "cat.pt")
-    assert sources.input_value() == "mouse:0.3\ncat:0.7"
+    expect(sources).to_have_value("mouse:0.3\ncat:0.7")
 
 
 def test_a_press_says_at_once_what_goes_on(page: Any, served: Served) -> None:
@@ -224,12 +225,12 @@ def test_a_file_leads_to_a_training_with_its_settings(trained: Path, page: Any, 
     open_file(page, "cat.pt")
     page.locator("#file-card").get_by_role("button", name="Run again").click()
     page.locator("#tr-message").get_by_text("These are the settings of cat.pt.").wait_for()
-    assert "cat has these 3 steps" in page.locator("#tr-message").inner_text()
+    expect(page.locator("#tr-message")).to_contain_text("cat has these 3 steps")
     # what follows once all pictures were read
     page.locator("#tr-message").get_by_text("The pictures, their captions or masks have changed.").wait_for()
     shown = {each: page.locator(f"#{each} input").first.input_value() for each in ("tr-data", "tr-steps")}
     assert shown == {"tr-data": "moons (30 pictures)", "tr-steps": "3"}
-    assert page.locator("#tr-embedding-rate").locator("input, textarea").input_value() == "0.005:2, 1e-3"
+    expect(page.locator("#tr-embedding-rate").locator("input, textarea")).to_have_value("0.005:2, 1e-3")
     shutil.rmtree(trained / "images")
     (trained / "run.json").unlink()
     cast(Any, served.service.model_work.file_process).made = {
@@ -238,7 +239,7 @@ def test_a_file_leads_to_a_training_with_its_settings(trained: Path, page: Any, 
     open_file(page, "cat.pt")
     page.locator("#file-card").get_by_role("button", name="Run again").click()
     page.locator("#tr-message").get_by_text("these name: “Dataset directory”").wait_for()
-    assert "There is no embedding 'dog' any more" in page.locator("#tr-message").inner_text()
+    expect(page.locator("#tr-message")).to_contain_text("There is no embedding 'dog' any more")
 
 
 def test_a_file_that_was_not_trained_leads_to_its_first_training(page: Any, served: Served) -> None:
@@ -246,4 +247,4 @@ def test_a_file_that_was_not_trained_leads_to_its_first_training(page: Any, serv
     open_file(page, "fresh.pt")
     page.locator("#file-card").get_by_role("button", name="Train it").click()
     page.locator("#tr-message").get_by_text("fresh is chosen.").wait_for()
-    assert page.locator("#tr-embedding input").first.input_value() == "fresh"
+    expect(page.locator("#tr-embedding input").first).to_have_value("fresh")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import Served, choose, sub_tab, tab
 from tests.served import training, write
@@ -36,8 +37,8 @@ def says(page: Any, elem_id: str, text: str) -> None:
 def test_only_what_concerns_the_kind_is_seen(page: Any) -> None:
     sub_tab(page, "New run")
     for name in ("embedding", "embedding-rate", "start-embedding", *FIRST):
-        assert page.locator(f"#tr-{name}").is_visible(), name
-    assert not page.locator("#tr-hypernetwork-rate").is_visible()
+        expect(page.locator(f"#tr-{name}")).to_be_visible()
+    expect(page.locator("#tr-hypernetwork-rate")).to_be_hidden()
     page.locator("#tr-previews button").first.click()
     page.locator("#tr-preview_with_embedding").wait_for()
     page.locator("#tr-kind").get_by_text("Hypernetwork").click()
@@ -110,8 +111,8 @@ def test_a_preset_fills_the_form_and_leaves_what_it_does_not_know(page: Any) -> 
     choose(page, "tr-preset", "Quick try")
     holds(page, "tr-steps", "100")
     page.locator("#tr-averages-and-guards").get_by_text("Averages and guards · 1 changed").wait_for(state="detached")
-    assert page.locator("#tr-seed input").input_value() == "7"
-    assert page.locator("#tr-embedding input").input_value() == "cat"
+    expect(page.locator("#tr-seed input")).to_have_value("7")
+    expect(page.locator("#tr-embedding input")).to_have_value("cat")
 
 
 def test_what_is_as_in_the_preset_follows_the_kind(page: Any) -> None:
@@ -123,7 +124,7 @@ def test_what_is_as_in_the_preset_follows_the_kind(page: Any) -> None:
     page.locator("#tr-pictures-and-captions button").first.click()
     holds(page, "tr-caption_drop_out", "0.15")
     holds(page, "tr-template", "")  # the kind's own
-    assert page.locator("#tr-steps input").input_value() == "77"  # it was typed
+    expect(page.locator("#tr-steps input")).to_have_value("77")  # it was typed
 
 
 def test_a_rate_that_nobody_typed_is_the_usual_one_of_the_optimizer(page: Any) -> None:
@@ -150,7 +151,7 @@ def test_what_is_trained_together_has_its_fields_too(page: Any, served: Served) 
     page.locator("#tr-companions textarea").fill("embedding:cat:0.01")
     page.locator("#tr-norm_limit").wait_for()
     page.locator("#tr-hypernetwork-rate").wait_for()
-    assert not page.locator("#tr-embedding-rate").is_visible()  # a companion's rate stands behind its name
+    expect(page.locator("#tr-embedding-rate")).to_be_hidden()  # a companion's rate stands behind its name
     page.locator("#tr-companions textarea").fill("")
     page.locator("#tr-norm_limit").wait_for(state="detached")
 
@@ -198,7 +199,7 @@ def test_a_run_file_leaves_and_comes_back(page: Any, tmp_path: Path) -> None:
     says(page, "tr-begin-message", "A setting in bad.toml is not allowed: “Max steps” is 0")
     bring(page, tmp_path / "odd.toml", "steps = 5\nbatch_size\n")
     says(page, "tr-begin-message", "(at line 2, column 11)")
-    assert page.locator("#tr-steps input").input_value() == "77"
+    expect(page.locator("#tr-steps input")).to_have_value("77")
     bring(page, tmp_path / "good.toml", 'kind = "hypernetwork"\nname = "gone"\nsteps = 66\n')
     says(page, "tr-begin-message", "There is no hypernetwork 'gone' any more; create it first.")
     holds(page, "tr-steps", "66")

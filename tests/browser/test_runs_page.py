@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import PHONE, Served, opened, tab
 from tests.served import training, until
@@ -59,7 +60,7 @@ def test_a_run_is_watched_as_it_goes(running: Job, page: Any) -> None:
     assert shots.all_inner_texts() == ["a cat", "a <b>cat</b>"]  # shown, not obeyed
     page.locator(".compare img").first.wait_for()
     page.wait_for_function("[...document.querySelectorAll('.compare img')].every(picture => picture.naturalWidth > 0)")
-    assert "nothing is trained here" in page.locator("#run-log").inner_text()
+    expect(page.locator("#run-log")).to_contain_text("nothing is trained here")
 
 
 def test_all_prompts_stand_in_one_grid_at_the_step_of_the_slider(served: Served, page: Any) -> None:
@@ -106,7 +107,7 @@ def test_runs_are_laid_over_one_another_and_side_by_side(chromium: Any, served: 
             assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
             page.locator(f'[data-job="{jobs[1].id}"]').click()
             wait_for_state(page, "done")
-            assert page.locator(".differences").count() == 0
+            expect(page.locator(".differences")).to_have_count(0)
 
 
 def test_the_list_has_pictures_and_is_searched(served: Served, page: Any) -> None:
@@ -132,7 +133,7 @@ def test_what_one_looks_at_stays_while_the_run_goes_on(running: Job, page: Any) 
     page.evaluate("document.querySelector('.frames button').marked = true")
     page.wait_for_function("count => document.querySelectorAll('.frames button').length > count", arg=count)
     assert page.evaluate("document.querySelector('.frames button').marked && document.activeElement.marked")
-    assert page.locator(".reel output").inner_text() == f"step {step}"
+    expect(page.locator(".reel output")).to_have_text(f"step {step}")
     page.locator(".reel input").press("ArrowRight")
     assert page.locator(".reel output").inner_text() != f"step {step}"
 
@@ -142,10 +143,10 @@ def test_smoothing_draws_a_line_before_the_noise(running: Job, page: Any) -> Non
     page.locator("#charts path.strong").first.wait_for()
     page.locator("#smoothing input[type=number]").fill("0")
     page.locator("#charts").get_by_text("every step").wait_for()
-    assert page.locator("#charts path.faint").count() == 0
+    expect(page.locator("#charts path.faint")).to_have_count(0)
     page.locator("#smoothing input[type=number]").fill("100")
     page.locator("#charts").get_by_text(re.compile("mean over [0-9]+ steps")).wait_for()
-    assert page.locator("#charts path.faint").count() == 1
+    expect(page.locator("#charts path.faint")).to_have_count(1)
     page.locator("#charts .plot").first.hover()
     page.locator("#charts").get_by_text(re.compile(r"step \d+: ")).first.wait_for()
 
@@ -180,7 +181,7 @@ def test_what_a_run_does_now_and_the_time_left_are_in_sight(served: Served, page
     assert "drawing previews 1 of 4" in card and "1 min 15 s left" in card
     served.service.queue.cancel(job.id)
     wait_for_state(page, "cancelled")
-    assert page.locator("#run-head .now").count() == 0
+    expect(page.locator("#run-head .now")).to_have_count(0)
 
 
 def test_previews_are_drawn_when_they_are_wanted(served: Served, page: Any) -> None:
@@ -192,10 +193,10 @@ def test_previews_are_drawn_when_they_are_wanted(served: Served, page: Any) -> N
     press(page, "Preview now")
     page.get_by_text("Previews are drawn after the present step").wait_for()
     page.locator("#previews .frames button").first.wait_for()
-    assert "a photo of cat" in page.locator("#previews").inner_text()
+    expect(page.locator("#previews")).to_contain_text("a photo of cat")
     served.service.queue.cancel(job.id)
     wait_for_state(page, "cancelled")
-    assert not page.locator("#run").get_by_role("button", name="Preview now").is_visible()
+    expect(page.locator("#run").get_by_role("button", name="Preview now")).to_be_hidden()
 
 
 def test_the_order_of_what_waits_can_be_changed(served: Served, running: Job, page: Any) -> None:
@@ -256,7 +257,7 @@ def test_200_jobs_are_listed_by_pages_and_only_changes_are_sent(chromium: Any, s
         submit(served)
     with opened(chromium, served.url, PHONE, has_touch=True, is_mobile=True) as phone:
         tab(phone, "Runs")
-        assert phone.locator("#run-head h2").inner_text() == "cat"  # who comes later finds what runs
+        expect(phone.locator("#run-head h2")).to_have_text("cat")  # who comes later finds what runs
         phone.locator("#jobs-others .job").first.wait_for()
         assert phone.locator("#jobs-others .job").count() < 50
         phone.evaluate("document.querySelector('#jobs-others .job').marked = true")

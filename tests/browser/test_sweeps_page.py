@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from playwright.sync_api import expect
+
 from tests.browser.conftest import Served, tab
 from tincture.server.page.sweeps.text import with_table
 from tincture.settings.toml import toml_lines
@@ -39,7 +41,7 @@ def test_a_sweep_is_put_together_begun_and_watched(served: Served, page: Any) ->
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="Report").click()
     assert opened.value.title() == "Sweep rates"
-    assert opened.value.locator("tbody tr").count() == 2
+    expect(opened.value.locator("tbody tr")).to_have_count(2)
 
 
 def test_a_button_without_a_sweep_says_that_there_is_none(served: Served, page: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import PHONE, Served, choose, opened, sub_tab, tab
 from tests.served import training, until
@@ -146,6 +147,6 @@ def test_the_untrained_file_is_never_offered(served: Served, page: Any) -> None:
     tab(page, "Runs")
     page.locator(f'[data-job="{job.id}"]').click()
     page.locator("#run-ways").get_by_role("button", name="Use settings").wait_for()
-    assert page.locator("#run-ways a").count() == 0  # embeddings/cat.pt is there, as it was before
+    expect(page.locator("#run-ways a")).to_have_count(0)  # embeddings/cat.pt is there, as it was before
     queue.cancel(job.id)
     page.locator("#run-ways").get_by_text(re.compile("^Download cat.pt")).wait_for()

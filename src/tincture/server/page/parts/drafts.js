@@ -6,10 +6,12 @@
   const touched = new Map(); // when a person last changed an input, by its id
   const pressed = new Map(); // when a button of a form was last pressed, by the form
   const unseen = new Map(); // values of inputs that were not drawn yet, of whose change the server hears
+  const brought = new Map(); // what was last brought into an input, by its id
+  const unwritten = new Map(); // what Gradio has yet to take
   let key = "", ids = [], heard = new Set(), typable = new Set();
   let fresh = null; // what the page begins with, as JSON by id
   let begun = null; // the same, and what was submitted since
-  let restored = new Map(), writing = [], waiting = null, planned = null;
+  let restored = new Map(), waiting = null, planned = null;
   const stale = new Set(); // forms of which something may have changed since they were stored
 
   const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -83,24 +85,37 @@
   for (const name of ["click", "keydown"]) window.addEventListener(name, presses, true);
 
   // --- what is brought back ---
-  const write = (values) => {
+  const put = (values) => {
     window.changedByHand(new Set(values.keys()));
-    writing = ids.map((id) => ({ __type__: "update", ...(values.has(id) ? { value: values.get(id) } : {}) }));
+    for (const [id, value] of values) unwritten.set(id, value);
     press("drafts-write");
-    for (const [id, value] of values) if (heard.has(id) && !document.getElementById(id)) unseen.set(id, value);
+  };
+  const write = (values) => {
+    put(values);
+    for (const [id, value] of values) {
+      brought.set(id, value);
+      if (heard.has(id) && !document.getElementById(id)) unseen.set(id, value);
+    }
     document.dispatchEvent(new Event("form-filled"));
     saveSoon(values.keys(), 300);
   };
-  // An input that is drawn with its value tells nobody of it: it changes once more, from what the page begins with.
+  const written = () => {
+    const updates = ids.map((id) => ({ __type__: "update", ...(unwritten.has(id) ? { value: unwritten.get(id) } : {}) }));
+    unwritten.clear();
+    return updates;
+  };
+  // An input that is drawn with its value tells nobody of it: it changes once more, from what the page begins with,
+  // unless something else was brought or typed into it meanwhile.
   const drawn = async () => {
     for (const [id, value] of [...unseen]) {
       if (!document.getElementById(id)) continue;
       unseen.delete(id);
+      const isStill = () => !touched.has(id) && brought.get(id) === value;
       await pause(50);
-      if (touched.has(id) || (await read()).get(id) !== JSON.stringify(value)) continue;
-      write(new Map([[id, JSON.parse(fresh.get(id))]]));
+      if (!isStill() || (await read()).get(id) !== JSON.stringify(value) || !isStill()) continue;
+      put(new Map([[id, JSON.parse(fresh.get(id))]]));
       await pause(100);
-      write(new Map([[id, value]]));
+      if (isStill()) put(new Map([[id, value]]));
     }
   };
   new MutationObserver(() => { if (unseen.size) drawn(); }).observe(document, { childList: true, subtree: true });
@@ -169,6 +184,6 @@
     isReady: () => begun !== null,
     stored: () => JSON.stringify(stored()),
     checked: (answer) => waiting?.(answer),
-    written: () => writing,
+    written,
   };
 })();
