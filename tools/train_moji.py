@@ -3,7 +3,7 @@
     python tools/drawings.py fetch --work build/moji
     python tools/moji_vae.py train --work build/moji --minutes 10
     python tools/train_moji.py latents --work build/moji     # every drawing in some of its scenes, encoded once
-    python tools/train_moji.py train --work build/moji       # goes on where it was; stop it whenever you like
+    python tools/train_moji.py train --work build/moji       # goes on where it was; SIGTERM has it stop and save
     python tools/train_moji.py decay --work build/moji --steps 600  # while it trains: the rate falls, then it ends
     python tools/train_moji.py export --work build/moji      # a diffusers folder, half precision: build/moji/model
 
@@ -16,7 +16,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -295,8 +297,9 @@ def train(args: argparse.Namespace) -> None:
         state = torch.load(path, weights_only=True)
         training.load(state)
         spent = picto.Stopwatch(state["seconds"], state["cpu_seconds"])
-    saved = time.monotonic()
-    while (decay := read_decay(args.work, training.step)) is None or training.step < sum(decay):
+    saved, stop = time.monotonic(), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    while not stop.is_set() and ((decay := read_decay(args.work, training.step)) is None or training.step < sum(decay)):
         losses.append(training.advance(lessons, decay))
         if training.step % 50 == 0:
             print(f"unet {training.step} loss {sum(losses) / len(losses):.4f} {spent}", flush=True)
@@ -305,7 +308,7 @@ def train(args: argparse.Namespace) -> None:
             write({**training.state(), **spent.read()}, path)
             saved = time.monotonic()
     write({**training.state(), **spent.read()}, path)
-    print(f"unet: done, {training.step} steps, {spent}", flush=True)
+    print(f"unet: {'stopped' if stop.is_set() else 'done'}, {training.step} steps, {spent}", flush=True)
 
 
 def begin_decay(args: argparse.Namespace) -> None:
