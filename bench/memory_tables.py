@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.report import put_between
+
 DOC = Path(__file__).parents[1] / "docs" / "memory.md"
 BEGIN, END = "<!-- memory: begin -->", "<!-- memory: end -->"
 PHASES = ("encoding pictures", "encoding prompts", "training", "previews")
@@ -90,7 +92,5 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 def write_doc(files: list[Path]) -> None:
     """Puts the tables of ``files`` between the marks of docs/memory.md."""
-    text = DOC.read_text(encoding="utf-8")
     inside = "\n".join(tables(json.loads(file.read_text(encoding="utf-8"))) for file in files)
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    DOC.write_text(f"{before}{BEGIN}\n{inside}\n{END}{after}", encoding="utf-8")
+    put_between(DOC, BEGIN, END, inside)

@@ -29,25 +29,20 @@ def write_doc(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         ValueError: the marks are not there.
     """
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"{path} must have the lines {BEGIN} and {END}, once each and in this order.")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    inside = "\n\n".join(tables(result) for result in results)
-    path.write_text(f"{before}{BEGIN}\n{inside}\n{END}{after}", encoding="utf-8")
+    put_between(path, BEGIN, END, "\n\n".join(tables(result) for result in results))
 
 
 def put_between(path: Path, begin: str, end: str, tables: str) -> None:
     """Puts ``tables`` between two marks of a page.
 
     Raises:
-        ValueError: the marks are not there.
+        ValueError: the marks are not there, once each and in this order.
     """
-    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"{path} has no section between {begin} and {end}.")
-    write_text(path, f"{before}{begin}\n\n{tables}\n\n{end}{after}")
+    text = path.read_text(encoding="utf-8")
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"{path} must have the marks {begin} and {end}, once each and in this order.")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    write_text(path, f"{before}{begin}\n\n{tables.strip()}\n\n{end}{after}")
 
 
 def _section(title: str, lines: list[str]) -> str:

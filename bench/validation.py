@@ -40,6 +40,9 @@ from tincture.settings.drawing import Drawing
 from tincture.settings.train import TrainSettings
 from tincture.workspace import Workspace
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when run as a program
+from bench.report import put_between
+
 RESULTS = Path(__file__).parent / "results" / "validation"
 DOCS = Path(__file__).parents[1] / "docs" / "quality.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -281,12 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             figures = teach(every[name], model)
             write_text(given.results / f"{name}.json", json.dumps(figures, indent=1) + "\n")
             print(name, *verdict(figures), flush=True)
-    page = given.docs.read_text(encoding="utf-8")
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        sys.exit(f"{given.docs} has no section between {BEGIN} and {END}.")
-    write_text(given.docs, f"{before}{BEGIN}\n\n{report(read_results(given.results))}\n\n{END}{after}")
+    put_between(given.docs, BEGIN, END, report(read_results(given.results)))
 
 
 if __name__ == "__main__":

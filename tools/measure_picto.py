@@ -18,6 +18,7 @@ import math
 import multiprocessing
 import platform
 import statistics
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,6 +39,9 @@ from tincture.models.picto.oracle import ATTRIBUTES
 from tincture.models.stable_diffusion import StableDiffusion
 from tincture.run import demo
 from tincture.workspace import Workspace
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when run as a program
+from bench.report import put_between
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -183,17 +187,7 @@ def save(docs: Path, part: str, figures: Figures, command: str) -> None:
     }
     known[part] = {**provenance, **figures}
     write_text(path, json.dumps(known, indent=1) + "\n")
-    page = docs / "picto.md"
-    write_text(page, replaced(page.read_text(encoding="utf-8"), section(known)))
-
-
-def replaced(page: str, measured: str) -> str:
-    """``page`` with ``measured`` between its markers; ValueError when it has none."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"The page has no section between {BEGIN} and {END}.")
-    return f"{before}{BEGIN}\n{measured}{END}{after}"
+    put_between(docs / "picto.md", BEGIN, END, section(known))
 
 
 HEADINGS = {

@@ -55,7 +55,7 @@ def test_the_doc_gets_the_tables_between_its_marks(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(memory_tables, "DOC", doc)
     memory_tables.write_doc([results])
     text = doc.read_text()
-    assert text.startswith(f"before\n{memory_tables.BEGIN}\n2026-01-31, commit 0") and "old" not in text
+    assert text.startswith(f"before\n{memory_tables.BEGIN}\n\n2026-01-31, commit 0") and "old" not in text
     assert text.endswith(f"{memory_tables.END}\nafter\n")
 
 

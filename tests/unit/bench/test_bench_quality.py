@@ -163,6 +163,6 @@ def test_ways_have_their_shares_at_every_step_and_the_rest_at_the_last() -> None
 def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
     page = tmp_path / "quality.md"
     page.write_text("no marks")
-    with pytest.raises(ValueError, match="has no section between"):
+    with pytest.raises(ValueError, match="must have the marks"):
         quality_tables.write(page, {})
     assert page.read_text() == "no marks"

@@ -144,8 +144,3 @@ def test_lessons_are_tabled_with_median_and_spread(
     assert "| 0 / 1 / 2 | 0.90 / 1.00 / 0.80 | 0.85 / 0.85 / 0.85 |" in page
     assert "| outline | 0 / 1 / 2 | 0.93 / 0.93 / 0.93 | 0.88 / 0.88 / 0.88 |" in page
     assert "at most 0.050, and 0.030 at 0.9" in page
-
-
-def test_a_page_without_markers_is_refused() -> None:
-    with pytest.raises(ValueError, match="no section between"):
-        measure_picto.replaced("# picto\n", "figures\n")
