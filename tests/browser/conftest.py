@@ -166,3 +166,8 @@ def choose(page: Any, elem_id: str, option: str) -> None:
     """Chooses from a list whose entries begin with ``option``."""
     page.locator(f"#{elem_id} input").click()
     page.get_by_role("option").filter(has_text=option).first.click()
+
+
+def fits(page: Any, width: int) -> None:
+    """Wait until nothing is wider than the window of ``width`` pixels."""
+    page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)

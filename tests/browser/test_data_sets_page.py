@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PHONE, Served, opened, sub_tab
+from tests.browser.conftest import PHONE, Served, fits, opened, sub_tab
 from tests.served import quick_service, until
 from tests.unit.server.live import live
 from tincture.server.app import build_app
@@ -73,7 +73,8 @@ def test_a_picture_is_found_opened_cropped_masked_and_closed_by_keyboard(page: A
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    assert focused(page) == "ds-text" and page.locator("#ds-text").input_value() == "a moon, night, sea"
+    expect(page.locator("#ds-text")).to_be_focused()
+    expect(page.locator("#ds-text")).to_have_value("a moon, night, sea")
     page.locator("#ds-about", has_text="1.png, 120 × 160, 2 of 6").wait_for()
     page.wait_for_function(DRAWN)
 
@@ -106,7 +107,8 @@ def test_a_picture_is_found_opened_cropped_masked_and_closed_by_keyboard(page: A
     assert (mask.size, mask.getpixel((60, 80)), mask.getpixel((5, 5))) == ((120, 160), black, white)
     assert focused(page) == "ds-mask"
     page.keyboard.press("Escape")
-    assert focused(page) == "1.png" and not page.locator("#ds-editor").is_visible()
+    expect(page.locator("#ds-editor")).to_be_hidden()
+    assert focused(page) == "1.png"
 
 
 def stroke(page: Any, *points: tuple[float, float]) -> None:
@@ -130,10 +132,8 @@ def test_crops_are_dragged_and_masks_painted_erased_and_cleared(page: Any, strip
     width, height = (int(page.locator(f"#ds-crop-{side}").input_value()) for side in ("width", "height"))
     assert abs(width - 80) <= 1 and abs(height - 30) <= 1
     stroke(page, (0.5, 0.4), (0.5, 0.9))  # within: it is moved
-    assert (page.locator("#ds-crop-width").input_value(), page.locator("#ds-crop-height").input_value()) == (
-        str(width),
-        str(height),
-    )
+    expect(page.locator("#ds-crop-width")).to_have_value(str(width))
+    expect(page.locator("#ds-crop-height")).to_have_value(str(height))
     page.locator("#ds-crop-do").click()
     page.get_by_text(f"Cropped to {width} × {height}").wait_for()
     page.locator("#ds-original").click()
@@ -235,7 +235,8 @@ def test_duplicates_stand_side_by_side_and_sizes_are_drawn(page: Any, striped: P
     assert (striped / "again.png").exists()  # only the second press deletes
     page.get_by_role("button", name="Delete again.png for good").click()
     page.get_by_text("again.png is deleted.").wait_for()
-    assert not (striped / "again.png").exists() and twins.locator("figure").count() == 0
+    expect(twins.locator("figure")).to_have_count(0)
+    assert not (striped / "again.png").exists()
 
     sizes = section(page, "sizes")
     for side in ("width", "height"):
@@ -272,7 +273,7 @@ def test_a_finger_paints_and_every_control_has_a_name(chromium: Any, served: Ser
             phone.locator(f"#ds-{name}").tap()
             phone.locator(f"#ds-{name}-tools").wait_for()
             assert phone.evaluate(UNNAMED) == [] and phone.evaluate(SMALL) == []
-            assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+            fits(phone, PHONE[0])
         phone.locator("#ds-canvas").scroll_into_view_if_needed()
         phone.locator("#ds-canvas").tap()
         until(lambda: (striped / "mask" / "0.png").exists())

@@ -64,7 +64,8 @@ def test_what_was_typed_on_every_tab_is_there_again(page: Any, served: Served) -
     page.locator("#try-strengths").wait_for()  # the grid is chosen again, and shows its inputs
     page.wait_for_function("document.querySelector('.strength input[type=number]')?.value === '0.7'")
     tab(page, "Train")
-    assert value_of(page, "ce-name") == "fox" and page.locator("#ce-overwrite input").is_checked()
+    value_becomes(page, "ce-name", "fox")
+    expect(page.locator("#ce-overwrite input")).to_be_checked()
     sub_tab(page, "Create hypernetwork")
     value_becomes(page, "ch-activation", "mish")
     sub_tab(page, "Preprocess images")
@@ -74,7 +75,8 @@ def test_what_was_typed_on_every_tab_is_there_again(page: Any, served: Served) -
     sub_tab(page, "New run")
     page.locator("#tr-start-hypernetwork").wait_for()
     value_becomes(page, "tr-hypernetwork", "ink")
-    assert value_of(page, "tr-steps") == "77" and value_of(page, "tr-data").startswith("moons (")
+    value_becomes(page, "tr-steps", "77")
+    value_becomes(page, "tr-data", "moons (30 pictures)")
     page.locator('#tr-hypernetwork-schedule [aria-label="0.0001 until step 50; then 2e-05 until step 77"]').wait_for()
     tab(page, "Files")
     page.get_by_text("Another file").click()
@@ -159,7 +161,8 @@ def test_what_is_not_there_any_more_is_left_out_with_a_word(page: Any, served: S
     line(page).get_by_text("Left out, since it is not there any more: Embedding 'gone'.").wait_for()
     sub_tab(page, "New run")
     value_becomes(page, "tr-steps", "77")
-    assert value_of(page, "tr-embedding") == "" and value_of(page, "tr-batch_size") == usual
+    value_becomes(page, "tr-embedding", "")
+    value_becomes(page, "tr-batch_size", usual)
 
 
 def test_two_tabs_and_what_a_way_brings(page: Any, served: Served, chromium: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PHONE, Served, choose, opened, tab
+from tests.browser.conftest import PHONE, Served, choose, fits, opened, tab
 from tests.served import write, write_pictures
 
 MADE = {
@@ -130,7 +130,7 @@ def test_they_fit_a_phone(chromium: Any, served: Served) -> None:
         for name, part in (("Files", "#file-table table"), ("Settings", "#settings-about table")):
             tab(phone, name)
             phone.locator(part).wait_for()
-            assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+            fits(phone, PHONE[0])
 
 
 def test_adapters_are_merged(page: Any, served: Served) -> None:
@@ -148,7 +148,7 @@ def test_adapters_are_merged(page: Any, served: Served) -> None:
     page.locator("#merge-do").click()
     page.locator("#merge-written .fault").get_by_text("There is no adapter").wait_for()
     page.set_viewport_size({"width": 390, "height": 1400})
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    fits(page, 390)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.browser.conftest import PHONE, Served, choose, opened, tab
+from tests.browser.conftest import PHONE, Served, choose, fits, opened, tab
 from tests.served import write
 from tincture.errors import UsageError
 
@@ -158,4 +158,4 @@ def test_it_fits_a_phone_in_the_dark(chromium: Any, served: Served) -> None:
     with opened(chromium, served.url, PHONE, has_touch=True, is_mobile=True, color_scheme="dark") as phone:
         tab(phone, "Try it")
         phone.locator("#try-draw").wait_for()
-        assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+        fits(phone, PHONE[0])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PHONE, Served, choose, opened, sub_tab, tab
+from tests.browser.conftest import PHONE, Served, choose, fits, opened, sub_tab, tab
 from tests.served import training, until
 from tincture.server.queue.jobs import Job, JobState
 
@@ -111,7 +111,7 @@ def test_what_a_run_made_is_tried_trained_further_and_fetched(chromium: Any, ser
         press("Train further")
         page.locator("#tr-message").get_by_text("It made 6 steps, and goes on from there to 12.").wait_for()
         value_becomes(page, "tr-steps", "12")
-        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        fits(page, size[0])
 
 
 def test_a_button_is_what_it_was_when_it_was_pressed(served: Served, page: Any) -> None:
