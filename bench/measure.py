@@ -145,8 +145,7 @@ def measure_speed(case: Case, workspace: Workspace) -> dict[str, Any]:
     floors = Floors(model, case.batch_size, case.size).of(case.kind)
     arithmetic = {name: gflop(floor) for name, floor in floors.items()}
     others: dict[str, Ready] = {name: _at_hand(floor) for name, floor in floors.items()}
-    if case.device == "cpu":  # their loops have no precision but float32
-        others |= Peers(model, case.batch_size, case.size).of(case.kind)
+    others |= Peers(model, case.batch_size, case.size).of(case.kind)
     rounds = Rounds(case, others)
     train(case, workspace, rounds.steps, [rounds])
     ratios = {f"product/{name}": spread([each["product"] / each[name] for each in rounds.results]) for name in others}

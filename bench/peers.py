@@ -12,12 +12,14 @@ moves the table, and the rows of all other tokens are put back. The loss is read
 ``webui``: latents are kept, and of a hypernetwork conditions too. Only the vectors, or the hypernetwork, are trained,
 but the U-Net is not frozen: it is run with re-entrant checkpoints, so every block twice, and gets gradients of all its
 weights. Attention is written out. A hypernetwork transforms the context anew in each attention, the text's too.
+
+Of a model with two text encoders both tables are trained; the webui trains on none of these.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -32,6 +34,7 @@ from tincture.adapters.embedding import Embedding
 from tincture.adapters.hypernetwork import create_hypernetwork
 from tincture.models.conditions import Conditions
 from tincture.models.stable_diffusion import StableDiffusion
+from tincture.models.text_encoder import TextEncoder
 
 Ready = Callable[[], AbstractContextManager[Step]]
 """Inside of what it gives the model is as the peer has it, and the step can be made again and again."""
@@ -47,7 +50,7 @@ class Peers:
     """
 
     def __init__(self, model: StableDiffusion, batch_size: int, size: int) -> None:
-        self.model, self.text_encoder = model, model.text_encoders[0].module
+        self.model = model
         random = torch.Generator().manual_seed(0)
         cells, device = size // model.vae_scale_factor, model.device
         self.pixels = torch.rand(batch_size, 3, size, size, generator=random).to(device) * 2 - 1
@@ -56,49 +59,53 @@ class Peers:
         self.ids = torch.randint(600, (batch_size, 77), generator=random).to(device)
 
     def of(self, kind: str) -> dict[str, Ready]:
-        """By name: what trains adapters of this kind."""
+        """By name: what trains adapters of this kind on this model."""
+        whole_table: dict[str, Ready] = {
+            "kohya": partial(self._whole_tables, cached=False, attention=AttnProcessor, clip=1.0),
+            "kohya_cached": partial(self._whole_tables, cached=True, attention=AttnProcessor2_0, clip=1.0),
+            "diffusers": partial(self._whole_tables, cached=False, attention=AttnProcessor2_0, clip=None),
+        }
+        is_of_webui = len(self.model.text_encoders) == 1
         if kind == "embedding":
-            return {
-                "kohya": partial(self._whole_table, cached=False, attention=AttnProcessor, clip=1.0),
-                "kohya_cached": partial(self._whole_table, cached=True, attention=AttnProcessor2_0, clip=1.0),
-                "diffusers": partial(self._whole_table, cached=False, attention=AttnProcessor2_0, clip=None),
-                "webui": self._webui_embedding,
-            }
-        return {"webui": self._webui_hypernetwork}
+            return {**whole_table, "webui": self._webui_embedding} if is_of_webui else whole_table
+        return {"webui": self._webui_hypernetwork} if is_of_webui else {}
 
     # --- sd-scripts and diffusers ------------------------------------------------------------------------------------
 
     @contextmanager
-    def _whole_table(self, cached: bool, attention: type[Any], clip: float | None) -> Iterator[Step]:
-        """The token table with further rows is trained whole, and all but those rows are put back."""
-        table = self.text_encoder.get_input_embeddings()
-        frozen, count = table.weight, len(table.weight)
-        table.weight = nn.Parameter(torch.cat([frozen, frozen[:VECTORS]]).float())
-        original, others = table.weight.detach().clone(), torch.arange(count + VECTORS) < count
-        ids = self.ids.clone()
-        ids[:, PREFIX : PREFIX + VECTORS] = torch.arange(count, count + VECTORS)
-        optimizer = torch.optim.AdamW([table.weight], lr=1e-4, weight_decay=1e-2)
+    def _whole_tables(self, cached: bool, attention: type[Any], clip: float | None) -> Iterator[Step]:
+        """The token tables with further rows are trained whole, and all but those rows are put back."""
+        with ExitStack() as exits:
+            tables = [exits.enter_context(_longer_table(encoder)) for encoder in self.model.text_encoders]
+            kept = [(table.detach().clone(), torch.arange(len(table)) < len(table) - VECTORS) for table in tables]
+            all_ids = []
+            for table in tables:
+                ids, count = self.ids.clone(), len(table) - VECTORS
+                ids[:, PREFIX : PREFIX + VECTORS] = torch.arange(count, count + VECTORS)
+                all_ids.append(ids)
+            optimizer = torch.optim.AdamW(tables, lr=1e-4, weight_decay=1e-2)
 
-        def step() -> None:
-            latents = self.latents if cached else self._encoded()
-            loss = self._loss(latents, self.text_encoder(ids).last_hidden_state)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if clip is not None:
-                nn.utils.clip_grad_norm_([table.weight], clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            with torch.no_grad():
-                table.weight[others] = original[others]
-            loss.item()
+            def step() -> None:
+                latents = self.latents if cached else self._encoded()
+                loss = self._loss(latents, self._conditions(all_ids))
+                loss.backward()  # type: ignore[no-untyped-call]
+                if clip is not None:
+                    nn.utils.clip_grad_norm_(tables, clip)
+                optimizer.step()
+                optimizer.zero_grad()
+                with torch.no_grad():
+                    for table, (original, others) in zip(tables, kept, strict=True):
+                        table[others] = original[others]
+                loss.item()
 
-        # its numbers are single precision in a model of half precision too
-        hook = table.register_forward_hook(lambda _, __, output: output.to(frozen.dtype))
-        try:
-            with self._attending(attention):
-                yield step
-        finally:
-            hook.remove()
-            table.weight = frozen
+            exits.enter_context(self._attending(attention))
+            yield step
+
+    def _conditions(self, all_ids: Sequence[Tensor]) -> Conditions:
+        """What the text encoders make of token ids, one tensor (B, 77) for each encoder."""
+        encoded = [encoder.encode(ids) for encoder, ids in zip(self.model.text_encoders, all_ids, strict=True)]
+        pooled = next((pooled for _, pooled in encoded if pooled is not None), None)
+        return Conditions(torch.cat([states for states, _ in encoded], dim=-1), pooled)
 
     @torch.no_grad()
     def _encoded(self) -> Tensor:
@@ -123,13 +130,13 @@ class Peers:
 
         def step() -> None:
             optimizer.zero_grad()
-            loss = self._loss(self.latents, self.text_encoder(ids).last_hidden_state)
+            loss = self._loss(self.latents, self._conditions([ids]))
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             loss.item()
 
         with self._unfrozen(), ExitStack() as hooks:
-            hooks.callback(self.text_encoder.get_input_embeddings().register_forward_hook(place).remove)
+            hooks.callback(model.text_encoders[0].table.register_forward_hook(place).remove)
             yield step
 
     @contextmanager
@@ -143,7 +150,7 @@ class Peers:
 
         def step() -> None:
             optimizer.zero_grad()
-            loss = self._loss(self.latents, self.hidden_states)
+            loss = self._loss(self.latents, Conditions(self.hidden_states))
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             loss.item()
@@ -172,11 +179,11 @@ class Peers:
 
     # --- both --------------------------------------------------------------------------------------------------------
 
-    def _loss(self, latents: Tensor, hidden_states: Tensor) -> Tensor:
+    def _loss(self, latents: Tensor, conditions: Conditions) -> Tensor:
         process, count = self.model.noise_process, len(latents)
         noise, timesteps = torch.randn_like(latents), torch.randint(0, 1000, (count,), device=latents.device)
         noisy = process.add_noise(latents, noise, timesteps)
-        noise_pred = self.model.predict_noise(noisy, timesteps, Conditions(hidden_states))
+        noise_pred = self.model.predict_noise(noisy, timesteps, conditions)
         return nn.functional.mse_loss(noise_pred.float(), process.target(latents, noise, timesteps).float())
 
     @contextmanager
@@ -188,3 +195,20 @@ class Peers:
             yield
         finally:
             unet.set_attn_processor(before)
+
+
+@contextmanager
+def _longer_table(encoder: TextEncoder) -> Iterator[nn.Parameter]:
+    """The token table of ``encoder`` with ``VECTORS`` more rows, in single precision, to be trained."""
+    module = encoder.table
+    frozen = module.weight
+    assert isinstance(frozen, nn.Parameter)
+    table = nn.Parameter(torch.cat([frozen, frozen[:VECTORS]]).float())
+    # its numbers are single precision in a model of half precision too
+    hook = module.register_forward_hook(lambda _, __, output: output.to(frozen.dtype))
+    module.weight = table
+    try:
+        yield table
+    finally:
+        module.weight = frozen
+        hook.remove()

@@ -16,7 +16,7 @@ from bench.material import make_workspace
 from bench.measure import Case, Kind, count_encodings, measure_attention, measure_speed
 from bench.peers import Peers
 
-from tests.support import save_folder, tiny_model, weights
+from tests.support import save_folder, tiny_model, tiny_sdxl, weights
 from tincture.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -107,6 +107,27 @@ def test_peers_train_and_leave_the_model_as_it_was(
     assert model.unet.attn_processors == processors
     modules = [*model.unet.modules(), *model.text_encoders[0].module.modules()]
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in modules)
+
+
+def test_peers_train_both_tables_of_a_model_with_two_text_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, trained = tiny_sdxl(), []
+    step = torch.optim.AdamW.step
+
+    def noted(self: torch.optim.AdamW, *args: Any) -> Any:
+        trained.append(len(self.param_groups[0]["params"]))
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    before = {key: value.clone() for key, value in weights(model).items()}
+    peers = Peers(model, batch_size=2, size=64).of("embedding")
+    assert set(peers) == {"kohya", "kohya_cached", "diffusers"} and Peers(model, 2, 64).of("hypernetwork") == {}
+    for ready in peers.values():
+        with ready() as train:
+            train()
+    assert trained == [2, 2, 2]
+    assert all(torch.equal(before[key], value) for key, value in weights(model).items())
+    tables = [encoder.table for encoder in model.text_encoders]
+    assert not any(table._forward_hooks for table in tables)
 
 
 @pytest.mark.parametrize("kind", KINDS)
