@@ -54,6 +54,24 @@ def test_an_answer_that_is_written_late_changes_nothing(page: Any, place: str, e
     assert field.input_value() == "5"  # nothing was typed since
 
 
+def test_a_slider_that_is_moved_on_is_not_moved_back(trying: Any) -> None:  # noqa: F811
+    prompt_of(trying).fill("")
+    put_in(trying, "outline")
+    bar = trying.locator(".strength:visible input[type=range]").first
+    bar.press("ArrowLeft")
+    wait_for_prompt(trying, "<hypernet:outline:0.95>")
+    settled(trying)
+    assert trying.evaluate(DECIDED, ["strength-0", "0.95"])
+    bar.press("ArrowLeft")
+    trying.evaluate(WRITTEN, ["strength-0", "0.95", "input[type=range]"])
+    bar.press("ArrowLeft")
+    wait_for_prompt(trying, "<hypernet:outline:0.85>")
+    settled(trying)
+    assert bar.input_value() == "0.85"
+    trying.evaluate(WRITTEN, ["strength-0", "0.5", "input[type=range]"])
+    assert bar.input_value() == "0.5"  # what was let through by nobody before it was moved
+
+
 @pytest.mark.parametrize("typed", ["", "-", "0.", "1e"])
 def test_a_number_that_is_not_finished_stays_until_it_is_left(page: Any, typed: str) -> None:
     open_place(page, "Try it")

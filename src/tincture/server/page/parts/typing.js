@@ -1,8 +1,8 @@
-// No answer changes a text or a number under the fingers of who types it: requests.js decides which answers may write
+// No answer changes a text, a number or a slider under the fingers of who types or moves it: requests.js decides which answers may write
 // into which inputs, but Gradio writes them some time later, and by then more may have been typed.
 (() => {
   // Not those with a role: a list's own text is written when something is chosen from it.
-  const FIELDS = "textarea, input:is([type=number], [type=text], :not([type])):not([role])";
+  const FIELDS = "textarea, input:is([type=number], [type=range], [type=text], :not([type])):not([role])";
   const strokes = new WeakMap(); // by field: how often something was typed in it
   const passed = new WeakMap(); // by field: what answers may write, and how often had been typed when that was decided
   const withheld = new WeakMap(); // by number: what an answer has for it, until it is finished or left
