@@ -6,6 +6,7 @@
     python tools/train_moji.py train --work build/moji       # goes on where it was; SIGTERM has it stop and save
     python tools/train_moji.py decay --work build/moji --steps 600  # while it trains: the rate falls, then it ends
     python tools/train_moji.py export --work build/moji      # a diffusers folder, half precision: build/moji/model
+    python tools/train_moji.py restore --work build/moji     # in place of training a VAE: what stands in tools/moji
 
 Every draw is keyed by seed and step, and the rate is a function of the step and of what ``decay`` wrote, so that a
 training that was stopped makes the same steps as one that was not.
@@ -36,6 +37,10 @@ from tools import drawings, moji_vae
 from tools import train_picto as picto
 from tools.drawings import BACKGROUNDS, PLACES, Scene
 
+EXPORTED = Path(__file__).parent / "moji"
+"""What earlier sittings came to, as a folder of diffusers in half precision. It is no model that Tincture has."""
+TAKEN = "training.json"
+"""Its steps, and the seconds that they took."""
 TEXT_WIDTH = 192
 TOKENS = 20
 """How much of a prompt is computed in training: captions are shorter. See ``long_ends``."""
@@ -272,8 +277,9 @@ class Training:
 
     def load(self, state: dict[str, Any]) -> None:
         self.both.load_state_dict(state["model"])
-        for optimizer, known in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(known)
+        if state["optimizers"]:  # those of a model that was exported begin anew
+            for optimizer, known in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(known)
         self.average = [tensor.detach().clone() for tensor in state["average"]]
         self.step = state["step"]
 
@@ -335,7 +341,7 @@ def load_average(work: Path) -> tuple[UNet2DConditionModel, CLIPTextModel, CLIPT
 
 
 def export(args: argparse.Namespace) -> None:
-    folder = args.work / "model"
+    folder: Path = args.model or args.work / "model"
     scale = torch.load(args.work / "latents.pt", weights_only=True)["scale"]
     vae = AutoencoderKL(**picto.VAE_CONFIG, scaling_factor=scale)
     vae.load_state_dict(torch.load(args.work / "vae.pt", weights_only=True))
@@ -353,14 +359,41 @@ def export(args: argparse.Namespace) -> None:
         "scheduler": ["diffusers", "DDPMScheduler"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    state = torch.load(args.work / "unet.partial.pt", weights_only=True, mmap=True)
+    (folder / TAKEN).write_text(json.dumps({name: state[name] for name in ("step", "seconds", "cpu_seconds")}) + "\n")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"moji: {size / 2**20:.1f} MiB in {folder}")
 
 
+def restore(args: argparse.Namespace) -> None:
+    """Makes of an exported folder what ``train`` goes on from: VAE, tokenizer, weights and step, in ``work``.
+
+    What the optimizers had gathered is not there: they begin anew.
+    """
+    folder, path = args.model or EXPORTED, args.work / "unet.partial.pt"
+    if path.exists():
+        sys.exit(f"{path} is there already; name another folder with --work, or remove it to begin from {folder}.")
+    args.work.mkdir(parents=True, exist_ok=True)
+    write(AutoencoderKL.from_pretrained(folder / "vae").float().state_dict(), args.work / "vae.pt")
+    CLIPTokenizer.from_pretrained(folder / "tokenizer").save_pretrained(args.work / "tokenizer")
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet").float()
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").float()
+    both = torch.nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
+    average = [parameter.detach() for parameter in both.parameters()]
+    taken = json.loads((folder / TAKEN).read_text())
+    write({"model": both.state_dict(), "optimizers": [], "average": average, **taken}, path)
+    print(f"moji: {taken['step']} steps from {folder}; go on with latents and train")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["latents", "train", "decay", "export"])
+    parser.add_argument("stage", choices=["latents", "train", "decay", "export", "restore"])
     parser.add_argument("--work", type=Path, default=Path("build/moji"))
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help=f"export: the folder that is made; restore: that is read, {EXPORTED.name} if not given",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variants", type=int, default=7, help="scenes of each drawing")
     parser.add_argument("--batch", type=int, default=96)
@@ -378,7 +411,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="decay: over how many steps")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    {"latents": encode, "train": train, "decay": begin_decay, "export": export}[args.stage](args)
+    stages = {"latents": encode, "train": train, "decay": begin_decay, "export": export, "restore": restore}
+    stages[args.stage](args)
 
 
 if __name__ == "__main__":

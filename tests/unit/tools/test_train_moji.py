@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from tools import train_moji
+from tools import moji_vae, train_moji
 from tools.drawings import BACKGROUNDS, STYLES
 from tools.train_moji import Lessons, Training, rate_share, scenes
 from transformers import CLIPTextModel
@@ -50,6 +50,33 @@ def test_a_training_that_was_stopped_makes_the_same_steps(tmp_path: Path) -> Non
     assert again == losses and len(set(losses)) == 5
     for a, b in zip(whole.parameters + whole.average, second.parameters + second.average, strict=True):
         assert torch.equal(a, b)
+
+
+def test_what_was_exported_is_gone_on_from(tmp_path: Path) -> None:
+    work, again = tmp_path / "work", tmp_path / "again"
+    tokenizer = train_moji.tokenizer_of(work, ["a cat face, noto style"])
+    unet, text = UNet2DConditionModel(**train_moji.UNET_CONFIG), CLIPTextModel(train_moji.text_config(tokenizer))
+    begun = Training(unet, text, SETTINGS)
+    begun.step = 7
+    train_moji.write({**begun.state(), "seconds": 3.0, "cpu_seconds": 2.0}, work / "unet.partial.pt")
+    torch.save({"scale": 0.7}, work / "latents.pt")
+    torch.save(moji_vae.load(None).state_dict(), work / "vae.pt")
+    train_moji.export(argparse.Namespace(work=work, model=None))
+
+    found = argparse.Namespace(work=again, model=work / "model")
+    train_moji.restore(found)
+
+    state = torch.load(again / "unet.partial.pt", weights_only=True)
+    gone_on = Training(UNet2DConditionModel(**train_moji.UNET_CONFIG), CLIPTextModel(text.config), SETTINGS)
+    gone_on.load(state)
+    assert (gone_on.step, state["seconds"], state["cpu_seconds"]) == (7, 3.0, 2.0)
+    for name, weight in begun.both.state_dict().items():
+        if "position_embedding" not in name:  # those that no caption reaches are alike
+            torch.testing.assert_close(gone_on.both.state_dict()[name], weight, rtol=1e-3, atol=1e-6)
+    texts = ["a cat face, noto style"]
+    assert train_moji.tokenizer_of(again, texts)(texts).input_ids == tokenizer(texts).input_ids
+    with pytest.raises(SystemExit, match="is there already"):
+        train_moji.restore(found)
 
 
 def test_a_training_learns() -> None:
