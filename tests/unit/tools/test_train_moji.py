@@ -82,8 +82,8 @@ def test_what_was_exported_is_gone_on_from(tmp_path: Path) -> None:
 def test_a_training_learns() -> None:
     known, taught = lessons(), training()
     known.latents[:] = known.latents[:1]  # one picture, whatever is said
-    losses = [taught.advance(known) for _ in range(60)]
-    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    losses = [taught.advance(known) for _ in range(20)]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
 def test_the_rate_climbs_stays_and_falls_from_the_step_that_was_said() -> None:
