@@ -148,16 +148,6 @@ def shares(scenes: Sequence[Scene], readings: Sequence[Reading]) -> dict[str, fl
     }
 
 
-def random_scenes(subjects: Sequence[str], styles: Sequence[str], count: int, seed: int) -> list[Scene]:
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(count):
-        size, position = PLACES[int(rng.integers(len(PLACES)))]
-        subject, style = subjects[int(rng.integers(len(subjects)))], styles[int(rng.integers(len(styles)))]
-        found.append(Scene(subject, style, size, position, list(BACKGROUNDS)[int(rng.integers(len(BACKGROUNDS)))]))
-    return found
-
-
 def unlike(scene: Scene, svg: str, rng: np.random.Generator) -> Pixels:
     """A scene as the reader does not know it: another size, a pixel or two away, another shade of the background."""
     side = scene.side + int(rng.choice([-3, -2, 2, 3]))
@@ -168,18 +158,17 @@ def unlike(scene: Scene, svg: str, rng: np.random.Generator) -> Pixels:
 
 @torch.no_grad()
 def check(args: argparse.Namespace) -> None:
-    sets = {style: drawings.read_set(args.work, style) for style in drawings.PACKAGES}
-    names = drawings.split(list(sets.values()))
+    sets, names = drawings.read_sets(args.work)
     reader = Reader(sets, names.all)
     vae = moji_vae.load(args.work / "vae.pt").eval()
     figures = {}
     rng = np.random.default_rng(1)
     for styles in (drawings.STYLES, drawings.HELD_OUT_SETS):
-        scenes = random_scenes(names.all, styles, args.count, seed=0)
+        scenes = drawings.random_scenes(names.all, styles, args.count, seed=0)
         plain = [drawings.draw(scene, sets[scene.style][scene.subject]) for scene in scenes]
-        given = moji_vae.pixels(torch.from_numpy(np.stack(plain)).permute(0, 3, 1, 2))
-        came = torch.cat([vae.decode(vae.encode(part).latent_dist.mean).sample for part in torch.split(given, 32)])
-        through = list(((came.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+        given = torch.split(moji_vae.batch_of(plain), 32)
+        came = torch.cat([vae.decode(vae.encode(part).latent_dist.mean).sample for part in given])
+        through = moji_vae.pictures_of(came)
         others = [unlike(scene, sets[scene.style][scene.subject], rng) for scene in scenes]
         for name, pictures in {"plain": plain, "another size and shade": others, "through the VAE": through}.items():
             figures[f"{', '.join(styles)}; {name}"] = shares(scenes, reader.read(pictures))

@@ -137,6 +137,12 @@ def read_set(work: Path, style: str) -> dict[str, str]:
         return svgs(json.load(member))
 
 
+def read_sets(work: Path) -> tuple[dict[str, dict[str, str]], Split]:
+    """All fetched sets, see ``read_set``, and how their subjects are split."""
+    sets = {style: read_set(work, style) for style in PACKAGES}
+    return sets, split(list(sets.values()))
+
+
 def svgs(icons: Mapping[str, Any]) -> dict[str, str]:
     """SVG texts of an Iconify set, whose drawings are bodies without the element around them."""
     texts = {}
@@ -237,6 +243,17 @@ def draw(scene: Scene, svg: str) -> Pixels:
     return compose(render(svg, scene.side), scene.corner, BACKGROUNDS[scene.background])
 
 
+def random_scenes(subjects: Sequence[str], styles: Sequence[str], count: int, seed: int) -> list[Scene]:
+    """All that a caption says, drawn by chance."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        size, position = PLACES[int(rng.integers(len(PLACES)))]
+        subject, style = subjects[int(rng.integers(len(subjects)))], styles[int(rng.integers(len(styles)))]
+        found.append(Scene(subject, style, size, position, list(BACKGROUNDS)[int(rng.integers(len(BACKGROUNDS)))]))
+    return found
+
+
 def words(name: str) -> str:
     return name.replace("-", " ")
 
@@ -273,20 +290,11 @@ def main() -> None:
     args = parser.parse_args()
     fetch(args.work)
     if args.command == "sheet":
-        sets = {style: read_set(args.work, style) for style in PACKAGES}
-        names = split(list(sets.values()))
+        sets, names = read_sets(args.work)
         print(f"{len(names.seen)} subjects seen, {len(names.held_out)} held out")
-        rng = np.random.default_rng(0)
-        rows = []
-        for style in STYLES:
-            for _ in range(3):
-                row = []
-                for name in rng.choice(names.seen, 12):
-                    size, position = PLACES[int(rng.integers(len(PLACES)))]
-                    background = list(BACKGROUNDS)[int(rng.integers(len(BACKGROUNDS)))]
-                    row.append(draw(Scene(str(name), style, size, position, background), sets[style][str(name)]))
-                rows.append(row)
-        sheet(rows).save(args.work / "sheet.png")
+        rows = [random_scenes(names.seen, [style], 12, seed) for style in STYLES for seed in range(3)]
+        drawn = [[draw(scene, sets[scene.style][scene.subject]) for scene in row] for row in rows]
+        sheet(drawn).save(args.work / "sheet.png")
 
 
 if __name__ == "__main__":

@@ -40,8 +40,7 @@ class Artist:
         generator = torch.Generator().manual_seed(seed)
         for first in range(0, len(captions), 32):
             latents = self._latents(captions[first : first + 32], steps, guidance, generator)
-            pictures = self.vae.decode(latents / self.scale).sample.clamp(-1, 1)
-            found += list(((pictures + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+            found += moji_vae.pictures_of(self.vae.decode(latents / self.scale).sample)
         return found
 
     def _latents(self, texts: Sequence[str], steps: int, guidance: float, generator: torch.Generator) -> torch.Tensor:
@@ -77,15 +76,15 @@ def sheet_scenes(seen: Sequence[str], seed: int, columns: int = 12) -> list[list
         [Scene(name, style, background=backgrounds[i % len(backgrounds)]) for i, name in enumerate(subjects)]
         for style in drawings.STYLES
     ]
-    return [*large, drawing_reader.random_scenes(seen, drawings.STYLES, columns, seed)]
+    return [*large, drawings.random_scenes(seen, drawings.STYLES, columns, seed)]
 
 
 def measure(args: argparse.Namespace, artist: Artist, seen: Sequence[str]) -> None:
     start = time.process_time()
-    sets = {style: drawings.read_set(args.work, style) for style in drawings.PACKAGES}
-    scenes = drawing_reader.random_scenes(seen, drawings.STYLES, args.count, args.seed + 10)
+    sets, names = drawings.read_sets(args.work)
+    scenes = drawings.random_scenes(seen, drawings.STYLES, args.count, args.seed + 10)
     pictures = artist.draw([drawings.caption(scene) for scene in scenes], args.steps, args.guidance, args.seed)
-    reader = drawing_reader.Reader(sets, drawings.split(list(sets.values())).all)
+    reader = drawing_reader.Reader(sets, names.all)
     readings = reader.read(pictures)
     figures: dict[str, Any] = {"all": drawing_reader.shares(scenes, readings)}
     for size in ("large", "small"):

@@ -24,7 +24,8 @@ from tincture.models.picto import world
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when run as a program
 from tools import drawings
-from tools.train_picto import VAE_CONFIG, WEIGHTS, cosine, picture_loss, vae_optimizers
+from tools.drawings import Pixels
+from tools.train_picto import VAE_CONFIG, WEIGHTS, cosine, pixels, vae_loss, vae_optimizers
 
 SIDES = (32, 40, 48, 56, 64)
 
@@ -48,18 +49,14 @@ def window(pictures: torch.Tensor, side: int, rng: np.random.Generator) -> torch
     return torch.stack([p[:, y : y + side, x : x + side] for p, (x, y) in zip(pictures, corners.tolist(), strict=True)])
 
 
-def pixels(pictures: torch.Tensor) -> torch.Tensor:
-    return pictures.float() / 127.5 - 1
+def batch_of(pictures: Sequence[Pixels]) -> torch.Tensor:
+    """Pictures (64, 64, 3) as the VAE takes them: (count, 3, 64, 64) in -1..1."""
+    return pixels(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous())
 
 
-def loss_of(vae: AutoencoderKL, target: torch.Tensor) -> torch.Tensor:
-    """As picto's, without half precision, which processors without bfloat16 only imitate."""
-    posterior = vae.encode(target).latent_dist
-    mean = posterior.mean
-    predicted = vae.decode(mean + torch.randn_like(mean) * (0.05 * mean.detach().std())).sample
-    pull = 1e-3 * mean.square().mean() + 1e-4 * (posterior.logvar + 8).square().mean()
-    loss: torch.Tensor = picture_loss(predicted, target) + pull
-    return loss
+def pictures_of(decoded: torch.Tensor) -> list[Pixels]:
+    """What the VAE gives, (count, 3, 64, 64), as pictures (64, 64, 3)."""
+    return list(((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
 
 
 def load(path: Path | None) -> AutoencoderKL:
@@ -73,9 +70,8 @@ def load(path: Path | None) -> AutoencoderKL:
 
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
-    sets = {style: drawings.read_set(args.work, style) for style in drawings.PACKAGES}
-    names = drawings.split(list(sets.values())).seen
-    svgs = [sets[style][name] for style in drawings.STYLES for name in names]
+    sets, names = drawings.read_sets(args.work)
+    svgs = [sets[style][name] for style in drawings.STYLES for name in names.seen]
     vae = load(args.start_from).float().train()
     optimizers = vae_optimizers(vae, args.rate)
     rng = np.random.default_rng(args.seed)
@@ -84,7 +80,7 @@ def train(args: argparse.Namespace) -> None:
         share = spent / (args.minutes * 60)
         pictures = pixels(wild(rng, svgs, args.batch))
         target = window(pictures, 32, rng) if share < args.window_share else pictures[: args.batch // 2]
-        loss = loss_of(vae, target)
+        loss = vae_loss(vae, target, half=False)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         for optimizer in optimizers:
@@ -124,28 +120,26 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def measure(args: argparse.Namespace) -> None:
     """SSIM and mean absolute error of colour, of 255, for held-out subjects in each set, large and small."""
-    sets = {style: drawings.read_set(args.work, style) for style in drawings.PACKAGES}
-    names = drawings.split(list(sets.values())).held_out
+    sets, names = drawings.read_sets(args.work)
     path = args.work / "vae.pt"
     vae = load(path if path.exists() else args.work / "vae.partial.pt").eval()
     rows, figures = [], {}
     for style, bodies in sets.items():
         for size in ("large", "small"):
             pictures = []
-            for index, name in enumerate(names):
+            for index, name in enumerate(names.held_out):
                 background = list(drawings.BACKGROUNDS)[index % len(drawings.BACKGROUNDS)]
                 position = "in the center" if size == "large" else list(drawings.OFFSETS)[index % len(drawings.OFFSETS)]
                 scene = drawings.Scene(name, style, size, position, background)
                 pictures.append(drawings.draw(scene, bodies[name]))
-            given = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-            came = vae.decode(vae.encode(pixels(given)).latent_dist.mean).sample.clamp(-1, 1)
-            a, b = given.float() / 255, (came + 1) / 2
+            given = batch_of(pictures)
+            came = vae.decode(vae.encode(given).latent_dist.mean).sample.clamp(-1, 1)
+            a, b = (given + 1) / 2, (came + 1) / 2
             figures[f"{style}, {size}"] = {
                 "ssim": round(ssim(a, b).mean().item(), 4),
                 "colour": round((a - b).abs().mean().item() * 255, 2),
             }
-            drawn = (b * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-            rows += [pictures[:16], list(drawn[:16])]
+            rows += [pictures[:16], pictures_of(came[:16])]
     print(json.dumps(figures, indent=2))
     (args.work / "vae_measured.json").write_text(json.dumps(figures, indent=2) + "\n")
     drawings.sheet(rows).save(args.work / "vae.png")

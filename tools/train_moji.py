@@ -32,6 +32,8 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from tincture.formats.files import write_atomically, write_text
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when run as a program
 from tools import drawings, moji_vae
 from tools import train_picto as picto
@@ -45,32 +47,17 @@ TEXT_WIDTH = 192
 TOKENS = 20
 """How much of a prompt is computed in training: captions are shorter. See ``long_ends``."""
 UNET_CONFIG: dict[str, Any] = {
-    "sample_size": drawings.SIZE // 8,
-    "in_channels": 4,
-    "out_channels": 4,
+    **picto.UNET_CONFIG,
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     "block_out_channels": (32, 96, 176),
-    "layers_per_block": 1,
     "cross_attention_dim": TEXT_WIDTH,
-    "attention_head_dim": 4,
-    "norm_num_groups": 16,
 }
 SCHEDULER_CONFIG = {**picto.SCHEDULER_CONFIG, "prediction_type": "v_prediction"}
 
 
 def text_config(tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=picto.MAX_TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    return picto.text_config(tokenizer, width, layers=2, expansion=2)
 
 
 # --- what is learned from --------------------------------------------------------------------------------------------
@@ -112,21 +99,19 @@ class Lessons:
 @torch.no_grad()
 def encode(args: argparse.Namespace) -> None:
     """Writes the latents of all scenes, half precision, and the scale that gives them unit spread."""
-    sets = {style: drawings.read_set(args.work, style) for style in drawings.PACKAGES}
-    names = drawings.split(list(sets.values()))
+    sets, names = drawings.read_sets(args.work)
     (args.work / "subjects.json").write_text(json.dumps({"seen": names.seen, "held_out": names.held_out}, indent=1))
     vae = moji_vae.load(args.work / "vae.pt").eval()
     all_scenes = scenes(names.seen, args.variants, args.seed)
     means, start = [], time.monotonic()
     for first in range(0, len(all_scenes), 32):
         some = all_scenes[first : first + 32]
-        drawn = np.stack([drawings.draw(scene, sets[scene.style][scene.subject]) for scene in some])
-        pictures = moji_vae.pixels(torch.from_numpy(drawn).permute(0, 3, 1, 2).contiguous())
-        means.append(vae.encode(pictures).latent_dist.mean)
+        drawn = [drawings.draw(scene, sets[scene.style][scene.subject]) for scene in some]
+        means.append(vae.encode(moji_vae.batch_of(drawn)).latent_dist.mean)
     latents = torch.cat(means)
     scale = 1.0 / latents.std().item()
-    torch.save({"latents": (latents * scale).half(), "scale": scale, "variants": args.variants}, args.work / "l.tmp")
-    (args.work / "l.tmp").rename(args.work / "latents.pt")
+    found = {"latents": (latents * scale).half(), "scale": scale, "variants": args.variants}
+    write(found, args.work / "latents.pt")
     print(f"{len(latents)} latents, scale {scale:.4f}, {time.monotonic() - start:.0f} s", flush=True)
 
 
@@ -181,8 +166,7 @@ def read_decay(work: Path, step: int) -> tuple[int, int] | None:
     known = json.loads(path.read_text())
     if known["from"] is None:
         known["from"] = step
-        path.with_suffix(".tmp").write_text(json.dumps(known))
-        path.with_suffix(".tmp").rename(path)
+        write_text(path, json.dumps(known))
     return known["from"], known["steps"]
 
 
@@ -285,8 +269,7 @@ class Training:
 
 
 def write(state: dict[str, Any], path: Path) -> None:
-    torch.save(state, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").rename(path)
+    write_atomically(path, lambda file: torch.save(state, file))
 
 
 def train(args: argparse.Namespace) -> None:
@@ -319,7 +302,7 @@ def train(args: argparse.Namespace) -> None:
 
 def begin_decay(args: argparse.Namespace) -> None:
     """Tells the training that goes on (or the next one) to let the rate fall over ``--steps`` steps."""
-    (args.work / "decay.json").write_text(json.dumps({"from": args.start, "steps": args.steps}))
+    write_text(args.work / "decay.json", json.dumps({"from": args.start, "steps": args.steps}))
 
 
 # --- the model as a folder -------------------------------------------------------------------------------------------
@@ -330,10 +313,8 @@ def load_average(work: Path) -> tuple[UNet2DConditionModel, CLIPTextModel, CLIPT
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     unet, text_encoder = UNet2DConditionModel(**UNET_CONFIG), CLIPTextModel(text_config(tokenizer))
     both = torch.nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}).eval()
-    average = torch.load(work / "unet.partial.pt", weights_only=True)["average"]
+    picto.take_average(both, work)
     with torch.no_grad():
-        for parameter, averaged in zip(both.parameters(), average, strict=True):
-            parameter.copy_(averaged)
         for name, parameter in text_encoder.named_parameters():
             if "position_embedding" in name:
                 parameter[TOKENS:] = parameter[TOKENS - 1]
@@ -346,23 +327,10 @@ def export(args: argparse.Namespace) -> None:
     vae = AutoencoderKL(**picto.VAE_CONFIG, scaling_factor=scale)
     vae.load_state_dict(torch.load(args.work / "vae.pt", weights_only=True))
     unet, text_encoder, tokenizer = load_average(args.work)
-    for name, part in {"vae": vae, "unet": unet, "text_encoder": text_encoder}.items():
-        picto.save_half(part, folder / name)
     tokenizer.save_pretrained(folder / "tokenizer")
-    DDPMScheduler(**SCHEDULER_CONFIG).save_pretrained(folder / "scheduler")
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "scheduler": ["diffusers", "DDPMScheduler"],
-    }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    picto.write_folder(folder, "moji", SCHEDULER_CONFIG, vae=vae, unet=unet, text_encoder=text_encoder)
     state = torch.load(args.work / "unet.partial.pt", weights_only=True, mmap=True)
     (folder / TAKEN).write_text(json.dumps({name: state[name] for name in ("step", "seconds", "cpu_seconds")}) + "\n")
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"moji: {size / 2**20:.1f} MiB in {folder}")
 
 
 def restore(args: argparse.Namespace) -> None:
@@ -373,7 +341,6 @@ def restore(args: argparse.Namespace) -> None:
     folder, path = args.model or EXPORTED, args.work / "unet.partial.pt"
     if path.exists():
         sys.exit(f"{path} is there already; name another folder with --work, or remove it to begin from {folder}.")
-    args.work.mkdir(parents=True, exist_ok=True)
     write(AutoencoderKL.from_pretrained(folder / "vae").float().state_dict(), args.work / "vae.pt")
     CLIPTokenizer.from_pretrained(folder / "tokenizer").save_pretrained(args.work / "tokenizer")
     unet = UNet2DConditionModel.from_pretrained(folder / "unet").float()
@@ -392,7 +359,7 @@ def main() -> None:
     parser.add_argument(
         "--model",
         type=Path,
-        help=f"export: the folder that is made; restore: that is read, {EXPORTED.name} if not given",
+        help="export: the folder that is made, WORK/model if not given; restore: that is read, tools/moji if not given",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variants", type=int, default=7, help="scenes of each drawing")

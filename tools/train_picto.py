@@ -106,7 +106,7 @@ def vae_pictures(count: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
 
 
-def pixels(pictures: torch.Tensor, device: torch.device) -> torch.Tensor:
+def pixels(pictures: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
     """uint8 0..255 to float -1..1."""
     return pictures.to(device).float() / 127.5 - 1
 
@@ -163,9 +163,7 @@ def train_tokenizer(folder: Path, captions: Iterable[str] | None = None, vocab_s
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, min_frequency=0, initial_alphabet=alphabet, end_of_word_suffix="</w>"
-    )
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, end_of_word_suffix="</w>")
     tokenizer.train_from_iterator(all_captions(20000, seed=1) if captions is None else captions, trainer)
     merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
@@ -303,8 +301,9 @@ def train_vae(args: argparse.Namespace, device: torch.device) -> None:
     note(args, "vae", {"steps": args.vae_steps, **spent.read()})
 
 
-def vae_loss(vae: AutoencoderKL, target: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(target.device.type, torch.bfloat16):
+def vae_loss(vae: AutoencoderKL, target: torch.Tensor, half: bool = True) -> torch.Tensor:
+    """``half``: in half precision, which a processor without it only imitates, slowly."""
+    with torch.autocast(target.device.type, torch.bfloat16, enabled=half):
         posterior = vae.encode(target).latent_dist
         mean = posterior.mean.float()
         # Noise of a twentieth of the latents' own spread: the decoder must forgive a U-Net's small errors.
@@ -364,12 +363,14 @@ SCHEDULER_CONFIG = {
 }
 
 
-def text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+def text_config(
+    tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH, layers: int = 3, expansion: int = 4
+) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=4 * TEXT_WIDTH,
-        num_hidden_layers=3,
+        hidden_size=width,
+        intermediate_size=expansion * width,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         max_position_embeddings=MAX_TOKENS,
         bos_token_id=tokenizer.bos_token_id,
@@ -511,13 +512,23 @@ def export(args: argparse.Namespace) -> None:
     if (args.work / "unet.pt").exists():
         both.load_state_dict(torch.load(args.work / "unet.pt", weights_only=True))
     else:
-        average = torch.load(args.work / "unet.partial.pt", weights_only=True)["average"]
-        with torch.no_grad():
-            for parameter, averaged in zip(both.parameters(), average, strict=True):
-                parameter.copy_(averaged)
-    for name, part in {"vae": vae, "unet": unet, "text_encoder": text_encoder}.items():
-        save_half(part, WEIGHTS / name)
-    DDPMScheduler(**SCHEDULER_CONFIG).save_pretrained(WEIGHTS / "scheduler")
+        take_average(both, args.work)
+    write_folder(WEIGHTS, "picto", SCHEDULER_CONFIG, vae=vae, unet=unet, text_encoder=text_encoder)
+
+
+def take_average(both: torch.nn.Module, work: Path) -> None:
+    """Gives U-Net and text encoder the averages that their training in ``work`` has come to."""
+    average = torch.load(work / "unet.partial.pt", weights_only=True)["average"]
+    with torch.no_grad():
+        for parameter, averaged in zip(both.parameters(), average, strict=True):
+            parameter.copy_(averaged)
+
+
+def write_folder(folder: Path, name: str, scheduler_config: dict[str, Any], **parts: Any) -> None:
+    """Writes a diffusers folder whose tokenizer is there already, with ``parts`` in half precision; says its size."""
+    for component, part in parts.items():
+        save_half(part, folder / component)
+    DDPMScheduler(**scheduler_config).save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
         "unet": ["diffusers", "UNet2DConditionModel"],
@@ -526,9 +537,9 @@ def export(args: argparse.Namespace) -> None:
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "scheduler": ["diffusers", "DDPMScheduler"],
     }
-    (WEIGHTS / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    size = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())
-    print(f"picto: {size / 2**20:.1f} MiB in {WEIGHTS}")
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{name}: {size / 2**20:.1f} MiB in {folder}")
 
 
 def save_half(part: Any, folder: Path) -> None:

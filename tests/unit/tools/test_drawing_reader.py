@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from tools import drawings
-from tools.drawing_reader import Reader, Reading, random_scenes, shares, unlike
-from tools.drawings import Scene
+from tools.drawing_reader import Reader, Reading, shares, unlike
+from tools.drawings import Scene, random_scenes
 
 from tests.unit.tools.stand_ins import icons
 

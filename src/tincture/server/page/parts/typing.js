@@ -1,5 +1,5 @@
-// No answer changes a text, a number or a slider under the fingers of who types or moves it: requests.js decides which answers may write
-// into which inputs, but Gradio writes them some time later, and by then more may have been typed.
+// No answer changes a text, a number or a slider under the fingers of who types or moves it: requests.js decides which
+// answers may write into which inputs, but Gradio writes them some time later, and by then more may have been typed.
 (() => {
   // Not those with a role: a list's own text is written when something is chosen from it.
   const FIELDS = "textarea, input:is([type=number], [type=range], [type=text], :not([type])):not([role])";
