@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,6 +166,19 @@ def choose(page: Any, elem_id: str, option: str) -> None:
     """Chooses from a list whose entries begin with ``option``."""
     page.locator(f"#{elem_id} input").click()
     page.get_by_role("option").filter(has_text=option).first.click()
+
+
+def choose_files(page: Any, elem_id: str, files: Sequence[Path]) -> None:
+    """Chooses files, and once more as a person would if they do not show: an upload has been lost in Gradio's own
+    component on a machine that was very busy, before the server heard of it."""
+    field = page.locator(f"#{elem_id} input[type=file]")
+    shown = page.locator(f"#{elem_id}").get_by_text(files[0].name)
+    field.set_input_files(files)
+    try:
+        shown.wait_for(timeout=PATIENCE_MS / 4)
+    except playwright.TimeoutError:
+        field.set_input_files(files)
+        shown.wait_for()
 
 
 def fits(page: Any, width: int) -> None:

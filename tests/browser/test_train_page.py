@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Served, choose, opened, sub_tab, tab
+from tests.browser.conftest import Served, choose, choose_files, opened, sub_tab, tab
 from tests.served import until
 from tincture.server.queue.jobs import JobState
 
@@ -141,8 +141,7 @@ def test_pictures_are_uploaded_as_a_data_set(page: Any, served: Served) -> None:
     pictures = sorted((served.root / "pictures").iterdir())
     sub_tab(page, "Data sets")
     page.get_by_text("Upload pictures").click()
-    page.locator("#ds-files input[type=file]").set_input_files(pictures)
-    page.locator("#ds-files").get_by_text("0.png").wait_for()
+    choose_files(page, "ds-files", pictures)
     page.locator("#ds-name").locator(TYPED).fill("squares")
     page.locator("#ds-send").click()
     page.get_by_text("3 pictures; 2 without a caption").wait_for()

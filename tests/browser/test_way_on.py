@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PHONE, Served, choose, fits, opened, sub_tab, tab
+from tests.browser.conftest import PHONE, Served, choose, choose_files, fits, opened, sub_tab, tab
 from tests.served import training, until
 from tincture.server.queue.jobs import Job, JobState
 
@@ -46,8 +46,7 @@ def test_what_was_created_is_trained_by_a_button(page: Any) -> None:
 def test_what_was_uploaded_is_used_by_a_button(page: Any, served: Served) -> None:
     sub_tab(page, "Data sets")
     page.get_by_text("Upload pictures").click()
-    page.locator("#ds-files input[type=file]").set_input_files(sorted((served.root / "pictures").iterdir()))
-    page.locator("#ds-files").get_by_text("0.png").wait_for()
+    choose_files(page, "ds-files", sorted((served.root / "pictures").iterdir()))
     page.locator("#ds-name").locator(TYPED).fill("own")
     page.locator("#ds-send").click()
     page.get_by_role("button", name="Use this data set").click()
