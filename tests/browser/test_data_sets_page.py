@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PHONE, Served, fits, opened, sub_tab
+from tests.browser.conftest import PHONE, Served, fits, opened, reload, sub_tab
 from tests.served import quick_service, until
 from tests.unit.server.live import live
 from tincture.server.app import build_app
@@ -336,3 +336,25 @@ def test_where_there_is_no_data_set_the_upload_is_open(chromium: Any, served: Se
     finally:
         shutil.rmtree(served.root / "datasets", ignore_errors=True)
         away.rename(served.root / "datasets")
+
+
+def test_a_change_that_was_not_made_yet_is_there_again_after_a_reload(page: Any, striped: Path) -> None:
+    open_set(page, striped)
+    replacing = section(page, "replace")
+    page.locator("#ds-find input").fill("night")
+    page.locator("#ds-by input").fill("dusk")
+    section(page, "tags")
+    page.locator("#ds-tag input").fill("sea")
+    reload(page)
+    open_set(page, striped)
+    for elem_id, text in {"ds-find": "night", "ds-by": "dusk", "ds-tag": "sea", "ds-other": ""}.items():
+        expect(page.locator(f"#{elem_id} input")).to_have_value(text)
+    page.locator("#ds-preview").click()
+    page.get_by_role("button", name="Change 2 captions").click()
+    replacing.get_by_text("2 captions changed.").wait_for()
+    reload(page)
+    open_set(page, striped)
+    expect(page.locator("#ds-tag input")).to_be_visible()
+    expect(page.locator("#ds-tag input")).to_have_value("sea")
+    expect(page.locator("#ds-find input")).to_have_value("")
+    expect(page.locator("#ds-find input")).to_be_hidden()

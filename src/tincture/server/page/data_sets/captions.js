@@ -4,21 +4,21 @@
 
 const oneLine = (text) => text.split(/\r\n|\r|\n/).map((line) => line.trim()).filter(Boolean).join(" ");
 
-// What was typed and is not saved, by file: {text, base}; base is what the server had when the text was begun.
-const makeDrafts = (place) => {
-  const read = () => { try { return JSON.parse(localStorage.getItem(place)) ?? {}; } catch { return {}; } };
+// What was typed and is not saved, by file or field, in one of the browser's storages.
+const makeDrafts = (place, storage = "localStorage") => {
+  const read = () => { try { return JSON.parse(window[storage].getItem(place)) ?? {}; } catch { return {}; } };
   const change = (act) => {
     const all = read();
     act(all);
     try {
-      if (Object.keys(all).length) localStorage.setItem(place, JSON.stringify(all));
-      else localStorage.removeItem(place);
-    } catch { /* a full or forbidden storage: the text is still saved by the server */ }
+      if (Object.keys(all).length) window[storage].setItem(place, JSON.stringify(all));
+      else window[storage].removeItem(place);
+    } catch { /* a full or forbidden storage: captions are still saved by the server */ }
   };
   return {
     read,
-    put: (file, text, base) => change((all) => { all[file] = { text, base }; }),
-    drop: (file) => change((all) => { delete all[file]; }),
+    put: (name, typed) => change((all) => { all[name] = typed; }),
+    drop: (name) => change((all) => { delete all[name]; }),
   };
 };
 
@@ -64,7 +64,7 @@ const makeCaptions = (place, send, changed) => {
     edit: (file, text) => {
       const entry = entries.get(file);
       entry.text = text;
-      drafts.put(file, text, entry.saved);
+      drafts.put(file, { text, base: entry.saved }); // base is what the server had when the text was begun
       note(file, text === entry.saved && !entry.going ? "" : "unsaved");
     },
     commit: (file) => {

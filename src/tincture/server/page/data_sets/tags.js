@@ -57,6 +57,7 @@ for (const button of find("ds-tags").querySelectorAll("[data-change]")) {
   button.addEventListener("click", () => attempt("ds-tags-message", async () => {
     require(valueIn("ds-tag"), "No tag is given; write one.");
     const changed = await changeCaptions(button.dataset.change, valueIn("ds-tag"), valueIn("ds-other"));
+    forgetTyped("ds-tag", "ds-other");
     return done(`${many(changed.length, "caption")} changed.`);
   }));
 }
@@ -82,9 +83,21 @@ find("ds-preview").addEventListener("click", () => attempt("ds-replace-message",
 }));
 find("ds-apply").addEventListener("click", () => attempt("ds-replace-message", async () => {
   const changed = await changeCaptions("text", valueIn("ds-find"), valueIn("ds-by"));
+  forgetTyped("ds-find", "ds-by");
   forgetPreview();
   return done(`${many(changed.length, "caption")} changed.`);
 }));
 find("ds-replace").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.matches("input")) find("ds-preview").click();
 });
+
+// --- what was typed into these fields and not done yet is there again after a reload ---
+const typed = makeDrafts(`tincture changes ${document.baseURI}`, "sessionStorage");
+const forgetTyped = (...ids) => ids.forEach(typed.drop);
+for (const id of ["ds-tag", "ds-other", "ds-find", "ds-by"]) {
+  const field = find(id).querySelector("input"), text = typed.read()[id];
+  field.addEventListener("input", () => (field.value ? typed.put(id, field.value) : typed.drop(id)));
+  if (!text) continue;
+  field.value = text;
+  field.closest("details").open = true;
+}
